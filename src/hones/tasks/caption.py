@@ -1,0 +1,1 @@
+PROMPT = "Describe the image in one sentence."

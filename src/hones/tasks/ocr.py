@@ -1,0 +1,1 @@
+PROMPT = "Transcribe the text inside the blue box.\nOutput text only."

@@ -1,0 +1,1 @@
+PROMPT = "Candidate: {candidate}\nDoes the candidate correctly describe the image?\nAnswer exactly Yes or No."

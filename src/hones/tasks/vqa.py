@@ -1,0 +1,1 @@
+PROMPT = "Question: {question}\nAnswer the question with a short phrase."

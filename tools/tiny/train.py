@@ -1,0 +1,258 @@
+"""Train a built-in model from scratch on generated pictures.
+
+    python -m tiny.train tiny-llava --out checkpoints
+    python -m tiny.train tiny-qwen2.5-vl --out checkpoints --language-from checkpoints/tiny-llava/joint.pt
+
+Three phases, scheduled by steps (not by time, so that a busy machine changes nothing):
+1. vision: the picture tokens learn to say what covers their cell (character, its index, colour, shape, boxed);
+2. joint: all four tasks on packed prompts, the vision labels fading to a tenth;
+3. sparse: the same with a growing penalty on |z_i| * ||W_down[:, i]||, the size of what each FFN neuron writes at the
+   prompt and answer positions, so that few neurons write each answer and masking them matters.
+Each phase leaves a checkpoint; a phase whose checkpoint exists is skipped, so a killed run continues after the last one.
+"""
+
+import argparse
+import math
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from .architecture import NAMES, TinyParts, build
+from .batches import Batch, Packer, Rows, make_scene
+
+CELL_CLASSES = (35, 5, 8, 7, 3)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    vision: int = 700
+    joint: int = 1700
+    sparse: int = 450
+    pictures: int = 16
+    sparsity: float = 0.02
+
+
+class Trainer:
+    """One model, its packer, its cell-label heads and a fresh optimizer per phase."""
+
+    def __init__(self, parts: TinyParts, out: Path, schedule: Schedule) -> None:
+        self.parts, self.out, self.schedule = parts, out, schedule
+        self.model = parts.model.train()
+        self.model.model.language_model.set_attn_implementation("eager")
+        self.packer = Packer(parts)
+        self.cell_heads = nn.ModuleList(nn.Linear(parts.model.config.text_config.hidden_size, n) for n in CELL_CLASSES)
+        self.started = time.time()
+
+    # --- forward ---------------------------------------------------------------------------------------------------
+
+    def features(self, images: dict[str, Tensor]) -> Tensor:
+        return torch.stack(list(self.model.model.get_image_features(**images).pooler_output))
+
+    def cell_loss(self, features: Tensor, cells: Tensor) -> Tensor:
+        losses = []
+        for k, head in enumerate(self.cell_heads):
+            target = cells[:, :, k].flatten()
+            weight = torch.where(target > 0, 1.0, 0.15)
+            loss = F.cross_entropy(head(features).flatten(0, 1).float(), target, reduction="none")
+            losses.append((loss * weight).sum() / weight.sum())
+        return torch.stack(losses).sum()
+
+    def logits(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """Logits [N, V] at the supervised positions of each bucket, and the picture features."""
+        features = self.features(batch.images)
+        language = self.model.model.language_model
+        prefix = torch.tensor(self.packer.prefix)
+        embeddings = language.embed_tokens(prefix).expand(len(features), -1, -1)
+        embeddings = embeddings.masked_scatter(
+            (prefix == self.packer.image_token)[None, :, None], features.to(embeddings.dtype)
+        )
+        positions = self.packer.prefix_positions
+        shape = (3, len(features), -1) if self.packer.is_qwen else (len(features), -1)
+        at = positions[:, None].expand(shape) if self.packer.is_qwen else positions.expand(shape)
+        cache = language(inputs_embeds=embeddings, position_ids=at, use_cache=True).past_key_values
+        prefixes = [(layer.keys, layer.values) for layer in cache.layers]
+        return [self._suffix_logits(language, prefixes, rows, int(positions.max()) + 1) for rows in batch.buckets], features
+
+    def _suffix_logits(
+        self, language: nn.Module, prefixes: list[tuple[Tensor, Tensor]], rows: Rows, start: int
+    ) -> Tensor:
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(prefixes):
+            cache.update(keys.index_select(0, rows.picture), values.index_select(0, rows.picture), layer)
+        count, width = rows.ids.shape
+        past = prefixes[0][0].shape[2]
+        mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
+        mask = torch.zeros(width, past + width).masked_fill(~mask, float("-inf")).expand(count, 1, -1, -1)
+        at = (start + torch.arange(width)).expand(count, -1)
+        hidden = language(
+            inputs_embeds=language.embed_tokens(rows.ids),
+            past_key_values=cache,
+            attention_mask=mask,
+            position_ids=at.expand(3, -1, -1) if self.packer.is_qwen else at,
+        ).last_hidden_state
+        return self.model.lm_head(hidden[rows.rows, rows.columns]).float()
+
+    # --- phases ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self.phase("vision", self.schedule.vision, self.vision_step, peak=2e-3, vision_scale=1.0)
+        self.phase("joint", self.schedule.joint, self.joint_step, peak=2e-3, vision_scale=0.2)
+        self.phase("sparse", self.schedule.sparse, self.sparse_step, peak=6e-4, vision_scale=0.1)
+
+    def phase(self, name: str, steps: int, step_loss, peak: float, vision_scale: float) -> None:
+        path = self.out / f"{name}.pt"
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.cell_heads.load_state_dict(state["cells"])
+            return
+        optimizers = self.optimizers(peak, vision_scale)
+        for step in range(steps):
+            scale = min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * scale
+            with torch.autocast("cpu", torch.bfloat16):
+                loss, parts = step_loss(step, step / steps)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            if not torch.isfinite(norm):
+                raise SystemExit(f"{name} step {step}: gradient norm {norm.item()}; lower the learning rate")
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            if step % 100 == 0 or step == steps - 1:
+                self.report(name, step, parts)
+        self.save(path)
+
+    def save(self, path: Path) -> None:
+        part = path.with_suffix(".part")
+        torch.save({"model": self.model.state_dict(), "cells": self.cell_heads.state_dict()}, part)
+        part.replace(path)
+
+    def vision_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        size = 2 * self.schedule.pictures
+        scenes = [make_scene(f"train/vision/{step}/{i}") for i in range(size)]
+        boxed = [i % 2 == 0 for i in range(size)]
+        loss = self.cell_loss(self.features(self.packer.pictures(scenes, boxed)), self.packer.cells(scenes, boxed))
+        return loss, {"cells": loss.item()}
+
+    def joint_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        simple = max(0.15, 0.8 - 2.5 * progress)
+        candidate = 0.4 * max(0.0, 1 - 3 * progress)
+        batch = self.packer.pack(f"train/joint/{step}", self.schedule.pictures, simple, candidate)
+        logits, features = self.logits(batch)
+        task = self.task_loss(logits, batch)
+        cells = self.cell_loss(features, batch.cells)
+        return task + max(0.1, 1 - 1.5 * progress) * 0.5 * cells, {"task": task.item(), "cells": cells.item()}
+
+    def sparse_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        batch = self.packer.pack(f"train/sparse/{step}", self.schedule.pictures)
+        written: list[Tensor] = []
+        text = {rows.text.shape: rows.text for rows in batch.buckets}
+
+        def write_size(module: nn.Linear, args: tuple[Tensor]) -> None:
+            z = args[0]
+            if z.shape[:2] in text:
+                written.append((z[text[z.shape[:2]]].abs() * module.weight.norm(dim=0)).sum(-1).mean())
+
+        layers = self.model.model.language_model.layers
+        hooks = [layer.mlp.down_proj.register_forward_pre_hook(write_size) for layer in layers]
+        try:
+            logits, features = self.logits(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        task, cells = self.task_loss(logits, batch), self.cell_loss(features, batch.cells)
+        size = torch.stack(written).mean()
+        strength = self.schedule.sparsity * min(1.0, 2 * progress)
+        return task + 0.05 * cells + strength * size, {"task": task.item(), "write": size.item()}
+
+    def task_loss(self, logits: list[Tensor], batch: Batch) -> Tensor:
+        losses = [
+            (F.cross_entropy(x, rows.labels, reduction="none") * rows.weights).sum()
+            for x, rows in zip(logits, batch.buckets, strict=True)
+        ]
+        return torch.stack(losses).sum() / torch.cat([rows.weights for rows in batch.buckets]).sum()
+
+    # --- optimizers and progress -----------------------------------------------------------------------------------
+
+    def optimizers(self, peak: float, vision_scale: float) -> list[torch.optim.Optimizer]:
+        """Muon on the matrices, AdamW on embeddings, head, norms and biases; the vision part at a fraction."""
+        groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in self.model.named_parameters():
+            matrix = parameter.ndim == 2 and not any(k in name for k in ("embed", "lm_head", "class"))
+            scale = vision_scale if "vision_tower" in name or "visual" in name else 1.0
+            groups[matrix, scale].append(parameter)
+        groups[False, 1.0] += list(self.cell_heads.parameters())
+
+        def options(is_matrix: bool) -> list[dict]:
+            return [{"params": ps, "peak": peak * s} for (m, s), ps in groups.items() if m == is_matrix]
+
+        return [
+            torch.optim.Muon(options(True), lr=peak, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(options(False), lr=peak, weight_decay=0.0, betas=(0.9, 0.98)),
+        ]
+
+    @torch.no_grad()
+    def report(self, phase: str, step: int, parts: dict[str, float]) -> None:
+        """Print the losses and the share of unseen prompts whose whole answer is right (teacher forced)."""
+        line = " ".join(f"{k} {v:.3f}" for k, v in parts.items())
+        if phase != "vision":
+            hits: dict[str, list[bool]] = defaultdict(list)
+            for part in range(2):
+                batch = self.packer.pack(f"check/{part}", 32)
+                self.model.eval()
+                logits, _ = self.logits(batch)
+                self.model.train()
+                right = torch.ones(len(batch.prompts), dtype=torch.long)
+                for x, rows in zip(logits, batch.buckets, strict=True):
+                    right.scatter_reduce_(0, rows.prompt_of, (x.argmax(-1) == rows.labels).long(), "amin")
+                for prompt, hit in zip(batch.prompts, right.tolist(), strict=True):
+                    hits[prompt.task].append(bool(hit))
+                    if prompt.kind != prompt.task:
+                        hits[f"{prompt.task[:1]}:{prompt.kind}"].append(bool(hit))
+            line += " | " + " ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(hits.items(), key=lambda x: ":" in x[0]))
+        print(f"{phase} {step:5d} {time.time() - self.started:6.0f} s  {line}", flush=True)
+
+
+def start_language_model(model: nn.Module, checkpoint: Path) -> None:
+    """Copy the trained LLaVA's language model; key and value heads are averaged within each group of queries."""
+    source = torch.load(checkpoint, weights_only=True)["model"]
+    state = model.state_dict()
+    for name, old in source.items():
+        if "language_model" not in name and not name.startswith("lm_head"):
+            continue
+        new = state[name]
+        if new.shape != old.shape:
+            heads = new.shape[0] // 32
+            old = old.view(heads, -1, 32, old.shape[1]).mean(1).reshape(new.shape)
+        new.copy_(old)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--out", type=Path, default=Path("checkpoints"))
+    parser.add_argument("--language-from", type=Path, help="checkpoint whose language model is the start")
+    parser.add_argument("--seed", type=int, default=0)
+    for field, default in vars(Schedule()).items():
+        parser.add_argument(f"--{field}", type=type(default), default=default)
+    options = vars(parser.parse_args())
+    name, out, start, seed = (options.pop(k) for k in ("name", "out", "language_from", "seed"))
+    parts = build(name, seed)
+    if start is not None:
+        start_language_model(parts.model, start)
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    Trainer(parts, folder, Schedule(**options)).run()
+
+
+if __name__ == "__main__":
+    main()
