@@ -135,7 +135,15 @@ def _build_qwen() -> TinyParts:
 
 def make_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """Byte-level BPE with one token per word of the generator and of the prompts; labels stay single characters."""
-    prompts = [vqa.PROMPT, ocr.PROMPT, caption.PROMPT, retrieval.PROMPT, "Yes No yes no", " Yes No yes no", "user\nassistant\n"]
+    prompts = [
+        vqa.PROMPT,
+        ocr.PROMPT,
+        caption.PROMPT,
+        retrieval.PROMPT,
+        "Yes No yes no",
+        " Yes No yes no",
+        "user\nassistant\n",
+    ]
     labels = [f" {c} {c}" for c in CHARACTERS]
     sentences = corpus(make_scene(f"tokenizer/{i}") for i in range(2000))
     text = 50 * prompts + 50 * labels + sentences + [f" {sentence}" for sentence in sentences]
@@ -145,7 +153,7 @@ def make_tokenizer(name: str) -> PreTrainedTokenizerFast:
     core.train_from_iterator(
         text,
         trainers.BpeTrainer(
-            vocab_size=768, min_frequency=60, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+            vocab_size=768, min_frequency=45, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
         ),
     )
     common = [AddedToken(t, special=True) for t in ("<pad>", "<s>", "</s>", "<image>")]

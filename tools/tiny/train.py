@@ -32,9 +32,9 @@ CELL_CLASSES = (35, 5, 8, 7, 3)
 @dataclass(frozen=True)
 class Schedule:
     vision: int = 700
-    joint: int = 1700
-    sparse: int = 450
-    pictures: int = 16
+    joint: int = 1300
+    sparse: int = 350
+    pictures: int = 12
     sparsity: float = 0.02
 
 
@@ -77,7 +77,9 @@ class Trainer:
         at = positions[:, None].expand(shape) if self.packer.is_qwen else positions.expand(shape)
         cache = language(inputs_embeds=embeddings, position_ids=at, use_cache=True).past_key_values
         prefixes = [(layer.keys, layer.values) for layer in cache.layers]
-        return [self._suffix_logits(language, prefixes, rows, int(positions.max()) + 1) for rows in batch.buckets], features
+        return [
+            self._suffix_logits(language, prefixes, rows, int(positions.max()) + 1) for rows in batch.buckets
+        ], features
 
     def _suffix_logits(
         self, language: nn.Module, prefixes: list[tuple[Tensor, Tensor]], rows: Rows, start: int
@@ -129,6 +131,7 @@ class Trainer:
                 optimizer.zero_grad(set_to_none=True)
             if step % 100 == 0 or step == steps - 1:
                 self.report(name, step, parts)
+                self.save(self.out / "latest.pt")
         self.save(path)
 
     def save(self, path: Path) -> None:
@@ -137,7 +140,7 @@ class Trainer:
         part.replace(path)
 
     def vision_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        size = 2 * self.schedule.pictures
+        size = 32
         scenes = [make_scene(f"train/vision/{step}/{i}") for i in range(size)]
         boxed = [i % 2 == 0 for i in range(size)]
         loss = self.cell_loss(self.features(self.packer.pictures(scenes, boxed)), self.packer.cells(scenes, boxed))
@@ -218,7 +221,9 @@ class Trainer:
                     hits[prompt.task].append(bool(hit))
                     if prompt.kind != prompt.task:
                         hits[f"{prompt.task[:1]}:{prompt.kind}"].append(bool(hit))
-            line += " | " + " ".join(f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(hits.items(), key=lambda x: ":" in x[0]))
+            line += " | " + " ".join(
+                f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(hits.items(), key=lambda x: ":" in x[0])
+            )
         print(f"{phase} {step:5d} {time.time() - self.started:6.0f} s  {line}", flush=True)
 
 
@@ -236,22 +241,35 @@ def start_language_model(model: nn.Module, checkpoint: Path) -> None:
         new.copy_(old)
 
 
+def start_vision(trainer: Trainer, checkpoint: Path) -> None:
+    """Copy the vision part, projector and cell-label heads of a `vision` checkpoint; the language model stays fresh."""
+    state = torch.load(checkpoint, weights_only=True)
+    vision = {k: v for k, v in state["model"].items() if "language_model" not in k and not k.startswith("lm_head")}
+    trainer.model.load_state_dict(vision, strict=False)
+    trainer.cell_heads.load_state_dict(state["cells"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
     parser.add_argument("--language-from", type=Path, help="checkpoint whose language model is the start")
+    parser.add_argument("--vision-from", type=Path, help="checkpoint whose vision part is the start; no vision phase")
     parser.add_argument("--seed", type=int, default=0)
     for field, default in vars(Schedule()).items():
         parser.add_argument(f"--{field}", type=type(default), default=default)
     options = vars(parser.parse_args())
-    name, out, start, seed = (options.pop(k) for k in ("name", "out", "language_from", "seed"))
+    name, out, start, vision, seed = (options.pop(k) for k in ("name", "out", "language_from", "vision_from", "seed"))
     parts = build(name, seed)
     if start is not None:
         start_language_model(parts.model, start)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    Trainer(parts, folder, Schedule(**options)).run()
+    trainer = Trainer(parts, folder, Schedule(**options))
+    if vision is not None:
+        start_vision(trainer, vision)
+        trainer.save(folder / "vision.pt")
+    trainer.run()
 
 
 if __name__ == "__main__":

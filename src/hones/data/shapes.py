@@ -257,7 +257,11 @@ def caption(statement: Statement, rng: random.Random) -> str:
 def perturb(statement: Statement, rng: random.Random) -> Statement:
     """Change one attribute, a binding or the relation. The result may by chance still be true: check with `holds`."""
     things = [list(t) for t in statement.things]
-    kinds = ["colour", "shape"] + (["binding"] if len(things) > 1 else []) + (["relation"] * 2 if statement.relation else [])
+    kinds = (
+        ["colour", "shape"]
+        + (["binding"] if len(things) > 1 else [])
+        + (["relation"] * 2 if statement.relation else [])
+    )
     kind, i = rng.choice(kinds), rng.randrange(len(things))
     relation = statement.relation
     if kind == "colour":

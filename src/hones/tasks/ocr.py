@@ -1,1 +1,82 @@
+"""Reading the text in a box: average normalised Levenshtein similarity, ANLS (Biten et al. 2019).
+
+With the edit distance d between the answer a and a reference r, both in lower case, inner spaces and punctuation kept,
+surrounding white space stripped,
+
+    NL(a, r) = d(a, r) / max(|a|, |r|),    anls = max over r of (1 - NL if NL < 0.5 else 0).
+
+Statistics: [anls, 1]; score = sum of anls / sum of 1.
+"""
+
+import math
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float
+from rapidfuzz.distance import Levenshtein
+
+from hones.data.items import ImageInfo, Item
+from hones.errors import BadItem
+from hones.tasks.base import Answer, Example, Task
+
 PROMPT = "Transcribe the text inside the blue box.\nOutput text only."
+THRESHOLD = 0.5
+
+
+def anls(answer: str, reference: str) -> float:
+    """The similarity of two texts in [0, 1]; 0 where half of the longer one or more would have to be edited."""
+    distance = Levenshtein.normalized_distance(answer.strip().lower(), reference.strip().lower())
+    return 1 - distance if distance < THRESHOLD else 0.0
+
+
+class Ocr(Task):
+    """The text inside a blue box that is drawn on the picture."""
+
+    name: ClassVar[str] = "ocr"
+    metric_name: ClassVar[str] = "anls"
+    answers: ClassVar[Literal["text", "yes_no"]] = "text"
+    statistic_names: ClassVar[tuple[str, ...]] = ("anls", "n")
+
+    def example(self, item: Item, images: Path) -> Example:
+        """The text of the item's box; `box` is [x, y, width, height] in native pixels.
+
+        Raises:
+            BadItem: no text, or a box that cannot be drawn on the picture.
+        """
+        if item.ocr is None:
+            raise BadItem("no ocr annotation")
+        text = item.ocr.text.strip()
+        if not text:
+            raise BadItem("empty ocr text")
+        _check_box(item.ocr.bbox, item.image_info)
+        return Example(
+            id=item.id,
+            image=images / item.image_info.file_name,
+            prompts=(PROMPT,),
+            target=text,
+            references=(text,),
+            box=item.ocr.bbox,
+        )
+
+    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
+        """[similarity to the best reference, 1] of one answer."""
+        assert isinstance(answer, str)
+        return np.array([max(anls(answer, reference) for reference in example.references), 1.0])
+
+    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """ANLS, in [0, 1]; NaN where no item was summed."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _check_box(box: tuple[float, float, float, float], picture: ImageInfo) -> None:
+    x, y, width, height = box
+    if not all(map(math.isfinite, box)):
+        raise BadItem(f"ocr box {list(box)} is not finite")
+    if width <= 0 or height <= 0:
+        raise BadItem(f"ocr box {list(box)} has no area")
+    beyond_right = picture.width is not None and x >= picture.width
+    beyond_bottom = picture.height is not None and y >= picture.height
+    if x + width <= 0 or y + height <= 0 or beyond_right or beyond_bottom:
+        raise BadItem(f"ocr box {list(box)} lies outside the picture ({picture.width} x {picture.height})")

@@ -1,1 +1,127 @@
+"""Image-to-text retrieval by yes-no questions: NDCG@5 with one relevant caption among C candidates.
+
+Each candidate c is asked about on its own and has the margin m_c = logit(Yes) - logit(No). The true caption ties with
+t - 1 candidates of equal margin and comes after b candidates of larger margin, so it takes each of the ranks
+b + 1 .. b + t equally often; tied candidates share the mean of their gains:
+
+    ndcg@5 = 1/t * sum over r = b+1 .. b+t of [r <= 5] / log2(r + 1)        (the ideal gain is 1)
+    recall@k = 1/t * sum over r = b+1 .. b+t of [r <= k]
+
+Statistics: [ndcg5, recall1, recall5, 1]. Negatives are the item's own where it has enough, else the hardest of the file
+(`hones.data.candidates`).
+"""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.data.candidates import CandidatePool, distinct
+from hones.data.items import Item, Items, LeftOut
+from hones.errors import BadItem, HonesError
+from hones.tasks.base import Answer, Example, Task
+
 PROMPT = "Candidate: {candidate}\nDoes the candidate correctly describe the image?\nAnswer exactly Yes or No."
+TARGET = "Yes"
+CUTOFF = 5
+
+
+class Retrieval(Task):
+    """Which of the candidate captions is the picture's own?
+
+    Args:
+        candidates: C, the number of candidates of each picture, the true one included.
+
+    Raises:
+        HonesError: fewer than two candidates.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    metric_name: ClassVar[str] = "ndcg@5"
+    answers: ClassVar[Literal["text", "yes_no"]] = "yes_no"
+    statistic_names: ClassVar[tuple[str, ...]] = ("ndcg5", "recall1", "recall5", "n")
+
+    def __init__(self, candidates: int = 50) -> None:
+        if candidates < 2:
+            raise HonesError(f"{candidates} candidates", expected="at least 2, the true one included")
+        self.candidates = candidates
+
+    def example(self, item: Item, images: Path) -> Example:
+        """The item with its own negatives; one prompt per candidate, the true caption (the item's first) first.
+
+        Raises:
+            BadItem: no caption, or too few negatives of its own.
+        """
+        captions, negatives = _captions(item), _own_negatives(item)
+        if len(negatives) < self.candidates - 1:
+            raise BadItem(f"has {len(negatives)} negatives of its own, {self.candidates - 1} needed")
+        return self._ask(item, images, captions[0], negatives)
+
+    def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
+        """All items with a caption, in order; where an item lacks negatives, the hardest of the whole file.
+
+        Raises:
+            HonesError: the file has too few other captions.
+        """
+        pool = CandidatePool(items.captions_of)
+        good, bad = [], []
+        for item in items.items:
+            try:
+                captions = _captions(item)
+            except BadItem as error:
+                bad.append(LeftOut(item.id, str(error)))
+                continue
+            negatives = _own_negatives(item)
+            if len(negatives) < self.candidates - 1:
+                negatives = pool.negatives(captions[0], captions, self.candidates - 1)
+            good.append(self._ask(item, items.images, captions[0], negatives))
+        return good, bad
+
+    def _ask(self, item: Item, images: Path, true: str, negatives: list[str]) -> Example:
+        candidates = (true, *negatives[: self.candidates - 1])
+        return Example(
+            id=item.id,
+            image=images / item.image_info.file_name,
+            prompts=tuple(PROMPT.format(candidate=candidate) for candidate in candidates),
+            target=TARGET,
+            references=candidates,
+        )
+
+    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
+        """[ndcg5, recall1, recall5, 1] of the margins [C], the true caption's first.
+
+        Raises:
+            HonesError: a margin is NaN: no ranking exists.
+        """
+        assert isinstance(answer, np.ndarray) and answer.shape == (len(example.prompts),)
+        if np.isnan(answer).any():
+            raise HonesError(
+                f"item {example.id}: logit(Yes) - logit(No) is NaN", expected="a number", do="try --dtype float32"
+            )
+        ahead, tied = np.sum(answer > answer[0]), np.sum(answer == answer[0])
+        ranks = np.arange(ahead + 1, ahead + tied + 1)
+        gains = (ranks <= CUTOFF) / np.log2(ranks + 1)
+        return np.array([gains.mean(), (ranks <= 1).mean(), (ranks <= CUTOFF).mean(), 1.0])
+
+    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """NDCG@5, in [0, 1]; NaN where no item was summed."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(sums[..., 0] / sums[..., 3])
+
+    def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
+        """recall@1 and recall@5, in [0, 1]; NaN where no item was summed."""
+        with np.errstate(invalid="ignore"):
+            return {"recall@1": float(sums[1] / sums[3]), "recall@5": float(sums[2] / sums[3])}
+
+
+def _captions(item: Item) -> list[str]:
+    captions = distinct(caption.caption for caption in item.captions)
+    if not captions:
+        raise BadItem("all captions are empty" if item.captions else "no captions")
+    return captions
+
+
+def _own_negatives(item: Item) -> list[str]:
+    given = item.retrieval.negatives if item.retrieval is not None else []
+    return distinct(given, but=(caption.caption for caption in item.captions))

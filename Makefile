@@ -1,0 +1,34 @@
+# Two commands need nothing but Python 3.11: `make demo` and `make test`. Each builds .venv first.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint bench tiny clean
+
+demo: .venv/ready
+	$(BIN)/hones demo
+
+test: .venv/ready
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/ready
+	$(BIN)/python bench/stages.py
+
+tiny: .venv/ready  # some 90 minutes a model on one core
+	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints
+
+clean:
+	rm -rf .venv build dist
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,5 @@
+"""`python -m hones`."""
+
+from hones.cli import main
+
+main()

@@ -1,0 +1,142 @@
+"""The artifacts of a task's folder: the names and shapes that outside scripts rely on, written and read back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import TypeAdapter, ValidationError
+
+from hones.errors import HonesError
+from hones.heads import HeadResult, HeadScore
+from hones.neurons import RankedNeuron
+from hones.steering.train import Scales
+from hones.store import read_json, write_json, write_npy
+from hones.uncertainty import Interval
+
+T = TypeVar("T")
+
+
+def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> None:
+    """heads.json and head_scores.npy [L, H]."""
+    rows = [
+        {
+            "layer": h.layer,
+            "head": h.head,
+            "score": h.score.value,
+            "score_low": h.score.low,
+            "score_high": h.score.high,
+            "baseline": h.baseline,
+            "intervened": h.intervened,
+            "metric_name": result.metric_name,
+        }
+        for h in result.heads
+    ]
+    baseline = {
+        "metric": result.baseline.value,
+        "metric_low": result.baseline.low,
+        "metric_high": result.baseline.high,
+        "metric_name": result.metric_name,
+        "n": result.items,
+    }
+    write_npy(folder / "head_scores.npy", result.matrix(layers, heads))
+    write_json(folder / "heads.json", {"baseline": baseline, "all_heads": rows, "top_heads": rows[: result.top_k]})
+
+
+def read_heads(path: Path) -> HeadResult:
+    """heads.json, ours or the public release's (which has no intervals: they are read as NaN).
+
+    Raises:
+        HonesError: no such file, or not of that form.
+    """
+    content = read_json(path)
+    try:
+        baseline, rows = content["baseline"], content["all_heads"]
+        scores = tuple(
+            HeadScore(
+                int(row["layer"]),
+                int(row["head"]),
+                _interval(row, "score"),
+                float(row["baseline"]),
+                float(row["intervened"]),
+            )
+            for row in rows
+        )
+        top = [(int(row["layer"]), int(row["head"])) for row in content["top_heads"]]
+        result = HeadResult(
+            str(baseline["metric_name"]), _interval(baseline, "metric"), int(baseline["n"]), scores, len(top)
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise HonesError(
+            f"{path} is not a heads file ({type(error).__name__}: {error})",
+            expected="baseline, all_heads and top_heads as `hones heads` writes them",
+        ) from error
+    if [(h.layer, h.head) for h in result.critical] != top:
+        raise HonesError(f"{path}: top_heads are not the first of all_heads", expected="both best first")
+    return result
+
+
+def _interval(row: dict[str, Any], key: str) -> Interval:
+    bounds = [
+        float(row[f"{key}_{end}"]) if row.get(f"{key}_{end}") is not None else float("nan") for end in ("low", "high")
+    ]
+    return Interval(float(row[key]), *bounds)
+
+
+def write_neurons(
+    folder: Path, importance: Float[np.ndarray, "layers neurons"], selected: Sequence[RankedNeuron]
+) -> None:
+    """neuron_importance.npy [L, I] and neurons.json, best first."""
+    write_npy(folder / "neuron_importance.npy", importance)
+    write_result(folder / "neurons.json", list(selected))
+
+
+def read_neurons(path: Path) -> list[RankedNeuron]:
+    """neurons.json.
+
+    Raises:
+        HonesError: no such file, not of that form, or empty.
+    """
+    neurons = read_result(path, list[RankedNeuron])
+    if not neurons:
+        raise HonesError(f"{path} holds no neurons", expected="at least one")
+    return neurons
+
+
+def write_scales(path: Path, scales: Scales) -> None:
+    """scales.json: one {layer, neuron, scale} per neuron, in order."""
+    rows = [{"layer": layer, "neuron": i, "scale": s} for (layer, i), s in sorted(scales.values.items())]
+    write_json(path, rows)
+
+
+def read_scales(path: Path) -> Scales:
+    """scales.json.
+
+    Raises:
+        HonesError: no such file, or not of that form.
+    """
+    rows = read_json(path)
+    try:
+        return Scales({(int(row["layer"]), int(row["neuron"])): float(row["scale"]) for row in rows})
+    except (KeyError, TypeError, ValueError) as error:
+        raise HonesError(f"{path} is not a scales file", expected="a list of {layer, neuron, scale}") from error
+
+
+def write_result(path: Path, result: Any) -> None:
+    """Any result dataclass, or a list of them, as JSON."""
+    write_json(path, TypeAdapter(type(result)).dump_python(result))
+
+
+def read_result(path: Path, kind: type[T]) -> T:
+    """What `write_result` wrote.
+
+    Raises:
+        HonesError: no such file, or not of that form.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise HonesError(f"{path}: {where}: {first['msg']}", do="run the stage that writes it again") from error

@@ -1,0 +1,347 @@
+"""The command line: parse, call a stage, print a table.
+
+Results go to standard output, progress and errors to standard error. Exit code 0: done; 2: a bad argument, file or item,
+named in one line.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from hones.errors import HonesError
+
+HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
+steer the model with that knowledge.
+
+Start with `hones demo`. On your own model, one stage feeds the next:
+heads (which heads matter) -> neurons (which neurons they drive) -> mask (proof) and steer (use).
+`hones run CONFIG.yaml` does all of it and picks up where it stopped.
+"""
+
+app = typer.Typer(
+    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
+)
+_out = Console()
+_err = Console(stderr=True)
+
+START, FIND, PROVE, STEER, DATA = "Start here", "Find", "Prove", "Steer", "Data"
+
+Model = Annotated[str, typer.Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
+TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption or retrieval.")]
+Data = Annotated[Path, typer.Option(help="Unified JSON annotation file.")]
+Out = Annotated[Path, typer.Option(help="Run folder; created if need be.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: images/ beside the file]")]
+Ids = Annotated[Path | None, typer.Option(help="Text file of image ids to keep, one per line.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N items only.")]
+Candidates = Annotated[int, typer.Option(min=2, help="Retrieval: captions per picture, one of them true.")]
+NewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Prompts per forward pass. [default: 32, less if need be]")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
+Seed = Annotated[int, typer.Option(help="Of bootstraps, controls and training.")]
+Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
+MaxLeftOut = Annotated[float, typer.Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
+
+
+@app.command(rich_help_panel=START)
+def demo(
+    model: Model = "tiny-llava",
+    out: Out = Path("hones-demo"),
+    fresh: Fresh = False,
+) -> None:
+    """The whole pipeline on a built-in model and built-in pictures, all four tasks, in about ten minutes."""
+    from hones.demo import demo_config
+
+    _run(demo_config(model, out / model), fresh)
+
+
+@app.command(rich_help_panel=START)
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML configuration; unknown keys are errors.")], fresh: Fresh = False
+) -> None:
+    """All stages of all tasks from one configuration; picks up after finished stages.
+
+    Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
+    ratio, draws, positive_part, steering, max_new_tokens, batch_size, dtype, device, revision, max_left_out, seed.
+    """
+    from hones.pipeline import read_config
+
+    _run(read_config(config), fresh)
+
+
+@app.command(rich_help_panel=FIND)
+def heads(
+    model: Model,
+    task: TaskName,
+    data: Data,
+    out: Out,
+    images: Images = None,
+    ids: Ids = None,
+    limit: Limit = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Critical heads. [default: 3 %, at least 5]")] = None,
+    candidates: Candidates = 50,
+    max_new_tokens: NewTokens = 24,
+    batch_size: BatchSize = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    seed: Seed = 3407,
+    fresh: Fresh = False,
+    max_left_out: MaxLeftOut = 0.05,
+) -> None:
+    """Step 1: score every attention head by replacing it with the mean of its layer's other heads.
+
+    Example: hones heads --model tiny-llava --task vqa --data discovery.json --out runs/a
+    """
+    from hones import tables
+
+    chosen, items = _task(task, candidates), _items(data, images, ids, limit)
+    study = _study(model, out, dtype, device, revision, batch_size, max_new_tokens, seed, fresh, max_left_out)
+    result = study.heads(chosen, items, top_k)
+    _show(study, tables.head_table(result), tables.head_map(result), out / task / "heads.json")
+
+
+@app.command(rich_help_panel=FIND)
+def neurons(
+    model: Model,
+    task: TaskName,
+    data: Data,
+    heads: Annotated[Path, typer.Option(help="heads.json of `hones heads`.")],
+    out: Out,
+    ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01,
+    per_item: Annotated[bool, typer.Option(help="Take the positive part per item, not of the mean.")] = False,
+    images: Images = None,
+    ids: Ids = None,
+    limit: Limit = None,
+    candidates: Candidates = 50,
+    batch_size: BatchSize = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    seed: Seed = 3407,
+    fresh: Fresh = False,
+    max_left_out: MaxLeftOut = 0.05,
+) -> None:
+    """Step 2: rank FFN neurons by their write-in toward the answer that depends on the critical heads.
+
+    Example: hones neurons --model tiny-llava --task vqa --data discovery.json --heads runs/a/vqa/heads.json --out runs/a
+    """
+    from hones import tables
+
+    chosen, items = _task(task, candidates), _items(data, images, ids, limit)
+    study = _study(model, out, dtype, device, revision, batch_size, 24, seed, fresh, max_left_out)
+    selected = study.neurons(chosen, items, heads, ratio, "item" if per_item else "mean")
+    budget = max(1, round(ratio * study.vlm.anatomy.total_neurons))
+    if len(selected) < budget:
+        _err.print(f"{len(selected)} neurons instead of {budget}: no other has a positive importance", style="yellow")
+    _show(study, tables.neuron_table(selected, len(study.vlm.anatomy.layers)), out / task / "neurons.json")
+
+
+@app.command(rich_help_panel=PROVE)
+def mask(
+    model: Model,
+    task: TaskName,
+    data: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items.")],
+    neurons: Annotated[Path, typer.Option(help="neurons.json of `hones neurons`.")],
+    out: Out,
+    draws: Annotated[int, typer.Option(min=1, help="Random layer-matched control sets.")] = 3,
+    images: Images = None,
+    ids: Ids = None,
+    limit: Limit = None,
+    candidates: Candidates = 50,
+    max_new_tokens: NewTokens = 24,
+    batch_size: BatchSize = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    seed: Seed = 3407,
+    fresh: Fresh = False,
+    max_left_out: MaxLeftOut = 0.05,
+) -> None:
+    """Step 3: zero the selected neurons on test items, beside random neurons of the same layers.
+
+    Example: hones mask --model tiny-llava --task vqa --data test.json --neurons runs/a/vqa/neurons.json --out runs/a
+    """
+    from hones import tables
+
+    chosen, items = _task(task, candidates), _items(data, images, ids, limit)
+    study = _study(model, out, dtype, device, revision, batch_size, max_new_tokens, seed, fresh, max_left_out)
+    result = study.mask(chosen, items, neurons, draws)
+    _show(study, tables.masking_table([(task, result)]), out / task / "masking.json")
+
+
+@app.command(rich_help_panel=STEER)
+def steer(
+    model: Model,
+    task: TaskName,
+    neurons: Annotated[Path, typer.Option(help="neurons.json of `hones neurons`.")],
+    dev: Annotated[Path, typer.Option(help="Unified JSON file to learn on.")],
+    test: Annotated[Path, typer.Option(help="Unified JSON file to evaluate on; no common pictures.")],
+    out: Out,
+    images: Images = None,
+    limit: Limit = None,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 5e-4,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the dev items.")] = 2,
+    beta: Annotated[float, typer.Option(min=0, help="Weight of the KL divergence from the original model.")] = 0.05,
+    step_size: Annotated[int, typer.Option(min=1, help="Items per training step.")] = 4,
+    candidates: Candidates = 50,
+    max_new_tokens: NewTokens = 24,
+    batch_size: BatchSize = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    seed: Seed = 3407,
+    fresh: Fresh = False,
+    max_left_out: MaxLeftOut = 0.05,
+) -> None:
+    """Step 4: learn one scale per selected neuron on dev items, the backbone frozen, and evaluate on test items.
+
+    Example: hones steer --model tiny-llava --task vqa --neurons runs/a/vqa/neurons.json --dev dev.json --test test.json
+    --out runs/a
+    """
+    from hones import tables
+    from hones.pipeline import check_disjoint
+    from hones.steering import SteeringSettings
+
+    splits = {"dev": _items(dev, images, None, limit), "test": _items(test, images, None, limit)}
+    check_disjoint(splits)
+    if not learning_rate > 0:
+        raise HonesError(f"--learning-rate {learning_rate}", expected="a number above 0")
+    settings = SteeringSettings(learning_rate=learning_rate, epochs=epochs, beta=beta, batch_size=step_size, seed=seed)
+    chosen = _task(task, candidates)
+    study = _study(model, out, dtype, device, revision, batch_size, max_new_tokens, seed, fresh, max_left_out)
+    result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
+    _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
+
+
+data_app = typer.Typer(help="Make and check annotation files.", no_args_is_help=True)
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
+
+
+@data_app.command()
+def shapes(
+    to: Annotated[Path, typer.Option(help="Folder for the pictures and the annotation files.")],
+    discovery: Annotated[int, typer.Option(min=1)] = 500,
+    dev: Annotated[int, typer.Option(min=1)] = 200,
+    test: Annotated[int, typer.Option(min=1)] = 500,
+    seed: Annotated[int, typer.Option(help="Another seed gives other pictures.")] = 0,
+) -> None:
+    """Write built-in pictures with annotations for all four tasks, in three picture-disjoint splits."""
+    from hones.data.shapes import write_shapes
+    from hones.store import RunFolder
+
+    RunFolder(to)
+    for split, file in write_shapes(to, {"discovery": discovery, "dev": dev, "test": test}, seed).items():
+        _out.print(f"{split}: {file}", soft_wrap=True)
+
+
+@data_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="Unified JSON annotation file.")],
+    images: Images = None,
+    pictures: Annotated[bool, typer.Option(help="Open every picture too.")] = True,
+    candidates: Candidates = 50,
+) -> None:
+    """Count the items that each task can use and name the problems."""
+    from rich.table import Table
+
+    from hones.tables import left_out_list
+    from hones.tasks import TASKS
+    from hones.tasks.base import with_readable_pictures
+
+    items = _items(file, images, None, None)
+    table = Table("task", "usable items", "left out", title=f"{file}: {len(items)} items")
+    problems = [("file", b) for b in items.left_out]
+    for name in TASKS:
+        examples, bad = _task(name, candidates).examples(items)
+        if pictures:
+            examples, unreadable = with_readable_pictures(examples)
+            bad = [*bad, *unreadable]
+        problems += [(name, b) for b in bad]
+        table.add_row(name, str(len(examples)), str(len(bad) + len(items.left_out)))
+    _out.print(left_out_list(problems), table)
+
+
+def _run(config, fresh: bool) -> None:
+    from hones import tables
+    from hones.pipeline import Outcome, run_config
+    from hones.study import Study, all_left_out
+
+    started = time.monotonic()
+
+    def show(study: Study, outcome: Outcome) -> None:
+        seconds = time.monotonic() - started
+        _out.rule(f"{outcome.task} ({len(outcome.neurons)} neurons; {seconds:.0f} s so far)")
+        _out.print(tables.head_table(outcome.heads), tables.head_map(outcome.heads))
+        _err.print(tables.left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{outcome.task},")]))
+
+    outcomes = run_config(config, fresh=fresh, on_outcome=show)
+    _out.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
+    _out.print(tables.outcome_tables(outcomes))
+    _out.print(
+        f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task)",
+        soft_wrap=True,
+    )
+
+
+def _task(name: str, candidates: int):
+    from hones.tasks import make_task
+
+    return make_task(name, candidates=candidates)
+
+
+def _items(file: Path, images: Path | None, ids: Path | None, limit: int | None):
+    from hones.data.items import load_items
+
+    wanted = None
+    if ids is not None:
+        if not ids.is_file():
+            raise HonesError(f"no file {ids}", expected="image ids, one per line", do="check --ids")
+        wanted = ids.read_text().split()
+    return load_items(file, images=images, ids=wanted, limit=limit)
+
+
+def _study(
+    model: str,
+    out: Path,
+    dtype: str,
+    device: str,
+    revision: str | None,
+    batch_size: int | None,
+    max_new_tokens: int,
+    seed: int,
+    fresh: bool,
+    max_left_out: float,
+):
+    from hones.models.loading import load_vlm
+    from hones.store import RunFolder
+    from hones.study import Study
+
+    folder = RunFolder(out)
+    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
+    return Study(vlm, folder, batch_size, max_new_tokens, seed, fresh, max_left_out)
+
+
+def _show(study, *parts) -> None:
+    from hones.study import all_left_out
+    from hones.tables import left_out_list
+
+    *tables, file = parts
+    _err.print(left_out_list(all_left_out(study)))
+    _out.print(*tables)
+    _out.print(f"written: {file}", soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Entry point: one line and exit code 2 for what the user can mend."""
+    try:
+        app()
+    except HonesError as error:
+        _err.print(f"hones: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
+        sys.exit(2)
+    sys.exit(0)

@@ -1,0 +1,17 @@
+"""The two ways in which things go wrong: a stop with one clear line, and a bad item that is named and left out."""
+
+
+class HonesError(Exception):
+    """Stops a command with one line that says what was expected, what was found and what to do (exit code 2)."""
+
+    def __init__(self, found: str, *, expected: str | None = None, do: str | None = None) -> None:
+        parts = [found.rstrip(".")]
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if do is not None:
+            parts.append(do)
+        super().__init__("; ".join(parts))
+
+
+class BadItem(Exception):
+    """An item that a task cannot use. It is reported by name and left out of every arm of a comparison."""

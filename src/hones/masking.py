@@ -1,0 +1,116 @@
+"""Step 3 of the paper: the causal check.
+
+Set the selected z to zero at every position, evaluate on the test items, and report the absolute drop and the relative
+drop 100 * (base - masked) / base with paired bootstrap intervals. The control masks random neurons with the same count in
+every layer, over several draws; `advantage` is the metric under the control (mean over draws) minus the metric under the
+selection, so positive means that the selection matters more than its layers.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.errors import HonesError
+from hones.interventions import Site, mask_neurons
+from hones.models.vlm import VLM
+from hones.sweep import Edit, sweep
+from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.tasks.base import Example, Task
+from hones.uncertainty import Interval, PairedBootstrap
+
+
+@dataclass(frozen=True)
+class MaskingResult:
+    """The metric with and without the selected neurons.
+
+    Drops are base - masked; `relative_drop` is in per cent, None where the baseline is 0 and there is nothing to lose.
+    """
+
+    metric_name: str
+    items: int
+    neurons: int
+    baseline: Interval
+    masked: Interval
+    absolute_drop: Interval
+    relative_drop: Interval | None
+    control: Interval
+    advantage: Interval
+    control_draws: tuple[float, ...]
+
+
+def evaluate_masking(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    neurons: Sequence[Site],
+    *,
+    draws: int = 3,
+    batch_size: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    seed: int = 3407,
+) -> MaskingResult:
+    """Mask the neurons, and `draws` layer-matched random sets, on the test items.
+
+    Raises:
+        HonesError: no neurons, no examples, or a neuron that the model lacks.
+    """
+    if not neurons or not examples:
+        raise HonesError(f"{len(neurons)} neurons to mask and {len(examples)} test items", expected="at least one each")
+    controls = [layer_matched_random(neurons, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
+    edits: list[Edit] = [nullcontext, *(partial(mask_neurons, vlm.model, chosen) for chosen in (neurons, *controls))]
+    statistics = sweep(
+        vlm,
+        task,
+        examples,
+        edits,
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        progress=f"{task.name}: masking",
+    )
+    totals = task.score(statistics.sum(1, dtype=np.float64))
+    bootstrap = PairedBootstrap(len(examples), seed)
+    resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
+    relative = _relative_drop(totals, resampled, bootstrap)
+    control, control_resampled = totals[2:].mean(), resampled[2:].mean(0)
+    return MaskingResult(
+        metric_name=task.metric_name,
+        items=len(examples),
+        neurons=len(set(neurons)),
+        baseline=bootstrap.interval(totals[0], resampled[0]),
+        masked=bootstrap.interval(totals[1], resampled[1]),
+        absolute_drop=bootstrap.interval(totals[0] - totals[1], resampled[0] - resampled[1]),
+        relative_drop=relative,
+        control=bootstrap.interval(control, control_resampled),
+        advantage=bootstrap.interval(control - totals[1], control_resampled - resampled[1]),
+        control_draws=tuple(float(x) for x in totals[2:]),
+    )
+
+
+def _relative_drop(
+    totals: Float[np.ndarray, " arms"], resampled: Float[np.ndarray, "arms resamples"], bootstrap: PairedBootstrap
+) -> Interval | None:
+    """100 * (base - masked) / base; resamples without any success are left out, as they have no relative drop."""
+    if not totals[0] > 0:
+        return None
+    base, masked = resampled[:2, resampled[0] > 0]
+    return bootstrap.interval(100 * (totals[0] - totals[1]) / totals[0], 100 * (base - masked) / base)
+
+
+def layer_matched_random(neurons: Sequence[Site], width: int, seed: int) -> list[Site]:
+    """Random neurons outside the selection, as many in every layer as the selection has there.
+
+    Where a layer has fewer unselected neurons than that, its selected ones are drawn from too.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = set(neurons)
+    drawn: list[Site] = []
+    for layer, count in sorted(Counter(layer for layer, _ in chosen).items()):
+        free = [i for i in range(width) if (layer, i) not in chosen]
+        pool = free if len(free) >= count else list(range(width))
+        drawn += [(layer, int(i)) for i in rng.choice(pool, size=count, replace=False)]
+    return drawn

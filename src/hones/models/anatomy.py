@@ -1,0 +1,114 @@
+"""Where a model's heads and neurons are.
+
+For each decoder layer l: `o_proj`, whose input is [.., H * d_h] (head h owns the slice h * d_h : (h + 1) * d_h), and
+`down_proj`, whose input is z [.., I]. Only the language model's layers count: a vision tower often has modules of the
+same names. Sites are data: paths below a decoder layer, the first that exists is taken.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from hones.errors import HonesError
+
+OUT_PROJECTIONS = ("self_attn.o_proj",)
+DOWN_PROJECTIONS = ("mlp.down_proj",)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The two modules of one decoder layer whose inputs are edited."""
+
+    o_proj: nn.Linear
+    down_proj: nn.Linear
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model's layers and shapes: L layers, H heads of width d_h, I neurons, residual width d."""
+
+    layers: tuple[Layer, ...]
+    lm_head: nn.Linear
+    heads: int
+    head_dim: int
+    neurons: int
+    width: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(L, H, I)."""
+        return len(self.layers), self.heads, self.neurons
+
+    @property
+    def total_neurons(self) -> int:
+        return len(self.layers) * self.neurons
+
+    def check_head(self, layer: int, head: int) -> None:
+        """Raises HonesError unless the model has this head."""
+        self._check("head", layer, head, self.heads)
+
+    def check_neuron(self, layer: int, neuron: int) -> None:
+        """Raises HonesError unless the model has this neuron."""
+        self._check("neuron", layer, neuron, self.neurons)
+
+    def _check(self, what: str, layer: int, index: int, count: int) -> None:
+        if not (0 <= layer < len(self.layers) and 0 <= index < count):
+            raise HonesError(
+                f"no {what} ({layer}, {index})",
+                expected=f"layer < {len(self.layers)} and {what} < {count}",
+                do="was the file made with another model?",
+            )
+
+
+def find_anatomy(model: PreTrainedModel) -> Anatomy:
+    """Locate the decoder's heads and neurons.
+
+    Raises:
+        HonesError: a site is missing or its shape does not fit the configuration; the line names it.
+    """
+    decoder = model.get_decoder()
+    blocks = getattr(decoder, "layers", None)
+    lm_head = model.get_output_embeddings()
+    name = type(model).__name__
+    if not isinstance(blocks, nn.ModuleList) or len(blocks) == 0:
+        raise HonesError(f"{name}: its decoder {type(decoder).__name__} has no list of layers", expected="`.layers`")
+    if not isinstance(lm_head, nn.Linear):
+        raise HonesError(f"{name}: no linear output embeddings", expected="an lm_head")
+    layers = tuple(
+        Layer(_site(block, OUT_PROJECTIONS, f"{name} layer {i}"), _site(block, DOWN_PROJECTIONS, f"{name} layer {i}"))
+        for i, block in enumerate(blocks)
+    )
+    config = model.config.get_text_config()
+    heads, inner = int(config.num_attention_heads), layers[0].o_proj.in_features
+    anatomy = Anatomy(layers, lm_head, heads, inner // heads, layers[0].down_proj.in_features, lm_head.in_features)
+    for i, layer in enumerate(layers):
+        _check_shapes(layer, anatomy, f"{name} layer {i}")
+    return anatomy
+
+
+def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> nn.Linear:
+    for path in paths:
+        try:
+            module = block.get_submodule(path)
+        except AttributeError:
+            continue
+        if isinstance(module, nn.Linear):
+            return module
+        raise HonesError(f"{where}: {path} is a {type(module).__name__}", expected="a linear layer")
+    raise HonesError(f"{where}: none of {', '.join(paths)}", expected="a decoder layer with that projection")
+
+
+def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
+    found = (
+        layer.o_proj.in_features,
+        layer.o_proj.out_features,
+        layer.down_proj.in_features,
+        layer.down_proj.out_features,
+    )
+    wanted = (anatomy.heads * anatomy.head_dim, anatomy.width, anatomy.neurons, anatomy.width)
+    if found != wanted:
+        raise HonesError(
+            f"{where}: o_proj and down_proj map {found[0]} -> {found[1]} and {found[2]} -> {found[3]}",
+            expected=f"{wanted[0]} -> {wanted[1]} and {wanted[2]} -> {wanted[3]} ({anatomy.heads} heads)",
+        )

@@ -1,0 +1,190 @@
+"""A vision-language model as the method uses it: encode pictures and prompts, generate greedily, read logits.
+
+Prompts of a batch are padded on the left, so that the last position is the one that predicts the first answer token.
+LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, other models use their own chat template.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+from transformers import BatchFeature, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers.processing_utils import ProcessorMixin
+
+from hones.errors import HonesError
+from hones.models.anatomy import Anatomy
+
+LLAVA_TEMPLATE = "USER: {image}\n{prompt}\nASSISTANT:"
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """The ids of "Yes" and "No" as the model continues its template with them, and the text put before an answer."""
+
+    yes: int
+    no: int
+    lead: str  # " " where the model starts its answer with a space, else ""
+    mass: float  # probability that the model gives to these two forms on the probe
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Model inputs of B prompts, and for teacher forcing which positions hold answer tokens."""
+
+    inputs: dict[str, Tensor]
+    answer: Bool[Tensor, "batch positions"] | None = None
+
+
+@dataclass
+class VLM:
+    """A loaded model with its processor and anatomy. Build it with `load_vlm`.
+
+    name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil".
+    """
+
+    name: str
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    anatomy: Anatomy
+    revision: str
+    image_backend: str
+    answer_tokens: AnswerTokens
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @cached_property
+    def eos_ids(self) -> list[int]:
+        """Every id that ends an answer."""
+        ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        ids = self.tokenizer.eos_token_id if ids is None else ids
+        return list(ids) if isinstance(ids, list | tuple) else [ids]
+
+    def wrap(self, prompt: str) -> str:
+        """The prompt inside the model's template, with one placeholder for the picture."""
+        return wrap(self.model, self.processor, prompt)
+
+    def encode(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Encoded:
+        """Inputs of B (picture, prompt) pairs, padded on the left."""
+        return Encoded(encode(self.model, self.processor, pictures, [self.wrap(p) for p in prompts]))
+
+    def encode_with_answers(
+        self, pictures: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str]
+    ) -> Encoded:
+        """Inputs of prompts followed by their answers and the end token; `answer` marks the answer's tokens."""
+        texts = [f"{self.wrap(p)}{self.answer_tokens.lead}{a}" for p, a in zip(prompts, answers, strict=True)]
+        end = self.tokenizer.decode([self.eos_ids[0]])
+        inputs = encode(self.model, self.processor, pictures, [text + end for text in texts])
+        marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            marks[row, -len(self.answer_ids(prompt, answer)) - 1 :] = True
+        return Encoded(inputs, marks)
+
+    def answer_ids(self, prompt: str, answer: str) -> list[int]:
+        """The answer's tokens as they follow the template, without specials (method: tokens of the target text).
+
+        Raises:
+            HonesError: the tokenizer merges the answer's start with the template's end.
+        """
+        before = self.tokenizer(self.wrap(prompt))["input_ids"]
+        after = self.tokenizer(f"{self.wrap(prompt)}{self.answer_tokens.lead}{answer}")["input_ids"]
+        if after[: len(before)] != before:
+            raise HonesError(f"the tokenizer of {self.name} merges the template with the answer {answer!r}")
+        return after[len(before) :]
+
+    @torch.no_grad()
+    def generate(self, encoded: Encoded, max_new_tokens: int) -> list[str]:
+        """Greedy answers, stripped of surrounding white space, one per row.
+
+        Raises:
+            HonesError: the logits are not finite.
+        """
+        settings = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.eos_ids,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        ids: Any = self.model.generate(  # pyright: ignore[reportCallIssue]
+            **encoded.inputs, generation_config=settings, logits_processor=LogitsProcessorList([_Finite(self.name)])
+        )
+        new = ids[:, encoded.inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    @torch.no_grad()
+    def yes_margins(self, encoded: Encoded) -> Float[Tensor, " batch"]:
+        """logit(Yes) - logit(No) at the last prompt position, float32."""
+        logits = self.logits(encoded, keep=1)[:, -1]
+        return logits[:, self.answer_tokens.yes] - logits[:, self.answer_tokens.no]
+
+    def logits(self, encoded: Encoded, keep: int = 0) -> Float[Tensor, "batch kept vocabulary"]:
+        """Float32 logits of the last `keep` positions (0: all).
+
+        Raises:
+            HonesError: they are not finite.
+        """
+        return forward_logits(self.model, encoded.inputs, keep, self.name)
+
+
+class _Finite(LogitsProcessor):
+    """Stops a generation whose logits are not finite."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, input_ids: Int[Tensor, "batch t"], scores: Float[Tensor, "batch v"]) -> Float[Tensor, "batch v"]:
+        _check_finite(scores, self.name)
+        return scores
+
+
+def _check_finite(logits: Tensor, name: str) -> None:
+    if not torch.isfinite(logits).all():
+        raise HonesError(
+            f"{name} gives logits that are not finite",
+            expected="finite numbers",
+            do="try --dtype float32 or bfloat16, or check the weights",
+        )
+
+
+def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
+    """The prompt in the template of the model's family."""
+    if model.config.model_type == "llava":
+        return LLAVA_TEMPLATE.format(image=processor.image_token, prompt=prompt)  # pyright: ignore
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    return processor.apply_chat_template(  # pyright: ignore[reportReturnType]
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def encode(
+    model: PreTrainedModel, processor: ProcessorMixin, pictures: Sequence[Image.Image], texts: Sequence[str]
+) -> dict[str, Tensor]:
+    """Model inputs of wrapped texts; `position_ids` count from each row's first token where the model expects them."""
+    batch: BatchFeature = processor(images=list(pictures), text=list(texts), padding=True, return_tensors="pt")
+    return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
+
+
+def forward_logits(
+    model: PreTrainedModel, inputs: dict[str, Tensor], keep: int, name: str
+) -> Float[Tensor, "batch kept vocabulary"]:
+    """One forward pass; see `VLM.logits`."""
+    if "mm_token_type_ids" not in inputs:
+        mask = inputs["attention_mask"]
+        inputs = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits.float()
+    _check_finite(logits, name)
+    return logits

@@ -1,0 +1,165 @@
+"""Step 2 of the paper: rank FFN neurons by their write-in toward the answer, conditioned on the critical heads.
+
+Read at the last prompt position, which predicts the first answer token. Neuron i of layer l writes z[l,i] W_down[:,i]:
+
+    c[l,i](x) = z[l,i](x) <W_down[:,i], u_y>                               contribution to the answer's direction
+    u_y = v / ||v||,  v = sum over target tokens t of w_t U[t]             U: raw lm_head rows, first 128 tokens
+    I[l,i] = sum_h S(h) max(0, mean_x c(x; theta) - mean_x c(x; theta under I(h))) / sum_h S(h)
+
+over the heads h of H* with S(h) > 0. Shapes: z and c [items, L, I], u [items, d], W_down [d, I], I [L, I]. Everything after
+z is float32, whatever the model's dtype; sums over items run in float64. `positive_part="item"` takes max(0, .) per item
+before averaging, the other reading of the paper.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hones.errors import HonesError
+from hones.heads import HeadScore
+from hones.interventions import replace_heads
+from hones.models.vlm import VLM, Encoded
+from hones.progress import track
+from hones.sweep.naive import DEFAULT_BATCH_SIZE
+from hones.tasks.base import Example, Task
+
+MAX_TARGET_TOKENS = 128
+PositivePart = Literal["mean", "item"]
+
+
+@dataclass(frozen=True)
+class RankedNeuron:
+    """A selected neuron; rank 1 has the largest importance."""
+
+    rank: int
+    layer: int
+    neuron: int
+    score: float
+
+
+def attribute_neurons(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[HeadScore],
+    *,
+    positive_part: PositivePart = "mean",
+    batch_size: int | None = None,
+) -> Float[np.ndarray, "layers neurons"]:
+    """Head-guided importance of every neuron, float32 [L, I].
+
+    Args:
+        heads: the critical heads H*; those with S <= 0 carry no weight.
+        positive_part: "mean" (as released) or "item".
+
+    Raises:
+        HonesError: no critical head lowers the metric, or no examples.
+    """
+    guides = [h for h in heads if h.score.value > 0]
+    if not guides:
+        raise HonesError(
+            f"{task.name}: none of the {len(heads)} critical heads lowers the metric",
+            expected="at least one head with a positive score",
+            do="use more items, or a model that does the task",
+        )
+    if not examples:
+        raise HonesError("no items to attribute neurons on", expected="at least one")
+    weights = np.array([h.score.value for h in guides])
+    layers, _, neurons = vlm.anatomy.shape
+    drops = np.zeros((len(guides), layers, neurons))
+    directions = target_directions(vlm, task, examples)
+    size = batch_size or DEFAULT_BATCH_SIZE
+    for start in track(range(0, len(examples), size), f"{task.name}: neurons"):
+        part = examples[start : start + size]
+        encoded = vlm.encode([e.open_picture() for e in part], [e.prompts[0] for e in part])
+        readout = _readout(vlm, directions[start : start + size])
+        base = contributions(vlm, encoded, readout)
+        for g, guide in enumerate(guides):
+            with replace_heads(vlm.model, [(guide.layer, guide.head)]):
+                drop = base - contributions(vlm, encoded, readout)
+            drop = drop.clamp(min=0) if positive_part == "item" else drop
+            drops[g] += drop.sum(0, dtype=torch.float64).cpu().numpy()
+    positive = np.maximum(drops / len(examples), 0)
+    return (np.tensordot(weights, positive, 1) / weights.sum()).astype(np.float32)
+
+
+def target_directions(vlm: VLM, task: Task, examples: Sequence[Example]) -> Float[Tensor, "items width"]:
+    """u_y of every example, unit length, float32.
+
+    Raises:
+        HonesError: a target has no token or its direction vanishes.
+    """
+    tokens = [target_ids(vlm, task, e) for e in examples]
+    unembedding = vlm.anatomy.lm_head.weight
+    directions = []
+    for example, ids, weights in zip(examples, tokens, task.token_weights(tokens), strict=True):
+        rows = unembedding[torch.tensor(ids, device=unembedding.device)].detach().float()
+        v = torch.as_tensor(weights, dtype=torch.float32, device=rows.device) @ rows
+        norm = v.norm()
+        if not ids or not norm > 0:
+            raise HonesError(f"item {example.id}: its target {example.target!r} has no direction in the vocabulary")
+        directions.append(v / norm)
+    return torch.stack(directions)
+
+
+def target_ids(vlm: VLM, task: Task, example: Example) -> list[int]:
+    """The target's tokens as the model would continue its template with them, at most 128."""
+    if task.answers == "yes_no":
+        return [vlm.answer_tokens.yes]
+    return vlm.answer_ids(example.prompts[0], example.target)[:MAX_TARGET_TOKENS]
+
+
+def _readout(vlm: VLM, directions: Float[Tensor, "batch width"]) -> list[Float[Tensor, "batch neurons"]]:
+    """<W_down[:,i], u_y> for every layer."""
+    return [
+        directions.to(layer.down_proj.weight.device) @ layer.down_proj.weight.detach().float()
+        for layer in vlm.anatomy.layers
+    ]
+
+
+@torch.no_grad()
+def contributions(
+    vlm: VLM, encoded: Encoded, readout: Sequence[Float[Tensor, "batch neurons"]]
+) -> Float[Tensor, "batch layers neurons"]:
+    """c[l,i](x) at the last prompt position, under whatever edits are in force; down_proj's true input is read."""
+    parts: dict[int, Tensor] = {}
+
+    def capture(layer: int):
+        def hook(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+            parts[layer] = args[0][:, -1].float() * readout[layer]
+
+        return hook
+
+    with ExitStack() as stack:
+        for i, layer in enumerate(vlm.anatomy.layers):
+            stack.callback(layer.down_proj.register_forward_pre_hook(capture(i)).remove)
+        vlm.logits(encoded, keep=1)
+    return torch.stack([parts[i].to(readout[0].device) for i in range(len(readout))], dim=1)
+
+
+def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float) -> list[RankedNeuron]:
+    """The global top `ratio` of all L * I neurons; neurons of importance 0 are never selected.
+
+    The number is rounded (1 % of LLaVA-1.5-7B's 352,256 is 3,523), at least 1. Ties go to the earlier layer and index.
+
+    Raises:
+        HonesError: ratio outside (0, 1], or an importance that is not finite.
+    """
+    if not 0 < ratio <= 1:
+        raise HonesError(f"--ratio {ratio}", expected="a share of all neurons above 0 and at most 1")
+    if not np.isfinite(importance).all():
+        raise HonesError("the importance holds numbers that are not finite", do="run `hones neurons` again")
+    flat = importance.ravel()
+    budget = max(1, round(ratio * flat.size))
+    order = np.argsort(-flat, kind="stable")[:budget]
+    width = importance.shape[1]
+    return [
+        RankedNeuron(rank, int(i) // width, int(i) % width, float(flat[i]))
+        for rank, i in enumerate(order[flat[order] > 0], 1)
+    ]

@@ -1,0 +1,171 @@
+"""All stages for all tasks from one configuration: what `hones run` and `hones demo` do.
+
+A configuration is YAML; unknown keys are errors. Relative paths are taken from the configuration's folder.
+
+    model: llava-hf/llava-1.5-7b-hf
+    out: runs/llava
+    data: {discovery: discovery.json, dev: dev.json, test: test.json, images: train2014}
+    tasks: [vqa, ocr, caption, retrieval]
+    limit: {discovery: 5000, dev: 2000, test: 3000}
+    ratio: 0.01
+    steering: {epochs: 2}
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hones.data.items import MAX_LEFT_OUT, Items, load_items
+from hones.errors import HonesError
+from hones.heads import HeadResult
+from hones.masking import MaskingResult
+from hones.models.loading import load_vlm
+from hones.neurons import PositivePart, RankedNeuron
+from hones.steering import SteeringResult, SteeringSettings
+from hones.store import RunFolder, write_json
+from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
+from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.tasks import TASKS, make_task
+
+SPLITS = ("discovery", "dev", "test")
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataFiles(_Section):
+    """One unified annotation file per split; their pictures are disjoint."""
+
+    discovery: Path
+    dev: Path
+    test: Path
+    images: Path | None = None
+
+
+class Limits(_Section):
+    """How many items of each split are used; default all."""
+
+    discovery: Count | None = None
+    dev: Count | None = None
+    test: Count | None = None
+
+
+class RunConfig(_Section):
+    """Everything a run depends on."""
+
+    model: str
+    out: Path
+    data: DataFiles
+    tasks: tuple[str, ...] = tuple(TASKS)
+    limit: Limits = Limits()
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    top_k: Count | None = None
+    ratio: float = Field(DEFAULT_RATIO, gt=0, le=1)
+    positive_part: PositivePart = "mean"
+    draws: Count = 3
+    candidates: int = Field(50, ge=2)
+    max_new_tokens: Count = MAX_NEW_TOKENS
+    batch_size: Count | None = None
+    max_left_out: float = Field(MAX_LEFT_OUT, ge=0, le=1)
+    seed: int = DEFAULT_SEED
+    steering: SteeringSettings = SteeringSettings()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the four stages found for one task."""
+
+    task: str
+    heads: HeadResult
+    neurons: list[RankedNeuron]
+    masking: MaskingResult
+    steering: SteeringResult
+
+
+def read_config(file: Path) -> RunConfig:
+    """Read a configuration.
+
+    Raises:
+        HonesError: no such file, not YAML, an unknown or missing key, or a value out of range.
+    """
+    if not file.is_file():
+        raise HonesError(f"no file {file}", expected="a YAML configuration", do="see `hones run --help`")
+    try:
+        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise HonesError(f"{file} holds a {type(content).__name__}", expected="keys such as model, out and data")
+    try:
+        config = RunConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HonesError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    base = file.parent
+    data = config.data
+    files = {name: base / path for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}
+    return config.model_copy(update={"out": base / config.out, "data": DataFiles(**files)})
+
+
+def run_config(
+    config: RunConfig, *, fresh: bool = False, on_outcome: Callable[[Study, Outcome], None] | None = None
+) -> list[Outcome]:
+    """Run every stage of every task, skipping what the run folder already holds.
+
+    Raises:
+        HonesError: as the stages do; everything finished before stays.
+    """
+    run = RunFolder(config.out)
+    tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
+    splits = load_splits(config)
+    vlm = load_vlm(config.model, dtype=config.dtype, device=config.device, revision=config.revision)
+    write_json(config.out / "config.json", config.model_dump(mode="json"))
+    study = Study(
+        vlm, run, config.batch_size, config.max_new_tokens, config.seed, fresh, max_left_out=config.max_left_out
+    )
+    outcomes = []
+    for task in tasks:
+        folder = run.task(task.name)
+        heads = study.heads(task, splits["discovery"], config.top_k)
+        neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
+        masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
+        steering = study.steer(task, splits["dev"], splits["test"], folder / "neurons.json", config.steering)
+        outcomes.append(Outcome(task.name, heads, neurons, masking, steering))
+        if on_outcome is not None:
+            on_outcome(study, outcomes[-1])
+    return outcomes
+
+
+def load_splits(config: RunConfig) -> dict[str, Items]:
+    """The items of every split.
+
+    Raises:
+        HonesError: as `load_items`, or a picture that is in two splits.
+    """
+    splits = {
+        name: load_items(getattr(config.data, name), images=config.data.images, limit=getattr(config.limit, name))
+        for name in SPLITS
+    }
+    check_disjoint(splits)
+    return splits
+
+
+def check_disjoint(splits: dict[str, Items]) -> None:
+    """Raises HonesError if two splits share a picture: nothing is tested on what it was found or learned on."""
+    seen: dict[Path, str] = {}
+    for name, items in splits.items():
+        for item in items.items:
+            picture = (items.images / item.image_info.file_name).resolve()
+            if seen.setdefault(picture, name) != name:
+                raise HonesError(
+                    f"the picture {item.image_info.file_name} is in both {seen[picture]} and {name}",
+                    expected="splits without common pictures",
+                )

@@ -1,0 +1,66 @@
+"""What learned scales change on test items: Base against HONES, paired."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from hones.errors import HonesError
+from hones.interventions import scale_neurons
+from hones.models.vlm import VLM
+from hones.steering.train import Scales
+from hones.sweep import sweep
+from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.tasks.base import Example, Task
+from hones.uncertainty import Interval, PairedBootstrap
+
+
+@dataclass(frozen=True)
+class SteeringResult:
+    """The test metric without (`base`) and with (`steered`) the scales, and the paired gain."""
+
+    metric_name: str
+    items: int
+    base: Interval
+    steered: Interval
+    gain: Interval
+
+
+def evaluate_scales(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    scales: Scales,
+    *,
+    batch_size: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    seed: int = 3407,
+) -> SteeringResult:
+    """The metric on `examples` with and without the scales.
+
+    Raises:
+        HonesError: no examples, or a neuron that the model lacks.
+    """
+    if not examples:
+        raise HonesError("no test items to steer on", expected="at least one")
+    statistics = sweep(
+        vlm,
+        task,
+        examples,
+        [nullcontext, partial(scale_neurons, vlm.model, scales.values)],
+        batch_size=batch_size,
+        max_new_tokens=max_new_tokens,
+        progress=f"{task.name}: test",
+    )
+    bootstrap = PairedBootstrap(len(examples), seed)
+    base, steered = (float(x) for x in task.score(statistics.sum(1, dtype=np.float64)))
+    base_resampled, steered_resampled = (bootstrap.scores(arm, task.score) for arm in statistics)
+    return SteeringResult(
+        task.metric_name,
+        len(examples),
+        bootstrap.interval(base, base_resampled),
+        bootstrap.interval(steered, steered_resampled),
+        bootstrap.interval(steered - base, steered_resampled - base_resampled),
+    )

@@ -1,0 +1,167 @@
+"""The run folder: what is written, where, and atomically.
+
+    RUN/run.json                           what ran: model, data, settings, versions, items left out, per finished stage
+    RUN/T/heads.json, head_scores.npy      step 1
+    RUN/T/neurons.json, neuron_importance.npy
+    RUN/T/masking.json                     step 3
+    RUN/T/steering/hones/scales.json, result.json
+
+A file appears whole or not at all (written beside, flushed, renamed). A stage is finished when run.json lists it, which is
+written last; a rerun with the same fingerprint skips it, one with another fingerprint is refused with the difference named.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hones.errors import HonesError
+
+_LIBRARIES = ("hones", "torch", "transformers", "tokenizers", "numpy", "pillow", "nltk", "sacrebleu", "rapidfuzz")
+
+
+class RunFolder:
+    """A run folder, created if need be.
+
+    Raises:
+        HonesError: it cannot be written, or its run.json is not one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            probe = path / f".write-test-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise HonesError(
+                f"cannot write to {path} ({error.strerror})", expected="a writable folder", do="choose another --out"
+            ) from error
+
+    def task(self, name: str) -> Path:
+        """The folder of one task."""
+        return self.path / name
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json says; empty stages for a new run."""
+        file = self.path / "run.json"
+        if not file.exists():
+            return {"stages": {}}
+        record = read_json(file)
+        if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
+            raise HonesError(f"{file} is not a run record", expected="an object with 'stages'", do="use a new --out")
+        return record
+
+    def is_finished(self, stage: str, fingerprint: Mapping[str, Any]) -> bool:
+        """Whether `stage` ("vqa/heads") has finished with exactly these inputs.
+
+        Raises:
+            HonesError: it has finished with other inputs; the line names the first difference.
+        """
+        done = self.record["stages"].get(stage)
+        if done is None:
+            return False
+        old, new = done["fingerprint"], json.loads(json.dumps(fingerprint))
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                raise HonesError(
+                    f"{self.path} holds {stage} with {key} = {_short(old.get(key))}, now {_short(new.get(key))}",
+                    expected="the same inputs to pick up from",
+                    do="use a new --out, or --fresh to compute it again",
+                )
+        return True
+
+    def finish(self, stage: str, fingerprint: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        """Record a finished stage. Its artifacts must have been written before."""
+        record = self.record
+        record |= {"versions": versions(), "python": platform.python_version(), "platform": platform.platform()}
+        record["stages"][stage] = {
+            "fingerprint": dict(fingerprint),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            **details,
+        }
+        write_json(self.path / "run.json", record)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result may depend on."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; numbers that are not finite become null."""
+    text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    _write_atomically(path, (text + "\n").encode())
+
+
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array atomically, never pickled."""
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    _write_atomically(path, buffer.getvalue())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        HonesError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise HonesError(f"no file {path}", do="run the stage that writes it first") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise HonesError(f"{path} is not readable JSON ({error})", do="run the stage that writes it again") from error
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Read an array; pickled content is refused.
+
+    Raises:
+        HonesError: no such file, or not a plain array.
+    """
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise HonesError(f"no file {path}", do="run the stage that writes it first") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise HonesError(f"{path} is not a numpy array ({error})", do="run the stage that writes it again") from error
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise HonesError(f"cannot write {path} ({error.strerror})", do="free space or choose another --out") from error
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {k: _finite(v) for k, v in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(v) for v in content]
+    if isinstance(content, float) and not np.isfinite(content):
+        return None
+    return content
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

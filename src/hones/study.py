@@ -1,0 +1,214 @@
+"""A study: one model, one run folder, and the four stages with their artifacts.
+
+Each stage checks its items, skips what this run folder already holds for the same inputs, computes, writes, and records in
+run.json what it used. The command line and `hones run` call nothing else.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from hones.artifacts import (
+    read_heads,
+    read_neurons,
+    read_result,
+    write_heads,
+    write_neurons,
+    write_result,
+    write_scales,
+)
+from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
+from hones.heads import HeadResult, default_top_k, localize_heads
+from hones.masking import MaskingResult, evaluate_masking
+from hones.models.vlm import VLM
+from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, select_neurons
+from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
+from hones.store import RunFolder
+from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.tasks.base import Example, Task, with_readable_pictures
+
+DEFAULT_RATIO = 0.01
+DEFAULT_SEED = 3407
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The examples of one task that can be used, the items left out, and what identifies them."""
+
+    examples: list[Example]
+    left_out: list[LeftOut]
+    fingerprint: dict[str, str]
+
+
+@dataclass
+class Study:
+    """One model's results in one run folder.
+
+    fresh: compute finished stages again. max_left_out: share of unusable items beyond which a stage stops.
+    """
+
+    vlm: VLM
+    run: RunFolder
+    batch_size: int | None = None
+    max_new_tokens: int = MAX_NEW_TOKENS
+    seed: int = DEFAULT_SEED
+    fresh: bool = False
+    max_left_out: float = MAX_LEFT_OUT
+    left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
+
+    def heads(self, task: Task, discovery: Items, top_k: int | None = None) -> HeadResult:
+        """Step 1 on the discovery items; writes heads.json and head_scores.npy."""
+        layers, heads, _ = self.vlm.anatomy.shape
+        k = default_top_k(layers, heads) if top_k is None else top_k
+        folder, items = self.run.task(task.name), self._prepare(task, discovery, "discovery")
+        inputs = self._fingerprint(items, top_k=k, max_new_tokens=self.max_new_tokens)
+        if self._finished(f"{task.name}/heads", inputs):
+            return read_heads(folder / "heads.json")
+        started = time.monotonic()
+        result = localize_heads(
+            self.vlm,
+            task,
+            items.examples,
+            top_k=k,
+            batch_size=self.batch_size,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+        )
+        write_heads(folder, result, layers, heads)
+        self._finish(f"{task.name}/heads", inputs, started, discovery=items)
+        return result
+
+    def neurons(
+        self,
+        task: Task,
+        discovery: Items,
+        heads_file: Path,
+        ratio: float = DEFAULT_RATIO,
+        positive_part: PositivePart = "mean",
+    ) -> list[RankedNeuron]:
+        """Step 2 on the discovery items; writes neuron_importance.npy and neurons.json."""
+        heads = read_heads(heads_file)
+        for head in heads.critical:
+            self.vlm.anatomy.check_head(head.layer, head.head)
+        folder, items = self.run.task(task.name), self._prepare(task, discovery, "discovery")
+        inputs = self._fingerprint(items, heads=_digest(heads_file), ratio=ratio, positive_part=positive_part)
+        if self._finished(f"{task.name}/neurons", inputs):
+            return read_neurons(folder / "neurons.json")
+        started = time.monotonic()
+        importance = attribute_neurons(
+            self.vlm, task, items.examples, heads.critical, positive_part=positive_part, batch_size=self.batch_size
+        )
+        selected = select_neurons(importance, ratio)
+        write_neurons(folder, importance, selected)
+        budget = max(1, round(ratio * importance.size))
+        self._finish(f"{task.name}/neurons", inputs, started, discovery=items, budget=budget, selected=len(selected))
+        return selected
+
+    def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 3) -> MaskingResult:
+        """Step 3 on the test items; writes masking.json."""
+        neurons = self._sites(neurons_file)
+        file, items = self.run.task(task.name) / "masking.json", self._prepare(task, test, "test")
+        inputs = self._fingerprint(
+            items, neurons=_digest(neurons_file), draws=draws, max_new_tokens=self.max_new_tokens
+        )
+        if self._finished(f"{task.name}/mask", inputs):
+            return read_result(file, MaskingResult)
+        started = time.monotonic()
+        result = evaluate_masking(
+            self.vlm,
+            task,
+            items.examples,
+            neurons,
+            draws=draws,
+            batch_size=self.batch_size,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+        )
+        write_result(file, result)
+        self._finish(f"{task.name}/mask", inputs, started, test=items)
+        return result
+
+    def steer(
+        self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None
+    ) -> SteeringResult:
+        """Step 4: learn on the dev items, evaluate on the test items; writes steering/hones/scales.json and result.json."""
+        settings = settings or SteeringSettings(seed=self.seed)
+        neurons = self._sites(neurons_file)
+        folder = self.run.task(task.name) / "steering" / "hones"
+        train, held_out = self._prepare(task, dev, "dev"), self._prepare(task, test, "test")
+        inputs = self._fingerprint(
+            held_out,
+            neurons=_digest(neurons_file),
+            dev=train.fingerprint,
+            settings=settings.model_dump(),
+            max_new_tokens=self.max_new_tokens,
+        )
+        if self._finished(f"{task.name}/steer", inputs):
+            return read_result(folder / "result.json", SteeringResult)
+        started = time.monotonic()
+        scales = learn_scales(self.vlm, task, train.examples, neurons, settings)
+        result = evaluate_scales(
+            self.vlm,
+            task,
+            held_out.examples,
+            scales,
+            batch_size=self.batch_size,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+        )
+        write_scales(folder / "scales.json", scales)
+        write_result(folder / "result.json", result)
+        self._finish(f"{task.name}/steer", inputs, started, losses=scales.losses, dev=train, test=held_out)
+        return result
+
+    def _prepare(self, task: Task, items: Items, split: str) -> Prepared:
+        examples, unusable = task.examples(items)
+        examples, unreadable = with_readable_pictures(examples)
+        left_out = [*items.left_out, *unusable, *unreadable]
+        self.left_out[f"{task.name}, {split}"] = left_out
+        check_left_out(left_out, len(examples), f"{task.name}, {split} items", self.max_left_out)
+        asked = sha256("\n".join(repr((e.id, e.prompts, e.references, e.box)) for e in examples).encode())
+        return Prepared(examples, left_out, {"data": items.sha256, "asked": asked.hexdigest()[:16]})
+
+    def _sites(self, neurons_file: Path) -> list[tuple[int, int]]:
+        sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
+        for site in sites:
+            self.vlm.anatomy.check_neuron(*site)
+        return sites
+
+    def _fingerprint(self, items: Prepared, **more: Any) -> dict[str, Any]:
+        answers = self.vlm.answer_tokens
+        return {
+            "model": self.vlm.name,
+            "revision": self.vlm.revision,
+            "dtype": self.vlm.dtype,
+            "image_backend": self.vlm.image_backend,
+            "yes_no_ids": [answers.yes, answers.no],
+            "seed": self.seed,
+            **items.fingerprint,
+            **more,
+        }
+
+    def _finished(self, stage: str, inputs: dict[str, Any]) -> bool:
+        return not self.fresh and self.run.is_finished(stage, inputs)
+
+    def _finish(self, stage: str, inputs: dict[str, Any], started: float, **more: Any) -> None:
+        details: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "device": str(self.vlm.device)}
+        for name, value in more.items():
+            if isinstance(value, Prepared):
+                ids = [e.id for e in value.examples]
+                value = {"items": ids, "left_out": [asdict(x) for x in value.left_out]}
+            details[name] = value
+        self.run.finish(stage, inputs, details)
+
+
+def _digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def all_left_out(study: Study) -> Sequence[tuple[str, LeftOut]]:
+    """Every item left out so far, with the task and split it was left out of."""
+    return [(where, item) for where, items in study.left_out.items() for item in items]

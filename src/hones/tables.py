@@ -1,0 +1,130 @@
+"""Results as tables and pictures for a terminal."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hones.data.items import LeftOut
+from hones.heads import HeadResult
+from hones.masking import MaskingResult
+from hones.neurons import RankedNeuron
+from hones.pipeline import Outcome
+from hones.steering import SteeringResult
+from hones.uncertainty import Interval
+
+_LEFT_OUT_SHOWN = 20
+
+
+def head_table(result: HeadResult) -> Table:
+    """The critical heads with their scores."""
+    title = f"Critical heads, {result.metric_name} {level(result.baseline)} on {result.items} items"
+    table = Table("rank", "layer", "head", "score: drop when replaced [95 %]", "without it", title=title)
+    for rank, h in enumerate(result.critical, 1):
+        table.add_row(str(rank), str(h.layer), str(h.head), str(h.score), f"{h.intervened:.3f}")
+    return table
+
+
+def head_map(result: HeadResult) -> RenderableType:
+    """Layers by heads, redder where replacement costs more, bluer where it helps; a dot marks the critical heads."""
+    layers = 1 + max(h.layer for h in result.heads)
+    heads = 1 + max(h.head for h in result.heads)
+    scores = result.matrix(layers, heads)
+    critical = {(h.layer, h.head) for h in result.critical}
+    strongest = float(np.abs(scores).max()) or 1.0
+    lines = [Text("layer " + "".join(f"{h:>3}" if h % 4 == 0 else "   " for h in range(heads)), style="dim")]
+    for layer in range(layers):
+        line = Text(f"{layer:>5} ")
+        for head in range(heads):
+            cell = " ● " if (layer, head) in critical else "   "
+            line.append(cell, style=f"black on {_heat(scores[layer, head] / strongest)}")
+        lines.append(line)
+    lines.append(Text(f"      ● critical; darkest red: the metric drops by {strongest:.3f}", style="dim"))
+    return Group(*lines)
+
+
+def _heat(share: float) -> str:
+    """White at 0, red at 1, blue at -1."""
+    fade = round(245 * (1 - min(1.0, abs(share))) + 10)
+    return f"rgb(235,{fade},{fade})" if share >= 0 else f"rgb({fade},{fade},235)"
+
+
+def neuron_table(selected: Sequence[RankedNeuron], layers: int, shown: int = 10) -> Table:
+    """The first neurons, and how many lie in each layer."""
+    counts = np.bincount([n.layer for n in selected], minlength=layers)
+    per_layer = ", ".join(f"{layer}: {count}" for layer, count in enumerate(counts))
+    table = Table(
+        "rank", "layer", "neuron", "importance", title=f"{len(selected)} neurons", caption=f"per layer {per_layer}"
+    )
+    for n in selected[:shown]:
+        table.add_row(str(n.rank), str(n.layer), str(n.neuron), f"{n.score:.4g}")
+    return table
+
+
+def masking_table(results: Iterable[tuple[str, MaskingResult]]) -> Table:
+    """Baseline, drop and control of each task."""
+    table = Table(
+        "task",
+        "metric",
+        "items",
+        "baseline",
+        "masked",
+        "drop [95 %]",
+        "drop %",
+        "random, same layers",
+        "random - masked [95 %]",
+        title="Masking the selected neurons",
+    )
+    for task, r in results:
+        relative = "-" if r.relative_drop is None else f"{r.relative_drop.value:.1f}"
+        table.add_row(
+            task,
+            r.metric_name,
+            str(r.items),
+            f"{r.baseline.value:.3f}",
+            f"{r.masked.value:.3f}",
+            str(r.absolute_drop),
+            relative,
+            f"{r.control.value:.3f}",
+            _verdict(r.advantage),
+        )
+    return table
+
+
+def steering_table(results: Iterable[tuple[str, SteeringResult]]) -> Table:
+    """Base against the learned scales on the test items."""
+    table = Table("task", "metric", "items", "base", "steered", "gain [95 %]", title="Steering the selected neurons")
+    for task, r in results:
+        table.add_row(
+            task, r.metric_name, str(r.items), f"{r.base.value:.3f}", f"{r.steered.value:.3f}", _verdict(r.gain)
+        )
+    return table
+
+
+def outcome_tables(outcomes: Sequence[Outcome]) -> Group:
+    """Everything a run found, in two tables."""
+    return Group(
+        masking_table([(o.task, o.masking) for o in outcomes]),
+        steering_table([(o.task, o.steering) for o in outcomes]),
+    )
+
+
+def left_out_list(left_out: Sequence[tuple[str, LeftOut]]) -> RenderableType:
+    """Every item that was left out, by name."""
+    lines = [Text(f"left out ({where}): item {item.id}: {item.reason}", style="yellow") for where, item in left_out]
+    hidden = len(lines) - _LEFT_OUT_SHOWN
+    if hidden > 0:
+        lines = [*lines[:_LEFT_OUT_SHOWN], Text(f"... and {hidden} more, all named in run.json", style="yellow")]
+    return Group(*lines)
+
+
+def level(interval: Interval) -> str:
+    """A level (not a difference) with its interval."""
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def _verdict(interval: Interval) -> Text:
+    """Bold where the interval lies above zero."""
+    return Text(str(interval), style="bold" if interval.low > 0 else "")

@@ -1,0 +1,104 @@
+"""What a task is: how an item becomes prompts and a target, and how answers become a score.
+
+A score of many items is a function of the *sum* of small per-item statistics, so that shards merge, runs resume and a
+bootstrap is a matrix product. `Example` is all that later stages know of an item.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from hones.data.items import Item, Items, LeftOut
+from hones.data.pictures import open_picture
+from hones.errors import BadItem
+from hones.progress import track
+
+Answer = str | Float[np.ndarray, " candidates"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item as a task asks it.
+
+    prompts: the user's text without template; one, or for retrieval one per candidate, the true caption first.
+    target: the text whose direction u_y attribution uses; asked with prompts[0].
+    references: what answers are scored against (vqa: the annotators' answers; caption: the captions).
+    box: [x, y, width, height] to outline in blue, native pixels.
+    """
+
+    id: str
+    image: Path
+    prompts: tuple[str, ...]
+    target: str
+    references: tuple[str, ...]
+    box: tuple[float, float, float, float] | None = None
+
+    def open_picture(self) -> Image.Image:
+        """The picture as RGB, box drawn.
+
+        Raises:
+            BadItem: it is missing or cannot be read.
+        """
+        return open_picture(self.image, self.box)
+
+
+class Task(ABC):
+    """One task: prompt, target, statistics of one answer, score of a sum of statistics."""
+
+    name: ClassVar[str]
+    metric_name: ClassVar[str]
+    answers: ClassVar[Literal["text", "yes_no"]]
+    statistic_names: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def example(self, item: Item, images: Path) -> Example:
+        """The item as this task asks it.
+
+        Raises:
+            BadItem: the item lacks what the task needs; the message says what.
+        """
+
+    def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
+        """All usable items in order, and those left out with the reason."""
+        good, bad = [], []
+        for item in items.items:
+            try:
+                good.append(self.example(item, items.images))
+            except BadItem as error:
+                bad.append(LeftOut(item.id, str(error)))
+        return good, bad
+
+    @abstractmethod
+    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
+        """The additive statistics of one answer: a text, or for retrieval logit(Yes) - logit(No) per candidate."""
+
+    @abstractmethod
+    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """The task's metric, in [0, 1], of summed statistics; NaN where no item was summed."""
+
+    def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
+        """Further metrics worth reporting."""
+        return {}
+
+    def token_weights(self, targets: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " tokens"]]:
+        """w_t of each target's tokens (method: 1 everywhere; caption: inverse document frequency over `targets`)."""
+        return [np.ones(len(tokens)) for tokens in targets]
+
+
+def with_readable_pictures(examples: Sequence[Example]) -> tuple[list[Example], list[LeftOut]]:
+    """The examples whose picture can be read whole, and the others with the reason."""
+    good, bad = [], []
+    for example in track(examples, "checking pictures"):
+        try:
+            example.open_picture()
+        except BadItem as error:
+            bad.append(LeftOut(example.id, str(error)))
+        else:
+            good.append(example)
+    return good, bad
