@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from hones.data.shapes import CHARACTERS, SIZE, corpus, make_scene
+from hones.data.shapes import CHARACTERS, COLOURS, SHAPES, SIZE, corpus, make_scene
 from hones.tasks import caption, ocr, retrieval, vqa
 
 LAYERS, WIDTH, HEADS, FFN = 6, 192, 6, 640
@@ -147,6 +147,8 @@ def make_tokenizer(name: str) -> PreTrainedTokenizerFast:
     labels = [f" {c} {c}" for c in CHARACTERS]
     sentences = corpus(make_scene(f"tokenizer/{i}") for i in range(2000))
     text = 50 * prompts + 50 * labels + sentences + [f" {sentence}" for sentence in sentences]
+    if name == "tiny-qwen2.5-vl":  # its chat template starts an answer without a space
+        text += 50 * ["Yes", "No", "yes", "no", *COLOURS, *SHAPES]
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from .architecture import NAMES, TinyParts, build
+from .architecture import NAMES, TinyParts, build, make_tokenizer
 from .batches import Batch, Packer, Rows, make_scene
 
 CELL_CLASSES = (35, 5, 8, 7, 3)
@@ -227,14 +227,23 @@ class Trainer:
         print(f"{phase} {step:5d} {time.time() - self.started:6.0f} s  {line}", flush=True)
 
 
-def start_language_model(model: nn.Module, checkpoint: Path) -> None:
-    """Copy the trained LLaVA's language model; key and value heads are averaged within each group of queries."""
+def start_language_model(parts: TinyParts, checkpoint: Path) -> None:
+    """Copy the trained LLaVA's language model.
+
+    Rows of embeddings and head go by token; key and value heads are averaged within each group of queries.
+    """
     source = torch.load(checkpoint, weights_only=True)["model"]
-    state = model.state_dict()
+    state = parts.model.state_dict()
+    theirs, ours = make_tokenizer("tiny-llava").get_vocab(), parts.tokenizer.get_vocab()
+    shared = [(theirs[token], ours[token]) for token in theirs if token in ours]
+    old_rows, new_rows = (torch.tensor(rows) for rows in zip(*shared, strict=True))
     for name, old in source.items():
         if "language_model" not in name and not name.startswith("lm_head"):
             continue
         new = state[name]
+        if "embed_tokens" in name or name.startswith("lm_head"):
+            new[new_rows] = old[old_rows]
+            continue
         if new.shape != old.shape:
             heads = new.shape[0] // 32
             old = old.view(heads, -1, 32, old.shape[1]).mean(1).reshape(new.shape)
@@ -262,7 +271,7 @@ def main() -> None:
     name, out, start, vision, seed = (options.pop(k) for k in ("name", "out", "language_from", "vision_from", "seed"))
     parts = build(name, seed)
     if start is not None:
-        start_language_model(parts.model, start)
+        start_language_model(parts, start)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(parts, folder, Schedule(**options))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
@@ -79,13 +80,21 @@ def _load_model(source: str, name: str, dtype: torch.dtype, revision: str | None
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         config = AutoConfig.from_pretrained(source, **options)
-        return AutoModelForImageTextToText.from_pretrained(source, config=config, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as error:
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            source, config=config, dtype=dtype, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise HonesError(
             f"cannot load the model {name!r} ({_first_line(error)})",
             expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text model, or a hub id",
             do="check the spelling, the folder or the network",
         ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise HonesError(
+            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}", do="download or save the model again"
+        )
+    return model
 
 
 def load_processor(source: str, model_type: str, revision: str | None = None) -> ProcessorMixin:

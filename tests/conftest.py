@@ -1,0 +1,38 @@
+"""Small random models of both families, in their real on-disk format, and a folder of built-in pictures."""
+
+from pathlib import Path
+
+import pytest
+from random_models import save_random_llava, save_random_qwen
+
+from hones import load_items, load_vlm, write_shapes
+from hones.data.items import Items
+from hones.models.vlm import VLM
+
+FAMILIES = {"llava": save_random_llava, "qwen": save_random_qwen}
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: save(folder / name) for name, save in FAMILIES.items()}
+
+
+@pytest.fixture(scope="session")
+def vlms(model_folders: dict[str, Path]) -> dict[str, VLM]:
+    return {name: load_vlm(str(folder)) for name, folder in model_folders.items()}
+
+
+@pytest.fixture(params=sorted(FAMILIES))
+def vlm(request: pytest.FixtureRequest, vlms: dict[str, VLM]) -> VLM:
+    return vlms[request.param]
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), {"discovery": 6, "dev": 5, "test": 7}, seed=1)
+
+
+@pytest.fixture(scope="session")
+def discovery(shapes: dict[str, Path]) -> Items:
+    return load_items(shapes["discovery"])

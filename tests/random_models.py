@@ -1,0 +1,106 @@
+"""Random models small enough to check every cell by hand, saved as a user's checkpoint would be.
+
+LLaVA: grouped-query attention and H * d_h = 32 different from d = 24. Qwen2.5-VL: grouped-query, windowed vision.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from hones.models.loading import BUILT_IN_FOLDER
+
+
+def save_random_llava(folder: Path) -> Path:
+    built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-llava")
+    text = LlamaConfig(
+        vocab_size=built_in.text_config.vocab_size,
+        hidden_size=24,
+        intermediate_size=20,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        bos_token_id=built_in.text_config.bos_token_id,
+        eos_token_id=built_in.text_config.eos_token_id,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=96,
+        patch_size=12,
+        projection_dim=16,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=built_in.image_token_id,
+        image_seq_length=64,
+        vision_feature_layer=-1,
+    )
+    return _save(LlavaForConditionalGeneration(config), "tiny-llava", folder)
+
+
+def save_random_qwen(folder: Path) -> Path:
+    built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-qwen2.5-vl")
+    config = Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 2,
+            "hidden_size": 16,
+            "intermediate_size": 20,
+            "num_heads": 2,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 32,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": 32,
+        },
+        text_config={
+            "vocab_size": built_in.text_config.vocab_size,
+            "hidden_size": 32,
+            "intermediate_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+            "bos_token_id": None,
+            "eos_token_id": built_in.text_config.eos_token_id,
+        },
+        image_token_id=built_in.image_token_id,
+        video_token_id=built_in.video_token_id,
+        vision_start_token_id=built_in.vision_start_token_id,
+        vision_end_token_id=built_in.vision_end_token_id,
+    )
+    return _save(Qwen2_5_VLForConditionalGeneration(config), "tiny-qwen2.5-vl", folder)
+
+
+def _save(model: PreTrainedModel, processor_of: str, folder: Path) -> Path:
+    """Weights large enough that every edit shows; processor files copied from the built-in model of the family."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        is_norm = "norm" in name and parameter.ndim == 1
+        parameter.data = 1 + 0.2 * noise if is_norm else noise * (0.2 if parameter.ndim > 1 else 0.1)
+    config = AutoConfig.from_pretrained(BUILT_IN_FOLDER / processor_of)
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = config.text_config.eos_token_id
+    model.generation_config.pad_token_id = 0
+    model.save_pretrained(folder)
+    for file in (BUILT_IN_FOLDER / processor_of).iterdir():
+        if "token" in file.name or "processor" in file.name or file.suffix == ".jinja":
+            shutil.copy(file, folder / file.name)
+    return folder

@@ -1,0 +1,206 @@
+"""Loading, anatomy, encoding: what a model must be before anything is measured on it."""
+
+import copy
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import PROMPTS, encoded_probe
+
+from hones import HonesError, attach, load_vlm
+from hones.data.shapes import draw, make_scene
+from hones.models.anatomy import find_anatomy
+from hones.models.loading import load_processor
+from hones.models.probe import find_answer_tokens
+from hones.models.vlm import VLM, Encoded
+
+
+def test_anatomy_is_that_of_the_language_model(vlms: dict[str, VLM]) -> None:
+    llava, qwen = vlms["llava"].anatomy, vlms["qwen"].anatomy
+    assert (llava.shape, llava.head_dim, llava.width) == ((3, 4, 20), 8, 24)
+    assert (qwen.shape, qwen.head_dim, qwen.width) == ((3, 4, 24), 8, 32)
+    for vlm in vlms.values():
+        inside = set(map(id, vlm.model.get_decoder().modules()))
+        assert all(id(layer.o_proj) in inside and id(layer.down_proj) in inside for layer in vlm.anatomy.layers)
+
+
+def test_heads_that_do_not_fit_the_projection_are_an_error(vlm: VLM) -> None:
+    model = copy.deepcopy(vlm.model)
+    model.config.get_text_config().num_attention_heads = 5
+    with pytest.raises(HonesError, match=r"layer 0: o_proj and down_proj map 32 -> .*expected 30 -> "):
+        find_anatomy(model)
+
+
+def test_a_decoder_without_the_sites_is_an_error(vlm: VLM) -> None:
+    model = copy.deepcopy(vlm.model)
+    del model.get_decoder().layers[1].mlp.down_proj
+    with pytest.raises(HonesError, match=r"layer 1: none of mlp\.down_proj"):
+        find_anatomy(model)
+
+
+def test_a_batch_equals_its_rows_alone(vlm: VLM) -> None:
+    pictures = [draw(make_scene(f"test/{i}")) for i in range(3)]
+    batch = vlm.encode(pictures, PROMPTS)
+    assert (batch.inputs["attention_mask"][:, 0] == 0).any(), "the prompts must differ in length to test padding"
+    assert (batch.inputs["attention_mask"][:, -1] == 1).all(), "padding is on the left"
+    with torch.no_grad():
+        together = vlm.logits(batch, keep=1)[:, -1]
+    texts = vlm.generate(batch, 6)
+    for i, (picture, prompt) in enumerate(zip(pictures, PROMPTS, strict=True)):
+        alone = vlm.encode([picture], [prompt])
+        with torch.no_grad():
+            torch.testing.assert_close(together[i], vlm.logits(alone, keep=1)[0, -1], atol=2e-5, rtol=1e-4)
+        assert texts[i] == vlm.generate(alone, 6)[0]
+
+
+def test_greedy_generation_is_the_argmax_of_each_step(vlm: VLM) -> None:
+    encoded = vlm.encode([draw(make_scene("test/0"))], [PROMPTS[0]])
+    inputs, new = dict(encoded.inputs), []
+    for _ in range(5):
+        with torch.no_grad():
+            token = vlm.logits(Encoded(inputs), keep=1)[0, -1].argmax()
+        if int(token) in vlm.eos_ids:
+            break
+        new.append(token)
+        for name, value in (("input_ids", token), ("attention_mask", 1), ("mm_token_type_ids", 0)):
+            if name in inputs:
+                column = torch.full((1, 1), int(value), dtype=inputs[name].dtype)
+                inputs[name] = torch.cat([inputs[name], column], dim=1)
+    assert vlm.generate(encoded, 5) == [vlm.tokenizer.decode(torch.tensor(new), skip_special_tokens=True).strip()]
+
+
+def test_qwen_needs_its_token_types(vlms: dict[str, VLM]) -> None:
+    """Left out, picture positions silently become text positions."""
+    vlm = vlms["qwen"]
+    encoded = encoded_probe(vlm)
+    types, ids = encoded.inputs["mm_token_type_ids"], encoded.inputs["input_ids"]
+    assert torch.equal(types == 1, ids == vlm.model.config.image_token_id)
+    without = {k: v for k, v in encoded.inputs.items() if k != "mm_token_type_ids"}
+    with torch.no_grad():
+        difference = (vlm.logits(encoded, keep=1) - vlm.logits(Encoded(without), keep=1)).abs().max()
+    assert difference > 0.05
+
+
+def test_qwen_inputs_from_parts(model_folders: dict[str, Path], vlms: dict[str, VLM]) -> None:
+    """Without its video part the processor gives what the image processor and the tokenizer give by hand."""
+    vlm = vlms["qwen"]
+    picture = draw(make_scene("test/0")).resize((160, 96))
+    encoded = vlm.encode([picture], ["What?"])
+    pixels = vlm.processor.image_processor(images=[picture], return_tensors="pt")  # pyright: ignore
+    tokens = int(pixels["image_grid_thw"][0].prod()) // vlm.processor.image_processor.merge_size**2  # pyright: ignore
+    text = vlm.wrap("What?").replace("<|image_pad|>", "<|image_pad|>" * tokens)
+    assert encoded.inputs["input_ids"][0].tolist() == vlm.tokenizer(text)["input_ids"]
+    assert torch.equal(encoded.inputs["pixel_values"], pixels["pixel_values"])
+    assert (encoded.inputs["input_ids"] == vlm.model.config.image_token_id).sum() == tokens == 60
+
+
+def test_pictures_are_prepared_by_pil(vlm: VLM) -> None:
+    assert vlm.image_backend == "pil"
+    assert type(vlm.processor.image_processor).__name__.endswith("Pil")  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_templates(vlms: dict[str, VLM]) -> None:
+    assert vlms["llava"].wrap("Hi?") == "USER: <image>\nHi?\nASSISTANT:"
+    assert vlms["qwen"].wrap("Hi?") == (
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Hi?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_teacher_forcing_marks_exactly_the_answer(vlm: VLM) -> None:
+    answers = ["red", "a blue star", "K7X"]
+    encoded = vlm.encode_with_answers([draw(make_scene(f"test/{i}")) for i in range(3)], PROMPTS, answers)
+    assert encoded.answer is not None
+    end = vlm.tokenizer.decode([vlm.eos_ids[0]])
+    for ids, marks, answer in zip(encoded.inputs["input_ids"], encoded.answer, answers, strict=True):
+        assert vlm.tokenizer.decode(ids[marks]) == f"{vlm.answer_tokens.lead}{answer}{end}"
+
+
+@pytest.mark.parametrize("lead", ["", " "])
+def test_yes_and_no_are_those_the_model_continues_with(
+    vlm: VLM, lead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = copy.deepcopy(vlm.model)
+    forms = {"Yes": 300, "No": 301, "ĠYes": 302, "ĠNo": 303}
+    monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: forms)
+    favoured = [302, 303] if lead else [300, 301]
+    hidden = []
+    norm = model.get_decoder().norm
+    norm.register_forward_hook(lambda _, args, out: hidden.append(out[:, -1]))
+    find_answer_tokens("model", model, vlm.processor)
+    model.get_output_embeddings().weight.data[favoured] = 5 * torch.nn.functional.normalize(hidden[0].mean(0), dim=0)
+    found = find_answer_tokens("model", model, vlm.processor)
+    assert [found.yes, found.no, found.lead] == [*favoured, lead]
+
+
+def test_equal_yes_and_no_ids_are_an_error(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: {"Yes": 300, "No": 300})
+    with pytest.raises(HonesError, match="Yes and No are the same token, id 300"):
+        find_answer_tokens("model", vlm.model, vlm.processor)
+    monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: {"Yes": 300})
+    with pytest.raises(HonesError, match="no single tokens for Yes and No"):
+        find_answer_tokens("model", vlm.model, vlm.processor)
+
+
+@pytest.mark.parametrize("site", ["o_proj", "down_proj"])
+def test_an_edit_that_changes_nothing_is_an_error(vlm: VLM, site: str) -> None:
+    model = copy.deepcopy(vlm.model)
+    getattr(find_anatomy(model).layers[1], site).weight.data.zero_()
+    with pytest.raises(HonesError, match=f"an edit at {site} of layer 1 changes no logit"):
+        attach("model", model, vlm.processor)
+
+
+def test_logits_that_are_not_finite_are_an_error(vlm: VLM) -> None:
+    model = copy.deepcopy(vlm.model)
+    model.get_output_embeddings().weight.data[0, 0] = float("nan")
+    broken = replace(vlm, model=model)
+    with pytest.raises(HonesError, match="not finite"):
+        broken.generate(encoded_probe(vlm), 3)
+    with pytest.raises(HonesError, match="not finite"):
+        broken.yes_margins(encoded_probe(vlm))
+
+
+def test_unknown_models_and_options_are_errors(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(HonesError, match=r"cannot load the model .*expected tiny-llava"):
+        load_vlm(str(tmp_path / "nothing"))
+    with pytest.raises(HonesError, match="unknown dtype 'float8'"):
+        load_vlm(str(model_folders["llava"]), dtype="float8")
+    with pytest.raises(HonesError, match="no device 'abacus'"):
+        load_vlm(str(model_folders["llava"]), device="abacus")
+    with pytest.raises(HonesError, match="no processor is known"):
+        load_processor(str(model_folders["llava"]), "abacus")
+
+
+def test_corrupt_weights_are_an_error(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(model_folders["llava"], folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(HonesError, match="cannot load the model"):
+        load_vlm(str(folder))
+
+
+def test_weights_that_are_missing_are_an_error(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """transformers would fill them with random numbers and a warning."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "partial"
+    shutil.copytree(model_folders["qwen"], folder)
+    tensors = load_file(folder / "model.safetensors")
+    gone = next(name for name in tensors if "layers.1.mlp.down_proj" in name)
+    tensors.pop(gone)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(HonesError, match=r"1 weights are missing.*layers\.1\.mlp\.down_proj"):
+        load_vlm(str(folder))
+
+
+def test_the_revision_tells_models_apart(model_folders: dict[str, Path], vlms: dict[str, VLM], tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(model_folders["llava"], folder)
+    assert load_vlm(str(folder)).revision == vlms["llava"].revision
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["rms_norm_eps"] = 1e-4
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_vlm(str(folder)).revision != vlms["llava"].revision
