@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from random_models import save_random_llava, save_random_qwen
 
 from hones import load_items, load_vlm, write_shapes
 from hones.data.items import Items
 from hones.models.vlm import VLM
+
+settings.register_profile("hones", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("hones")
 
 FAMILIES = {"llava": save_random_llava, "qwen": save_random_qwen}
 

@@ -1,7 +1,6 @@
 """Independent routes to what the library computes: edits folded into the weights of a copy of the model."""
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -51,5 +50,3 @@ def replaced_by_hand(x: Tensor, heads: int, head: int) -> Tensor:
             mean = sum(slices[1:], start=slices[0]) / (heads - 1)
             out[row, position, head * width : (head + 1) * width] = mean
     return out
-
-

@@ -126,7 +126,10 @@ def test_the_model_is_restored_exactly(vlm: VLM, name: str, fails: bool) -> None
 
 @pytest.mark.parametrize("site", [(3, 0), (-1, 0), (0, 4), (0, -1)])
 def test_a_head_that_is_not_there_is_an_error_and_places_no_hook(vlm: VLM, site: tuple[int, int]) -> None:
-    with pytest.raises(HonesError, match=r"no head .*expected layer < 3 and head < 4"), replace_heads(vlm.model, [(0, 0), site]):
+    with (
+        pytest.raises(HonesError, match=r"no head .*expected layer < 3 and head < 4"),
+        replace_heads(vlm.model, [(0, 0), site]),
+    ):
         pass
     assert not any(module._forward_pre_hooks for module in vlm.model.modules())
 

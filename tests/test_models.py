@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,8 @@ def test_heads_that_do_not_fit_the_projection_are_an_error(vlm: VLM) -> None:
 
 def test_a_decoder_without_the_sites_is_an_error(vlm: VLM) -> None:
     model = copy.deepcopy(vlm.model)
-    del model.get_decoder().layers[1].mlp.down_proj
+    blocks: Any = model.get_decoder().layers
+    del blocks[1].mlp.down_proj
     with pytest.raises(HonesError, match=r"layer 1: none of mlp\.down_proj"):
         find_anatomy(model)
 
@@ -119,18 +121,16 @@ def test_teacher_forcing_marks_exactly_the_answer(vlm: VLM) -> None:
 
 
 @pytest.mark.parametrize("lead", ["", " "])
-def test_yes_and_no_are_those_the_model_continues_with(
-    vlm: VLM, lead: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_yes_and_no_are_those_the_model_continues_with(vlm: VLM, lead: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = copy.deepcopy(vlm.model)
     forms = {"Yes": 300, "No": 301, "ĠYes": 302, "ĠNo": 303}
     monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: forms)
     favoured = [302, 303] if lead else [300, 301]
     hidden = []
-    norm = model.get_decoder().norm
+    norm: Any = model.get_decoder().norm
     norm.register_forward_hook(lambda _, args, out: hidden.append(out[:, -1]))
     find_answer_tokens("model", model, vlm.processor)
-    model.get_output_embeddings().weight.data[favoured] = 5 * torch.nn.functional.normalize(hidden[0].mean(0), dim=0)
+    find_anatomy(model).lm_head.weight.data[favoured] = 5 * torch.nn.functional.normalize(hidden[0].mean(0), dim=0)
     found = find_answer_tokens("model", model, vlm.processor)
     assert [found.yes, found.no, found.lead] == [*favoured, lead]
 
@@ -154,7 +154,7 @@ def test_an_edit_that_changes_nothing_is_an_error(vlm: VLM, site: str) -> None:
 
 def test_logits_that_are_not_finite_are_an_error(vlm: VLM) -> None:
     model = copy.deepcopy(vlm.model)
-    model.get_output_embeddings().weight.data[0, 0] = float("nan")
+    find_anatomy(model).lm_head.weight.data[0, 0] = float("nan")
     broken = replace(vlm, model=model)
     with pytest.raises(HonesError, match="not finite"):
         broken.generate(encoded_probe(vlm), 3)

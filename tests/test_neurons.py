@@ -1,6 +1,7 @@
 """Contributions and importance against slow loops in float64, and against what interventions do."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def slow_contributions(vlm: VLM, model, task: Task, examples: list[Example]) -> 
         u = v / v.norm()  # pyright: ignore
         entering: list[Tensor] = []
         blocks = model.get_decoder().layers
-        hooks = [b.mlp.register_forward_pre_hook(lambda _, args: entering.append(args[0][0, -1])) for b in blocks]
+        hooks = [b.mlp.register_forward_pre_hook(lambda _, a, to=entering: to.append(a[0][0, -1])) for b in blocks]
         inputs = vlm.encode([example.open_picture()], [example.prompts[0]]).inputs
         inputs = {k: x.double() if x.is_floating_point() else x for k, x in inputs.items()}
         with torch.no_grad():
@@ -82,7 +83,7 @@ def test_contributions_of_a_layer_sum_to_the_ffn_output(vlm: VLM, discovery: Ite
     directions = target_directions(vlm, task, examples)
     encoded = vlm.encode([e.open_picture() for e in examples], [e.prompts[0] for e in examples])
     outputs: list[Tensor] = []
-    blocks = vlm.model.get_decoder().layers
+    blocks: Any = vlm.model.get_decoder().layers
     hooks = [b.mlp.register_forward_hook(lambda _, args, out: outputs.append(out[:, -1])) for b in blocks]
     found = contributions(vlm, encoded, _readout(vlm, directions)).sum(-1)
     for hook in hooks:
@@ -102,7 +103,7 @@ def test_masking_a_neuron_of_the_last_layer_takes_away_its_contribution(vlm: VLM
 
     def projection() -> Tensor:
         seen: list[Tensor] = []
-        norm = vlm.model.get_decoder().norm
+        norm: Any = vlm.model.get_decoder().norm
         hook = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, -1]))
         with torch.no_grad():
             vlm.logits(encoded, keep=1)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -14,8 +14,6 @@ from hones.neurons import RankedNeuron
 from hones.steering.train import Scales
 from hones.store import read_json, write_json, write_npy
 from hones.uncertainty import Interval
-
-T = TypeVar("T")
 
 
 def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> None:
@@ -118,9 +116,12 @@ def read_scales(path: Path) -> Scales:
     """
     rows = read_json(path)
     try:
-        return Scales({(int(row["layer"]), int(row["neuron"])): float(row["scale"]) for row in rows})
+        scales = {(int(row["layer"]), int(row["neuron"])): float(row["scale"]) for row in rows}
     except (KeyError, TypeError, ValueError) as error:
         raise HonesError(f"{path} is not a scales file", expected="a list of {layer, neuron, scale}") from error
+    if not scales or not np.isfinite(list(scales.values())).all():
+        raise HonesError(f"{path} holds no scales, or some that are not finite", expected="at least one finite scale")
+    return Scales(scales)
 
 
 def write_result(path: Path, result: Any) -> None:
@@ -128,8 +129,8 @@ def write_result(path: Path, result: Any) -> None:
     write_json(path, TypeAdapter(type(result)).dump_python(result))
 
 
-def read_result(path: Path, kind: type[T]) -> T:
-    """What `write_result` wrote.
+def read_result(path: Path, kind: Any) -> Any:
+    """What `write_result` wrote, as `kind`: a result dataclass or a list of one.
 
     Raises:
         HonesError: no such file, or not of that form.

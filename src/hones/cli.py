@@ -1,7 +1,7 @@
 """The command line: parse, call a stage, print a table.
 
-Results go to standard output, progress and errors to standard error. Exit code 0: done; 2: a bad argument, file or item,
-named in one line.
+Results go to standard output, progress and errors to standard error. Exit code 0: done; 2: a bad argument, file or
+item, named in one line.
 """
 
 import sys
@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from hones.cli_data import data_app
 from hones.errors import HonesError
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
@@ -25,10 +26,11 @@ heads (which heads matter) -> neurons (which neurons they drive) -> mask (proof)
 app = typer.Typer(
     help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
 )
+app.add_typer(data_app, name="data", rich_help_panel="Data")
 _out = Console()
 _err = Console(stderr=True)
 
-START, FIND, PROVE, STEER, DATA = "Start here", "Find", "Prove", "Steer", "Data"
+START, FIND, PROVE, STEER = "Start here", "Find", "Prove", "Steer"
 
 Model = Annotated[str, typer.Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
 TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption or retrieval.")]
@@ -129,7 +131,8 @@ def neurons(
 ) -> None:
     """Step 2: rank FFN neurons by their write-in toward the answer that depends on the critical heads.
 
-    Example: hones neurons --model tiny-llava --task vqa --data discovery.json --heads runs/a/vqa/heads.json --out runs/a
+    Example: hones neurons --model tiny-llava --task vqa --data discovery.json --heads runs/a/vqa/heads.json --out
+    runs/a
     """
     from hones import tables
 
@@ -217,54 +220,6 @@ def steer(
     study = _study(model, out, dtype, device, revision, batch_size, max_new_tokens, seed, fresh, max_left_out)
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
-
-
-data_app = typer.Typer(help="Make and check annotation files.", no_args_is_help=True)
-app.add_typer(data_app, name="data", rich_help_panel=DATA)
-
-
-@data_app.command()
-def shapes(
-    to: Annotated[Path, typer.Option(help="Folder for the pictures and the annotation files.")],
-    discovery: Annotated[int, typer.Option(min=1)] = 500,
-    dev: Annotated[int, typer.Option(min=1)] = 200,
-    test: Annotated[int, typer.Option(min=1)] = 500,
-    seed: Annotated[int, typer.Option(help="Another seed gives other pictures.")] = 0,
-) -> None:
-    """Write built-in pictures with annotations for all four tasks, in three picture-disjoint splits."""
-    from hones.data.shapes import write_shapes
-    from hones.store import RunFolder
-
-    RunFolder(to)
-    for split, file in write_shapes(to, {"discovery": discovery, "dev": dev, "test": test}, seed).items():
-        _out.print(f"{split}: {file}", soft_wrap=True)
-
-
-@data_app.command()
-def check(
-    file: Annotated[Path, typer.Argument(help="Unified JSON annotation file.")],
-    images: Images = None,
-    pictures: Annotated[bool, typer.Option(help="Open every picture too.")] = True,
-    candidates: Candidates = 50,
-) -> None:
-    """Count the items that each task can use and name the problems."""
-    from rich.table import Table
-
-    from hones.tables import left_out_list
-    from hones.tasks import TASKS
-    from hones.tasks.base import with_readable_pictures
-
-    items = _items(file, images, None, None)
-    table = Table("task", "usable items", "left out", title=f"{file}: {len(items)} items")
-    problems = [("file", b) for b in items.left_out]
-    for name in TASKS:
-        examples, bad = _task(name, candidates).examples(items)
-        if pictures:
-            examples, unreadable = with_readable_pictures(examples)
-            bad = [*bad, *unreadable]
-        problems += [(name, b) for b in bad]
-        table.add_row(name, str(len(examples)), str(len(bad) + len(items.left_out)))
-    _out.print(left_out_list(problems), table)
 
 
 def _run(config, fresh: bool) -> None:

@@ -5,14 +5,15 @@
     scale_neurons   z[l,i](s) <- (1 + s[l,i]) z[l,i](s)             (step 4)
 
 o[l,h](s) is head h's slice [d_h] of the input of o_proj at position s, z[l,i](s) the input of down_proj. Every position
-is edited, while reading the prompt and at every decoding step. The edit happens in a forward pre-hook of the projection,
-so weights are never touched; all sites resolve before the first hook is placed, and leaving the context, also through an
-error, removes every hook.
+is edited, while reading the prompt and at every decoding step. The edit happens in a forward pre-hook of the
+projection, so weights are never touched; all sites resolve before the first hook is placed, and leaving the context,
+also through an error, removes every hook.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -115,12 +116,19 @@ def _scale(indices: Tensor, scales: Tensor) -> Edit:
     return edit
 
 
+def _pre_hook(edit: Edit) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return edit(args[0]), *args[1:]
+
+    return hook
+
+
 @contextmanager
 def _editing(edits: Iterable[tuple[nn.Module, Edit]]) -> Iterator[None]:
     handles = []
     try:
         for module, edit in edits:
-            handles.append(module.register_forward_pre_hook(lambda _, args, edit=edit: (edit(args[0]), *args[1:])))
+            handles.append(module.register_forward_pre_hook(_pre_hook(edit)))
         yield
     finally:
         for handle in handles:

@@ -1,9 +1,9 @@
 """Step 3 of the paper: the causal check.
 
 Set the selected z to zero at every position, evaluate on the test items, and report the absolute drop and the relative
-drop 100 * (base - masked) / base with paired bootstrap intervals. The control masks random neurons with the same count in
-every layer, over several draws; `advantage` is the metric under the control (mean over draws) minus the metric under the
-selection, so positive means that the selection matters more than its layers.
+drop 100 * (base - masked) / base with paired bootstrap intervals. The control masks random neurons with the same count
+in every layer, over several draws; `advantage` is the metric under the control (mean over draws) minus the metric
+under the selection, so positive means that the selection matters more than its layers.
 """
 
 from collections import Counter

@@ -6,9 +6,9 @@ Read at the last prompt position, which predicts the first answer token. Neuron 
     u_y = v / ||v||,  v = sum over target tokens t of w_t U[t]             U: raw lm_head rows, first 128 tokens
     I[l,i] = sum_h S(h) max(0, mean_x c(x; theta) - mean_x c(x; theta under I(h))) / sum_h S(h)
 
-over the heads h of H* with S(h) > 0. Shapes: z and c [items, L, I], u [items, d], W_down [d, I], I [L, I]. Everything after
-z is float32, whatever the model's dtype; sums over items run in float64. `positive_part="item"` takes max(0, .) per item
-before averaging, the other reading of the paper.
+over the heads h of H* with S(h) > 0. Shapes: z and c [items, L, I], u [items, d], W_down [d, I], I [L, I]. Everything
+after z is float32, whatever the model's dtype; sums over items run in float64. `positive_part="item"` takes max(0, .)
+per item before averaging, the other reading of the paper.
 """
 
 from collections.abc import Sequence

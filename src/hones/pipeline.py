@@ -68,13 +68,13 @@ class RunConfig(_Section):
     dtype: str = "auto"
     device: str = "auto"
     top_k: Count | None = None
-    ratio: float = Field(DEFAULT_RATIO, gt=0, le=1)
+    ratio: float = Field(default=DEFAULT_RATIO, gt=0, le=1)
     positive_part: PositivePart = "mean"
     draws: Count = 3
-    candidates: int = Field(50, ge=2)
+    candidates: int = Field(default=50, ge=2)
     max_new_tokens: Count = MAX_NEW_TOKENS
     batch_size: Count | None = None
-    max_left_out: float = Field(MAX_LEFT_OUT, ge=0, le=1)
+    max_left_out: float = Field(default=MAX_LEFT_OUT, ge=0, le=1)
     seed: int = DEFAULT_SEED
     steering: SteeringSettings = SteeringSettings()
 

@@ -6,10 +6,12 @@
     RUN/T/masking.json                     step 3
     RUN/T/steering/hones/scales.json, result.json
 
-A file appears whole or not at all (written beside, flushed, renamed). A stage is finished when run.json lists it, which is
-written last; a rerun with the same fingerprint skips it, one with another fingerprint is refused with the difference named.
+A file appears whole or not at all (written beside, flushed, renamed). A stage is finished when run.json lists it,
+which is written last; a rerun with the same fingerprint skips it, one with another fingerprint is refused with the
+difference named.
 """
 
+import io
 import json
 import os
 import platform
@@ -104,8 +106,6 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Write an array atomically, never pickled."""
-    import io
-
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     _write_atomically(path, buffer.getvalue())

@@ -1,7 +1,7 @@
 """A study: one model, one run folder, and the four stages with their artifacts.
 
-Each stage checks its items, skips what this run folder already holds for the same inputs, computes, writes, and records in
-run.json what it used. The command line and `hones run` call nothing else.
+Each stage checks its items, skips what this run folder already holds for the same inputs, computes, writes, and
+records in run.json what it used. The command line and `hones run` call nothing else.
 """
 
 import time
@@ -134,7 +134,7 @@ class Study:
     def steer(
         self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None
     ) -> SteeringResult:
-        """Step 4: learn on the dev items, evaluate on the test items; writes steering/hones/scales.json and result.json."""
+        """Step 4: learn on the dev items, test on the others; writes scales.json and result.json in steering/hones."""
         settings = settings or SteeringSettings(seed=self.seed)
         neurons = self._sites(neurons_file)
         folder = self.run.task(task.name) / "steering" / "hones"

@@ -39,7 +39,7 @@ def head_map(result: HeadResult) -> RenderableType:
         line = Text(f"{layer:>5} ")
         for head in range(heads):
             cell = " ● " if (layer, head) in critical else "   "
-            line.append(cell, style=f"black on {_heat(scores[layer, head] / strongest)}")
+            line.append(cell, style=f"black on {_heat(float(scores[layer, head]) / strongest)}")
         lines.append(line)
     lines.append(Text(f"      ● critical; darkest red: the metric drops by {strongest:.3f}", style="dim"))
     return Group(*lines)

@@ -1,7 +1,7 @@
 """Uncertainty: paired bootstrap over items of scores that are functions of summed statistics.
 
-A resample of N items with replacement is a vector of multinomial counts w [N]; its score is score(w @ statistics [N, k]).
-All arms of a comparison share the counts, so an interval of a difference is paired.
+A resample of N items with replacement is a vector of multinomial counts w [N]; its score is score(w @ statistics [N,
+k]). All arms of a comparison share the counts, so an interval of a difference is paired.
 """
 
 from collections.abc import Callable

@@ -103,7 +103,7 @@ def _candidate(scene: Scene, rng: random.Random, simple: float) -> tuple[Stateme
 
 
 def cell_labels(scene: Scene, boxed: bool, grid: int) -> Tensor:
-    """[grid*grid, 5]: character + 1, its index + 1, colour + 1, shape + 1, boxed + 1 of what covers each cell; 0: nothing."""
+    """What covers each cell [grid*grid, 5]: character, its index, colour, shape, boxed, each + 1; 0: nothing."""
     side = SIZE / grid
     labels = torch.zeros(grid, grid, 5, dtype=torch.long)
     best = torch.zeros(grid, grid)

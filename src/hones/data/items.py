@@ -1,7 +1,7 @@
 """Items in the unified format, and which of them were left out.
 
-A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves, `vqa`
-{question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} or `retrieval`
+A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
+`vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} or `retrieval`
 {negatives}. Unknown fields are allowed: published files carry many.
 """
 

@@ -10,7 +10,7 @@ from hones.errors import BadItem
 BOX_COLOUR = (0, 0, 255)
 
 
-def open_picture(path: Path, box: Sequence[float] | None = None) -> Image.Image:
+def open_picture(path: Path, box: Sequence[int | float] | None = None) -> Image.Image:
     """The picture as RGB, EXIF rotation applied, with `box` = [x, y, width, height] outlined in blue if given.
 
     Raises:
@@ -26,7 +26,7 @@ def open_picture(path: Path, box: Sequence[float] | None = None) -> Image.Image:
     return picture if box is None else draw_box(picture, box)
 
 
-def draw_box(picture: Image.Image, box: Sequence[float]) -> Image.Image:
+def draw_box(picture: Image.Image, box: Sequence[int | float]) -> Image.Image:
     """A copy of the picture with the outline of `box` = [x, y, width, height] in blue; the text is never drawn.
 
     The line is about 1/160 of the shorter side, at least one pixel, at the picture's native resolution.

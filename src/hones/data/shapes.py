@@ -79,7 +79,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is in a picture. `things` are in reading order."""
+    """Everything that is in a picture. `things` are in reading order; the label of three in ten is faint (`ink`)."""
 
     seed: str
     things: tuple[Thing, ...]
@@ -88,7 +88,8 @@ class Scene:
     background: int
     strip: int
     tints: tuple[tuple[int, int, int], ...]
-    distractor_colour: tuple[int, int, int] = (0, 0, 0)
+    distractor_colour: tuple[int, int, int]
+    ink: int
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,19 @@ def make_scene(seed: int | str) -> Scene:
         things.append(Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), row, column, x, y, radius))
     label, distractor = _place_texts(rng)
     tints = tuple(tuple(rng.randint(-14, 14) for _ in range(3)) for _ in things)
+    background, strip = rng.randint(214, 252), rng.randint(196, 252)
+    distractor_colour = rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30)))
+    ink = strip - rng.randint(6, 40) if rng.random() < 0.3 else 20
     return Scene(
         seed=str(seed),
         things=tuple(things),
         label=label,
         distractor=distractor,
-        background=rng.randint(214, 252),
-        strip=rng.randint(196, 252),
+        background=background,
+        strip=strip,
         tints=tints,  # pyright: ignore[reportArgumentType]
-        distractor_colour=rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30))),
+        distractor_colour=distractor_colour,
+        ink=ink,
     )
 
 
@@ -146,17 +151,15 @@ def draw(scene: Scene) -> Image.Image:
         _draw_thing(pen, thing, colour, background=(scene.background,) * 3)
     picture = canvas.reduce(2)
     pen = ImageDraw.Draw(picture)
-    _draw_text(pen, scene.label)
+    _draw_text(pen, scene.label, scene.ink)
     if scene.distractor is not None:
-        _draw_text(pen, scene.distractor)
+        _draw_text(pen, scene.distractor, scene.ink)
         x, y, width, height = scene.distractor.box
         pen.rectangle((x, y, x + width, y + height), outline=scene.distractor_colour)
     return picture
 
 
-def _draw_thing(
-    pen: ImageDraw.ImageDraw, thing: Thing, colour: tuple[int, ...], background: tuple[int, int, int]
-) -> None:
+def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, colour: tuple[int, ...], background: tuple[int, ...]) -> None:
     x, y, r = 2 * thing.x, 2 * thing.y, 2 * thing.radius
 
     def polygon(corners: int, start: float, radii: Sequence[float]) -> list[tuple[float, float]]:
@@ -194,10 +197,10 @@ def _font() -> ImageFont.FreeTypeFont:
     return font
 
 
-def _draw_text(pen: ImageDraw.ImageDraw, text: Text) -> None:
+def _draw_text(pen: ImageDraw.ImageDraw, text: Text, ink: int) -> None:
     for character, left, top, right, bottom in text.glyphs():
         centre = ((left + right) / 2, (top + bottom) / 2)
-        pen.text(centre, character, fill=(20, 20, 24), font=_font(), anchor="mm")
+        pen.text(centre, character, fill=(ink,) * 3, font=_font(), anchor="mm")
 
 
 # --- what can be said of a scene -------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Loading a model: a hub id, a local folder, or one of the built-in models.
 
 Pictures are always prepared by the PIL backend (the two backends of transformers resize differently); it is recorded.
-The processor is the family's own class reduced to its picture and text parts, so that families whose full processor wants
-a video part load without torchvision, with the same inputs.
+The processor is the family's own class reduced to its picture and text parts, so that families whose full processor
+wants a video part load without torchvision, with the same inputs.
 """
 
 import hashlib
@@ -80,7 +80,7 @@ def _load_model(source: str, name: str, dtype: torch.dtype, revision: str | None
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
         config = AutoConfig.from_pretrained(source, **options)
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -89,10 +89,12 @@ def _load_model(source: str, name: str, dtype: torch.dtype, revision: str | None
             expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text model, or a hub id",
             do="check the spelling, the folder or the network",
         ) from error
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise HonesError(
-            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}", do="download or save the model again"
+            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}",
+            do="download or save the model again",
         )
     return model
 

@@ -1,4 +1,6 @@
-"""What is measured on a model when it is attached, on two built-in pictures: its Yes and No, and that edits take effect."""
+"""What is measured when a model is attached, on two built-in pictures: its Yes and No, and that edits take effect."""
+
+import random
 
 import torch
 from torch import Tensor
@@ -16,8 +18,6 @@ _LEADS = {"": "", "Ġ": " ", "▁": " "}  # how byte-level and sentencepiece voc
 
 def _probe(model: PreTrainedModel, processor: ProcessorMixin) -> dict[str, Tensor]:
     """Inputs of four prompts: two pictures, each with its own and with the other's caption."""
-    import random
-
     scenes = [make_scene(f"probe/{i}") for i in range(2)]
     texts = [captions(describe(scene, random.Random(0)))[0] for scene in scenes]
     pairs = [(scene, text) for scene in scenes for text in texts]

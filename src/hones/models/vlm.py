@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
-from transformers import BatchFeature, GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import HonesError
@@ -132,7 +132,7 @@ class VLM:
         return logits[:, self.answer_tokens.yes] - logits[:, self.answer_tokens.no]
 
     def logits(self, encoded: Encoded, keep: int = 0) -> Float[Tensor, "batch kept vocabulary"]:
-        """Float32 logits of the last `keep` positions (0: all).
+        """Logits of the last `keep` positions (0: all), float32, or float64 where the model is.
 
         Raises:
             HonesError: they are not finite.
@@ -164,17 +164,16 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
     """The prompt in the template of the model's family."""
     if model.config.model_type == "llava":
         return LLAVA_TEMPLATE.format(image=processor.image_token, prompt=prompt)  # pyright: ignore
-    content = [{"type": "image"}, {"type": "text", "text": prompt}]
-    return processor.apply_chat_template(  # pyright: ignore[reportReturnType]
-        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-    )
+    conversation: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)  # pyright: ignore
 
 
 def encode(
     model: PreTrainedModel, processor: ProcessorMixin, pictures: Sequence[Image.Image], texts: Sequence[str]
 ) -> dict[str, Tensor]:
     """Model inputs of wrapped texts; `position_ids` count from each row's first token where the model expects them."""
-    batch: BatchFeature = processor(images=list(pictures), text=list(texts), padding=True, return_tensors="pt")
+    prepare: Any = processor
+    batch = prepare(images=list(pictures), text=list(texts), padding=True, return_tensors="pt")
     return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
 
 
@@ -185,6 +184,7 @@ def forward_logits(
     if "mm_token_type_ids" not in inputs:
         mask = inputs["attention_mask"]
         inputs = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits.float()
+    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     _check_finite(logits, name)
     return logits

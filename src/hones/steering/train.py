@@ -15,7 +15,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +37,14 @@ class SteeringSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    beta: float = Field(0.05, ge=0)
-    gamma: float = Field(1e-5, ge=0)
-    learning_rate: float = Field(5e-4, gt=0)
-    final_learning_rate: float = Field(0.1, ge=0, le=1, description="as a share of learning_rate")
-    epochs: int = Field(2, ge=1)
-    batch_size: int = Field(4, ge=1)
-    clip: float = Field(1.0, gt=0)
-    max_scale: float = Field(1.5, gt=0)
+    beta: float = Field(default=0.05, ge=0)
+    gamma: float = Field(default=1e-5, ge=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    final_learning_rate: float = Field(default=0.1, ge=0, le=1, description="as a share of learning_rate")
+    epochs: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=4, ge=1)
+    clip: float = Field(default=1.0, gt=0)
+    max_scale: float = Field(default=1.5, gt=0)
     seed: int = 3407
 
 
@@ -53,7 +53,7 @@ class Scales:
     """Learned scales s by (layer, neuron), and the mean objective of each epoch."""
 
     values: dict[Site, float]
-    losses: tuple[float, ...] = field(default=())
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The definition of a sweep: for every (edit, item) cell, one full greedy answer of the edited model.
 
-The result is statistics [edits, items, k], float32, from which every score, drop and interval follows. Items are the outer
-loop, so that all arms see the same encoded pictures and a cell's neighbours in its batch are the same under every edit.
+The result is statistics [edits, items, k], float32, from which every score, drop and interval follows. Items are the
+outer loop, so that all arms see the same encoded pictures and a cell's neighbours in its batch are the same under
+every edit.
 """
 
 from collections.abc import Callable, Iterator, Sequence
