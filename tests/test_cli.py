@@ -82,7 +82,7 @@ def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.Cap
     assert {k: v for k, v in again.items() if k != "config.json"} == {
         k: v for k, v in files.items() if k != "config.json"
     }
-    tables = [re.sub(r"\d+ s", "", text) for text in (first, capsys.readouterr().out)]
+    tables = [re.sub(r"\d+ s|─", "", text) for text in (first, capsys.readouterr().out)]
     assert tables[0] == tables[1], "what was read back is shown as what was computed"
 
     (out / "retrieval/masking.json").unlink()

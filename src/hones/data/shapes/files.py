@@ -1,0 +1,64 @@
+"""Scenes as items in the unified format, and as files."""
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hones.data.shapes.language import captions, describe, false_statement, questions
+from hones.data.shapes.scene import SIZE, Scene, draw, make_scene
+
+_RETRIEVAL_NEGATIVES, _HARD_NEGATIVES = 49, 12  # the hard ones drawn with repetition
+
+
+def annotate(scene: Scene, image_id: int, file_name: str) -> dict[str, Any]:
+    """The scene's item in the unified format, with 49 retrieval negatives that are verified to be false."""
+    rng = random.Random(f"annotate/{scene.seed}")
+    kind, question, answer = rng.choice(questions(scene, rng))
+    description = describe(scene, rng)
+    references = captions(description)
+    negatives: dict[str, None] = {}
+    for _ in range(_HARD_NEGATIVES):
+        negatives[captions(false_statement(scene, rng, hard=True))[0]] = None
+    while len(negatives) < _RETRIEVAL_NEGATIVES:
+        negatives[captions(false_statement(scene, rng, hard=False))[0]] = None
+    return {
+        "image_id": image_id,
+        "image_info": {"file_name": file_name, "height": SIZE, "width": SIZE},
+        "vqa": {"question": question, "answer": answer, "all_answers": [answer], "question_type": kind},
+        "captions": [{"caption_id": 5 * image_id + i, "caption": text} for i, text in enumerate(references)],
+        "ocr": {"text": scene.label.string, "bbox": scene.label.box},
+        "retrieval": {"negatives": list(negatives)},
+    }
+
+
+def write_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> dict[str, Path]:
+    """Write pictures and one unified annotation file per split; returns the files by split name.
+
+    Splits are picture-disjoint: every picture has a seed of its own.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    files, image_id = {}, 0
+    for split, size in splits.items():
+        items = []
+        for i in range(size):
+            image_id += 1
+            scene = make_scene(f"{seed}/{split}/{i}")
+            name = f"{split}_{i:05d}.png"
+            draw(scene).save(folder / "images" / name)
+            items.append(annotate(scene, image_id, name))
+        files[split] = folder / f"{split}.json"
+        files[split].write_text(json.dumps({"data": items}, indent=1))
+    return files
+
+
+def corpus(scenes: Iterable[Scene]) -> list[str]:
+    """Every sentence that the generator says about some scenes: what a tokenizer is trained on."""
+    sentences = []
+    for scene in scenes:
+        rng = random.Random(f"corpus/{scene.seed}")
+        sentences += captions(describe(scene, rng))
+        for _, question, answer in questions(scene, rng):
+            sentences += [question, answer]
+    return sentences
