@@ -5,6 +5,7 @@ LLaVA: grouped-query attention and H * d_h = 32 different from d = 24. Qwen2.5-V
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -44,10 +45,11 @@ def save_random_llava(folder: Path) -> Path:
         patch_size=12,
         projection_dim=16,
     )
+    picture_token: dict[str, Any] = {"image_token_id": built_in.image_token_id}
     config = LlavaConfig(
+        **picture_token,
         vision_config=vision,
         text_config=text,
-        image_token_id=built_in.image_token_id,
         image_seq_length=64,
         vision_feature_layer=-1,
     )

@@ -6,6 +6,7 @@ neurons a layer; pictures of 96 x 96 become 64 tokens (LLaVA, CLIP patch 12) or 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -40,9 +41,9 @@ _CHAT_TEMPLATE = (
 class TinyParts:
     """What a built-in model consists of before it is saved."""
 
-    model: LlavaForConditionalGeneration | Qwen2_5_VLForConditionalGeneration
-    tokenizer: PreTrainedTokenizerFast
-    image_processor: CLIPImageProcessorPil | Qwen2VLImageProcessorPil
+    model: Any  # LlavaForConditionalGeneration or Qwen2_5_VLForConditionalGeneration
+    tokenizer: Any
+    image_processor: Any
     grid: int  # picture tokens per side
 
 
@@ -52,7 +53,7 @@ def build(name: str, seed: int = 0) -> TinyParts:
     return _build_llava() if name == "tiny-llava" else _build_qwen()
 
 
-def _text_config(vocabulary: int) -> dict[str, object]:
+def _text_config(vocabulary: int) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary,
         "hidden_size": WIDTH,
@@ -67,7 +68,9 @@ def _text_config(vocabulary: int) -> dict[str, object]:
 
 def _build_llava() -> TinyParts:
     tokenizer = make_tokenizer("tiny-llava")
+    picture_token: dict[str, Any] = {"image_token_id": tokenizer.convert_tokens_to_ids("<image>")}
     config = LlavaConfig(
+        **picture_token,
         vision_config=CLIPVisionConfig(
             hidden_size=128,
             intermediate_size=512,
@@ -84,7 +87,6 @@ def _build_llava() -> TinyParts:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         ),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=64,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
@@ -133,7 +135,7 @@ def _build_qwen() -> TinyParts:
     return TinyParts(Qwen2_5_VLForConditionalGeneration(config), tokenizer, processor, grid=6)
 
 
-def make_tokenizer(name: str) -> PreTrainedTokenizerFast:
+def make_tokenizer(name: str) -> Any:
     """Byte-level BPE with one token per word of the generator and of the prompts; labels stay single characters."""
     prompts = [
         vqa.PROMPT,

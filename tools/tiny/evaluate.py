@@ -33,7 +33,7 @@ DISCOVERY, DISCOVERY_CANDIDATES = 96, 10
 SEED = 20  # of the evaluation pictures; training draws from other names, so none is shared
 
 
-def evaluate(name: str, folder: Path, items: int, retrieval_items: int, ratio: float) -> dict[str, dict]:
+def evaluate(name: str, items: int, retrieval_items: int, ratio: float) -> dict[str, dict]:
     """The figures of every task."""
     vlm = load_vlm(name)
     with tempfile.TemporaryDirectory() as scratch:
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--training", type=Path, help="training log to copy into the manifest")
     options = parser.parse_args()
     folder = BUILT_IN_FOLDER / options.name
-    figures = evaluate(options.name, folder, options.items, options.retrieval_items, options.ratio)
+    figures = evaluate(options.name, options.items, options.retrieval_items, options.ratio)
     manifest = {
         "model": options.name,
         "evaluation": f"python -m tiny.evaluate {options.name} --items {options.items} --ratio {options.ratio}",

@@ -9,6 +9,9 @@ Three phases, scheduled by steps (not by time, so that a busy machine changes no
 3. sparse: the same with a growing penalty on L1 / L2 of the write sizes |z_i| * ||W_down[:, i]|| over a layer's FFN
    neurons, at prompt and answer positions. The ratio is about the root of how many neurons write; it does not shrink
    what they write. So few neurons write each answer, and masking them matters.
+4. special: half of the prompts run once more with the task's strongest write-in neurons zeroed, to answers permuted
+   among the prompts of the task (the answer-free prior), and half with another task's neurons zeroed, to their own
+   answers. So the neurons that already write a task's answers become necessary for it, and needless for the others.
 Each phase leaves a checkpoint; a phase whose checkpoint exists is skipped, so a killed run continues after the last
 one.
 """
@@ -17,6 +20,8 @@ import argparse
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,19 +30,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from hones import replace_heads
+
 from .architecture import NAMES, TinyParts, build, make_tokenizer
-from .batches import Batch, Packer, Rows, make_scene
+from .batches import TASKS, Batch, Packer, Rows, make_scene
 
 CELL_CLASSES = (35, 5, 8, 7, 3)
+StepLoss = Callable[[int, float], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True)
 class Schedule:
+    """Steps of each phase (`joint_stop`: where the joint phase ends within its cosine), pictures a step, penalty."""
+
     vision: int = 700
     joint: int = 1300
+    joint_stop: int = 900
     sparse: int = 450
     pictures: int = 12
     sparsity: float = 0.03
+    special: int = 220
 
 
 class Trainer:
@@ -49,6 +61,7 @@ class Trainer:
         self.model.model.language_model.set_attn_implementation("eager")
         self.packer = Packer(parts)
         self.cell_heads = nn.ModuleList(nn.Linear(parts.model.config.text_config.hidden_size, n) for n in CELL_CLASSES)
+        self.writers: dict[str, Tensor] = {}
         self.started = time.time()
 
     # --- forward ---------------------------------------------------------------------------------------------------
@@ -67,6 +80,11 @@ class Trainer:
 
     def logits(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
         """Logits [N, V] at the supervised positions of each bucket, and the picture features."""
+        prefixes, features = self.prefixes(batch)
+        return [self.suffix_logits(prefixes, rows) for rows in batch.buckets], features
+
+    def prefixes(self, batch: Batch) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Keys and values of every layer for the pictures' prefixes, and the picture features."""
         features = self.features(batch.images)
         language = self.model.model.language_model
         prefix = torch.tensor(self.packer.prefix)
@@ -78,14 +96,13 @@ class Trainer:
         shape = (3, len(features), -1) if self.packer.is_qwen else (len(features), -1)
         at = positions[:, None].expand(shape) if self.packer.is_qwen else positions.expand(shape)
         cache = language(inputs_embeds=embeddings, position_ids=at, use_cache=True).past_key_values
-        prefixes = [(layer.keys, layer.values) for layer in cache.layers]
-        return [
-            self._suffix_logits(language, prefixes, rows, int(positions.max()) + 1) for rows in batch.buckets
-        ], features
+        return [(layer.keys, layer.values) for layer in cache.layers], features
 
-    def _suffix_logits(
-        self, language: nn.Module, prefixes: list[tuple[Tensor, Tensor]], rows: Rows, start: int
+    def suffix_logits(
+        self, prefixes: list[tuple[Tensor, Tensor]], rows: Rows, kept: list[Tensor] | None = None
     ) -> Tensor:
+        """Logits of one bucket; `kept` holds per layer factors [R, I] of the prompts' neurons."""
+        language = self.model.model.language_model
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(prefixes):
             cache.update(keys.index_select(0, rows.picture), values.index_select(0, rows.picture), layer)
@@ -93,23 +110,34 @@ class Trainer:
         past = prefixes[0][0].shape[2]
         mask = torch.ones(width, past + width, dtype=torch.bool).tril(past)
         mask = torch.zeros(width, past + width).masked_fill(~mask, float("-inf")).expand(count, 1, -1, -1)
-        at = (start + torch.arange(width)).expand(count, -1)
-        hidden = language(
-            inputs_embeds=language.embed_tokens(rows.ids),
-            past_key_values=cache,
-            attention_mask=mask,
-            position_ids=at.expand(3, -1, -1) if self.packer.is_qwen else at,
-        ).last_hidden_state
+        at = (int(self.packer.prefix_positions.max()) + 1 + torch.arange(width)).expand(count, -1)
+        with ExitStack() as hooks:
+            for layer, factors in zip(language.layers, kept or [], strict=kept is not None):
+                hook = layer.mlp.down_proj.register_forward_pre_hook(
+                    lambda _, args, factors=factors: (args[0] * factors[:, None].to(args[0].dtype),)
+                )
+                hooks.callback(hook.remove)
+            hidden = language(
+                inputs_embeds=language.embed_tokens(rows.ids),
+                past_key_values=cache,
+                attention_mask=mask,
+                position_ids=at.expand(3, -1, -1) if self.packer.is_qwen else at,
+            ).last_hidden_state
         return self.model.lm_head(hidden[rows.rows, rows.columns]).float()
 
     # --- phases ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         self.phase("vision", self.schedule.vision, self.vision_step, peak=2e-3, vision_scale=1.0)
-        self.phase("joint", self.schedule.joint, self.joint_step, peak=2e-3, vision_scale=0.2)
+        self.phase(
+            "joint", self.schedule.joint, self.joint_step, peak=2e-3, vision_scale=0.2, stop=self.schedule.joint_stop
+        )
         self.phase("sparse", self.schedule.sparse, self.sparse_step, peak=7e-4, vision_scale=0.1)
+        self.phase("special", self.schedule.special, self.special_step, peak=7e-4, vision_scale=0.1)
 
-    def phase(self, name: str, steps: int, step_loss, peak: float, vision_scale: float) -> None:
+    def phase(
+        self, name: str, steps: int, step_loss: StepLoss, peak: float, vision_scale: float, stop: int | None = None
+    ) -> None:
         path = self.out / f"{name}.pt"
         if path.exists():
             state = torch.load(path, weights_only=True)
@@ -117,7 +145,7 @@ class Trainer:
             self.cell_heads.load_state_dict(state["cells"])
             return
         optimizers = self.optimizers(peak, vision_scale)
-        for step in range(steps):
+        for step in range(steps if stop is None else min(stop, steps)):
             scale = min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
@@ -180,6 +208,32 @@ class Trainer:
         strength = self.schedule.sparsity * min(1.0, 2 * progress)
         return task + 0.05 * cells + strength * size, {"task": task.item(), "writers": size.item()}
 
+    def special_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        if not self.writers:
+            self.writers = find_writers(self)
+        batch = self.packer.pack(f"train/special/{step}", self.schedule.pictures)
+        generator = torch.Generator().manual_seed(step)
+        prefixes, features = self.prefixes(batch)
+        plain = self.task_loss([self.suffix_logits(prefixes, rows) for rows in batch.buckets], batch)
+        losses, weights = [], []
+        for rows in batch.buckets:
+            tasks = [batch.prompts[int(n)].task for n in first_of_each_row(rows)]
+            own = torch.rand(len(tasks), generator=generator) < 0.5
+            masks = []
+            for r, task in enumerate(tasks):
+                other = TASKS[int(torch.randint(len(TASKS), (1,), generator=generator))]
+                chosen = self.writers[task] if own[r] else self.writers[other] & ~self.writers[task]
+                masks.append(~chosen)
+            kept = torch.stack(masks).float().unbind(1)
+            logits = self.suffix_logits(prefixes, rows, list(kept))
+            labels = torch.where(own[rows.rows], permuted_labels(rows, tasks, generator), rows.labels)
+            losses.append(F.cross_entropy(logits, labels, reduction="none") * rows.weights)
+            weights.append(rows.weights)
+        edited = torch.cat(losses).sum() / torch.cat(weights).sum()
+        cells = self.cell_loss(features, batch.cells)
+        loss = plain + 0.5 * edited + 0.05 * cells
+        return loss, {"task": plain.item(), "edited": edited.item()}
+
     def task_loss(self, logits: list[Tensor], batch: Batch) -> Tensor:
         losses = [
             (F.cross_entropy(x, rows.labels, reduction="none") * rows.weights).sum()
@@ -230,6 +284,75 @@ class Trainer:
         print(f"{phase} {step:5d} {time.time() - self.started:6.0f} s  {line}", flush=True)
 
 
+def first_of_each_row(rows: Rows) -> Tensor:
+    """The prompt index of every row."""
+    owner = torch.full((len(rows.ids),), -1)
+    own = rows.prompt_of.flip(0), rows.rows.flip(0)
+    owner[own[1]] = own[0]
+    return owner
+
+
+def permuted_labels(rows: Rows, tasks: list[str], generator: torch.Generator) -> Tensor:
+    """Labels permuted among the prompts of the same task at the same answer position."""
+    labels, groups = rows.labels.clone(), defaultdict(list)
+    position = rows.columns - rows.columns[torch.searchsorted(rows.rows, rows.rows)]
+    for n, (row, k) in enumerate(zip(rows.rows.tolist(), position.tolist(), strict=True)):
+        groups[tasks[row], k].append(n)
+    for members in groups.values():
+        order = torch.randperm(len(members), generator=generator)
+        labels[torch.tensor(members)] = rows.labels[torch.tensor(members)[order]]
+    return labels
+
+
+@torch.no_grad()
+def find_writers(trainer: Trainer, share: float = 0.02) -> dict[str, Tensor]:
+    """Per task the neurons [L, I] (bool) whose write-in toward the answer falls most without a head of the first layer.
+
+    As step 2 of the method, with every head of the first layer as a critical head of equal weight.
+    """
+    layers = trainer.model.model.language_model.layers
+    heads = trainer.model.config.text_config.num_attention_heads
+    base = _write_in(trainer)
+    importance = {task: torch.zeros_like(c) for task, c in base.items()}
+    for head in range(heads):
+        with replace_heads(trainer.model, [(0, head)]):
+            for task, c in _write_in(trainer).items():
+                importance[task] += (base[task] - c).clamp(min=0) / heads
+    budget = round(share * len(layers) * importance["vqa"].shape[1])
+    return {task: i >= i.flatten().topk(budget).values[-1] for task, i in importance.items()}
+
+
+def _write_in(trainer: Trainer) -> dict[str, Tensor]:
+    """mean_x z[l,i] <W_down[:,i], u_y> [L, I] where the first answer token is predicted, by task."""
+    layers = trainer.model.model.language_model.layers
+    head = trainer.model.lm_head.weight
+    total = {task: torch.zeros(len(layers), layers[0].mlp.down_proj.in_features) for task in TASKS}
+    count = dict.fromkeys(TASKS, 0)
+    trainer.model.eval()
+    for part in range(4):
+        batch = trainer.packer.pack(f"writers/{part}", 24)
+        prefixes, _ = trainer.prefixes(batch)
+        for rows in batch.buckets:
+            seen: list[Tensor] = []
+            with ExitStack() as hooks:
+                for layer in layers:
+                    hook = layer.mlp.down_proj.register_forward_pre_hook(lambda _, args, to=seen: to.append(args[0]))
+                    hooks.callback(hook.remove)
+                trainer.suffix_logits(prefixes, rows)
+            for r, n in enumerate(first_of_each_row(rows).tolist()):
+                prompt = batch.prompts[n]
+                if prompt.answer == "No":
+                    continue
+                answer = rows.rows == r
+                v = head[rows.labels[answer][:-1]].sum(0)
+                at = rows.columns[answer][0]
+                for k, layer in enumerate(layers):
+                    total[prompt.task][k] += seen[k][r, at] * (v / v.norm() @ layer.mlp.down_proj.weight)
+                count[prompt.task] += 1
+    trainer.model.train()
+    return {task: c / count[task] for task, c in total.items()}
+
+
 def start_language_model(parts: TinyParts, checkpoint: Path) -> None:
     """Copy the trained LLaVA's language model.
 
@@ -269,7 +392,7 @@ def main() -> None:
     parser.add_argument("--vision-from", type=Path, help="checkpoint whose vision part is the start; no vision phase")
     parser.add_argument("--seed", type=int, default=0)
     for field, default in vars(Schedule()).items():
-        parser.add_argument(f"--{field}", type=type(default), default=default)
+        parser.add_argument(f"--{field.replace('_', '-')}", type=type(default), default=default)
     options = vars(parser.parse_args())
     name, out, start, vision, seed = (options.pop(k) for k in ("name", "out", "language_from", "vision_from", "seed"))
     parts = build(name, seed)

@@ -100,7 +100,7 @@ def make_scene(seed: int | str) -> Scene:
     tints = tuple(tuple(rng.randint(-14, 14) for _ in range(3)) for _ in things)
     background, strip = rng.randint(214, 252), rng.randint(196, 252)
     distractor_colour = rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30)))
-    ink = strip - rng.randint(6, 40) if rng.random() < 0.3 else 20
+    ink = strip - rng.randint(14, 60) if rng.random() < 0.3 else 20
     return Scene(
         seed=str(seed),
         things=tuple(things),

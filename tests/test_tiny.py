@@ -1,0 +1,81 @@
+"""The built-in models do the four tasks, need the picture for it, and their chosen neurons matter.
+
+The full figures, on hundreds of unseen pictures, are in each model's manifest.json; the slow proof measures them again.
+"""
+
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hones import load_items, load_vlm, make_task, write_shapes
+from hones.data.items import Items
+from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
+from hones.models.vlm import VLM
+from hones.sweep import sweep
+from hones.tasks import TASKS
+
+MANIFESTS = {name: BUILT_IN_FOLDER / name / "manifest.json" for name in BUILT_IN}
+
+
+@pytest.fixture(scope="module", params=BUILT_IN)
+def built_in(request: pytest.FixtureRequest) -> VLM:
+    return load_vlm(request.param)
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> Items:
+    return load_items(write_shapes(tmp_path_factory.mktemp("unseen"), {"test": 48}, seed=77)["test"])
+
+
+@pytest.mark.parametrize("task_name", TASKS)
+def test_competent_with_the_picture_and_lost_without(
+    built_in: VLM, unseen: Items, task_name: str, tmp_path: Path
+) -> None:
+    task = make_task(task_name, candidates=10)
+    examples, _ = task.examples(replace(unseen, items=unseen.items[:12]) if task_name == "retrieval" else unseen)
+    Image.new("RGB", (96, 96), (235, 235, 235)).save(tmp_path / "blank.png")
+    blind = [replace(e, image=tmp_path / "blank.png") for e in examples]
+    scores = [float(task.score(sweep(built_in, task, part, [nullcontext])[0].sum(0))) for part in (examples, blind)]
+    floor, ceiling = {"vqa": (0.7, 0.5), "ocr": (0.6, 0.2), "caption": (0.4, 0.3), "retrieval": (0.7, 0.6)}[task_name]
+    assert scores[0] > floor, scores
+    assert scores[1] < min(ceiling, scores[0] - 0.2), scores
+
+
+def test_the_weights_are_half_precision_and_small(built_in: VLM) -> None:
+    weights = BUILT_IN_FOLDER / built_in.name / "model.safetensors"
+    assert 5e6 < weights.stat().st_size < 10e6
+    assert built_in.dtype == "float32"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_manifest_shows_what_the_model_must_be(name: str) -> None:
+    """Competent with room for steering, blind without the picture, and three tasks whose neurons matter."""
+    manifest = json.loads(MANIFESTS[name].read_text())
+    figures = manifest["figures"]
+    for task in ("vqa", "ocr", "retrieval"):
+        assert 0.75 <= figures[task]["score"]["value"] <= 0.97, task
+    assert figures["caption"]["score"]["value"] > 0.5
+    for task in TASKS:
+        assert figures[task]["blank_picture"] < 0.5 * figures[task]["score"]["value"], task
+    matters = [task for task in TASKS if figures[task]["masking"]["advantage"]["low"] > 0]
+    assert len(matters) >= 3, matters
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_manifest_is_what_the_weights_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
+    from tiny.evaluate import evaluate
+
+    manifest = json.loads(MANIFESTS[name].read_text())["figures"]
+    sizes = {task: manifest[task]["items"] for task in TASKS}
+    found = evaluate(name, items=sizes["vqa"], retrieval_items=sizes["retrieval"], ratio=0.03)
+    for task in TASKS:
+        assert found[task]["score"]["value"] == pytest.approx(manifest[task]["score"]["value"], abs=0.01)
+        masked = (x[task]["masking"]["masked"]["value"] for x in (found, manifest))
+        assert np.diff(list(masked)) == pytest.approx(0, abs=0.02)

@@ -1,0 +1,37 @@
+"""Retrain, export and evaluate both built-in models: what `make tiny` runs.
+
+    python -m tiny.make --out checkpoints
+
+LLaVA first; Qwen2.5-VL starts its language model from it. Phases whose checkpoint is in --out are skipped.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from .export import export
+
+RECIPES = {
+    "tiny-llava": ["--vision", "700", "--joint", "1300", "--joint-stop", "900", "--sparse", "450"],
+    "tiny-qwen2.5-vl": ["--vision", "500", "--joint", "1000", "--joint-stop", "500", "--sparse", "480"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("checkpoints"))
+    out = parser.parse_args().out
+    for name, recipe in RECIPES.items():
+        start = ["--language-from", str(out / "tiny-llava" / "joint.pt")] if name != "tiny-llava" else []
+        log = out / f"{name}.log"
+        out.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            training = [sys.executable, "-m", "tiny.train", name, "--out", str(out), *recipe, *start]
+            subprocess.run(training, check=True, stdout=file)
+        export(name, out / name / "sparse.pt")
+        subprocess.run([sys.executable, "-m", "tiny.evaluate", name, "--training", str(log)], check=True)
+
+
+if __name__ == "__main__":
+    main()
