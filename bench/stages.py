@@ -2,7 +2,7 @@
 
     python bench/stages.py [--model tiny-llava] [--items 32]
 
-Printed with the hardware and the load at the start, since times on a busy machine say little. Ratios are within one run.
+Printed with the hardware and the load, since times on a busy machine say little. Ratios are within one run.
 """
 
 import argparse
@@ -73,9 +73,8 @@ def main() -> None:
             table.add_row(name, *(f"{1000 * seconds:.1f}" for seconds in row))
     console = Console()
     console.print(f"{options.model}, {options.items} items, retrieval with 1 + {CANDIDATES - 1} captions")
-    console.print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
-    )
+    hardware = platform.processor() or platform.machine()
+    console.print(f"{hardware}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     console.print(table)
 
 

@@ -1,0 +1,42 @@
+"""Draw the README's picture from the artifacts of a run.
+
+python tools/readme_picture.py hones-demo/tiny-llava docs/demo.svg
+"""
+
+import argparse
+import io
+from pathlib import Path
+
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.text import Text
+
+from hones.artifacts import read_heads, read_result
+from hones.masking import MaskingResult
+from hones.steering import SteeringResult
+from hones.tables import head_map, masking_table, steering_table
+from hones.tasks import TASKS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("to", type=Path)
+    options = parser.parse_args()
+    tasks = [task for task in TASKS if (options.run / task / "heads.json").exists()]
+    maps = [
+        Group(Text(f"{task}: critical heads", style="bold"), head_map(read_heads(options.run / task / "heads.json")))
+        for task in tasks
+    ]
+    masking = [(task, read_result(options.run / task / "masking.json", MaskingResult)) for task in tasks]
+    steering = [
+        (task, read_result(options.run / task / "steering" / "hones" / "result.json", SteeringResult)) for task in tasks
+    ]
+    console = Console(record=True, width=132, file=io.StringIO())
+    console.print(Columns(maps, equal=True), "", masking_table(masking), "", steering_table(steering))
+    options.to.parent.mkdir(parents=True, exist_ok=True)
+    console.save_svg(str(options.to), title=f"hones demo: {options.run.name}")
+
+
+if __name__ == "__main__":
+    main()
