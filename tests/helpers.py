@@ -1,6 +1,7 @@
 """Independent routes to what the library computes: edits folded into the weights of a copy of the model."""
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +17,11 @@ PROMPTS = ("What?", "Question: What colour is the star?", "Describe the image in
 def encoded_probe(vlm: VLM) -> Encoded:
     """Three pictures with prompts of three lengths."""
     return vlm.encode([draw(make_scene(f"test/{i}")) for i in range(3)], PROMPTS)
+
+
+def with_model(vlm: VLM, model: PreTrainedModel) -> VLM:
+    """The same VLM around another model."""
+    return replace(vlm, model=model, anatomy=find_anatomy(model))
 
 
 def without_head(model: PreTrainedModel, layer: int, head: int) -> PreTrainedModel:

@@ -61,7 +61,6 @@ def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.Cap
     out = config.parent / "run"
     files = {str(f.relative_to(out)): f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
     assert set(files) == {
-        "config.json",
         "run.json",
         "retrieval/heads.json",
         "retrieval/head_scores.npy",
@@ -79,15 +78,11 @@ def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.Cap
 
     assert call("run", config) == 0
     again = {str(f.relative_to(out)): f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
-    assert {k: v for k, v in again.items() if k != "config.json"} == {
-        k: v for k, v in files.items() if k != "config.json"
-    }
+    assert again == files
     tables = [re.sub(r"\d+ s|─", "", text) for text in (first, capsys.readouterr().out)]
     assert tables[0] == tables[1], "what was read back is shown as what was computed"
 
     (out / "retrieval/masking.json").unlink()
-    record["stages"].pop("retrieval/mask")
-    (out / "run.json").write_text(json.dumps(record))
     assert call("run", config) == 0
     assert (out / "retrieval/masking.json").exists()
     assert (out / "retrieval/heads.json").stat().st_mtime_ns == files["retrieval/heads.json"]
@@ -177,6 +172,79 @@ def test_files_that_are_no_configuration_are_one_line(
     assert error.startswith("hones: ") and "\n" not in error and "c.yaml" in error
 
 
+def test_the_demo_runs_all_four_tasks(
+    model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a random model, so only the wiring is at stake: text tasks may stop for want of a head that matters."""
+    monkeypatch.setattr("hones.demo.SIZES", {"discovery": 4, "dev": 3, "test": 4})
+    monkeypatch.setattr("hones.demo.CANDIDATES", 4)
+    before = {f.name: f.read_bytes() for f in model_folders["llava"].iterdir()}
+    code, error = call("demo", "--model", model_folders["llava"], "--out", tmp_path / "d"), capsys.readouterr().err
+    assert code == 0 or (code == 2 and "critical heads lowers the metric" in error)
+    assert (tmp_path / "d/llava/vqa/heads.json").exists()
+    assert {f.name: f.read_bytes() for f in model_folders["llava"].iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ratio", "nan"), "--ratio nan; expected a share of all neurons"),
+        (("--ids", "binary.txt"), "cannot read binary.txt"),
+        (("--heads", "absent.json"), "no file absent.json"),
+        (("--heads", "other.json"), "other.json scores heads by anls; expected vqa_soft_accuracy"),
+    ],
+)
+def test_mistakes_in_options_are_one_line(
+    model_folders: dict[str, Path],
+    shapes: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("binary.txt").write_bytes(b"\xff\xfe")
+    row = {"layer": 0, "head": 0, "score": 1.0, "baseline": 1.0, "intervened": 0.0}
+    for name, metric in (("heads.json", "vqa_soft_accuracy"), ("other.json", "anls")):
+        baseline = {"metric": 1.0, "metric_name": metric, "n": 1}
+        Path(name).write_text(json.dumps({"baseline": baseline, "all_heads": [row], "top_heads": [row]}))
+    common = ("--model", model_folders["llava"], "--task", "vqa", "--data", shapes["dev"], "--out", "o")
+    heads = () if arguments[0] == "--heads" else ("--heads", "heads.json")
+    assert call("neurons", *common, *heads, *arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_other_pictures_are_other_inputs(
+    config: Path, shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from PIL import Image
+
+    folder = tmp_path / "data"
+    shutil.copytree(shapes["test"].parent, folder)
+    assert call("run", change(config, data={name: str(folder / file.name) for name, file in shapes.items()})) == 0
+    Image.new("RGB", (96, 96)).save(folder / "images/discovery_00003.png")
+    assert call("run", config) == 2
+    assert "holds retrieval/heads with asked = " in capsys.readouterr().err
+
+
+def test_a_picture_that_the_processor_refuses_is_left_out(
+    config: Path, shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from PIL import Image
+
+    folder = tmp_path / "data"
+    shutil.copytree(shapes["test"].parent, folder)
+    Image.new("RGB", (900, 2)).save(folder / "images/dev_00001.png")
+    data = {name: str(folder / file.name) for name, file in shapes.items()}
+    assert call("run", change(config, data=data, max_left_out=0.3)) == 0
+    assert "left out (retrieval, dev): item 8: absolute aspect ratio" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_splits_that_share_pictures_are_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = yaml.safe_load(config.read_text())["data"]
     assert call("run", change(config, data={**data, "test": data["dev"]})) == 2
@@ -188,7 +256,7 @@ def test_a_heads_file_of_another_model_is_refused(
 ) -> None:
     row = {"layer": 31, "head": 3, "score": 1.0, "baseline": 1.0, "intervened": 0.0}
     heads = config.parent / "heads.json"
-    baseline = {"metric": 1.0, "metric_name": "ndcg@5", "n": 1}
+    baseline = {"metric": 1.0, "metric_name": "vqa", "n": 1}
     heads.write_text(json.dumps({"baseline": baseline, "all_heads": [row], "top_heads": [row]}))
     common = ("--model", model_folders["llava"], "--task", "vqa", "--out", config.parent / "o")
     assert call("neurons", *common, "--data", shapes["discovery"], "--heads", heads) == 2

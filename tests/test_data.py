@@ -173,6 +173,22 @@ def test_the_box_is_an_outline_and_nothing_else() -> None:
     assert np.asarray(picture).min() == 200, "the original is not drawn on"
 
 
+def test_a_box_that_does_not_fit_the_picture_is_a_bad_item(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGB", (320, 240)).save(path)
+    assert open_picture(path, (10, 10, 20, 20), (322, 238)).size == (320, 240)
+    with pytest.raises(BadItem, match=r"annotated for 640x480 pixels, .* has 320x240"):
+        open_picture(path, (10, 10, 20, 20), (640, 480))
+    with pytest.raises(BadItem, match="lies outside"):
+        open_picture(path, (400, 10, 20, 20))
+
+
+def test_a_limit_counts_only_the_bad_rows_before_its_last_item(tmp_path: Path) -> None:
+    path = file_with(tmp_path, item(1), {"image_id": 2}, item(3), {"image_id": 4}, item(5))
+    limited = load_items(path, limit=2)
+    assert [i.id for i in limited.items] == ["1", "3"] and [b.id for b in limited.left_out] == ["2"]
+
+
 def test_only_ocr_draws_the_box(discovery) -> None:
     for name in ("vqa", "caption", "retrieval"):
         assert all(e.box is None for e in make_task(name).examples(discovery)[0])

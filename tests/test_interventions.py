@@ -1,12 +1,12 @@
 """Edits do what their formula says, everywhere they should and nowhere else, and leave no trace."""
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 
 import pytest
 import torch
-from helpers import encoded_probe, replaced_by_hand, with_column_factors, without_head
+from helpers import encoded_probe, replaced_by_hand, with_column_factors, with_model, without_head
 from torch import Tensor, nn
 
 from hones import HonesError, mask_neurons, replace_heads, scale_neurons
@@ -66,7 +66,7 @@ def test_two_heads_are_replaced_by_the_means_before_the_edit(vlm: VLM) -> None:
 
 def test_replacement_equals_folded_weights(vlm: VLM) -> None:
     encoded = encoded_probe(vlm)
-    folded = replace(vlm, model=without_head(vlm.model, 1, 2))
+    folded = with_model(vlm, without_head(vlm.model, 1, 2))
     with replace_heads(vlm.model, [(1, 2)]):
         hooked, text = logits_of(vlm, encoded), vlm.generate(encoded, 8)
     where = real(encoded)
@@ -77,7 +77,7 @@ def test_replacement_equals_folded_weights(vlm: VLM) -> None:
 
 def test_masking_equals_zeroed_columns(vlm: VLM) -> None:
     encoded = encoded_probe(vlm)
-    folded = replace(vlm, model=with_column_factors(vlm.model, dict.fromkeys(MASKED, 0.0)))
+    folded = with_model(vlm, with_column_factors(vlm.model, dict.fromkeys(MASKED, 0.0)))
     with mask_neurons(vlm.model, MASKED):
         hooked, text = logits_of(vlm, encoded), vlm.generate(encoded, 8)
     where = real(encoded)
@@ -87,7 +87,7 @@ def test_masking_equals_zeroed_columns(vlm: VLM) -> None:
 
 def test_scaling_equals_scaled_columns(vlm: VLM) -> None:
     encoded = encoded_probe(vlm)
-    folded = replace(vlm, model=with_column_factors(vlm.model, {k: 1 + s for k, s in SCALES.items()}))
+    folded = with_model(vlm, with_column_factors(vlm.model, {k: 1 + s for k, s in SCALES.items()}))
     with scale_neurons(vlm.model, SCALES):
         hooked, text = logits_of(vlm, encoded), vlm.generate(encoded, 8)
     where = real(encoded)
@@ -139,3 +139,16 @@ def test_a_neuron_that_is_not_there_is_an_error(vlm: VLM) -> None:
         pass
     with pytest.raises(HonesError, match="no neuron"), scale_neurons(vlm.model, {(5, 0): 1.0}):
         pass
+
+
+def test_small_scales_take_effect_in_bfloat16(vlm: VLM) -> None:
+    """1 + 0.003 rounds to 1 in bfloat16; the product of the activation and the factor must not."""
+    model = copy.deepcopy(vlm.model).bfloat16()
+    half, encoded = with_model(vlm, model), encoded_probe(vlm)
+    down = half.anatomy.layers[0].down_proj
+    scales = {(0, i): 0.003 for i in range(half.anatomy.neurons)}
+    before = inputs_of(down, half, encoded)
+    with scale_neurons(model, scales):
+        after = inputs_of(down, half, encoded)
+    assert torch.equal(after, (before.float() * 1.003).bfloat16())
+    assert not torch.equal(after, before)

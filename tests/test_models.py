@@ -3,13 +3,12 @@
 import copy
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import PROMPTS, encoded_probe
+from helpers import PROMPTS, encoded_probe, with_model
 
 from hones import HonesError, attach, load_vlm
 from hones.data.shapes import draw, make_scene
@@ -58,7 +57,12 @@ def test_a_batch_equals_its_rows_alone(vlm: VLM) -> None:
         assert texts[i] == vlm.generate(alone, 6)[0]
 
 
-def test_greedy_generation_is_the_argmax_of_each_step(vlm: VLM) -> None:
+def test_greedy_generation_is_the_argmax_of_each_step(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the model's own generation settings say."""
+    assert vlm.model.generation_config is not None and vlm.eos_ids
+    for field, value in (("repetition_penalty", 5.0), ("no_repeat_ngram_size", 1), ("num_beams", 3)):
+        monkeypatch.setattr(vlm.model.generation_config, field, value)
+    own = vlm.model.generation_config
     encoded = vlm.encode([draw(make_scene("test/0"))], [PROMPTS[0]])
     inputs, new = dict(encoded.inputs), []
     for _ in range(5):
@@ -72,6 +76,7 @@ def test_greedy_generation_is_the_argmax_of_each_step(vlm: VLM) -> None:
                 column = torch.full((1, 1), int(value), dtype=inputs[name].dtype)
                 inputs[name] = torch.cat([inputs[name], column], dim=1)
     assert vlm.generate(encoded, 5) == [vlm.tokenizer.decode(torch.tensor(new), skip_special_tokens=True).strip()]
+    assert vlm.model.generation_config is own
 
 
 def test_qwen_needs_its_token_types(vlms: dict[str, VLM]) -> None:
@@ -155,7 +160,7 @@ def test_an_edit_that_changes_nothing_is_an_error(vlm: VLM, site: str) -> None:
 def test_logits_that_are_not_finite_are_an_error(vlm: VLM) -> None:
     model = copy.deepcopy(vlm.model)
     find_anatomy(model).lm_head.weight.data[0, 0] = float("nan")
-    broken = replace(vlm, model=model)
+    broken = with_model(vlm, model)
     with pytest.raises(HonesError, match="not finite"):
         broken.generate(encoded_probe(vlm), 3)
     with pytest.raises(HonesError, match="not finite"):
@@ -204,3 +209,21 @@ def test_the_revision_tells_models_apart(model_folders: dict[str, Path], vlms: d
     config["text_config"]["rms_norm_eps"] = 1e-4
     (folder / "config.json").write_text(json.dumps(config))
     assert load_vlm(str(folder)).revision != vlms["llava"].revision
+
+
+def test_margins_of_a_bfloat16_model_do_not_tie(vlm: VLM) -> None:
+    """Logits in bfloat16 would lie on a coarse grid; the margin is read from the hidden state in float32."""
+    half = with_model(vlm, copy.deepcopy(vlm.model).bfloat16())
+    pictures = [draw(make_scene("test/0"))] * 12
+    encoded = vlm.encode(pictures, [f"Is there a {i} star?" for i in range(12)])
+    margins = half.yes_margins(encoded)
+    assert margins.dtype == torch.float32 and len(set(margins.tolist())) == 12
+    torch.testing.assert_close(margins, vlm.yes_margins(encoded), atol=0.3, rtol=0.1)
+
+
+def test_margins_are_differences_of_logits(vlm: VLM) -> None:
+    encoded = encoded_probe(vlm)
+    with torch.no_grad():
+        logits = vlm.logits(encoded, keep=1)[:, -1]
+    expected = logits[:, vlm.answer_tokens.yes] - logits[:, vlm.answer_tokens.no]
+    torch.testing.assert_close(vlm.yes_margins(encoded), expected, atol=1e-5, rtol=1e-4)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import with_column_factors, without_head
+from helpers import with_column_factors, with_model, without_head
 
 from hones import (
     HonesError,
@@ -26,7 +26,6 @@ from hones import (
 )
 from hones.data.items import Items
 from hones.heads import default_top_k, score_heads
-from hones.models.anatomy import find_anatomy
 from hones.models.vlm import VLM
 from hones.steering.train import Scales, _parameters, answer_logits, objective, training_pairs
 from hones.sweep import sweep
@@ -61,7 +60,7 @@ def test_a_sweep_equals_one_item_at_a_time_on_edited_weights(vlm: VLM, discovery
     models = [vlm.model, without_head(vlm.model, 0, 1), without_head(vlm.model, 2, 3)]
     assert found.shape == (3, len(examples), len(task.statistic_names))
     for e, model in enumerate(models):
-        edited = replace(vlm, model=model)
+        edited = with_model(vlm, model)
         for i, example in enumerate(examples):
             picture = example.open_picture()
             alone = [edited.encode([picture], [prompt]) for prompt in example.prompts]
@@ -78,7 +77,7 @@ def test_head_scores_are_drops_of_the_metric(vlm: VLM, discovery: Items) -> None
     result = localize_heads(vlm, task, examples, top_k=4, max_new_tokens=NEW_TOKENS)
 
     def metric(model) -> float:
-        edited = replace(vlm, model=model)
+        edited = with_model(vlm, model)
         answers = [edited.generate(vlm.encode([e.open_picture()], [e.prompts[0]]), NEW_TOKENS)[0] for e in examples]
         return float(
             task.score(np.sum([task.statistics(e, a) for e, a in zip(examples, answers, strict=True)], axis=0))
@@ -137,7 +136,7 @@ def test_masking_equals_zeroed_columns_and_pairs_with_its_control(vlm: VLM, disc
     found = evaluate_masking(vlm, task, examples, NEURONS, draws=2, max_new_tokens=NEW_TOKENS, seed=5)
 
     def metric(neurons: list[tuple[int, int]]) -> float:
-        edited = replace(vlm, model=with_column_factors(vlm.model, dict.fromkeys(neurons, 0.0)))
+        edited = with_model(vlm, with_column_factors(vlm.model, dict.fromkeys(neurons, 0.0)))
         return float(task.score(sweep(edited, task, examples, [nullcontext], max_new_tokens=NEW_TOKENS)[0].sum(0)))
 
     base, masked = metric([]), metric(NEURONS)
@@ -163,6 +162,29 @@ def test_the_control_matches_the_layers_and_avoids_the_selection() -> None:
     assert sorted(layer for layer, _ in drawn) == sorted(layer for layer, _ in NEURONS)
     assert len(set(drawn)) == len(drawn) and not set(drawn) & set(NEURONS)
     assert drawn != layer_matched_random(NEURONS, 20, seed=1)
+
+
+def test_a_sweep_out_of_memory_halves_the_batch_for_every_arm(
+    vlm: VLM, discovery: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, sizes = FirstLetter(), []
+    examples, _ = task.examples(discovery)
+    edits = [nullcontext, partial(replace_heads, vlm.model, [(0, 1)])]
+    expected = sweep(vlm, task, examples, edits, batch_size=3, max_new_tokens=NEW_TOKENS)
+    generate = VLM.generate
+
+    def limited(self, encoded, max_new_tokens):
+        sizes.append(len(encoded.inputs["input_ids"]))
+        if len(sizes) > 1 and sizes[-1] > 3:
+            raise torch.OutOfMemoryError
+        return generate(self, encoded, max_new_tokens)
+
+    monkeypatch.setattr(VLM, "generate", limited)
+    found = sweep(vlm, task, examples, edits, batch_size=6, max_new_tokens=NEW_TOKENS)
+    assert sizes == [6, 6, 3, 3, 3, 3] and np.array_equal(found, expected)
+    monkeypatch.setattr(VLM, "generate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(HonesError, match="out of device memory with one prompt at a time"):
+        sweep(vlm, task, examples, edits)
 
 
 # --- steering ---
@@ -193,7 +215,7 @@ def test_the_gradient_of_the_scales_equals_finite_differences(vlms, discovery: I
 
 def attach_double(vlm: VLM) -> VLM:
     model = copy.deepcopy(vlm.model).double()
-    return replace(vlm, model=model, anatomy=find_anatomy(model))
+    return with_model(vlm, model)
 
 
 def test_the_objective_is_cross_entropy_where_nothing_is_scaled(vlm: VLM, discovery: Items) -> None:

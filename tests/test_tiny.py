@@ -1,6 +1,7 @@
 """The built-in models do the four tasks, need the picture for it, and their chosen neurons matter.
 
-The full figures, on hundreds of unseen pictures, are in each model's manifest.json; the slow proof measures them again.
+The full figures, on hundreds of unseen pictures, are in NAME.manifest.json beside each model; the slow proof measures
+them again.
 """
 
 import json
@@ -19,7 +20,7 @@ from hones.models.vlm import VLM
 from hones.sweep import sweep
 from hones.tasks import TASKS
 
-MANIFESTS = {name: BUILT_IN_FOLDER / name / "manifest.json" for name in BUILT_IN}
+MANIFESTS = {name: BUILT_IN_FOLDER / f"{name}.manifest.json" for name in BUILT_IN}
 
 
 @pytest.fixture(scope="module", params=BUILT_IN)

@@ -45,7 +45,7 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Prompts per forward 
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
-Seed = Annotated[int, typer.Option(help="Of bootstraps, controls and training.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of bootstraps, controls and training.")]
 Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
 MaxLeftOut = Annotated[float, typer.Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
 
@@ -59,7 +59,7 @@ def demo(
     """The whole pipeline on a built-in model and built-in pictures, all four tasks, in about ten minutes."""
     from hones.demo import demo_config
 
-    _run(demo_config(model, out / model), fresh)
+    _run(demo_config(model, out / Path(model).name), fresh)
 
 
 @app.command(rich_help_panel=START)
@@ -138,8 +138,10 @@ def neurons(
 
     chosen, items = _task(task, candidates), _items(data, images, ids, limit)
     study = _study(model, out, dtype, device, revision, batch_size, 24, seed, fresh, max_left_out)
+    from hones.neurons import neuron_budget
+
     selected = study.neurons(chosen, items, heads, ratio, "item" if per_item else "mean")
-    budget = max(1, round(ratio * study.vlm.anatomy.total_neurons))
+    budget = neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     if len(selected) < budget:
         _err.print(f"{len(selected)} neurons instead of {budget}: no other has a positive importance", style="yellow")
     _show(study, tables.neuron_table(selected, len(study.vlm.anatomy.layers)), out / task / "neurons.json")
@@ -152,7 +154,7 @@ def mask(
     data: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items.")],
     neurons: Annotated[Path, typer.Option(help="neurons.json of `hones neurons`.")],
     out: Out,
-    draws: Annotated[int, typer.Option(min=1, help="Random layer-matched control sets.")] = 3,
+    draws: Annotated[int, typer.Option(min=1, help="Random layer-matched control sets.")] = 5,
     images: Images = None,
     ids: Ids = None,
     limit: Limit = None,
@@ -255,9 +257,10 @@ def _items(file: Path, images: Path | None, ids: Path | None, limit: int | None)
 
     wanted = None
     if ids is not None:
-        if not ids.is_file():
-            raise HonesError(f"no file {ids}", expected="image ids, one per line", do="check --ids")
-        wanted = ids.read_text().split()
+        try:
+            wanted = [line.strip() for line in ids.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise HonesError(f"cannot read {ids} ({error})", expected="image ids, one per line") from error
     return load_items(file, images=images, ids=wanted, limit=limit)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from hones.data.shapes import write_shapes
 from hones.pipeline import DataFiles, RunConfig
 from hones.steering import SteeringSettings
+from hones.store import RunFolder
 
 SIZES = {"discovery": 64, "dev": 128, "test": 200}
 CANDIDATES = 10
@@ -17,6 +18,7 @@ RATIO = 0.03
 
 def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
     """Write the demo's pictures and annotations under `out`/data and return the configuration of its run."""
+    RunFolder(out)
     files = write_shapes(out / "data", SIZES, seed=seed)
     return RunConfig(
         model=model,

@@ -111,7 +111,7 @@ def _scale(indices: Tensor, scales: Tensor) -> Edit:
     def edit(z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
         factors = torch.ones(z.shape[-1], dtype=scales.dtype, device=z.device)
         factors = factors.index_add(0, indices.to(z.device), scales.to(z.device))
-        return z * factors.to(z.dtype)
+        return (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors).to(z.dtype)
 
     return edit
 

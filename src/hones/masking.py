@@ -1,15 +1,16 @@
 """Step 3 of the paper: the causal check.
 
-Set the selected z to zero at every position, evaluate on the test items, and report the absolute drop and the relative
-drop 100 * (base - masked) / base with paired bootstrap intervals. The control masks random neurons with the same count
-in every layer, over several draws; `advantage` is the metric under the control (mean over draws) minus the metric
-under the selection, so positive means that the selection matters more than its layers.
+Set the selected z to zero at every position, evaluate on the test items, and report the absolute drop and the
+relative drop 100 * (base - masked) / base with paired bootstrap intervals. The control masks random neurons with the
+same count in every layer, over several draws that are resampled like the items; `advantage` is the metric under the
+control (mean over draws) minus the metric under the selection, so positive means that the selection matters more than
+its layers.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -41,6 +42,8 @@ class MaskingResult:
     control: Interval
     advantage: Interval
     control_draws: tuple[float, ...]
+    baseline_details: dict[str, float] = field(default_factory=dict)
+    masked_details: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate_masking(
@@ -49,7 +52,7 @@ def evaluate_masking(
     examples: Sequence[Example],
     neurons: Sequence[Site],
     *,
-    draws: int = 3,
+    draws: int = 5,
     batch_size: int | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 3407,
@@ -76,7 +79,7 @@ def evaluate_masking(
     bootstrap = PairedBootstrap(len(examples), seed)
     resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
     relative = _relative_drop(totals, resampled, bootstrap)
-    control, control_resampled = totals[2:].mean(), resampled[2:].mean(0)
+    control, control_resampled = totals[2:].mean(), _resampled_control(resampled[2:], seed)
     return MaskingResult(
         metric_name=task.metric_name,
         items=len(examples),
@@ -88,6 +91,8 @@ def evaluate_masking(
         control=bootstrap.interval(control, control_resampled),
         advantage=bootstrap.interval(control - totals[1], control_resampled - resampled[1]),
         control_draws=tuple(float(x) for x in totals[2:]),
+        baseline_details=task.details(statistics[0].sum(0, dtype=np.float64)),
+        masked_details=task.details(statistics[1].sum(0, dtype=np.float64)),
     )
 
 
@@ -99,6 +104,13 @@ def _relative_drop(
         return None
     base, masked = resampled[:2, resampled[0] > 0]
     return bootstrap.interval(100 * (totals[0] - totals[1]) / totals[0], 100 * (base - masked) / base)
+
+
+def _resampled_control(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
+    """The control of every resample: its mean over draws that are themselves drawn again with replacement."""
+    draws, resamples = arms.shape
+    chosen = np.random.default_rng(seed).integers(draws, size=(draws, resamples))
+    return np.take_along_axis(arms, chosen, axis=0).mean(0)
 
 
 def layer_matched_random(neurons: Sequence[Site], width: int, seed: int) -> list[Site]:

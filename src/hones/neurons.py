@@ -143,21 +143,29 @@ def contributions(
     return torch.stack([parts[i].to(readout[0].device) for i in range(len(readout))], dim=1)
 
 
+def neuron_budget(total: int, ratio: float) -> int:
+    """How many of `total` neurons a ratio is: rounded (1 % of LLaVA-1.5-7B's 352,256 is 3,523), at least 1.
+
+    Raises:
+        HonesError: ratio outside (0, 1].
+    """
+    if not 0 < ratio <= 1:
+        raise HonesError(f"--ratio {ratio}", expected="a share of all neurons above 0 and at most 1")
+    return max(1, round(ratio * total))
+
+
 def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float) -> list[RankedNeuron]:
     """The global top `ratio` of all L * I neurons; neurons of importance 0 are never selected.
 
-    The number is rounded (1 % of LLaVA-1.5-7B's 352,256 is 3,523), at least 1. Ties go to the earlier layer and index.
+    Ties go to the earlier layer and index.
 
     Raises:
         HonesError: ratio outside (0, 1], or an importance that is not finite.
     """
-    if not 0 < ratio <= 1:
-        raise HonesError(f"--ratio {ratio}", expected="a share of all neurons above 0 and at most 1")
     if not np.isfinite(importance).all():
         raise HonesError("the importance holds numbers that are not finite", do="run `hones neurons` again")
     flat = importance.ravel()
-    budget = max(1, round(ratio * flat.size))
-    order = np.argsort(-flat, kind="stable")[:budget]
+    order = np.argsort(-flat, kind="stable")[: neuron_budget(flat.size, ratio)]
     width = importance.shape[1]
     return [
         RankedNeuron(rank, int(i) // width, int(i) % width, float(flat[i]))

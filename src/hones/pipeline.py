@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hones.data.items import MAX_LEFT_OUT, Items, load_items
 from hones.errors import HonesError
@@ -26,7 +26,7 @@ from hones.masking import MaskingResult
 from hones.models.loading import load_vlm
 from hones.neurons import PositivePart, RankedNeuron
 from hones.steering import SteeringResult, SteeringSettings
-from hones.store import RunFolder, write_json
+from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
 from hones.sweep.naive import MAX_NEW_TOKENS
 from hones.tasks import TASKS, make_task
@@ -56,13 +56,19 @@ class Limits(_Section):
     test: Count | None = None
 
 
+def _distinct(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(tasks)) < len(tasks):
+        raise ValueError("a task is named twice")
+    return tasks
+
+
 class RunConfig(_Section):
     """Everything a run depends on."""
 
     model: str
     out: Path
     data: DataFiles
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = tuple(TASKS)
     limit: Limits = Limits()
     revision: str | None = None
     dtype: str = "auto"
@@ -70,13 +76,19 @@ class RunConfig(_Section):
     top_k: Count | None = None
     ratio: float = Field(default=DEFAULT_RATIO, gt=0, le=1)
     positive_part: PositivePart = "mean"
-    draws: Count = 3
+    draws: Count = 5
     candidates: int = Field(default=50, ge=2)
     max_new_tokens: Count = MAX_NEW_TOKENS
     batch_size: Count | None = None
     max_left_out: float = Field(default=MAX_LEFT_OUT, ge=0, le=1)
-    seed: int = DEFAULT_SEED
+    seed: int = Field(default=DEFAULT_SEED, ge=0)
     steering: SteeringSettings = SteeringSettings()
+
+    @property
+    def training(self) -> SteeringSettings:
+        """The steering settings, with the run's seed unless they have their own."""
+        own = "seed" in self.steering.model_fields_set
+        return self.steering if own else self.steering.model_copy(update={"seed": self.seed})
 
 
 @dataclass(frozen=True)
@@ -96,10 +108,12 @@ def read_config(file: Path) -> RunConfig:
     Raises:
         HonesError: no such file, not YAML, an unknown or missing key, or a value out of range.
     """
-    if not file.is_file():
-        raise HonesError(f"no file {file}", expected="a YAML configuration", do="see `hones run --help`")
     try:
         content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HonesError(
+            f"cannot read {file} ({error.strerror})", expected="a YAML configuration", do="see `hones run --help`"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
@@ -127,7 +141,6 @@ def run_config(
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
     splits = load_splits(config)
     vlm = load_vlm(config.model, dtype=config.dtype, device=config.device, revision=config.revision)
-    write_json(config.out / "config.json", config.model_dump(mode="json"))
     study = Study(
         vlm, run, config.batch_size, config.max_new_tokens, config.seed, fresh, max_left_out=config.max_left_out
     )
@@ -137,7 +150,7 @@ def run_config(
         heads = study.heads(task, splits["discovery"], config.top_k)
         neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
         masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
-        steering = study.steer(task, splits["dev"], splits["test"], folder / "neurons.json", config.steering)
+        steering = study.steer(task, splits["dev"], splits["test"], folder / "neurons.json", config.training)
         outcomes.append(Outcome(task.name, heads, neurons, masking, steering))
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])

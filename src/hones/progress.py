@@ -9,6 +9,11 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
+def progress_bar(what: str, total: int) -> tqdm:
+    """A bar named `what` that the caller updates."""
+    return tqdm(desc=what, total=total, leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+
+
 def track(things: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
     """Iterate with a progress bar named `what`."""
     length = total if total is not None else len(things) if isinstance(things, Sized) else None

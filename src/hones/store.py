@@ -11,11 +11,12 @@ which is written last; a rerun with the same fingerprint skips it, one with anot
 difference named.
 """
 
+import hashlib
 import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -63,7 +64,7 @@ class RunFolder:
         return record
 
     def is_finished(self, stage: str, fingerprint: Mapping[str, Any]) -> bool:
-        """Whether `stage` ("vqa/heads") has finished with exactly these inputs.
+        """Whether `stage` ("vqa/heads") has finished with exactly these inputs and its artifacts are still whole.
 
         Raises:
             HonesError: it has finished with other inputs; the line names the first difference.
@@ -71,6 +72,9 @@ class RunFolder:
         done = self.record["stages"].get(stage)
         if done is None:
             return False
+        for name, digest in done.get("artifacts", {}).items():
+            if not (self.path / name).is_file() or _digest(self.path / name) != digest:
+                return False
         old, new = done["fingerprint"], json.loads(json.dumps(fingerprint))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
@@ -81,13 +85,22 @@ class RunFolder:
                 )
         return True
 
-    def finish(self, stage: str, fingerprint: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        """Record a finished stage. Its artifacts must have been written before."""
+    def forget(self, stage: str) -> None:
+        """Drop a stage's record before it is computed again, so that a kill leaves no record of other artifacts."""
         record = self.record
-        record |= {"versions": versions(), "python": platform.python_version(), "platform": platform.platform()}
+        if record["stages"].pop(stage, None) is not None:
+            write_json(self.path / "run.json", record)
+
+    def finish(
+        self, stage: str, fingerprint: Mapping[str, Any], details: Mapping[str, Any], artifacts: Sequence[Path] = ()
+    ) -> None:
+        """Record a finished stage with the digests of its artifacts, which must have been written before."""
+        record = self.record
         record["stages"][stage] = {
             "fingerprint": dict(fingerprint),
+            "artifacts": {str(file.relative_to(self.path)): _digest(file) for file in artifacts},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": {**versions(), "python": platform.python_version(), "platform": platform.platform()},
             **details,
         }
         write_json(self.path / "run.json", record)
@@ -160,6 +173,10 @@ def _finite(content: Any) -> Any:
     if isinstance(content, float) and not np.isfinite(content):
         return None
     return content
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _short(value: Any) -> str:

@@ -21,14 +21,17 @@ from hones.artifacts import (
     write_scales,
 )
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
+from hones.errors import BadItem, HonesError
 from hones.heads import HeadResult, default_top_k, localize_heads
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
-from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, select_neurons
+from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, neuron_budget, select_neurons
+from hones.progress import track
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
 from hones.store import RunFolder
 from hones.sweep.naive import MAX_NEW_TOKENS
-from hones.tasks.base import Example, Task, with_readable_pictures
+from hones.tasks import TASKS
+from hones.tasks.base import Example, Task
 
 DEFAULT_RATIO = 0.01
 DEFAULT_SEED = 3407
@@ -78,7 +81,8 @@ class Study:
             seed=self.seed,
         )
         write_heads(folder, result, layers, heads)
-        self._finish(f"{task.name}/heads", inputs, started, discovery=items)
+        files = [folder / "heads.json", folder / "head_scores.npy"]
+        self._finish(f"{task.name}/heads", inputs, started, files, discovery=items)
         return result
 
     def neurons(
@@ -90,7 +94,11 @@ class Study:
         positive_part: PositivePart = "mean",
     ) -> list[RankedNeuron]:
         """Step 2 on the discovery items; writes neuron_importance.npy and neurons.json."""
+        budget = neuron_budget(self.vlm.anatomy.total_neurons, ratio)
         heads = read_heads(heads_file)
+        others = {other.metric_name for name, other in TASKS.items() if name != task.name}
+        if heads.metric_name in others:
+            raise HonesError(f"{heads_file} scores heads by {heads.metric_name}", expected=task.metric_name)
         for head in heads.critical:
             self.vlm.anatomy.check_head(head.layer, head.head)
         folder, items = self.run.task(task.name), self._prepare(task, discovery, "discovery")
@@ -103,11 +111,11 @@ class Study:
         )
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
-        budget = max(1, round(ratio * importance.size))
-        self._finish(f"{task.name}/neurons", inputs, started, discovery=items, budget=budget, selected=len(selected))
+        files = [folder / "neurons.json", folder / "neuron_importance.npy"]
+        self._finish(f"{task.name}/neurons", inputs, started, files, discovery=items, budget=budget)
         return selected
 
-    def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 3) -> MaskingResult:
+    def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:
         """Step 3 on the test items; writes masking.json."""
         neurons = self._sites(neurons_file)
         file, items = self.run.task(task.name) / "masking.json", self._prepare(task, test, "test")
@@ -128,7 +136,7 @@ class Study:
             seed=self.seed,
         )
         write_result(file, result)
-        self._finish(f"{task.name}/mask", inputs, started, test=items)
+        self._finish(f"{task.name}/mask", inputs, started, [file], test=items)
         return result
 
     def steer(
@@ -161,17 +169,29 @@ class Study:
         )
         write_scales(folder / "scales.json", scales)
         write_result(folder / "result.json", result)
-        self._finish(f"{task.name}/steer", inputs, started, losses=scales.losses, dev=train, test=held_out)
+        files = [folder / "scales.json", folder / "result.json"]
+        self._finish(f"{task.name}/steer", inputs, started, files, losses=scales.losses, dev=train, test=held_out)
         return result
 
     def _prepare(self, task: Task, items: Items, split: str) -> Prepared:
-        examples, unusable = task.examples(items)
-        examples, unreadable = with_readable_pictures(examples)
-        left_out = [*items.left_out, *unusable, *unreadable]
+        """The examples whose picture opens and whose prompt the model's processor takes; the others are named."""
+        examples, left_out = task.examples(items)
+        left_out = [*items.left_out, *left_out]
+        good, digest = [], sha256(task.answers.encode())
+        for example in track(examples, f"checking {split} items"):
+            try:
+                picture = example.open_picture()
+                self.vlm.encode([picture], [example.prompts[0]])
+            except (BadItem, ValueError) as error:
+                left_out.append(LeftOut(example.id, " ".join(str(error).split())))
+                continue
+            good.append(example)
+            asked = (example.id, example.prompts, example.target, example.references, example.box)
+            digest.update(repr(asked).encode())
+            digest.update(picture.tobytes())
         self.left_out[f"{task.name}, {split}"] = left_out
-        check_left_out(left_out, len(examples), f"{task.name}, {split} items", self.max_left_out)
-        asked = sha256("\n".join(repr((e.id, e.prompts, e.references, e.box)) for e in examples).encode())
-        return Prepared(examples, left_out, {"data": items.sha256, "asked": asked.hexdigest()[:16]})
+        check_left_out(left_out, len(good), f"{task.name}, {split} items", self.max_left_out)
+        return Prepared(good, left_out, {"data": items.sha256, "asked": digest.hexdigest()[:16]})
 
     def _sites(self, neurons_file: Path) -> list[tuple[int, int]]:
         sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
@@ -193,16 +213,19 @@ class Study:
         }
 
     def _finished(self, stage: str, inputs: dict[str, Any]) -> bool:
-        return not self.fresh and self.run.is_finished(stage, inputs)
+        if not self.fresh and self.run.is_finished(stage, inputs):
+            return True
+        self.run.forget(stage)
+        return False
 
-    def _finish(self, stage: str, inputs: dict[str, Any], started: float, **more: Any) -> None:
+    def _finish(self, stage: str, inputs: dict[str, Any], started: float, files: Sequence[Path], **more: Any) -> None:
         details: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "device": str(self.vlm.device)}
         for name, value in more.items():
             if isinstance(value, Prepared):
                 ids = [e.id for e in value.examples]
                 value = {"items": ids, "left_out": [asdict(x) for x in value.left_out]}
             details[name] = value
-        self.run.finish(stage, inputs, details)
+        self.run.finish(stage, inputs, details, files)
 
 
 def _digest(file: Path) -> str:

@@ -37,16 +37,16 @@ class PairedBootstrap:
     Args:
         items: N.
         seed: of the resamples.
-        resamples: how many; their counts take resamples * N * 4 bytes.
+        resamples: how many; their counts take resamples * N * 8 bytes.
     """
 
     def __init__(self, items: int, seed: int, resamples: int = RESAMPLES) -> None:
         rng = np.random.default_rng(seed)
-        self.counts = rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float32)
+        self.counts = rng.multinomial(items, np.full(items, 1 / items), size=resamples).astype(np.float64)
 
     def scores(self, statistics: Float[np.ndarray, "items k"], score: Score) -> Float[np.ndarray, " resamples"]:
         """The score of every resample."""
-        return score(self.counts.astype(np.float64) @ statistics)
+        return score(self.counts @ statistics)
 
     def interval(self, value: float, resampled: Float[np.ndarray, " resamples"]) -> Interval:
         """The percentile interval of resampled values around the value on all items."""

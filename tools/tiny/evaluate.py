@@ -29,7 +29,7 @@ from hones.uncertainty import PairedBootstrap
 
 from .architecture import NAMES
 
-DISCOVERY, DISCOVERY_CANDIDATES = 96, 10
+DISCOVERY, DISCOVERY_CANDIDATES = 64, 10
 SEED = 20  # of the evaluation pictures; training draws from other names, so none is shared
 
 
@@ -54,7 +54,7 @@ def evaluate(name: str, items: int, retrieval_items: int, ratio: float) -> dict[
             heads = localize_heads(vlm, finder, discovery)
             importance = attribute_neurons(vlm, finder, discovery, heads.critical)
             chosen = [(n.layer, n.neuron) for n in select_neurons(importance, ratio)]
-            masking = evaluate_masking(vlm, task, test, chosen, draws=3)
+            masking = evaluate_masking(vlm, task, test, chosen)
             figures[task_name] = {
                 "metric": task.metric_name,
                 "items": len(test),
@@ -72,12 +72,11 @@ def evaluate(name: str, items: int, retrieval_items: int, ratio: float) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--items", type=int, default=300)
-    parser.add_argument("--retrieval-items", type=int, default=80)
+    parser.add_argument("--items", type=int, default=160)
+    parser.add_argument("--retrieval-items", type=int, default=40)
     parser.add_argument("--ratio", type=float, default=0.03)
     parser.add_argument("--training", type=Path, help="training log to copy into the manifest")
     options = parser.parse_args()
-    folder = BUILT_IN_FOLDER / options.name
     figures = evaluate(options.name, options.items, options.retrieval_items, options.ratio)
     manifest = {
         "model": options.name,
@@ -87,7 +86,7 @@ def main() -> None:
     }
     if options.training is not None:
         manifest["training_log"] = options.training.read_text().splitlines()
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (BUILT_IN_FOLDER / f"{options.name}.manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Three phases, scheduled by steps (not by time, so that a busy machine changes no
 4. special: half of the prompts run once more with the task's strongest write-in neurons zeroed, to answers permuted
    among the prompts of the task (the answer-free prior), and half with another task's neurons zeroed, to their own
    answers. So the neurons that already write a task's answers become necessary for it, and needless for the others.
+5. matching (LLaVA only): as 4 with eight retrieval prompts a picture, where yes and no are still weak.
 Each phase leaves a checkpoint; a phase whose checkpoint exists is skipped, so a killed run continues after the last
 one.
 """
@@ -50,6 +51,7 @@ class Schedule:
     pictures: int = 12
     sparsity: float = 0.03
     special: int = 220
+    matching: int = 0
 
 
 class Trainer:
@@ -134,6 +136,8 @@ class Trainer:
         )
         self.phase("sparse", self.schedule.sparse, self.sparse_step, peak=7e-4, vision_scale=0.1)
         self.phase("special", self.schedule.special, self.special_step, peak=7e-4, vision_scale=0.1)
+        if self.schedule.matching:
+            self.phase("matching", self.schedule.matching, self.matching_step, peak=1.2e-3, vision_scale=0.2)
 
     def phase(
         self, name: str, steps: int, step_loss: StepLoss, peak: float, vision_scale: float, stop: int | None = None
@@ -209,9 +213,14 @@ class Trainer:
         return task + 0.05 * cells + strength * size, {"task": task.item(), "writers": size.item()}
 
     def special_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        return self._special(self.packer.pack(f"train/special/{step}", self.schedule.pictures), step)
+
+    def matching_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        return self._special(self.packer.pack(f"train/matching/{step}", 9, simple=0.05, candidates=8), step)
+
+    def _special(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         if not self.writers:
             self.writers = find_writers(self)
-        batch = self.packer.pack(f"train/special/{step}", self.schedule.pictures)
         generator = torch.Generator().manual_seed(step)
         prefixes, features = self.prefixes(batch)
         plain = self.task_loss([self.suffix_logits(prefixes, rows) for rows in batch.buckets], batch)

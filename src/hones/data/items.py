@@ -110,11 +110,14 @@ def load_items(
         HonesError: no such file, not JSON, not the unified format, nothing left, duplicate or unknown ids.
     """
     raw = _read(file)
-    items, bad = _parse(raw, file)
-    captions_of = {item.id: tuple(c.caption for c in item.captions) for item in items}
+    rows = _parse(raw, file)
+    captions_of = {row.id: tuple(c.caption for c in row.captions) for row in rows if isinstance(row, Item)}
     if ids is not None:
-        items, bad = _select(items, bad, list(ids), file)
-    items = items[: limit if limit is not None else len(items)]
+        rows = _select(rows, list(ids), file)
+    if limit is not None:
+        rows = _first_items(rows, limit)
+    items = [row for row in rows if isinstance(row, Item)]
+    bad = [row for row in rows if isinstance(row, LeftOut)]
     if not items:
         raise HonesError(f"{file}: no usable item", expected="at least one", do=_first(bad))
     folder = images if images is not None else _default_images(file)
@@ -126,42 +129,50 @@ def load_items(
 def _read(file: Path) -> bytes:
     if not file.is_file():
         raise HonesError(f"no file {file}", expected="a unified JSON annotation file", do="check --data")
-    return file.read_bytes()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise HonesError(f"cannot read {file} ({error.strerror})", do="check --data") from error
 
 
-def _parse(raw: bytes, file: Path) -> tuple[list[Item], list[LeftOut]]:
+def _parse(raw: bytes, file: Path) -> list[Item | LeftOut]:
+    """Every row of the file, read or with the reason why not, in order."""
     try:
         content = json.loads(raw)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HonesError(f"{file} is not JSON ({error})", expected='{"data": [item, ...]}') from error
-    rows = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
+    found = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(found, list):
         raise HonesError(f"{file} has no list under 'data'", expected='{"data": [item, ...]}')
-    items, bad, seen = [], [], set()
-    for position, row in enumerate(rows):
+    rows: list[Item | LeftOut] = []
+    seen: set[str] = set()
+    for position, row in enumerate(found):
         name = str(row.get("image_id", f"#{position}")) if isinstance(row, dict) else f"#{position}"
         try:
             item = Item.model_validate(row)
         except ValidationError as error:
             first = error.errors()[0]
-            bad.append(LeftOut(name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+            rows.append(LeftOut(name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
             continue
-        if item.id in seen:
-            bad.append(LeftOut(item.id, "duplicate image_id"))
-            continue
+        rows.append(LeftOut(item.id, "duplicate image_id") if item.id in seen else item)
         seen.add(item.id)
-        items.append(item)
-    return items, bad
+    return rows
 
 
-def _select(items: list[Item], bad: list[LeftOut], ids: Sequence[str], file: Path) -> tuple[list[Item], list[LeftOut]]:
+def _select(rows: Sequence[Item | LeftOut], ids: Sequence[str], file: Path) -> list[Item | LeftOut]:
     wanted = set(ids)
-    missing = wanted - {item.id for item in items} - {b.id for b in bad}
+    missing = wanted - {row.id for row in rows}
     if missing:
         raise HonesError(
             f"{len(missing)} of {len(wanted)} ids are not in {file}, the first is {min(missing)}", do="check --ids"
         )
-    return [item for item in items if item.id in wanted], [b for b in bad if b.id in wanted]
+    return [row for row in rows if row.id in wanted]
+
+
+def _first_items(rows: Sequence[Item | LeftOut], limit: int) -> list[Item | LeftOut]:
+    """The rows up to the `limit`-th readable item."""
+    readable = [position for position, row in enumerate(rows) if isinstance(row, Item)]
+    return list(rows[: readable[limit - 1] + 1 if len(readable) >= limit else len(rows)])
 
 
 def _default_images(file: Path) -> Path:
@@ -180,7 +191,7 @@ def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: floa
         HonesError: names the first bad items.
     """
     total = used + len(left_out)
-    if used == 0 or len(left_out) > most * total:
+    if used == 0 or not len(left_out) <= most * total:
         named = ", ".join(f"{b.id} ({b.reason})" for b in left_out[:3])
         raise HonesError(
             f"{what}: {len(left_out)} of {total} items cannot be used: {named}",

@@ -10,11 +10,17 @@ from hones.errors import BadItem
 BOX_COLOUR = (0, 0, 255)
 
 
-def open_picture(path: Path, box: Sequence[int | float] | None = None) -> Image.Image:
+def open_picture(
+    path: Path, box: Sequence[int | float] | None = None, size: tuple[int, int] | None = None
+) -> Image.Image:
     """The picture as RGB, EXIF rotation applied, with `box` = [x, y, width, height] outlined in blue if given.
 
+    Args:
+        size: (width, height) that the box was annotated for, where known.
+
     Raises:
-        BadItem: the file is missing, truncated or not a picture.
+        BadItem: the file is missing, truncated or not a picture; the box lies outside it, or was annotated for a
+            picture whose sides differ by more than 5 %.
     """
     try:
         with Image.open(path) as file:
@@ -23,7 +29,14 @@ def open_picture(path: Path, box: Sequence[int | float] | None = None) -> Image.
         raise BadItem(f"no picture {path}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadItem(f"cannot read picture {path} ({error})") from error
-    return picture if box is None else draw_box(picture, box)
+    if box is None:
+        return picture
+    if size is not None and any(abs(found / said - 1) > 0.05 for found, said in zip(picture.size, size, strict=True)):
+        found, said = ("x".join(map(str, s)) for s in (picture.size, size))
+        raise BadItem(f"its box was annotated for {said} pixels, {path} has {found}")
+    if box[0] >= picture.width or box[1] >= picture.height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
+        raise BadItem(f"its box {list(box)} lies outside {path}")
+    return draw_box(picture, box)
 
 
 def draw_box(picture: Image.Image, box: Sequence[int | float]) -> Image.Image:

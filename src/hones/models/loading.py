@@ -83,7 +83,7 @@ def _load_model(source: str, name: str, dtype: torch.dtype, revision: str | None
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, **options
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise HonesError(
             f"cannot load the model {name!r} ({_first_line(error)})",
             expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text model, or a hub id",
@@ -138,17 +138,14 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
 
 
 def _revision(source: str, model: PreTrainedModel) -> str:
-    """The hub's commit, or for local files a digest of their names, sizes and both ends of the weights."""
+    """The hub's commit, or for a local folder a digest of all its files."""
     if not Path(source).is_dir():
         return str(getattr(model.config, "_commit_hash", None) or "unknown")
     digest = hashlib.sha256()
-    for path in sorted(Path(source).glob("*.json")) + sorted(Path(source).glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
+    for path in sorted(p for p in Path(source).iterdir() if p.is_file()):
+        digest.update(f"{path.name} ".encode())
         with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read())
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()[:16]}"
 
 

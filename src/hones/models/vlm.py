@@ -4,7 +4,8 @@ Prompts of a batch are padded on the left, so that the last position is the one 
 LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, other models use their own chat template.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -119,17 +120,28 @@ class VLM:
             eos_token_id=self.eos_ids,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        ids: Any = self.model.generate(  # pyright: ignore[reportCallIssue]
-            **encoded.inputs, generation_config=settings, logits_processor=LogitsProcessorList([_Finite(self.name)])
-        )
+        with _bare_generation_config(self.model):
+            ids: Any = self.model.generate(  # pyright: ignore[reportCallIssue]
+                **encoded.inputs, generation_config=settings, logits_processor=LogitsProcessorList([_Finite(self.name)])
+            )
         new = ids[:, encoded.inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     @torch.no_grad()
     def yes_margins(self, encoded: Encoded) -> Float[Tensor, " batch"]:
-        """logit(Yes) - logit(No) at the last prompt position, float32."""
-        logits = self.logits(encoded, keep=1)[:, -1]
-        return logits[:, self.answer_tokens.yes] - logits[:, self.answer_tokens.no]
+        """logit(Yes) - logit(No) at the last prompt position.
+
+        Computed in float32 from the final hidden state h as <h, U[Yes] - U[No]>: logits in bfloat16 would tie.
+        """
+        hidden: list[Tensor] = []
+        hook = self.anatomy.lm_head.register_forward_pre_hook(lambda _, args: hidden.append(args[0][:, -1]))
+        try:
+            self.logits(encoded, keep=1)
+        finally:
+            hook.remove()
+        h = hidden[0].to(torch.promote_types(hidden[0].dtype, torch.float32))
+        yes, no = self.anatomy.lm_head.weight[[self.answer_tokens.yes, self.answer_tokens.no]].to(h)
+        return h @ (yes - no)
 
     def logits(self, encoded: Encoded, keep: int = 0) -> Float[Tensor, "batch kept vocabulary"]:
         """Logits of the last `keep` positions (0: all), float32, or float64 where the model is.
@@ -138,6 +150,17 @@ class VLM:
             HonesError: they are not finite.
         """
         return forward_logits(self.model, encoded.inputs, keep, self.name)
+
+
+@contextmanager
+def _bare_generation_config(model: PreTrainedModel) -> Iterator[None]:
+    """Greedy means the argmax: generate would take a repetition penalty and the like from the model's own settings."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 class _Finite(LogitsProcessor):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -26,6 +26,8 @@ class SteeringResult:
     base: Interval
     steered: Interval
     gain: Interval
+    base_details: dict[str, float] = field(default_factory=dict)
+    steered_details: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate_scales(
@@ -63,4 +65,6 @@ def evaluate_scales(
         bootstrap.interval(base, base_resampled),
         bootstrap.interval(steered, steered_resampled),
         bootstrap.interval(steered - base, steered_resampled - base_resampled),
+        task.details(statistics[0].sum(0, dtype=np.float64)),
+        task.details(statistics[1].sum(0, dtype=np.float64)),
     )

@@ -45,7 +45,7 @@ class SteeringSettings(BaseModel):
     batch_size: int = Field(default=4, ge=1)
     clip: float = Field(default=1.0, gt=0)
     max_scale: float = Field(default=1.5, gt=0)
-    seed: int = 3407
+    seed: int = Field(default=3407, ge=0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def training_pairs(task: Task, examples: Sequence[Example], rng: random.Random) 
             chosen = rng.sample(negatives, min(NEGATIVES_PER_POSITIVE, len(negatives)))
             pairs += [Pair(example, example.prompts[0], "Yes"), *(Pair(example, prompt, "No") for prompt in chosen)]
         else:
-            answer = rng.choice(example.references) if task.name == "caption" else example.target
+            answer = rng.choice(task.answers_to_learn(example))
             pairs.append(Pair(example, example.prompts[0], answer))
     rng.shuffle(pairs)
     return pairs

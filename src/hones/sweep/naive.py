@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
+from hones.errors import HonesError
 from hones.models.vlm import VLM, Encoded
-from hones.progress import track
+from hones.progress import progress_bar
 from hones.tasks.base import Answer, Example, Task
 
 Edit = Callable[[], AbstractContextManager[None]]
@@ -45,35 +46,37 @@ def sweep(
         HonesError: logits that are not finite.
     """
     statistics = np.zeros((len(edits), len(examples), len(task.statistic_names)), dtype=np.float32)
-    per_group = max(1, (batch_size or DEFAULT_BATCH_SIZE) // len(examples[0].prompts)) if examples else 1
-    groups = [range(i, min(i + per_group, len(examples))) for i in range(0, len(examples), per_group)]
-    cells = track(_cells(groups, len(edits)), progress, total=len(groups) * len(edits))
-    encoded: list[Encoded] = []
+    if not examples:
+        return statistics
     size = batch_size or DEFAULT_BATCH_SIZE
-    for group, e in cells:
-        members = [examples[i] for i in group]
-        if e == 0:
-            encoded = _encode(vlm, members, size)
-        while True:
-            try:
-                with edits[e]():
-                    answers = _answers(vlm, task, encoded, max_new_tokens)
-                break
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                size //= 2
-                torch.cuda.empty_cache()
-                encoded = _encode(vlm, members, size)
-        for i, example, answer in zip(group, members, _regroup(answers, members, task), strict=True):
-            statistics[e, i] = task.statistics(example, answer)
+    per_group = max(1, size // len(examples[0].prompts))
+    with progress_bar(progress, total=len(edits) * len(examples)) as bar:
+        for start in range(0, len(examples), per_group):
+            members = examples[start : start + per_group]
+            part, size = _sweep_group(vlm, task, members, edits, size, max_new_tokens)
+            statistics[:, start : start + len(members)] = part
+            bar.update(part.shape[0] * part.shape[1])
     return statistics
 
 
-def _cells(groups: Sequence[range], edits: int) -> Iterator[tuple[range, int]]:
-    for group in groups:
-        for e in range(edits):
-            yield group, e
+def _sweep_group(
+    vlm: VLM, task: Task, members: Sequence[Example], edits: Sequence[Edit], size: int, max_new_tokens: int
+) -> tuple[Float[np.ndarray, "edits members k"], int]:
+    """All edits of a few examples with one batch size for every arm; halved for all of them when memory runs out."""
+    try:
+        encoded = _encode(vlm, members, size)
+        rows = []
+        for edit in edits:
+            with edit():
+                answers = _answers(vlm, task, encoded, max_new_tokens)
+            pairs = zip(members, _regroup(answers, members, task), strict=True)
+            rows.append([task.statistics(example, answer) for example, answer in pairs])
+        return np.array(rows, dtype=np.float32), size
+    except torch.OutOfMemoryError as error:
+        if size == 1:
+            raise HonesError("out of device memory with one prompt at a time", do="use a smaller dtype") from error
+        torch.cuda.empty_cache()
+    return _sweep_group(vlm, task, members, edits, size // 2, max_new_tokens)
 
 
 def _encode(vlm: VLM, members: Sequence[Example], size: int) -> list[Encoded]:

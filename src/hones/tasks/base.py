@@ -29,7 +29,7 @@ class Example:
     prompts: the user's text without template; one, or for retrieval one per candidate, the true caption first.
     target: the text whose direction u_y attribution uses; asked with prompts[0].
     references: what answers are scored against (vqa: the annotators' answers; caption: the captions).
-    box: [x, y, width, height] to outline in blue, native pixels.
+    box: [x, y, width, height] to outline in blue, native pixels; size: the (width, height) it was annotated for.
     """
 
     id: str
@@ -38,6 +38,7 @@ class Example:
     target: str
     references: tuple[str, ...]
     box: tuple[float, float, float, float] | None = None
+    size: tuple[int, int] | None = None
 
     def open_picture(self) -> Image.Image:
         """The picture as RGB, box drawn.
@@ -45,7 +46,7 @@ class Example:
         Raises:
             BadItem: it is missing or cannot be read.
         """
-        return open_picture(self.image, self.box)
+        return open_picture(self.image, self.box, self.size)
 
 
 class Task(ABC):
@@ -81,6 +82,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """The task's metric, in [0, 1], of summed statistics; NaN where no item was summed."""
+
+    def answers_to_learn(self, example: Example) -> tuple[str, ...]:
+        """The answers that steering may train on; one is drawn per epoch."""
+        return (example.target,)
 
     def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
         """Further metrics worth reporting."""

@@ -85,6 +85,10 @@ class Captioning(Task):
         brevity = np.exp(np.minimum(0, 1 - ref_len / np.where(hyp_len > 0, hyp_len, 1)))
         return np.where(ref_len > 0, brevity * precision, np.nan)
 
+    def answers_to_learn(self, example: Example) -> tuple[str, ...]:
+        """The references."""
+        return example.references
+
     def token_weights(self, targets: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " tokens"]]:
         """w_t of every token of every target, repeated ones each time; `targets` are token ids, a row per picture."""
         df = Counter(token for target in targets for token in set(target))

@@ -57,6 +57,7 @@ class Ocr(Task):
             target=text,
             references=(text,),
             box=item.ocr.bbox,
+            size=_size(item.image_info),
         )
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
@@ -68,6 +69,10 @@ class Ocr(Task):
         """ANLS, in [0, 1]; NaN where no item was summed."""
         with np.errstate(invalid="ignore"):
             return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def _size(picture: ImageInfo) -> tuple[int, int] | None:
+    return None if picture.width is None or picture.height is None else (picture.width, picture.height)
 
 
 def _check_box(box: tuple[float, float, float, float], picture: ImageInfo) -> None:

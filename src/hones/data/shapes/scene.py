@@ -97,10 +97,10 @@ def make_scene(seed: int | str) -> Scene:
         y = (row + 0.5) * _CELL + 1 + rng.uniform(-slack, slack)
         things.append(Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), row, column, x, y, radius))
     label, distractor = _place_texts(rng)
-    tints = tuple(tuple(rng.randint(-14, 14) for _ in range(3)) for _ in things)
+    tints = tuple(tuple(rng.randint(-45, 45) for _ in range(3)) for _ in things)
     background, strip = rng.randint(214, 252), rng.randint(196, 252)
     distractor_colour = rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30)))
-    ink = strip - rng.randint(14, 60) if rng.random() < 0.3 else 20
+    ink = strip - rng.randint(24, 80) if rng.random() < 0.3 else 20
     return Scene(
         seed=str(seed),
         things=tuple(things),
