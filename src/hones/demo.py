@@ -11,7 +11,7 @@ from hones.pipeline import DataFiles, RunConfig
 from hones.steering import SteeringSettings
 from hones.store import RunFolder
 
-SIZES = {"discovery": 64, "dev": 128, "test": 200}
+SIZES = {"discovery": 48, "dev": 96, "test": 120}
 CANDIDATES = 10
 RATIO = 0.03
 

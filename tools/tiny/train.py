@@ -12,7 +12,7 @@ Three phases, scheduled by steps (not by time, so that a busy machine changes no
 4. special: half of the prompts run once more with the task's strongest write-in neurons zeroed, to answers permuted
    among the prompts of the task (the answer-free prior), and half with another task's neurons zeroed, to their own
    answers. So the neurons that already write a task's answers become necessary for it, and needless for the others.
-5. matching (LLaVA only): as 4 with eight retrieval prompts a picture, where yes and no are still weak.
+5. matching (LLaVA only): as 2 with ten retrieval prompts a picture, where yes and no are still weak.
 Each phase leaves a checkpoint; a phase whose checkpoint exists is skipped, so a killed run continues after the last
 one.
 """
@@ -137,7 +137,7 @@ class Trainer:
         self.phase("sparse", self.schedule.sparse, self.sparse_step, peak=7e-4, vision_scale=0.1)
         self.phase("special", self.schedule.special, self.special_step, peak=7e-4, vision_scale=0.1)
         if self.schedule.matching:
-            self.phase("matching", self.schedule.matching, self.matching_step, peak=1.2e-3, vision_scale=0.2)
+            self.phase("matching", self.schedule.matching, self.matching_step, peak=1.5e-3, vision_scale=0.2)
 
     def phase(
         self, name: str, steps: int, step_loss: StepLoss, peak: float, vision_scale: float, stop: int | None = None
@@ -216,7 +216,10 @@ class Trainer:
         return self._special(self.packer.pack(f"train/special/{step}", self.schedule.pictures), step)
 
     def matching_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        return self._special(self.packer.pack(f"train/matching/{step}", 9, simple=0.05, candidates=8), step)
+        batch = self.packer.pack(f"train/matching/{step}", 10, simple=0.5 * (1 - progress), candidates=10)
+        logits, features = self.logits(batch)
+        task, cells = self.task_loss(logits, batch), self.cell_loss(features, batch.cells)
+        return task + 0.05 * cells, {"task": task.item(), "cells": cells.item()}
 
     def _special(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         if not self.writers:
@@ -336,7 +339,7 @@ def _write_in(trainer: Trainer) -> dict[str, Tensor]:
     layers = trainer.model.model.language_model.layers
     head = trainer.model.lm_head.weight
     total = {task: torch.zeros(len(layers), layers[0].mlp.down_proj.in_features) for task in TASKS}
-    count = dict.fromkeys(TASKS, 0)
+    count: dict[str, int] = dict.fromkeys(TASKS, 0)
     trainer.model.eval()
     for part in range(4):
         batch = trainer.packer.pack(f"writers/{part}", 24)
