@@ -72,8 +72,8 @@ class Batch:
     buckets: list[Rows]
 
 
-def prompts_of(scene: Scene, boxed: bool, rng: random.Random, simple: float, candidates: int) -> list[Prompt]:
-    """The prompts asked about one picture, `candidates` of retrieval; `simple`: share of single-object candidates."""
+def prompts_of(scene: Scene, boxed: bool, rng: random.Random, simple: float) -> list[Prompt]:
+    """The prompts asked about one picture; `simple` is the share of single-object candidates."""
     asked = questions(scene, rng)
     keys = {q: rng.random() ** (1 / _QUESTION_WEIGHT[q[0]]) for q in asked}
     chosen = sorted(asked, key=keys.__getitem__, reverse=True)[: 3 if boxed else 4]
@@ -81,7 +81,7 @@ def prompts_of(scene: Scene, boxed: bool, rng: random.Random, simple: float, can
     if boxed:
         prompts.append(Prompt("ocr", "ocr", ocr.PROMPT, scene.label.string))
     prompts.append(Prompt("caption", "caption", caption_task.PROMPT, caption(describe(scene, rng), rng)))
-    for _ in range(candidates):
+    for _ in range(3):
         statement, kind = _candidate(scene, rng, simple)
         true, text = holds(statement, scene), caption(statement, rng)
         answer = "Yes" if true else "No"
@@ -174,14 +174,12 @@ class Packer:
     def cells(self, scenes: list[Scene], boxed: list[bool]) -> Tensor:
         return torch.stack([cell_labels(s, b, self.parts.grid) for s, b in zip(scenes, boxed, strict=True)])
 
-    def pack(
-        self, seed: str, size: int, simple: float = 0.15, candidate_weight: float = 0.0, candidates: int = 3
-    ) -> Batch:
+    def pack(self, seed: str, size: int, simple: float = 0.15, candidate_weight: float = 0.0) -> Batch:
         """`size` pictures with their prompts; true candidates are themselves supervised at `candidate_weight`."""
         scenes = [make_scene(f"{seed}/{i}") for i in range(size)]
         rng = random.Random(f"pack/{seed}")
         boxed = [rng.random() < 0.6 for _ in scenes]
-        owned = [(b, p) for b, scene in enumerate(scenes) for p in prompts_of(scene, boxed[b], rng, simple, candidates)]
+        owned = [(b, p) for b, scene in enumerate(scenes) for p in prompts_of(scene, boxed[b], rng, simple)]
         encoded = [(n, b, p, *self.suffix(p)) for n, (b, p) in enumerate(owned)]
         encoded.sort(key=lambda row: len(row[3]) + len(row[4]))
         middle = len(encoded) * 5 // 9

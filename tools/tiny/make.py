@@ -13,8 +13,19 @@ from pathlib import Path
 from .export import export
 
 RECIPES = {
-    "tiny-llava": ["--vision", "700", "--joint", "1300", "--joint-stop", "900", "--sparse", "450"],
-    "tiny-qwen2.5-vl": ["--vision", "500", "--joint", "1000", "--joint-stop", "500", "--sparse", "480"],
+    "tiny-llava": ["--vision", "700", "--joint", "1300", "--joint-stop", "1300", "--sparse", "350", "--special", "220"],
+    "tiny-qwen2.5-vl": [
+        "--vision",
+        "500",
+        "--joint",
+        "1000",
+        "--joint-stop",
+        "700",
+        "--sparse",
+        "350",
+        "--special",
+        "170",
+    ],
 }
 
 
@@ -29,7 +40,7 @@ def main() -> None:
         with log.open("a") as file:
             training = [sys.executable, "-m", "tiny.train", name, "--out", str(out), *recipe, *start]
             subprocess.run(training, check=True, stdout=file)
-        export(name, out / name / "sparse.pt")
+        export(name, out / name / "special.pt")
         subprocess.run([sys.executable, "-m", "tiny.evaluate", name, "--training", str(log)], check=True)
 
 

@@ -12,7 +12,6 @@ Three phases, scheduled by steps (not by time, so that a busy machine changes no
 4. special: half of the prompts run once more with the task's strongest write-in neurons zeroed, to answers permuted
    among the prompts of the task (the answer-free prior), and half with another task's neurons zeroed, to their own
    answers. So the neurons that already write a task's answers become necessary for it, and needless for the others.
-5. matching (LLaVA only): as 2 with ten retrieval prompts a picture, where yes and no are still weak.
 Each phase leaves a checkpoint; a phase whose checkpoint exists is skipped, so a killed run continues after the last
 one.
 """
@@ -31,10 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from hones import replace_heads
-
 from .architecture import NAMES, TinyParts, build, make_tokenizer
 from .batches import TASKS, Batch, Packer, Rows, make_scene
+from .writers import find_writers, first_of_each_row, permuted_labels
 
 CELL_CLASSES = (35, 5, 8, 7, 3)
 StepLoss = Callable[[int, float], tuple[Tensor, dict[str, float]]]
@@ -51,7 +49,6 @@ class Schedule:
     pictures: int = 12
     sparsity: float = 0.03
     special: int = 220
-    matching: int = 0
 
 
 class Trainer:
@@ -136,8 +133,6 @@ class Trainer:
         )
         self.phase("sparse", self.schedule.sparse, self.sparse_step, peak=7e-4, vision_scale=0.1)
         self.phase("special", self.schedule.special, self.special_step, peak=7e-4, vision_scale=0.1)
-        if self.schedule.matching:
-            self.phase("matching", self.schedule.matching, self.matching_step, peak=1.5e-3, vision_scale=0.2)
 
     def phase(
         self, name: str, steps: int, step_loss: StepLoss, peak: float, vision_scale: float, stop: int | None = None
@@ -213,17 +208,9 @@ class Trainer:
         return task + 0.05 * cells + strength * size, {"task": task.item(), "writers": size.item()}
 
     def special_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        return self._special(self.packer.pack(f"train/special/{step}", self.schedule.pictures), step)
-
-    def matching_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        batch = self.packer.pack(f"train/matching/{step}", 10, simple=0.5 * (1 - progress), candidates=10)
-        logits, features = self.logits(batch)
-        task, cells = self.task_loss(logits, batch), self.cell_loss(features, batch.cells)
-        return task + 0.05 * cells, {"task": task.item(), "cells": cells.item()}
-
-    def _special(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, float]]:
         if not self.writers:
             self.writers = find_writers(self)
+        batch = self.packer.pack(f"train/special/{step}", self.schedule.pictures)
         generator = torch.Generator().manual_seed(step)
         prefixes, features = self.prefixes(batch)
         plain = self.task_loss([self.suffix_logits(prefixes, rows) for rows in batch.buckets], batch)
@@ -294,75 +281,6 @@ class Trainer:
                 f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(hits.items(), key=lambda x: ":" in x[0])
             )
         print(f"{phase} {step:5d} {time.time() - self.started:6.0f} s  {line}", flush=True)
-
-
-def first_of_each_row(rows: Rows) -> Tensor:
-    """The prompt index of every row."""
-    owner = torch.full((len(rows.ids),), -1)
-    own = rows.prompt_of.flip(0), rows.rows.flip(0)
-    owner[own[1]] = own[0]
-    return owner
-
-
-def permuted_labels(rows: Rows, tasks: list[str], generator: torch.Generator) -> Tensor:
-    """Labels permuted among the prompts of the same task at the same answer position."""
-    labels, groups = rows.labels.clone(), defaultdict(list)
-    position = rows.columns - rows.columns[torch.searchsorted(rows.rows, rows.rows)]
-    for n, (row, k) in enumerate(zip(rows.rows.tolist(), position.tolist(), strict=True)):
-        groups[tasks[row], k].append(n)
-    for members in groups.values():
-        order = torch.randperm(len(members), generator=generator)
-        labels[torch.tensor(members)] = rows.labels[torch.tensor(members)[order]]
-    return labels
-
-
-@torch.no_grad()
-def find_writers(trainer: Trainer, share: float = 0.02) -> dict[str, Tensor]:
-    """Per task the neurons [L, I] (bool) whose write-in toward the answer falls most without a head of the first layer.
-
-    As step 2 of the method, with every head of the first layer as a critical head of equal weight.
-    """
-    layers = trainer.model.model.language_model.layers
-    heads = trainer.model.config.text_config.num_attention_heads
-    base = _write_in(trainer)
-    importance = {task: torch.zeros_like(c) for task, c in base.items()}
-    for head in range(heads):
-        with replace_heads(trainer.model, [(0, head)]):
-            for task, c in _write_in(trainer).items():
-                importance[task] += (base[task] - c).clamp(min=0) / heads
-    budget = round(share * len(layers) * importance["vqa"].shape[1])
-    return {task: i >= i.flatten().topk(budget).values[-1] for task, i in importance.items()}
-
-
-def _write_in(trainer: Trainer) -> dict[str, Tensor]:
-    """mean_x z[l,i] <W_down[:,i], u_y> [L, I] where the first answer token is predicted, by task."""
-    layers = trainer.model.model.language_model.layers
-    head = trainer.model.lm_head.weight
-    total = {task: torch.zeros(len(layers), layers[0].mlp.down_proj.in_features) for task in TASKS}
-    count: dict[str, int] = dict.fromkeys(TASKS, 0)
-    trainer.model.eval()
-    for part in range(4):
-        batch = trainer.packer.pack(f"writers/{part}", 24)
-        prefixes, _ = trainer.prefixes(batch)
-        for rows in batch.buckets:
-            seen: list[Tensor] = []
-            with ExitStack() as hooks:
-                for layer in layers:
-                    hook = layer.mlp.down_proj.register_forward_pre_hook(lambda _, args, to=seen: to.append(args[0]))
-                    hooks.callback(hook.remove)
-                trainer.suffix_logits(prefixes, rows)
-            for r, n in enumerate(first_of_each_row(rows).tolist()):
-                prompt = batch.prompts[n]
-                if prompt.answer == "No":
-                    continue
-                answer = rows.rows == r
-                v = head[rows.labels[answer][:-1]].sum(0)
-                at = rows.columns[answer][0]
-                for k, layer in enumerate(layers):
-                    total[prompt.task][k] += seen[k][r, at] * (v / v.norm() @ layer.mlp.down_proj.weight)
-                count[prompt.task] += 1
-    trainer.model.train()
-    return {task: c / count[task] for task, c in total.items()}
 
 
 def start_language_model(parts: TinyParts, checkpoint: Path) -> None:
