@@ -29,7 +29,7 @@ from hones.uncertainty import PairedBootstrap
 
 from .architecture import NAMES
 
-DISCOVERY, DISCOVERY_CANDIDATES = 64, 10
+DISCOVERY, DISCOVERY_CANDIDATES = 48, 10
 SEED = 20  # of the evaluation pictures; training draws from other names, so none is shared
 
 
@@ -72,8 +72,8 @@ def evaluate(name: str, items: int, retrieval_items: int, ratio: float) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--items", type=int, default=160)
-    parser.add_argument("--retrieval-items", type=int, default=40)
+    parser.add_argument("--items", type=int, default=120)
+    parser.add_argument("--retrieval-items", type=int, default=30)
     parser.add_argument("--ratio", type=float, default=0.03)
     parser.add_argument("--training", type=Path, help="training log to copy into the manifest")
     options = parser.parse_args()
