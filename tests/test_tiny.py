@@ -63,10 +63,7 @@ def test_the_manifest_shows_competence_with_room_for_steering(
 ) -> None:
     if (name, task) in WEAK:
         request.applymarker(pytest.mark.xfail(strict=True, reason=WEAK[name, task]))
-    manifest = json.loads(MANIFESTS[name].read_text())
-    if task in manifest.get("not_measured", []):
-        pytest.skip(f"the manifest says that {task} was not measured at full size")
-    figures = manifest["figures"][task]
+    figures = json.loads(MANIFESTS[name].read_text())["figures"][task]
     low, high = (0.5, 1.0) if task == "caption" else (0.75, 0.97)
     assert low <= figures["score"]["value"] <= high
     assert figures["blank_picture"] < 0.5 * figures["score"]["value"]
@@ -75,10 +72,9 @@ def test_the_manifest_shows_competence_with_room_for_steering(
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_manifest_shows_that_neurons_matter(name: str) -> None:
     """Masking the top 3 % by HONES costs more than layer-matched random neurons in at least three tasks."""
-    manifest = json.loads(MANIFESTS[name].read_text())
-    figures, missing = manifest["figures"], manifest.get("not_measured", [])
-    matters = [task for task in TASKS if task not in missing and figures[task]["masking"]["advantage"]["low"] > 0]
-    assert len(matters) >= 3 - len(missing), matters
+    figures = json.loads(MANIFESTS[name].read_text())["figures"]
+    matters = [task for task in TASKS if figures[task]["masking"]["advantage"]["low"] > 0]
+    assert len(matters) >= 3, matters
 
 
 @pytest.mark.slow
@@ -88,9 +84,9 @@ def test_the_manifest_is_what_the_weights_give(name: str, monkeypatch: pytest.Mo
     from tiny.evaluate import evaluate
 
     manifest = json.loads(MANIFESTS[name].read_text())["figures"]
-    sizes = {task: manifest[task]["items"] if task in manifest else 30 for task in TASKS}
+    sizes = {task: manifest[task]["items"] for task in TASKS}
     found = evaluate(name, items=sizes["vqa"], retrieval_items=sizes["retrieval"], ratio=0.03)
-    for task in manifest:
+    for task in TASKS:
         assert found[task]["score"]["value"] == pytest.approx(manifest[task]["score"]["value"], abs=0.01)
         masked = (x[task]["masking"]["masked"]["value"] for x in (found, manifest))
         assert np.diff(list(masked)) == pytest.approx(0, abs=0.02)
