@@ -5,6 +5,7 @@ python tools/readme_picture.py hones-demo/tiny-llava docs/demo.svg
 
 import argparse
 import io
+import re
 from pathlib import Path
 
 from rich.columns import Columns
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("to", type=Path)
     options = parser.parse_args()
-    tasks = [task for task in TASKS if (options.run / task / "heads.json").exists()]
+    tasks = [task for task in TASKS if (options.run / task / "steering/hones/result.json").exists()]
     maps = [
         Group(Text(f"{task}: critical heads", style="bold"), head_map(read_heads(options.run / task / "heads.json")))
         for task in tasks
@@ -35,7 +36,9 @@ def main() -> None:
     console = Console(record=True, width=132, file=io.StringIO())
     console.print(Columns(maps, equal=True), "", masking_table(masking), "", steering_table(steering))
     options.to.parent.mkdir(parents=True, exist_ok=True)
-    console.save_svg(str(options.to), title=f"hones demo: {options.run.name}")
+    picture = console.export_svg(title=f"hones demo: {options.run.name}")
+    picture = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", picture, flags=re.DOTALL)  # no font or link from elsewhere
+    options.to.write_text(picture, encoding="utf-8")
 
 
 if __name__ == "__main__":
