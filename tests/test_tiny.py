@@ -21,6 +21,7 @@ from hones.sweep import sweep
 from hones.tasks import TASKS
 
 WEAK = {("tiny-llava", "retrieval"): "its yes and no on hard negatives are near chance: trained too short"}
+BLIND = {("tiny-llava", "caption"): "without a picture it still writes captions of the common form"}
 MANIFESTS = {name: BUILT_IN_FOLDER / f"{name}.manifest.json" for name in BUILT_IN}
 
 
@@ -38,14 +39,14 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Items:
 def test_competent_with_the_picture_and_lost_without(
     built_in: VLM, unseen: Items, task_name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    if (built_in.name, task_name) in WEAK:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=WEAK[built_in.name, task_name]))
+    if reason := {**WEAK, **BLIND}.get((built_in.name, task_name)):
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     task = make_task(task_name, candidates=10)
     examples, _ = task.examples(replace(unseen, items=unseen.items[:12]) if task_name == "retrieval" else unseen)
     Image.new("RGB", (96, 96), (235, 235, 235)).save(tmp_path / "blank.png")
     blind = [replace(e, image=tmp_path / "blank.png") for e in examples]
     scores = [float(task.score(sweep(built_in, task, part, [nullcontext])[0].sum(0))) for part in (examples, blind)]
-    floor, ceiling = {"vqa": (0.7, 0.5), "ocr": (0.6, 0.2), "caption": (0.4, 0.5), "retrieval": (0.7, 0.6)}[task_name]
+    floor, ceiling = {"vqa": (0.7, 0.5), "ocr": (0.6, 0.2), "caption": (0.4, 0.3), "retrieval": (0.7, 0.6)}[task_name]
     assert scores[0] > floor, scores
     assert scores[1] < min(ceiling, scores[0] - 0.2), scores
 
