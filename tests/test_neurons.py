@@ -15,6 +15,7 @@ from hones.heads import HeadScore
 from hones.models.anatomy import find_anatomy
 from hones.models.vlm import VLM
 from hones.neurons import _readout, contributions, target_directions, target_ids
+from hones.sweep import SweepSettings
 from hones.tasks import TASKS, Example, Task
 from hones.uncertainty import Interval
 
@@ -71,7 +72,9 @@ def test_importance_equals_a_slow_loop(vlm: VLM, discovery: Items, task_name: st
         expected += head.score.value * mean
         total += head.score.value
     expected /= total
-    found = attribute_neurons(vlm, task, examples, HEADS, positive_part=positive_part, batch_size=4)
+    found = attribute_neurons(
+        vlm, task, examples, HEADS, positive_part=positive_part, sweep=SweepSettings(batch_size=4)
+    )
     assert found.dtype == np.float32 and found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(base).max(), rtol=1e-3)
     assert (expected > 0).any()
@@ -130,8 +133,8 @@ def test_target_direction_is_the_unit_weighted_sum_of_lm_head_rows(vlm: VLM, dis
 def test_batches_do_not_change_the_importance(vlm: VLM, discovery: Items) -> None:
     task = make_task("vqa")
     examples = examples_of(task, discovery)
-    one = attribute_neurons(vlm, task, examples, HEADS, batch_size=1)
-    many = attribute_neurons(vlm, task, examples, HEADS, batch_size=6)
+    one = attribute_neurons(vlm, task, examples, HEADS, sweep=SweepSettings(batch_size=1))
+    many = attribute_neurons(vlm, task, examples, HEADS, sweep=SweepSettings(batch_size=6))
     np.testing.assert_allclose(one, many, atol=1e-6)
 
 

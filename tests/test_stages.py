@@ -2,9 +2,7 @@
 
 import copy
 import random
-from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +20,19 @@ from hones import (
     load_items,
     localize_heads,
     make_task,
-    replace_heads,
 )
 from hones.data.items import Items
 from hones.heads import default_top_k, score_heads
+from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.steering.train import Scales, _parameters, answer_logits, objective, training_pairs
-from hones.sweep import sweep
+from hones.sweep import SweepSettings, sweep
 from hones.tasks import TASKS, Example, Task
 from hones.uncertainty import PairedBootstrap
 
 NEURONS = [(0, 1), (0, 4), (1, 2), (2, 0), (2, 19)]
 NEW_TOKENS = 6
+SHORT = SweepSettings(max_new_tokens=NEW_TOKENS)
 
 
 class FirstLetter(Task):
@@ -55,8 +54,8 @@ class FirstLetter(Task):
 def test_a_sweep_equals_one_item_at_a_time_on_edited_weights(vlm: VLM, discovery: Items, task_name: str) -> None:
     task = make_task(task_name, candidates=4)
     examples, _ = task.examples(discovery)
-    edits = [nullcontext, partial(replace_heads, vlm.model, [(0, 1)]), partial(replace_heads, vlm.model, [(2, 3)])]
-    found = sweep(vlm, task, examples, edits, batch_size=7, max_new_tokens=NEW_TOKENS)
+    edits = [BASELINE, *(Intervention(heads=frozenset({site})) for site in ((0, 1), (2, 3)))]
+    found = sweep(vlm, task, examples, edits, SweepSettings("naive", 7, NEW_TOKENS))
     models = [vlm.model, without_head(vlm.model, 0, 1), without_head(vlm.model, 2, 3)]
     assert found.shape == (3, len(examples), len(task.statistic_names))
     for e, model in enumerate(models):
@@ -74,7 +73,7 @@ def test_a_sweep_equals_one_item_at_a_time_on_edited_weights(vlm: VLM, discovery
 def test_head_scores_are_drops_of_the_metric(vlm: VLM, discovery: Items) -> None:
     task = FirstLetter()
     examples, _ = task.examples(discovery)
-    result = localize_heads(vlm, task, examples, top_k=4, max_new_tokens=NEW_TOKENS)
+    result = localize_heads(vlm, task, examples, top_k=4, sweep=SHORT)
 
     def metric(model) -> float:
         edited = with_model(vlm, model)
@@ -133,11 +132,11 @@ def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
 def test_masking_equals_zeroed_columns_and_pairs_with_its_control(vlm: VLM, discovery: Items) -> None:
     task = FirstLetter()
     examples, _ = task.examples(discovery)
-    found = evaluate_masking(vlm, task, examples, NEURONS, draws=2, max_new_tokens=NEW_TOKENS, seed=5)
+    found = evaluate_masking(vlm, task, examples, NEURONS, draws=2, sweep=SHORT, seed=5)
 
     def metric(neurons: list[tuple[int, int]]) -> float:
         edited = with_model(vlm, with_column_factors(vlm.model, dict.fromkeys(neurons, 0.0)))
-        return float(task.score(sweep(edited, task, examples, [nullcontext], max_new_tokens=NEW_TOKENS)[0].sum(0)))
+        return float(task.score(sweep(edited, task, examples, [BASELINE], SHORT)[0].sum(0)))
 
     base, masked = metric([]), metric(NEURONS)
     controls = [metric(layer_matched_random(NEURONS, vlm.anatomy.neurons, 5 + draw)) for draw in range(2)]
@@ -153,7 +152,9 @@ def test_masking_equals_zeroed_columns_and_pairs_with_its_control(vlm: VLM, disc
 
 def test_nothing_to_lose_has_no_relative_drop(vlm: VLM, discovery: Items) -> None:
     task = make_task("ocr")
-    found = evaluate_masking(vlm, task, task.examples(discovery)[0], NEURONS, draws=1, max_new_tokens=2)
+    found = evaluate_masking(
+        vlm, task, task.examples(discovery)[0], NEURONS, draws=1, sweep=SweepSettings(max_new_tokens=2)
+    )
     assert found.baseline.value == 0 and found.relative_drop is None and found.absolute_drop.value == 0
 
 
@@ -169,8 +170,8 @@ def test_a_sweep_out_of_memory_halves_the_batch_for_every_arm(
 ) -> None:
     task, sizes = FirstLetter(), []
     examples, _ = task.examples(discovery)
-    edits = [nullcontext, partial(replace_heads, vlm.model, [(0, 1)])]
-    expected = sweep(vlm, task, examples, edits, batch_size=3, max_new_tokens=NEW_TOKENS)
+    edits = [BASELINE, Intervention(heads=frozenset({(0, 1)}))]
+    expected = sweep(vlm, task, examples, edits, SweepSettings("naive", 3, NEW_TOKENS))
     generate = VLM.generate
 
     def limited(self, encoded, max_new_tokens):
@@ -180,11 +181,11 @@ def test_a_sweep_out_of_memory_halves_the_batch_for_every_arm(
         return generate(self, encoded, max_new_tokens)
 
     monkeypatch.setattr(VLM, "generate", limited)
-    found = sweep(vlm, task, examples, edits, batch_size=6, max_new_tokens=NEW_TOKENS)
+    found = sweep(vlm, task, examples, edits, SweepSettings("naive", 6, NEW_TOKENS))
     assert sizes == [6, 6, 3, 3, 3, 3] and np.array_equal(found, expected)
     monkeypatch.setattr(VLM, "generate", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(HonesError, match="out of device memory with one prompt at a time"):
-        sweep(vlm, task, examples, edits)
+        sweep(vlm, task, examples, edits, SweepSettings("naive"))
 
 
 # --- steering ---

@@ -5,7 +5,6 @@ them again.
 """
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 from hones import load_items, load_vlm, make_task, write_shapes
 from hones.data.items import Items
+from hones.interventions import BASELINE
 from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
 from hones.models.vlm import VLM
 from hones.sweep import sweep
@@ -45,7 +45,7 @@ def test_competent_with_the_picture_and_lost_without(
     examples, _ = task.examples(replace(unseen, items=unseen.items[:12]) if task_name == "retrieval" else unseen)
     Image.new("RGB", (96, 96), (235, 235, 235)).save(tmp_path / "blank.png")
     blind = [replace(e, image=tmp_path / "blank.png") for e in examples]
-    scores = [float(task.score(sweep(built_in, task, part, [nullcontext])[0].sum(0))) for part in (examples, blind)]
+    scores = [float(task.score(sweep(built_in, task, part, [BASELINE])[0].sum(0))) for part in (examples, blind)]
     floor, ceiling = {"vqa": (0.7, 0.5), "ocr": (0.6, 0.2), "caption": (0.4, 0.3), "retrieval": (0.7, 0.6)}[task_name]
     assert scores[0] > floor, scores
     assert scores[1] < min(ceiling, scores[0] - 0.2), scores

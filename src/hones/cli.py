@@ -41,7 +41,8 @@ Ids = Annotated[Path | None, typer.Option(help="Text file of image ids to keep, 
 Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N items only.")]
 Candidates = Annotated[int, typer.Option(min=2, help="Retrieval: captions per picture, one of them true.")]
 NewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Prompts per forward pass. [default: 32, less if need be]")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures at once. [default: by the device's memory]")]
+EngineOption = Annotated[str, typer.Option(help="replay (fast) or naive (the definition); the numbers are the same.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
@@ -69,7 +70,8 @@ def run(
     """All stages of all tasks from one configuration; picks up after finished stages.
 
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
-    ratio, draws, positive_part, steering, max_new_tokens, batch_size, dtype, device, revision, max_left_out, seed.
+    ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, revision, max_left_out,
+    seed.
     """
     from hones.pipeline import read_config
 
@@ -79,7 +81,7 @@ def run(
 @app.command(rich_help_panel=FIND)
 def heads(
     model: Model,
-    task: TaskName,
+    task: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, several with commas, or all.")],
     data: Data,
     out: Out,
     images: Images = None,
@@ -89,6 +91,7 @@ def heads(
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
     dtype: Dtype = "auto",
     device: Device = "auto",
     revision: Revision = None,
@@ -98,14 +101,24 @@ def heads(
 ) -> None:
     """Step 1: score every attention head by replacing it with the mean of its layer's other heads.
 
-    Example: hones heads --model tiny-llava --task vqa --data discovery.json --out runs/a
+    Several tasks in one sweep cost little more than the dearest of them.
+
+    Example: hones heads --model tiny-llava --task all --data discovery.json --out runs/a
     """
     from hones import tables
+    from hones.tasks import TASKS
 
-    chosen, items = _task(task, candidates), _items(data, images, ids, limit)
-    study = _study(model, out, dtype, device, revision, batch_size, max_new_tokens, seed, fresh, max_left_out)
-    result = study.heads(chosen, items, top_k)
-    _show(study, tables.head_table(result), tables.head_map(result), out / task / "heads.json")
+    names = list(TASKS) if task == "all" else task.split(",")
+    if len(set(names)) < len(names):
+        raise HonesError(f"--task {task}", expected="each task once")
+    chosen, items = [_task(name, candidates) for name in names], _items(data, images, ids, limit)
+    sweep = _sweep(engine, batch_size, max_new_tokens)
+    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    results = study.heads(chosen, items, top_k)
+    for name, result in zip(names, results, strict=True):
+        if len(names) > 1:
+            _out.rule(name)
+        _show(study, tables.head_table(result), tables.head_map(result), out / name / "heads.json", of=name)
 
 
 @app.command(rich_help_panel=FIND)
@@ -122,6 +135,7 @@ def neurons(
     limit: Limit = None,
     candidates: Candidates = 50,
     batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
     dtype: Dtype = "auto",
     device: Device = "auto",
     revision: Revision = None,
@@ -137,7 +151,8 @@ def neurons(
     from hones import tables
 
     chosen, items = _task(task, candidates), _items(data, images, ids, limit)
-    study = _study(model, out, dtype, device, revision, batch_size, 24, seed, fresh, max_left_out)
+    sweep = _sweep(engine, batch_size)
+    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     from hones.neurons import neuron_budget
 
     selected = study.neurons(chosen, items, heads, ratio, "item" if per_item else "mean")
@@ -161,6 +176,7 @@ def mask(
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
     dtype: Dtype = "auto",
     device: Device = "auto",
     revision: Revision = None,
@@ -175,7 +191,8 @@ def mask(
     from hones import tables
 
     chosen, items = _task(task, candidates), _items(data, images, ids, limit)
-    study = _study(model, out, dtype, device, revision, batch_size, max_new_tokens, seed, fresh, max_left_out)
+    sweep = _sweep(engine, batch_size, max_new_tokens)
+    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.mask(chosen, items, neurons, draws)
     _show(study, tables.masking_table([(task, result)]), out / task / "masking.json")
 
@@ -197,6 +214,7 @@ def steer(
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
     dtype: Dtype = "auto",
     device: Device = "auto",
     revision: Revision = None,
@@ -219,7 +237,8 @@ def steer(
         raise HonesError(f"--learning-rate {learning_rate}", expected="a number above 0")
     settings = SteeringSettings(learning_rate=learning_rate, epochs=epochs, beta=beta, batch_size=step_size, seed=seed)
     chosen = _task(task, candidates)
-    study = _study(model, out, dtype, device, revision, batch_size, max_new_tokens, seed, fresh, max_left_out)
+    sweep = _sweep(engine, batch_size, max_new_tokens)
+    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
 
@@ -264,14 +283,21 @@ def _items(file: Path, images: Path | None, ids: Path | None, limit: int | None)
     return load_items(file, images=images, ids=wanted, limit=limit)
 
 
+def _sweep(engine: str, batch_size: int | None, max_new_tokens: int = 24):
+    from hones.sweep import ENGINES, SweepSettings
+
+    if engine not in ENGINES:
+        raise HonesError(f"no engine {engine!r}", expected=" or ".join(ENGINES))
+    return SweepSettings(engine, batch_size, max_new_tokens)
+
+
 def _study(
     model: str,
     out: Path,
     dtype: str,
     device: str,
     revision: str | None,
-    batch_size: int | None,
-    max_new_tokens: int,
+    sweep,
     seed: int,
     fresh: bool,
     max_left_out: float,
@@ -282,15 +308,15 @@ def _study(
 
     folder = RunFolder(out)
     vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
-    return Study(vlm, folder, batch_size, max_new_tokens, seed, fresh, max_left_out)
+    return Study(vlm, folder, sweep, seed, fresh, max_left_out)
 
 
-def _show(study, *parts) -> None:
+def _show(study, *parts, of: str = "") -> None:
     from hones.study import all_left_out
     from hones.tables import left_out_list
 
     *tables, file = parts
-    _err.print(left_out_list(all_left_out(study)))
+    _err.print(left_out_list([x for x in all_left_out(study) if x[0].startswith(of)]))
     _out.print(*tables)
     _out.print(f"written: {file}", soft_wrap=True)
 

@@ -7,18 +7,15 @@ critical heads H* are the K of largest S; by default 3 % of the L * H heads, at 
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.interventions import replace_heads
+from hones.interventions import BASELINE, Intervention, Site
 from hones.models.vlm import VLM
-from hones.sweep import Edit, sweep
-from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.sweep import SweepSettings, sweep_tasks
 from hones.tasks.base import Example, Task
 from hones.uncertainty import Interval, PairedBootstrap
 
@@ -68,8 +65,7 @@ def localize_heads(
     examples: Sequence[Example],
     *,
     top_k: int | None = None,
-    batch_size: int | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    sweep: SweepSettings | None = None,
     seed: int = 3407,
 ) -> HeadResult:
     """Score every head by replacing it alone.
@@ -82,24 +78,35 @@ def localize_heads(
     Raises:
         HonesError: no examples, an impossible K, a model with one head per layer, logits that are not finite.
     """
+    return localize_heads_of_tasks(vlm, [(task, examples)], top_k=top_k, sweep=sweep, seed=seed)[0]
+
+
+def localize_heads_of_tasks(
+    vlm: VLM,
+    jobs: Sequence[tuple[Task, Sequence[Example]]],
+    *,
+    top_k: int | None = None,
+    sweep: SweepSettings | None = None,
+    seed: int = 3407,
+) -> list[HeadResult]:
+    """`localize_heads` for several tasks in one sweep: tasks that ask about the same pictures share their work."""
     layers, heads, _ = vlm.anatomy.shape
     k = default_top_k(layers, heads) if top_k is None else top_k
     if not 1 <= k <= layers * heads:
         raise HonesError(f"--top-k {k}", expected=f"1 to {layers * heads}, the number of heads")
     if heads < 2:
         raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
-    if not examples:
+    if not all(examples for _, examples in jobs):
         raise HonesError("no items to score heads on", expected="at least one")
     sites = [(layer, head) for layer in range(layers) for head in range(heads)]
-    edits: list[Edit] = [nullcontext, *(partial(replace_heads, vlm.model, [site]) for site in sites)]
-    statistics = sweep(
-        vlm, task, examples, edits, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=f"{task.name}: heads"
-    )
-    return score_heads(task, statistics, sites, k, seed)
+    edits = [BASELINE, *(Intervention(heads=frozenset({site})) for site in sites)]
+    names = ", ".join(task.name for task, _ in jobs)
+    statistics = sweep_tasks(vlm, jobs, edits, sweep, f"{names}: heads")
+    return [score_heads(task, cells, sites, k, seed) for (task, _), cells in zip(jobs, statistics, strict=True)]
 
 
 def score_heads(
-    task: Task, statistics: Float[np.ndarray, "edits items k"], sites: Sequence[tuple[int, int]], top_k: int, seed: int
+    task: Task, statistics: Float[np.ndarray, "edits items k"], sites: Sequence[Site], top_k: int, seed: int
 ) -> HeadResult:
     """Scores from a sweep's statistics: edit 0 is the baseline, edit 1 + i replaces sites[i]."""
     bootstrap = PairedBootstrap(statistics.shape[1], seed)

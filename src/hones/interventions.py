@@ -13,6 +13,7 @@ also through an error, removes every hook.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,7 +24,42 @@ from transformers import PreTrainedModel
 from hones.models.anatomy import Anatomy, find_anatomy
 
 Site = tuple[int, int]
-Edit = Callable[[Tensor], Tensor]
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Edits of a model as data: heads replaced, neurons masked, neurons scaled by 1 + s. Empty: the model itself."""
+
+    heads: frozenset[Site] = frozenset()
+    masked: frozenset[Site] = frozenset()
+    scales: Mapping[Site, float] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers with an edit, in order."""
+        return sorted({layer for layer, _ in (*self.heads, *self.masked, *self.scales)})
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Raises HonesError unless the model has all these heads and neurons."""
+        for site in self.heads:
+            anatomy.check_head(*site)
+        for site in (*self.masked, *self.scales):
+            anatomy.check_neuron(*site)
+
+    @contextmanager
+    def on(self, model: PreTrainedModel) -> Iterator[None]:
+        """The edited model.
+
+        Raises:
+            HonesError: the model has no such head or neuron.
+        """
+        edits = replace_heads(model, self.heads), mask_neurons(model, self.masked), scale_neurons(model, self.scales)
+        with edits[0], edits[1], edits[2]:
+            yield
+
+
+BASELINE = Intervention()
 
 
 @contextmanager
@@ -88,7 +124,7 @@ def _by_layer(sites: Iterable[Site], check: Callable[[int, int], None]) -> dict[
     return dict(by_layer)
 
 
-def _mean_replacement(replaced: list[int], heads: int) -> Edit:
+def _mean_replacement(replaced: list[int], heads: int) -> Change:
     def edit(x: Float[Tensor, "*positions inner"]) -> Float[Tensor, "*positions inner"]:
         by_head = x.unflatten(-1, (heads, -1))
         edited = by_head.clone()
@@ -100,14 +136,14 @@ def _mean_replacement(replaced: list[int], heads: int) -> Edit:
     return edit
 
 
-def _zero(indices: Tensor) -> Edit:
+def _zero(indices: Tensor) -> Change:
     def edit(z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
         return z.index_fill(-1, indices.to(z.device), 0)
 
     return edit
 
 
-def _scale(indices: Tensor, scales: Tensor) -> Edit:
+def _scale(indices: Tensor, scales: Tensor) -> Change:
     def edit(z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
         factors = torch.ones(z.shape[-1], dtype=scales.dtype, device=z.device)
         factors = factors.index_add(0, indices.to(z.device), scales.to(z.device))
@@ -116,7 +152,7 @@ def _scale(indices: Tensor, scales: Tensor) -> Edit:
     return edit
 
 
-def _pre_hook(edit: Edit) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+def _pre_hook(edit: Change) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
     def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return edit(args[0]), *args[1:]
 
@@ -124,7 +160,7 @@ def _pre_hook(edit: Edit) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, .
 
 
 @contextmanager
-def _editing(edits: Iterable[tuple[nn.Module, Edit]]) -> Iterator[None]:
+def _editing(edits: Iterable[tuple[nn.Module, Change]]) -> Iterator[None]:
     handles = []
     try:
         for module, edit in edits:

@@ -9,18 +9,16 @@ its layers.
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.interventions import Site, mask_neurons
+from hones.interventions import BASELINE, Intervention, Site
 from hones.models.vlm import VLM
-from hones.sweep import Edit, sweep
-from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.sweep import SweepSettings
+from hones.sweep import sweep as run_sweep
 from hones.tasks.base import Example, Task
 from hones.uncertainty import Interval, PairedBootstrap
 
@@ -53,8 +51,7 @@ def evaluate_masking(
     neurons: Sequence[Site],
     *,
     draws: int = 5,
-    batch_size: int | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    sweep: SweepSettings | None = None,
     seed: int = 3407,
 ) -> MaskingResult:
     """Mask the neurons, and `draws` layer-matched random sets, on the test items.
@@ -65,16 +62,8 @@ def evaluate_masking(
     if not neurons or not examples:
         raise HonesError(f"{len(neurons)} neurons to mask and {len(examples)} test items", expected="at least one each")
     controls = [layer_matched_random(neurons, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
-    edits: list[Edit] = [nullcontext, *(partial(mask_neurons, vlm.model, chosen) for chosen in (neurons, *controls))]
-    statistics = sweep(
-        vlm,
-        task,
-        examples,
-        edits,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        progress=f"{task.name}: masking",
-    )
+    edits = [BASELINE, *(Intervention(masked=frozenset(chosen)) for chosen in (neurons, *controls))]
+    statistics = run_sweep(vlm, task, examples, edits, sweep, f"{task.name}: masking")
     totals = task.score(statistics.sum(1, dtype=np.float64))
     bootstrap = PairedBootstrap(len(examples), seed)
     resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])

@@ -26,7 +26,7 @@ from hones.heads import HeadScore
 from hones.interventions import replace_heads
 from hones.models.vlm import VLM, Encoded
 from hones.progress import track
-from hones.sweep.naive import DEFAULT_BATCH_SIZE
+from hones.sweep import SweepSettings
 from hones.tasks.base import Example, Task
 
 MAX_TARGET_TOKENS = 128
@@ -50,7 +50,7 @@ def attribute_neurons(
     heads: Sequence[HeadScore],
     *,
     positive_part: PositivePart = "mean",
-    batch_size: int | None = None,
+    sweep: SweepSettings | None = None,
 ) -> Float[np.ndarray, "layers neurons"]:
     """Head-guided importance of every neuron, float32 [L, I].
 
@@ -74,7 +74,7 @@ def attribute_neurons(
     layers, _, neurons = vlm.anatomy.shape
     drops = np.zeros((len(guides), layers, neurons))
     directions = target_directions(vlm, task, examples)
-    size = batch_size or DEFAULT_BATCH_SIZE
+    size = (sweep or SweepSettings()).batch_size or 32
     for start in track(range(0, len(examples), size), f"{task.name}: neurons"):
         part = examples[start : start + size]
         encoded = vlm.encode([e.open_picture() for e in part], [e.prompts[0] for e in part])

@@ -28,7 +28,7 @@ from hones.neurons import PositivePart, RankedNeuron
 from hones.steering import SteeringResult, SteeringSettings
 from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
-from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.sweep import MAX_NEW_TOKENS, EngineName, SweepSettings
 from hones.tasks import TASKS, make_task
 
 SPLITS = ("discovery", "dev", "test")
@@ -80,6 +80,7 @@ class RunConfig(_Section):
     candidates: int = Field(default=50, ge=2)
     max_new_tokens: Count = MAX_NEW_TOKENS
     batch_size: Count | None = None
+    engine: EngineName = "replay"
     max_left_out: float = Field(default=MAX_LEFT_OUT, ge=0, le=1)
     seed: int = Field(default=DEFAULT_SEED, ge=0)
     steering: SteeringSettings = SteeringSettings()
@@ -141,13 +142,12 @@ def run_config(
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
     splits = load_splits(config)
     vlm = load_vlm(config.model, dtype=config.dtype, device=config.device, revision=config.revision)
-    study = Study(
-        vlm, run, config.batch_size, config.max_new_tokens, config.seed, fresh, max_left_out=config.max_left_out
-    )
+    sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
+    study = Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
     outcomes = []
-    for task in tasks:
+    heads_of_tasks = study.heads(tasks, splits["discovery"], config.top_k)
+    for task, heads in zip(tasks, heads_of_tasks, strict=True):
         folder = run.task(task.name)
-        heads = study.heads(task, splits["discovery"], config.top_k)
         neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
         masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
         steering = study.steer(task, splits["dev"], splits["test"], folder / "neurons.json", config.training)

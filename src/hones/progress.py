@@ -9,9 +9,9 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress_bar(what: str, total: int) -> tqdm:
+def progress_bar(what: str, total: int, unit: str = "it") -> tqdm:
     """A bar named `what` that the caller updates."""
-    return tqdm(desc=what, total=total, leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+    return tqdm(desc=what, total=total, unit=unit, leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
 
 
 def track(things: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

@@ -6,7 +6,7 @@ records in run.json what it used. The command line and `hones run` call nothing 
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from hones.artifacts import (
 )
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.errors import BadItem, HonesError
-from hones.heads import HeadResult, default_top_k, localize_heads
+from hones.heads import HeadResult, default_top_k, localize_heads_of_tasks
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, neuron_budget, select_neurons
 from hones.progress import track
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
 from hones.store import RunFolder
-from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.sweep import SweepSettings
+from hones.sweep.journal import Journal
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
 
@@ -50,40 +51,39 @@ class Prepared:
 class Study:
     """One model's results in one run folder.
 
-    fresh: compute finished stages again. max_left_out: share of unusable items beyond which a stage stops.
+    sweep: how sweeps run. fresh: compute finished stages again. max_left_out: share of unusable items beyond which a
+    stage stops.
     """
 
     vlm: VLM
     run: RunFolder
-    batch_size: int | None = None
-    max_new_tokens: int = MAX_NEW_TOKENS
+    sweep: SweepSettings = field(default_factory=SweepSettings)
     seed: int = DEFAULT_SEED
     fresh: bool = False
     max_left_out: float = MAX_LEFT_OUT
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
 
-    def heads(self, task: Task, discovery: Items, top_k: int | None = None) -> HeadResult:
-        """Step 1 on the discovery items; writes heads.json and head_scores.npy."""
+    def heads(self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None) -> list[HeadResult]:
+        """Step 1 on the discovery items, all tasks in one sweep; writes heads.json and head_scores.npy of each."""
         layers, heads, _ = self.vlm.anatomy.shape
         k = default_top_k(layers, heads) if top_k is None else top_k
-        folder, items = self.run.task(task.name), self._prepare(task, discovery, "discovery")
-        inputs = self._fingerprint(items, top_k=k, max_new_tokens=self.max_new_tokens)
-        if self._finished(f"{task.name}/heads", inputs):
-            return read_heads(folder / "heads.json")
-        started = time.monotonic()
-        result = localize_heads(
-            self.vlm,
-            task,
-            items.examples,
-            top_k=k,
-            batch_size=self.batch_size,
-            max_new_tokens=self.max_new_tokens,
-            seed=self.seed,
-        )
-        write_heads(folder, result, layers, heads)
-        files = [folder / "heads.json", folder / "head_scores.npy"]
-        self._finish(f"{task.name}/heads", inputs, started, files, discovery=items)
-        return result
+        prepared = {task.name: self._prepare(task, discovery, "discovery") for task in tasks}
+        inputs = {name: self._fingerprint(items, top_k=k, **self._swept()) for name, items in prepared.items()}
+        missing = [task for task in tasks if not self._finished(f"{task.name}/heads", inputs[task.name])]
+        if missing:
+            started = time.monotonic()
+            names = [task.name for task in missing]
+            settings = self._journalled(f"{'+'.join(names)}.heads", {name: inputs[name] for name in names})
+            jobs = [(task, prepared[task.name].examples) for task in missing]
+            results = localize_heads_of_tasks(self.vlm, jobs, top_k=k, sweep=settings, seed=self.seed)
+            for name, result in zip(names, results, strict=True):
+                folder = self.run.task(name)
+                write_heads(folder, result, layers, heads)
+                files = [folder / "heads.json", folder / "head_scores.npy"]
+                shared = {"swept_with": names} if len(names) > 1 else {}
+                self._finish(f"{name}/heads", inputs[name], started, files, discovery=prepared[name], **shared)
+            self._journal_file(f"{'+'.join(names)}.heads").unlink(missing_ok=True)
+        return [read_heads(self.run.task(task.name) / "heads.json") for task in tasks]
 
     def neurons(
         self,
@@ -107,7 +107,7 @@ class Study:
             return read_neurons(folder / "neurons.json")
         started = time.monotonic()
         importance = attribute_neurons(
-            self.vlm, task, items.examples, heads.critical, positive_part=positive_part, batch_size=self.batch_size
+            self.vlm, task, items.examples, heads.critical, positive_part=positive_part, sweep=self.sweep
         )
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
@@ -119,9 +119,7 @@ class Study:
         """Step 3 on the test items; writes masking.json."""
         neurons = self._sites(neurons_file)
         file, items = self.run.task(task.name) / "masking.json", self._prepare(task, test, "test")
-        inputs = self._fingerprint(
-            items, neurons=_digest(neurons_file), draws=draws, max_new_tokens=self.max_new_tokens
-        )
+        inputs = self._fingerprint(items, neurons=_digest(neurons_file), draws=draws, **self._swept())
         if self._finished(f"{task.name}/mask", inputs):
             return read_result(file, MaskingResult)
         started = time.monotonic()
@@ -131,12 +129,12 @@ class Study:
             items.examples,
             neurons,
             draws=draws,
-            batch_size=self.batch_size,
-            max_new_tokens=self.max_new_tokens,
+            sweep=self._journalled(f"{task.name}.mask", inputs),
             seed=self.seed,
         )
         write_result(file, result)
         self._finish(f"{task.name}/mask", inputs, started, [file], test=items)
+        self._journal_file(f"{task.name}.mask").unlink(missing_ok=True)
         return result
 
     def steer(
@@ -152,7 +150,7 @@ class Study:
             neurons=_digest(neurons_file),
             dev=train.fingerprint,
             settings=settings.model_dump(),
-            max_new_tokens=self.max_new_tokens,
+            **self._swept(),
         )
         if self._finished(f"{task.name}/steer", inputs):
             return read_result(folder / "result.json", SteeringResult)
@@ -163,8 +161,7 @@ class Study:
             task,
             held_out.examples,
             scales,
-            batch_size=self.batch_size,
-            max_new_tokens=self.max_new_tokens,
+            sweep=self.sweep,
             seed=self.seed,
         )
         write_scales(folder / "scales.json", scales)
@@ -211,6 +208,19 @@ class Study:
             **items.fingerprint,
             **more,
         }
+
+    def _swept(self) -> dict[str, Any]:
+        return {"max_new_tokens": self.sweep.max_new_tokens, "engine": self.sweep.engine}
+
+    def _journalled(self, name: str, inputs: dict[str, Any]) -> SweepSettings:
+        """The sweep settings with a journal for these inputs; begun again where `fresh`."""
+        file = self._journal_file(name)
+        if self.fresh:
+            file.unlink(missing_ok=True)
+        return replace(self.sweep, journal=lambda plan: Journal(file, inputs, plan))
+
+    def _journal_file(self, name: str) -> Path:
+        return self.run.path / "journal" / f"{name}.jsonl"
 
     def _finished(self, stage: str, inputs: dict[str, Any]) -> bool:
         if not self.fresh and self.run.is_finished(stage, inputs):

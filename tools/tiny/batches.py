@@ -73,7 +73,10 @@ class Batch:
 
 
 def prompts_of(scene: Scene, boxed: bool, rng: random.Random, simple: float) -> list[Prompt]:
-    """The prompts asked about one picture; `simple` is the share of single-object candidates."""
+    """The prompts asked about one picture; `simple` is the share of single-object candidates.
+
+    The others come with a pair: the description of the picture and a description with one thing wrong.
+    """
     asked = questions(scene, rng)
     keys = {q: rng.random() ** (1 / _QUESTION_WEIGHT[q[0]]) for q in asked}
     chosen = sorted(asked, key=keys.__getitem__, reverse=True)[: 3 if boxed else 4]
@@ -81,8 +84,10 @@ def prompts_of(scene: Scene, boxed: bool, rng: random.Random, simple: float) -> 
     if boxed:
         prompts.append(Prompt("ocr", "ocr", ocr.PROMPT, scene.label.string))
     prompts.append(Prompt("caption", "caption", caption_task.PROMPT, caption(describe(scene, rng), rng)))
-    for _ in range(3):
-        statement, kind = _candidate(scene, rng, simple)
+    candidates = [_candidate(scene, rng, simple) for _ in range(2)]
+    if rng.random() >= simple:
+        candidates += [(describe(scene, rng), "true"), (false_statement(scene, rng, hard=True), "hard")]
+    for statement, kind in candidates:
         true, text = holds(statement, scene), caption(statement, rng)
         answer = "Yes" if true else "No"
         prompts.append(

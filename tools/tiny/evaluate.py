@@ -12,7 +12,6 @@ import argparse
 import json
 import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from PIL import Image
 
 from hones import attribute_neurons, evaluate_masking, load_items, load_vlm, localize_heads, make_task, write_shapes
 from hones.data.shapes import SIZE
+from hones.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
 from hones.neurons import select_neurons
 from hones.sweep import sweep
@@ -48,8 +48,8 @@ def evaluate(name: str, items: int, retrieval_items: int, ratio: float) -> dict[
             finder = make_task(task_name, candidates=DISCOVERY_CANDIDATES)
             discovery, _ = finder.examples(load_items(files["discovery"]))
             task = make_task(task_name)
-            seen = sweep(vlm, task, test, [nullcontext])[0]
-            blind = sweep(vlm, task, [replace(e, image=blank) for e in test], [nullcontext])[0]
+            seen = sweep(vlm, task, test, [BASELINE])[0]
+            blind = sweep(vlm, task, [replace(e, image=blank) for e in test], [BASELINE])[0]
             bootstrap = PairedBootstrap(len(test), 0)
             heads = localize_heads(vlm, finder, discovery)
             importance = attribute_neurons(vlm, finder, discovery, heads.critical)

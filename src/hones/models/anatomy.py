@@ -18,8 +18,11 @@ DOWN_PROJECTIONS = ("mlp.down_proj",)
 
 @dataclass(frozen=True)
 class Layer:
-    """The two modules of one decoder layer whose inputs are edited."""
+    """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to."""
 
+    block: nn.Module
+    attention: nn.Module
+    mlp: nn.Module
     o_proj: nn.Linear
     down_proj: nn.Linear
 
@@ -28,6 +31,7 @@ class Layer:
 class Anatomy:
     """A model's layers and shapes: L layers, H heads of width d_h, I neurons, residual width d."""
 
+    decoder: nn.Module
     layers: tuple[Layer, ...]
     lm_head: nn.Linear
     heads: int
@@ -75,26 +79,31 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
         raise HonesError(f"{name}: its decoder {type(decoder).__name__} has no list of layers", expected="`.layers`")
     if not isinstance(lm_head, nn.Linear):
         raise HonesError(f"{name}: no linear output embeddings", expected="an lm_head")
-    layers = tuple(
-        Layer(_site(block, OUT_PROJECTIONS, f"{name} layer {i}"), _site(block, DOWN_PROJECTIONS, f"{name} layer {i}"))
-        for i, block in enumerate(blocks)
-    )
+    layers = tuple(_layer(block, f"{name} layer {i}") for i, block in enumerate(blocks))
     config = model.config.get_text_config()
     heads, inner = int(config.num_attention_heads), layers[0].o_proj.in_features
-    anatomy = Anatomy(layers, lm_head, heads, inner // heads, layers[0].down_proj.in_features, lm_head.in_features)
+    neurons, width = layers[0].down_proj.in_features, lm_head.in_features
+    anatomy = Anatomy(decoder, layers, lm_head, heads, inner // heads, neurons, width)
     for i, layer in enumerate(layers):
         _check_shapes(layer, anatomy, f"{name} layer {i}")
     return anatomy
 
 
-def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> nn.Linear:
+def _layer(block: nn.Module, where: str) -> Layer:
+    attention, o_proj = _site(block, OUT_PROJECTIONS, where)
+    mlp, down_proj = _site(block, DOWN_PROJECTIONS, where)
+    return Layer(block, attention, mlp, o_proj, down_proj)
+
+
+def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> tuple[nn.Module, nn.Linear]:
+    """The projection at the first path that exists, and the module that owns it."""
     for path in paths:
         try:
             module = block.get_submodule(path)
         except AttributeError:
             continue
         if isinstance(module, nn.Linear):
-            return module
+            return block.get_submodule(path.rpartition(".")[0]), module
         raise HonesError(f"{where}: {path} is a {type(module).__name__}", expected="a linear layer")
     raise HonesError(f"{where}: none of {', '.join(paths)}", expected="a decoder layer with that projection")
 

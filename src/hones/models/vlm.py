@@ -125,7 +125,11 @@ class VLM:
                 **encoded.inputs, generation_config=settings, logits_processor=LogitsProcessorList([_Finite(self.name)])
             )
         new = ids[:, encoded.inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return [self.text_of(row) for row in new.tolist()]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens, stripped of surrounding white space."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
     @torch.no_grad()
     def yes_margins(self, encoded: Encoded) -> Float[Tensor, " batch"]:
@@ -139,9 +143,17 @@ class VLM:
             self.logits(encoded, keep=1)
         finally:
             hook.remove()
-        h = hidden[0].to(torch.promote_types(hidden[0].dtype, torch.float32))
+        return self.margins_of(hidden[0])
+
+    def margins_of(self, hidden: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
+        """<h, U[Yes] - U[No]> of final hidden states, at least in float32."""
+        h = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         yes, no = self.anatomy.lm_head.weight[[self.answer_tokens.yes, self.answer_tokens.no]].to(h)
         return h @ (yes - no)
+
+    def check_finite(self, logits: Tensor) -> None:
+        """Raises HonesError unless all logits are finite."""
+        _check_finite(logits, self.name)
 
     def logits(self, encoded: Encoded, keep: int = 0) -> Float[Tensor, "batch kept vocabulary"]:
         """Logits of the last `keep` positions (0: all), float32, or float64 where the model is.

@@ -1,18 +1,16 @@
 """What learned scales change on test items: Base against HONES, paired."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from hones.errors import HonesError
-from hones.interventions import scale_neurons
+from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.steering.train import Scales
-from hones.sweep import sweep
-from hones.sweep.naive import MAX_NEW_TOKENS
+from hones.sweep import SweepSettings
+from hones.sweep import sweep as run_sweep
 from hones.tasks.base import Example, Task
 from hones.uncertainty import Interval, PairedBootstrap
 
@@ -36,8 +34,7 @@ def evaluate_scales(
     examples: Sequence[Example],
     scales: Scales,
     *,
-    batch_size: int | None = None,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    sweep: SweepSettings | None = None,
     seed: int = 3407,
 ) -> SteeringResult:
     """The metric on `examples` with and without the scales.
@@ -47,15 +44,8 @@ def evaluate_scales(
     """
     if not examples:
         raise HonesError("no test items to steer on", expected="at least one")
-    statistics = sweep(
-        vlm,
-        task,
-        examples,
-        [nullcontext, partial(scale_neurons, vlm.model, scales.values)],
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        progress=f"{task.name}: test",
-    )
+    edits = [BASELINE, Intervention(scales=scales.values)]
+    statistics = run_sweep(vlm, task, examples, edits, sweep, f"{task.name}: test")
     bootstrap = PairedBootstrap(len(examples), seed)
     base, steered = (float(x) for x in task.score(statistics.sum(1, dtype=np.float64)))
     base_resampled, steered_resampled = (bootstrap.scores(arm, task.score) for arm in statistics)

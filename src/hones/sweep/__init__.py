@@ -1,5 +1,5 @@
-"""Running many interventions over the same items."""
+"""Running many interventions over the same items: two engines, one interface."""
 
-from hones.sweep.naive import Edit, sweep
+from hones.sweep.run import ENGINES, MAX_NEW_TOKENS, EngineName, SweepSettings, sweep, sweep_tasks
 
-__all__ = ["Edit", "sweep"]
+__all__ = ["ENGINES", "MAX_NEW_TOKENS", "EngineName", "SweepSettings", "sweep", "sweep_tasks"]

@@ -1,0 +1,206 @@
+"""The unedited model on a group of pictures, kept so that interventions can start from it.
+
+Two passes, each with a trace of what enters every layer and every o_proj: the prefixes [B, P] (left-padded), whose last
+layer stops at its keys and values, and the suffixes [J, T] (right-padded) with their drafts: a text answer's draft is
+the unedited model's own greedy answer, so one teacher-forced pass tells where an edited model would leave it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from hones.models.vlm import VLM
+from hones.sweep.continuations import Part, align_right, decode
+from hones.sweep.decoder import Decoder, LayerRows, Trace, Wanted
+from hones.sweep.prompts import Picture, Prompt
+
+
+@dataclass
+class Prefixes:
+    """B pictures' common beginnings, P positions, and the baseline's trace and keys and values."""
+
+    valid: Bool[Tensor, "b p"]
+    positions: Int[Tensor, "*axes b p"]
+    trace: Trace
+    cache: list[LayerRows]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, P)."""
+        return self.valid.shape[0], self.valid.shape[1]
+
+
+@dataclass
+class Suffixes:
+    """J prompts' own tokens followed by their drafts, T positions.
+
+    of: the picture of each; asked: how many tokens each has before its answer; first: where its positions start.
+    labels: the draft's token at each wanted position; none where the last prompt position is read (`drafts` empty).
+    """
+
+    prompts: list[Prompt]
+    of: Int[Tensor, " j"]
+    asked: Int[Tensor, " j"]
+    first: Int[Tensor, "*axes j"]
+    drafts: Sequence[list[int]]
+    hidden: Float[Tensor, "j t d"]
+    positions: Int[Tensor, "*axes j t"]
+    valid: Bool[Tensor, "j p_and_t"]
+    wanted: Wanted
+    labels: Int[Tensor, " n"]
+    trace: Trace = field(default_factory=Trace)
+    cache: list[LayerRows] = field(default_factory=list)
+    output: Float[Tensor, "n d"] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(J, T)."""
+        return self.hidden.shape[0], self.hidden.shape[1]
+
+
+class Baseline:
+    """Builds prefixes and suffixes of one model.
+
+    wanted_only: stop the prefix at the last layer's keys and values, and run its FFN at the wanted positions only.
+    """
+
+    def __init__(self, vlm: VLM, wanted_only: bool = True) -> None:
+        self.vlm, self.decoder, self.wanted_only = vlm, Decoder(vlm.anatomy), wanted_only
+        self.ends = frozenset(vlm.eos_ids)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.vlm.model.get_input_embeddings()(ids)
+
+    def prefixes(self, pictures: Sequence[Picture]) -> Prefixes:
+        """One pass over what each picture's prompts begin with."""
+        longest = max(p.shared for p in pictures)
+        device = pictures[0].embeddings.device
+        valid = torch.stack([torch.arange(longest, device=device) >= longest - p.shared for p in pictures])
+        hidden = pictures[0].embeddings.new_zeros(len(pictures), longest, pictures[0].embeddings.shape[-1])
+        positions = pictures[0].positions.new_zeros(*pictures[0].positions.shape[:-1], len(pictures), longest)
+        for row, picture in enumerate(pictures):
+            hidden[row, longest - picture.shared :] = picture.embeddings[: picture.shared]
+            positions[..., row, longest - picture.shared :] = picture.positions[..., : picture.shared]
+        prefixes = Prefixes(valid, positions, Trace(), self.empty_cache())
+        self.decoder.run(hidden, positions, valid, prefixes.cache, trace=prefixes.trace)
+        return prefixes
+
+    def empty_cache(self) -> list[LayerRows]:
+        """A cache for a prefix pass."""
+        last = len(self.decoder.layers) - 1
+        return [LayerRows(0, last=self.wanted_only and layer == last) for layer in range(last + 1)]
+
+    def suffixes(
+        self,
+        pictures: Sequence[Picture],
+        prefixes: Prefixes,
+        asked: Sequence[tuple[int, Prompt]],
+        drafts: Sequence[list[int]],
+    ) -> Suffixes:
+        """One teacher-forced pass over some prompts, each given with its picture's row, and their drafts.
+
+        A draft [a_1 .. a_n] is wanted at the n positions that predict it; an empty one at the last prompt position.
+        """
+        device = prefixes.valid.device
+        tokens = [p.ids[pictures[b].shared :] for b, p in asked]
+        rows = [own + draft[:-1] for own, draft in zip(tokens, drafts, strict=True)]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+        of = torch.tensor([b for b, _ in asked], device=device)
+        positions = torch.stack([pictures[b].positions_after(width) for b, _ in asked], -2)
+        wanted = [
+            (j, len(own) - 1 + k)
+            for j, (own, draft) in enumerate(zip(tokens, drafts, strict=True))
+            for k in range(max(1, len(draft)))
+        ]
+        at = torch.tensor(wanted, device=device)
+        suffixes = Suffixes(
+            prompts=[p for _, p in asked],
+            of=of,
+            asked=torch.tensor([len(own) for own in tokens], device=device),
+            first=positions[..., 0],
+            drafts=drafts,
+            hidden=self.embed(ids),
+            positions=positions,
+            valid=torch.cat([prefixes.valid[of], torch.ones_like(ids, dtype=torch.bool)], 1),
+            wanted=Wanted(at[:, 0], at[:, 1]),
+            labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=device),
+        )
+        length = prefixes.shape[1]
+        suffixes.cache = [
+            LayerRows(length, _rows(layer.keys, of), _rows(layer.values, of), room=width) for layer in prefixes.cache
+        ]
+        hidden = self.decoder.run(
+            suffixes.hidden,
+            positions,
+            suffixes.valid,
+            suffixes.cache,
+            wanted=suffixes.wanted if self.wanted_only else None,
+            trace=suffixes.trace,
+        )
+        assert hidden is not None
+        suffixes.output = hidden[at[:, 0], at[:, 1]]
+        return suffixes
+
+    def drafts(
+        self, pictures: Sequence[Picture], prefixes: Prefixes, asked: Sequence[tuple[int, Prompt]], max_new_tokens: int
+    ) -> list[list[int]]:
+        """The unedited model's greedy answers, end token included where it came."""
+        suffixes = self.suffixes(pictures, prefixes, asked, [[] for _ in asked])
+        assert suffixes.output is not None
+        first = self.choose(suffixes.output)
+        everyone = torch.arange(len(asked), device=first.device)
+        part = self.part(
+            suffixes, suffixes.cache, everyone, everyone, torch.zeros_like(everyone), [[t] for t in first.tolist()]
+        )
+        part.cells = [(0, row) for row in range(len(asked))]
+        answers = decode(self.decoder, [part], [], self.embed, self.choose, self.ends, max_new_tokens)
+        return [answers[0, row] for row in range(len(asked))]
+
+    def part(
+        self,
+        suffixes: Suffixes,
+        cache: Sequence[LayerRows],
+        rows: Int[Tensor, " n"],
+        prompts: Int[Tensor, " n"],
+        accepted: Int[Tensor, " n"],
+        tokens: list[list[int]],
+    ) -> Part:
+        """Rows to go on decoding after `accepted` tokens of their drafts.
+
+        Their keys and values are those of `rows` in `cache`, or of `prompts` where a layer's are the baseline's own.
+        """
+        past = suffixes.valid.shape[1] - suffixes.shape[1]
+        asked = suffixes.asked[prompts] + accepted
+        keys, values = [], []
+        for own, baseline in zip(cache, suffixes.cache, strict=True):
+            source, index = (own, rows) if own.keys is not None else (baseline, prompts)
+            assert source.keys is not None and source.values is not None
+            size = source.keys.shape[2]
+            keys.append(align_right(source.keys, index, past + asked, size))
+            values.append(align_right(source.values, index, past + asked, size))
+        size = suffixes.valid.shape[1]
+        valid = align_right(suffixes.valid[:, None, :, None], prompts, past + asked, size)[:, 0, :, 0]
+        reached = torch.arange(size, device=rows.device) >= size - (past + asked)[:, None]
+        positions = suffixes.first[..., prompts] + asked
+        return Part([], keys, values, valid & reached, positions, tokens, torch.zeros_like(rows))
+
+    def choose(self, hidden: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
+        """Greedy tokens.
+
+        Raises:
+            HonesError: logits that are not finite.
+        """
+        chosen = []
+        for part in hidden.split(1024):
+            logits = self.vlm.anatomy.lm_head(part)
+            self.vlm.check_finite(logits)
+            chosen.append(logits.argmax(-1))
+        return torch.cat(chosen)
+
+
+def _rows(states: Tensor | None, of: Tensor) -> Tensor | None:
+    return None if states is None else states[of]

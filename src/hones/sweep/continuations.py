@@ -1,0 +1,111 @@
+"""Decoding the rows that left their draft, many at once, each under its own intervention.
+
+A row is one (prompt, intervention) whose greedy choice at answer token k is not the draft's. It brings the keys and
+values of everything before that token, right-aligned; rows of all layers, heads and prompts are decoded together with
+a cache, one token a step, until they end or reach the limit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from hones.interventions import Intervention
+from hones.sweep.decoder import Decoder, LayerRows, RowEdits
+
+Cell = tuple[int, int]  # (intervention, member)
+
+
+@dataclass
+class Part:
+    """N rows to go on with.
+
+    keys, values: per layer. positions: of the next token. tokens: the answer so far, the newest not yet in the cache.
+    edits: index of each row's intervention.
+    """
+
+    cells: list[Cell]
+    keys: list[Float[Tensor, "n heads s d"]]
+    values: list[Float[Tensor, "n heads s d"]]
+    valid: Bool[Tensor, "n s"]
+    positions: Int[Tensor, "*axes n"]
+    tokens: list[list[int]]
+    edits: Int[Tensor, " n"]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that its keys and values take."""
+        return sum(x.nbytes for x in (*self.keys, *self.values))
+
+
+def align_right(
+    states: Shaped[Tensor, "rows heads w d"], rows: Int[Tensor, " n"], lengths: Int[Tensor, " n"], size: int
+) -> Shaped[Tensor, "n heads s d"]:
+    """The first `lengths` positions of some rows, moved to the end of `size` positions."""
+    at = (torch.arange(size, device=states.device) - size + lengths[:, None]).clamp(min=0)
+    _, heads, _, width = states.shape
+    return states[rows].gather(2, at[:, None, :, None].expand(-1, heads, -1, width))
+
+
+def decode(
+    decoder: Decoder,
+    parts: Sequence[Part],
+    interventions: Sequence[Intervention],
+    embed: Callable[[Tensor], Tensor],
+    choose: Callable[[Float[Tensor, "n d"]], Int[Tensor, " n"]],
+    ends: frozenset[int],
+    max_new_tokens: int,
+) -> dict[Cell, list[int]]:
+    """The whole answers of all rows, by cell.
+
+    Args:
+        embed: token ids to embeddings. choose: final hidden states to greedy tokens. ends: ids that end an answer.
+    """
+    answers = {cell: list(tokens) for part in parts for cell, tokens in zip(part.cells, part.tokens, strict=True)}
+    size = max(part.valid.shape[1] for part in parts)
+    cells = [cell for part in parts for cell in part.cells]
+    valid = torch.cat([_pad_left(part.valid, size, 1) for part in parts])
+    positions = torch.cat([part.positions for part in parts], -1)
+    edits = RowEdits(interventions, torch.cat([part.edits for part in parts]), decoder.anatomy)
+    room = max_new_tokens
+    cache = [
+        LayerRows(size, *(torch.cat([_pad_left(x, size, 2) for x in states]) for states in states_of_layer), room=room)
+        for states_of_layer in (
+            ([part.keys[layer] for part in parts], [part.values[layer] for part in parts])
+            for layer in range(len(decoder.layers))
+        )
+    ]
+    alive = torch.tensor([_goes_on(answers[c], ends, max_new_tokens) for c in cells], device=valid.device)
+    while bool(alive.any()):
+        if alive.float().mean() < 0.7:
+            kept = alive.nonzero()[:, 0]
+            cells = [cells[i] for i in kept.tolist()]
+            valid, positions, alive = valid[kept], positions[..., kept], alive[kept]
+            edits.keep(kept)
+            for layer in cache:
+                layer.keep(kept)
+        newest = torch.tensor([answers[cell][-1] for cell in cells], device=valid.device)
+        valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
+        hidden = decoder.run(embed(newest)[:, None], positions[..., None], valid, cache, edits=edits)
+        assert hidden is not None
+        chosen = choose(hidden[:, -1]).tolist()
+        for i in alive.nonzero()[:, 0].tolist():
+            answers[cells[i]].append(chosen[i])
+            alive[i] = _goes_on(answers[cells[i]], ends, max_new_tokens)
+        positions = positions + 1
+    return answers
+
+
+def _goes_on(tokens: Sequence[int], ends: frozenset[int], max_new_tokens: int) -> bool:
+    return tokens[-1] not in ends and len(tokens) < max_new_tokens
+
+
+def _pad_left(states: Tensor, size: int, dim: int) -> Tensor:
+    missing = size - states.shape[dim]
+    if missing == 0:
+        return states
+    shape = [*states.shape]
+    shape[dim] = missing
+    return torch.cat([states.new_zeros(shape), states], dim)

@@ -1,0 +1,262 @@
+"""Entering the language model at any layer, on any number of rows, through its own forward.
+
+A pass over rows that differ from the baseline from layer l on calls the family's own decoder with the baseline's
+residual entering layer l as its input embeddings: layers below l hand their input on, and at layer l the attention may
+be given. So rotary positions, masks and whatever else a family prepares for its layers are made by its own code for
+these rows, and no forward is copied. Shapes: rows R, new positions T, past positions P, residual width d.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache
+from transformers.cache_utils import CacheLayerMixin
+
+from hones.interventions import Intervention
+from hones.models.anatomy import Anatomy
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The positions whose output is read: row and column of each, N of them, rows in order."""
+
+    rows: Int[Tensor, " n"]
+    columns: Int[Tensor, " n"]
+
+
+@dataclass
+class Trace:
+    """What the baseline left at each layer: the residual entering it, and the heads' outputs entering o_proj."""
+
+    residual: list[Float[Tensor, "rows t d"]] = field(default_factory=list)
+    heads: list[Float[Tensor, "rows t heads"]] = field(default_factory=list)
+
+
+class KeysKnown(Exception):
+    """The last layer's keys and values are stored: the rest of a pass that only fills the cache is not needed."""
+
+
+class LayerRows(CacheLayerMixin):
+    """Keys and values of one layer for R rows: a past that was computed elsewhere, and room for what a pass adds.
+
+    length: past positions, also where the tensors are not given (a layer that the pass does not run).
+    """
+
+    is_sliding = False
+
+    def __init__(
+        self,
+        length: int,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+        *,
+        room: int = 0,
+        last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.length, self.last, self.is_initialized = length, last, True
+        if keys is not None and values is not None:
+            self.keys, self.values = self._with_room(keys, room), self._with_room(values, room)
+
+    def _with_room(self, past: Tensor, room: int) -> Tensor:
+        """`past` is [R, heads, P, d_h], or [E, B, heads, P, d_h] for rows e * B + b."""
+        if room == 0:
+            return past
+        *rows, heads, length, width = past.shape
+        buffer = past.new_empty(*rows, heads, length + room, width)
+        buffer[..., :length, :] = past
+        return buffer.flatten(0, -4)
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the shapes are known from the start."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        end = self.length + key_states.shape[2]
+        if self.keys is None or self.values is None:
+            self.keys, self.values = key_states, value_states
+        else:
+            self.keys[:, :, self.length : end] = key_states
+            self.values[:, :, self.length : end] = value_states
+        self.length = end
+        if self.last:
+            raise KeysKnown
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Drop all rows but these."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class RowEdits:
+    """Which intervention each row is under; E interventions, R rows."""
+
+    def __init__(self, interventions: Sequence[Intervention], of: Int[Tensor, " rows"], anatomy: Anatomy) -> None:
+        self.of, self.anatomy = of, anatomy
+        self.heads: dict[int, Bool[Tensor, "edits heads"]] = {}
+        self.factors: dict[int, Float[Tensor, "edits neurons"]] = {}
+        count, device = len(interventions), of.device
+        for e, intervention in enumerate(interventions):
+            for layer, head in intervention.heads:
+                empty = torch.zeros(count, anatomy.heads, dtype=torch.bool, device=device)
+                self.heads.setdefault(layer, empty)[e, head] = True
+            scaled = [*((site, 0.0) for site in intervention.masked)]
+            scaled += [(site, 1 + s) for site, s in intervention.scales.items() if site not in intervention.masked]
+            by_layer: dict[int, tuple[list[int], list[float]]] = {}
+            for (layer, neuron), factor in scaled:
+                indices, factors = by_layer.setdefault(layer, ([], []))
+                indices.append(neuron)
+                factors.append(factor)
+            for layer, (indices, factors) in by_layer.items():
+                row = self.factors.setdefault(layer, torch.ones(count, anatomy.neurons, device=device))[e]
+                row[torch.tensor(indices, device=device)] = torch.tensor(factors, device=device)
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Drop all rows but these."""
+        self.of = self.of[rows]
+
+    def place(self, stack: ExitStack, start: int, skip_heads_at: int | None, wanted: Wanted | None) -> None:
+        """Hook the projections of layers from `start` on. At the last layer rows are those of `wanted`, if given."""
+        last = len(self.anatomy.layers) - 1
+        for layer, replaced in self.heads.items():
+            if layer >= start and layer != skip_heads_at:
+                hook = _hook(_replace(replaced[self.of], self.anatomy.heads))
+                stack.callback(self.anatomy.layers[layer].o_proj.register_forward_pre_hook(hook).remove)
+        for layer, factors in self.factors.items():
+            if layer >= start:
+                of = self.of[wanted.rows] if wanted is not None and layer == last else self.of
+                hook = _hook(_multiply(factors[of]))
+                stack.callback(self.anatomy.layers[layer].down_proj.register_forward_pre_hook(hook).remove)
+
+
+def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows heads width"]:
+    """For each head the mean of all others."""
+    return (x.sum(-2, keepdim=True) - x) / (x.shape[-2] - 1)
+
+
+def _replace(replaced: Bool[Tensor, "rows heads"], heads: int) -> Callable[[Tensor], Tensor]:
+    def change(x: Tensor) -> Tensor:
+        by_head = x.unflatten(-1, (heads, -1))
+        return torch.where(replaced[:, None, :, None], others_mean(by_head), by_head).flatten(-2)
+
+    return change
+
+
+def _multiply(factors: Float[Tensor, "rows neurons"]) -> Callable[[Tensor], Tensor]:
+    return lambda z: (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None]).to(z.dtype)
+
+
+def _hook(change: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Any, ...]]:
+    return lambda _, args: (change(args[0]), *args[1:])
+
+
+class Decoder:
+    """The language model of a VLM."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy = anatomy
+        self.layers = anatomy.layers
+        self.returns_tuple = False  # of a decoder layer, found out by the first trace
+
+    @torch.no_grad()
+    def run(
+        self,
+        hidden: Float[Tensor, "rows t d"],
+        positions: Int[Tensor, "*axes rows t"],
+        valid: Bool[Tensor, "rows p_and_t"],
+        cache: Sequence[LayerRows],
+        *,
+        start: int = 0,
+        attention: Float[Tensor, "rows t d"] | None = None,
+        edits: RowEdits | None = None,
+        wanted: Wanted | None = None,
+        trace: Trace | None = None,
+    ) -> Float[Tensor, "rows t d"] | None:
+        """The final hidden states after the norm, or None where the cache ended the pass at its last layer.
+
+        Args:
+            hidden: the residual entering layer `start`.
+            valid: which past and new positions are not padding.
+            attention: what the attention of layer `start` gives, where it is known.
+            edits: placed at layers from `start` on; heads of layer `start` only where `attention` is not given.
+            wanted: run the last layer's FFN at these positions only; other outputs are then meaningless.
+            trace: filled with what enters each layer and its o_proj.
+        """
+        with ExitStack() as stack:
+            for layer in self.layers[:start]:
+                stack.enter_context(_forward_is(layer.block, self._hand_on))
+            if attention is not None:
+                given = attention
+                stack.enter_context(_forward_is(self.layers[start].attention, lambda *_, **__: (given, None)))
+            if wanted is not None:
+                stack.enter_context(_forward_is(self.layers[-1].mlp, _only(self.layers[-1].mlp.forward, wanted)))
+            if edits is not None:
+                edits.place(stack, start, start if attention is not None else None, wanted)
+            if trace is not None:
+                self._watch(stack, trace)
+            try:
+                output = self.anatomy.decoder(
+                    inputs_embeds=hidden,
+                    position_ids=positions,
+                    attention_mask=valid.long(),
+                    past_key_values=Cache(layers=list(cache)),
+                    use_cache=True,
+                )
+            except KeysKnown:
+                return None
+        return output.last_hidden_state
+
+    def _hand_on(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        return (hidden_states,) if self.returns_tuple else hidden_states
+
+    def _watch(self, stack: ExitStack, trace: Trace) -> None:
+        def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            trace.residual.append(args[0] if args else kwargs["hidden_states"])
+
+        def leaving(_: nn.Module, __: Any, output: Any) -> None:
+            self.returns_tuple = isinstance(output, tuple)
+
+        for layer in self.layers:
+            stack.callback(layer.block.register_forward_pre_hook(entering, with_kwargs=True).remove)
+            stack.callback(layer.block.register_forward_hook(leaving).remove)
+            hook = layer.o_proj.register_forward_pre_hook(lambda _, args: trace.heads.append(args[0]))
+            stack.callback(hook.remove)
+
+
+def _only(forward: Callable[[Tensor], Tensor], wanted: Wanted) -> Callable[[Tensor], Tensor]:
+    """An FFN that runs at the wanted positions, each as a row of its own, and gives zeros elsewhere."""
+
+    def run(x: Tensor) -> Tensor:
+        out = torch.zeros_like(x)
+        out[wanted.rows, wanted.columns] = forward(x[wanted.rows, wanted.columns][:, None])[:, 0]
+        return out
+
+    return run
+
+
+@contextmanager
+def _forward_is(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let this instance's forward be another function for a while."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own

@@ -1,0 +1,117 @@
+"""Finished groups of a sweep, appended to a file as they come, so that a killed run goes on where it was.
+
+The first line says what the sweep depends on; each further line holds one group: its number, the statistics of its
+members as float32, and a checksum. A last line that was cut off by a kill is dropped; anything else that does not fit
+is refused.
+"""
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.errors import HonesError
+
+
+class Journal:
+    """The journal of one sweep.
+
+    Args:
+        fingerprint: what the results depend on; a journal of another is refused.
+        plan: how the sweep is cut into groups and passes; that of an existing journal is taken instead.
+
+    Raises:
+        HonesError: the file belongs to another sweep (the difference is named), is damaged, or cannot be written.
+    """
+
+    def __init__(self, path: Path, fingerprint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+        self.path, self.plan = path, dict(plan)
+        self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))
+        self.groups: dict[int, list[Float[np.ndarray, "edits k"]]] = {}
+        try:
+            content = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise HonesError(f"cannot read {path} ({error.strerror})") from error
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole:
+            self._replay(whole.splitlines())
+            if len(whole) < len(content):
+                with path.open("r+b") as file:
+                    file.truncate(len(whole))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            self._write({"sweep": self.fingerprint, "plan": self.plan})
+
+    def read(self, group: int) -> list[Float[np.ndarray, "edits k"]] | None:
+        """The statistics of a finished group, None if it has not finished."""
+        return self.groups.get(group)
+
+    def append(self, group: int, statistics: Sequence[Float[np.ndarray, "edits k"]]) -> None:
+        """Record a finished group; it is on the disk when this returns."""
+        self.groups[group] = list(statistics)
+        arrays = [np.ascontiguousarray(s, dtype="<f4") for s in statistics]
+        data = b"".join(a.tobytes() for a in arrays)
+        self._write(
+            {
+                "group": group,
+                "shapes": [a.shape for a in arrays],
+                "crc32": zlib.crc32(data),
+                "float32": base64.b64encode(data).decode(),
+            }
+        )
+
+    def remove(self) -> None:
+        """Delete the file: the artifacts that it led to are written."""
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        try:
+            with self.path.open("ab") as file:
+                file.write(json.dumps(line).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise HonesError(f"cannot write {self.path} ({error.strerror})", do="free space, then run again") from error
+
+    def _replay(self, lines: Sequence[bytes]) -> None:
+        try:
+            header = json.loads(lines[0])
+            first, self.plan = header["sweep"], dict(header["plan"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._damaged(1) from error
+        for key in sorted(first.keys() | self.fingerprint.keys()):
+            old, new = first.get(key), self.fingerprint.get(key)
+            if old != new:
+                raise HonesError(
+                    f"{self.path} belongs to a sweep with {key} = {old!r}, now {new!r}",
+                    expected="the same model, data and settings to go on from",
+                    do="use a new --out, or --fresh to start again",
+                )
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._damaged(number) from error
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        data = base64.b64decode(record["float32"], validate=True)
+        if zlib.crc32(data) != record["crc32"]:
+            raise ValueError("checksum")
+        flat, at, arrays = np.frombuffer(data, dtype="<f4"), 0, []
+        for shape in record["shapes"]:
+            size = int(np.prod(shape))
+            arrays.append(flat[at : at + size].reshape(shape))
+            at += size
+        if at != flat.size:
+            raise ValueError("shapes")
+        self.groups[int(record["group"])] = arrays
+
+    def _damaged(self, line: int) -> HonesError:
+        return HonesError(f"{self.path} is damaged at line {line}", do="--fresh to start again")

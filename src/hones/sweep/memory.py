@@ -1,0 +1,82 @@
+"""How much of a sweep runs at once: bounded by the device's memory, and on a CPU by what its caches like.
+
+A group of pictures keeps, per position and layer, the residual, the heads' outputs and keys and values. A pass keeps
+keys and values of its rows. Both are a share of the memory that is free at the start; nothing grows with the number of
+items or of interventions.
+"""
+
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from hones.errors import HonesError
+from hones.models.vlm import VLM
+
+MOST_PICTURES = 16
+POSITIONS = {"cpu": 8192, "cuda": 32768}
+SHARE_OF_BASELINE, SHARE_OF_ROWS = 0.3, 0.15
+
+
+@dataclass(frozen=True)
+class Plan:
+    """pictures: in a group; positions: through the decoder at once; row_bytes: keys and values of a pass."""
+
+    pictures: int
+    positions: int
+    row_bytes: int
+
+    def rows_at_once(self, width: int, bytes_per_row: int) -> int:
+        """How many rows of `width` new positions fit into one pass, at least one."""
+        return max(1, min(self.positions // max(1, width), self.row_bytes // max(1, bytes_per_row)))
+
+    def halved(self) -> "Plan":
+        """The plan after the device ran out of memory.
+
+        Raises:
+            HonesError: there is nothing left to halve.
+        """
+        if self.positions <= 64:
+            raise HonesError(
+                "out of device memory with the smallest passes", do="use a smaller dtype, or --batch-size 1"
+            )
+        return replace(self, positions=self.positions // 2, row_bytes=self.row_bytes // 2)
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
+    """A plan for pictures with so many positions each, all prompts included."""
+    free = free_memory(vlm.device)
+    per_picture = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm) * 2
+    fitting = max(1, int(SHARE_OF_BASELINE * free / per_picture))
+    return Plan(
+        pictures=batch_size or min(MOST_PICTURES, fitting),
+        positions=POSITIONS["cpu" if vlm.device.type == "cpu" else "cuda"],
+        row_bytes=int(SHARE_OF_ROWS * free),
+    )
+
+
+def bytes_per_position(vlm: VLM) -> int:
+    """Keys and values of one position in one layer, at most: as many key-value heads as query heads."""
+    return 2 * vlm.anatomy.heads * vlm.anatomy.head_dim * vlm.model.dtype.itemsize
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device, or in the machine for a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the machine."""
+    known: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, known) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+
+
+def plan_from(record: dict[str, Any]) -> Plan:
+    """The plan that a journal recorded."""
+    return Plan(**record)

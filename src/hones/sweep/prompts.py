@@ -1,0 +1,178 @@
+"""Pictures and their prompts, split where they differ: one prefix per picture, one suffix per prompt.
+
+The prefix of a picture is what all its prompts begin with, picture tokens included; it runs once, whatever the number
+of prompts. The vision part also runs once per picture: the model is called with the first prompt and stopped where it
+hands embeddings and positions to its decoder. Further prompts only need the embeddings of their text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from hones.errors import HonesError
+from hones.models.vlm import VLM
+from hones.tasks.base import Example
+
+
+class Unserved(Exception):
+    """This family's decoder wants more than embeddings, positions and a padding mask."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt: which example it belongs to, its number among the example's prompts, and its tokens."""
+
+    owner: int
+    number: int
+    ids: list[int]
+
+
+@dataclass
+class Picture:
+    """One encoded picture and all its prompts.
+
+    embeddings, positions: of the first prompt, S tokens, no padding. shared: tokens that all prompts begin with.
+    """
+
+    embeddings: Float[Tensor, "s d"]
+    positions: Int[Tensor, "*axes s"]
+    prompts: list[Prompt]
+    shared: int
+
+    def positions_after(self, count: int) -> Int[Tensor, "*axes count"]:
+        """Positions of `count` text tokens that follow the prefix."""
+        return self.positions[..., self.shared, None] + torch.arange(count, device=self.positions.device)
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a model hands to its decoder for B prompts."""
+
+    embeddings: Float[Tensor, "b s d"]
+    positions: Int[Tensor, "*axes b s"]
+    mask: Bool[Tensor, "b s"]
+
+
+class _Stop(Exception):
+    pass
+
+
+@torch.no_grad()
+def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
+    """Run the vision part only.
+
+    Raises:
+        Unserved: the decoder is called with other tensors too, or without embeddings and a plain padding mask.
+    """
+    seen: dict[str, Any] = {}
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.update(kwargs, positional=args)
+        raise _Stop
+
+    hook = vlm.anatomy.decoder.register_forward_pre_hook(stop, with_kwargs=True)
+    mask = inputs["attention_mask"].bool()
+    counted = {} if "mm_token_type_ids" in inputs else {"position_ids": (mask.long().cumsum(-1) - 1).clamp(min=0)}
+    try:
+        vlm.model(**inputs, **counted, use_cache=False)
+    except _Stop:
+        pass
+    finally:
+        hook.remove()
+    known = ("inputs_embeds", "position_ids", "attention_mask")
+    others = [k for k, v in seen.items() if k not in known and _holds_tensor(v)]
+    embeddings, positions, passed = (seen.get(k) for k in known)
+    if others or embeddings is None or positions is None or not (isinstance(passed, Tensor) and passed.ndim == 2):
+        raise Unserved(f"its decoder is also given {', '.join(others)}" if others else "of how its decoder is called")
+    return Handed(embeddings, positions, mask)
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_holds_tensor(v) for v in value)
+    return isinstance(value, Tensor)
+
+
+def encode_pictures(
+    vlm: VLM, examples: Sequence[Example], *, batch_size: int, share: bool = True, encode_once: bool = True
+) -> list[Picture]:
+    """The examples' pictures with their prompts.
+
+    Args:
+        share: examples of the same picture and all prompts of an example share it; else every prompt has its own.
+        encode_once: False encodes a picture for every prompt anew although the result is the same.
+    """
+    asked: dict[Any, list[tuple[int, int]]] = {}
+    for owner, example in enumerate(examples):
+        for number in range(len(example.prompts)):
+            key: Any = (example.image, example.box) if share else (owner, number)
+            asked.setdefault(key, []).append((owner, number))
+    groups = list(asked.values())
+    pictures: list[Picture] = []
+    for start in range(0, len(groups), batch_size):
+        pictures += _encode_batch(vlm, examples, groups[start : start + batch_size])
+    if not encode_once:
+        for group in groups:
+            for owner, number in group[1:]:
+                _encode_batch(vlm, examples, [[(owner, number)]])
+    return pictures
+
+
+def _encode_batch(vlm: VLM, examples: Sequence[Example], groups: Sequence[list[tuple[int, int]]]) -> list[Picture]:
+    first = [examples[group[0][0]] for group in groups]
+    texts = [examples[owner].prompts[number] for owner, number in (group[0] for group in groups)]
+    encoded = vlm.encode([example.open_picture() for example in first], texts)
+    handed = handed_to_decoder(vlm, encoded.inputs)
+    pictures = []
+    for row, group in enumerate(groups):
+        mask = handed.mask[row]
+        ids = encoded.inputs["input_ids"][row][mask.to(encoded.inputs["input_ids"].device)].tolist()
+        after_picture = _end_of_picture(vlm, ids)
+        prompts = [Prompt(*group[0], ids)]
+        for owner, number in group[1:]:
+            tail = text_after_picture(vlm, examples[owner].prompts[number])
+            prompts.append(Prompt(owner, number, ids[:after_picture] + tail))
+        pictures.append(
+            Picture(
+                handed.embeddings[row][mask],
+                handed.positions[..., row, :][..., mask],
+                prompts,
+                _shared_length([p.ids for p in prompts], after_picture),
+            )
+        )
+    return pictures
+
+
+def picture_token(vlm: VLM) -> int:
+    """The id whose places the picture's features take."""
+    return int(vlm.model.config.image_token_id)
+
+
+def _end_of_picture(vlm: VLM, ids: Sequence[int]) -> int:
+    token = picture_token(vlm)
+    return len(ids) - [*reversed(ids)].index(token)
+
+
+def text_after_picture(vlm: VLM, prompt: str) -> list[int]:
+    """The tokens that follow the picture in a wrapped prompt."""
+    ids = vlm.tokenizer(vlm.wrap(prompt))["input_ids"]
+    return ids[_end_of_picture(vlm, ids) :]
+
+
+def _shared_length(ids: Sequence[list[int]], at_least: int) -> int:
+    """How many tokens all begin with; one token at least remains for each."""
+    shortest = min(map(len, ids))
+    if shortest <= at_least:
+        raise HonesError("a prompt ends with its picture", expected="text after the picture")
+    same = partial(_all_equal, ids)
+    return at_least + len(list(takewhile(same, range(at_least, shortest - 1))))
+
+
+def _all_equal(ids: Sequence[list[int]], place: int) -> bool:
+    return all(row[place] == ids[0][place] for row in ids)

@@ -1,0 +1,138 @@
+"""One interface to both engines: groups of pictures, progress, journal.
+
+A sweep answers every example of one or several tasks under every intervention and returns statistics [edits, items, k],
+float32, from which every score, drop and interval follows. Examples of the same picture are answered together, in
+groups of a few pictures ordered by length; a group is what the journal records, so a rerun goes on after the last one.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.interventions import Intervention
+from hones.models.vlm import VLM
+from hones.progress import progress_bar
+from hones.sweep.journal import Journal
+from hones.sweep.memory import Plan, make_plan
+from hones.sweep.naive import Naive
+from hones.sweep.replay import Replay
+from hones.tasks.base import Example, Task
+
+EngineName = Literal["replay", "naive"]
+ENGINES: tuple[EngineName, ...] = ("replay", "naive")
+MAX_NEW_TOKENS = 24
+DEFAULT_BATCH_SIZE = 32
+
+Member = tuple[Task, Example]
+Job = tuple[Task, Sequence[Example]]
+Statistics = Float[np.ndarray, "edits items k"]
+
+
+@dataclass(frozen=True)
+class SweepSettings:
+    """How a sweep runs; only `max_new_tokens` is part of the definition of a result.
+
+    batch_size: prompts (naive) or pictures (replay) at once; None: automatic.
+    journal: opens the journal of the sweep, given the plan by which it is cut into groups.
+    """
+
+    engine: EngineName = "replay"
+    batch_size: int | None = None
+    max_new_tokens: int = MAX_NEW_TOKENS
+    journal: Callable[[Mapping[str, Any]], Journal] | None = None
+
+
+def sweep(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    edits: Sequence[Intervention],
+    settings: SweepSettings | None = None,
+    progress: str = "sweep",
+) -> Statistics:
+    """Answer every example under every intervention.
+
+    Args:
+        edits: `Intervention()` is the unedited model.
+
+    Returns:
+        The task's statistics of each cell.
+
+    Raises:
+        HonesError: logits that are not finite, a model that lacks an edited site, too little memory.
+    """
+    return sweep_tasks(vlm, [(task, examples)], edits, settings, progress)[0]
+
+
+def sweep_tasks(
+    vlm: VLM,
+    jobs: Sequence[Job],
+    edits: Sequence[Intervention],
+    settings: SweepSettings | None = None,
+    progress: str = "sweep",
+) -> list[Statistics]:
+    """`sweep` for several tasks at once: what all prompts about a picture have in common is computed once."""
+    settings = settings or SweepSettings()
+    results = [np.zeros((len(edits), len(e), len(t.statistic_names)), dtype=np.float32) for t, e in jobs]
+    for edit in edits:
+        edit.check(vlm.anatomy)
+    if not any(examples for _, examples in jobs):
+        return results
+    plan = make_plan(vlm, _positions_per_picture(vlm, jobs), settings.batch_size)
+    journal = settings.journal(plan.as_dict()) if settings.journal else None
+    plan = Plan(**journal.plan) if journal else plan
+    engine = make_engine(vlm, settings, plan)
+    cells = len(edits) * sum(len(examples) for _, examples in jobs)
+    with progress_bar(progress, total=cells, unit=" cells") as bar:
+        finished = 0
+        for number, group in enumerate(group_by_picture(jobs, plan.pictures)):
+            found = journal.read(number) if journal else None
+            if found is None:
+                found = engine.statistics([(jobs[j][0], jobs[j][1][i]) for j, i in group], edits, bar.update)
+                if journal:
+                    journal.append(number, found)
+            for (j, i), statistics in zip(group, found, strict=True):
+                results[j][:, i] = statistics
+            finished += len(edits) * len(group)
+            bar.update(finished - bar.n)
+    return results
+
+
+def make_engine(vlm: VLM, settings: SweepSettings, plan: Plan) -> Naive | Replay:
+    """The engine of that name."""
+    if settings.engine == "naive":
+        size = settings.batch_size or DEFAULT_BATCH_SIZE
+        return Naive(vlm, max_new_tokens=settings.max_new_tokens, batch_size=size)
+    return Replay(vlm, max_new_tokens=settings.max_new_tokens, plan=plan)
+
+
+def group_by_picture(jobs: Sequence[Job], pictures: int) -> list[list[tuple[int, int]]]:
+    """(job, example) pairs in groups of so many pictures; pictures with prompts of similar length stand together."""
+    of_picture: dict[Any, list[tuple[int, int]]] = defaultdict(list)
+    for j, (_, examples) in enumerate(jobs):
+        for i, example in enumerate(examples):
+            of_picture[example.image].append((j, i))
+
+    def length(members: list[tuple[int, int]]) -> int:
+        return max(len(prompt) for j, i in members for prompt in jobs[j][1][i].prompts)
+
+    ordered = sorted(of_picture.values(), key=length)
+    return [
+        [member for members in ordered[start : start + pictures] for member in members]
+        for start in range(0, len(ordered), pictures)
+    ]
+
+
+def _positions_per_picture(vlm: VLM, jobs: Sequence[Job]) -> int:
+    """Positions of the first example of every task, all its prompts: a measure of what a picture takes."""
+    total = 0
+    for _, examples in jobs:
+        for example in examples[:1]:
+            first = vlm.encode([example.open_picture()], [example.prompts[0]]).inputs["input_ids"].shape[1]
+            others = sum(len(vlm.tokenizer(prompt)["input_ids"]) for prompt in example.prompts[1:])
+            total += first + others
+    return total
