@@ -23,10 +23,12 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.heads import HeadScore
-from hones.interventions import replace_heads
+from hones.interventions import Intervention, Site, replace_heads
 from hones.models.vlm import VLM, Encoded
 from hones.progress import track
 from hones.sweep import SweepSettings
+from hones.sweep.memory import make_plan
+from hones.sweep.replay import Replay
 from hones.tasks.base import Example, Task
 
 MAX_TARGET_TOKENS = 128
@@ -70,23 +72,102 @@ def attribute_neurons(
         )
     if not examples:
         raise HonesError("no items to attribute neurons on", expected="at least one")
+    settings = sweep or SweepSettings()
+    drops_of = drops if settings.engine == "naive" else replayed_drops
     weights = np.array([h.score.value for h in guides])
+    found = drops_of(vlm, task, examples, [(h.layer, h.head) for h in guides], positive_part, settings.batch_size)
+    positive = np.maximum(found / len(examples), 0)
+    return (np.tensordot(weights, positive, 1) / weights.sum()).astype(np.float32)
+
+
+def drops(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[Site],
+    positive_part: PositivePart,
+    batch_size: int | None,
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """sum_x c(x; theta) - c(x; theta under I(h)) of each head: the definition, one full pass per head and batch."""
     layers, _, neurons = vlm.anatomy.shape
-    drops = np.zeros((len(guides), layers, neurons))
+    total = np.zeros((len(heads), layers, neurons))
     directions = target_directions(vlm, task, examples)
-    size = (sweep or SweepSettings()).batch_size or 32
+    size = batch_size or 32
     for start in track(range(0, len(examples), size), f"{task.name}: neurons"):
         part = examples[start : start + size]
         encoded = vlm.encode([e.open_picture() for e in part], [e.prompts[0] for e in part])
         readout = _readout(vlm, directions[start : start + size])
         base = contributions(vlm, encoded, readout)
-        for g, guide in enumerate(guides):
-            with replace_heads(vlm.model, [(guide.layer, guide.head)]):
+        for g, site in enumerate(heads):
+            with replace_heads(vlm.model, [site]):
                 drop = base - contributions(vlm, encoded, readout)
             drop = drop.clamp(min=0) if positive_part == "item" else drop
-            drops[g] += drop.sum(0, dtype=torch.float64).cpu().numpy()
-    positive = np.maximum(drops / len(examples), 0)
-    return (np.tensordot(weights, positive, 1) / weights.sum()).astype(np.float32)
+            total[g] += drop.sum(0, dtype=torch.float64).cpu().numpy()
+    return total
+
+
+def replayed_drops(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[Site],
+    positive_part: PositivePart,
+    batch_size: int | None,
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """`drops` by replay: pictures once, heads of a layer as rows, only layers above it, z only where it is read."""
+    edits = [Intervention(heads=frozenset({site})) for site in heads]
+    directions = target_directions(vlm, task, examples)
+    first = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]])
+    plan = make_plan(vlm, first.inputs["input_ids"].shape[1], batch_size)
+    replay = Replay(vlm, max_new_tokens=1, plan=plan)
+    readouts = Readouts(vlm)
+    total = np.zeros((len(heads), *importance_shape(vlm)))
+
+    def of_group(members: Sequence[int]) -> Float[np.ndarray, "heads layers neurons"]:
+        part = torch.zeros(len(heads), *importance_shape(vlm), device=vlm.device)
+        for done in replay.readings([examples[m] for m in members], edits):
+            owners = torch.tensor([members[p.owner] for p in done.suffixes.prompts], device=directions.device)
+            readout = readouts.of(directions[owners])
+            assert done.activations is not None and done.suffixes.activations is not None
+            for layer, z in done.activations.z.items():
+                base = done.suffixes.activations.z[layer].float()
+                drop = (base - z.float().view(len(done.edits), *base.shape)) * readout[layer]
+                drop = drop.clamp(min=0) if positive_part == "item" else drop
+                part[done.edits, layer] += drop.sum(1)
+        return part.double().cpu().numpy()
+
+    for start in track(range(0, len(examples), plan.pictures), f"{task.name}: neurons"):
+        members = range(start, min(start + plan.pictures, len(examples)))
+        total += replay.within_memory(lambda members=members: of_group(members))
+    return total
+
+
+def importance_shape(vlm: VLM) -> tuple[int, int]:
+    """(L, I)."""
+    return len(vlm.anatomy.layers), vlm.anatomy.neurons
+
+
+class Readouts:
+    """<W_down[:,i], u> of all layers, computed once for each distinct direction u, within bounded memory."""
+
+    LIMIT = 256 * 2**20
+
+    def __init__(self, vlm: VLM) -> None:
+        self.vlm = vlm
+        self.known: dict[bytes, list[Float[Tensor, " neurons"]]] = {}
+        self.most = max(1, self.LIMIT // (4 * vlm.anatomy.total_neurons))
+
+    def of(self, directions: Float[Tensor, "batch width"]) -> list[Float[Tensor, "batch neurons"]]:
+        """For every layer."""
+        keys = [row.numpy().tobytes() for row in directions.cpu()]
+        missing = {key: row for row, key in enumerate(keys) if key not in self.known}
+        if missing:
+            if len(self.known) + len(missing) > self.most:
+                self.known.clear()
+                missing = {key: row for row, key in enumerate(keys)}
+            found = _readout(self.vlm, directions[[*missing.values()]])
+            self.known.update({key: [layer[n] for layer in found] for n, key in enumerate(missing)})
+        return [torch.stack([self.known[key][layer] for key in keys]) for layer in range(len(self.vlm.anatomy.layers))]
 
 
 def target_directions(vlm: VLM, task: Task, examples: Sequence[Example]) -> Float[Tensor, "items width"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hones.models.vlm import VLM
 from hones.sweep.continuations import Part, align_right, decode
-from hones.sweep.decoder import Decoder, LayerRows, Trace, Wanted
+from hones.sweep.decoder import Activations, Decoder, LayerRows, Trace, Wanted
 from hones.sweep.prompts import Picture, Prompt
 
 
@@ -54,6 +54,7 @@ class Suffixes:
     trace: Trace = field(default_factory=Trace)
     cache: list[LayerRows] = field(default_factory=list)
     output: Float[Tensor, "n d"] | None = None
+    activations: Activations | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,10 +100,13 @@ class Baseline:
         prefixes: Prefixes,
         asked: Sequence[tuple[int, Prompt]],
         drafts: Sequence[list[int]],
+        *,
+        read: bool = False,
     ) -> Suffixes:
         """One teacher-forced pass over some prompts, each given with its picture's row, and their drafts.
 
         A draft [a_1 .. a_n] is wanted at the n positions that predict it; an empty one at the last prompt position.
+        read: keep the FFN's activations at the wanted positions.
         """
         device = prefixes.valid.device
         tokens = [p.ids[pictures[b].shared :] for b, p in asked]
@@ -127,6 +131,7 @@ class Baseline:
             positions=positions,
             valid=torch.cat([prefixes.valid[of], torch.ones_like(ids, dtype=torch.bool)], 1),
             wanted=Wanted(at[:, 0], at[:, 1]),
+            activations=Activations(Wanted(at[:, 0], at[:, 1])) if read else None,
             labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=device),
         )
         length = prefixes.shape[1]
@@ -140,6 +145,7 @@ class Baseline:
             suffixes.cache,
             wanted=suffixes.wanted if self.wanted_only else None,
             trace=suffixes.trace,
+            activations=suffixes.activations,
         )
         assert hidden is not None
         suffixes.output = hidden[at[:, 0], at[:, 1]]

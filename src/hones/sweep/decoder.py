@@ -30,6 +30,14 @@ class Wanted:
 
 
 @dataclass
+class Activations:
+    """z, the input of down_proj, at some positions of the layers that a pass ran."""
+
+    at: Wanted
+    z: dict[int, Float[Tensor, "n neurons"]] = field(default_factory=dict)
+
+
+@dataclass
 class Trace:
     """What the baseline left at each layer: the residual entering it, and the heads' outputs entering o_proj."""
 
@@ -185,6 +193,7 @@ class Decoder:
         edits: RowEdits | None = None,
         wanted: Wanted | None = None,
         trace: Trace | None = None,
+        activations: Activations | None = None,
     ) -> Float[Tensor, "rows t d"] | None:
         """The final hidden states after the norm, or None where the cache ended the pass at its last layer.
 
@@ -195,6 +204,7 @@ class Decoder:
             edits: placed at layers from `start` on; heads of layer `start` only where `attention` is not given.
             wanted: run the last layer's FFN at these positions only; other outputs are then meaningless.
             trace: filled with what enters each layer and its o_proj.
+            activations: filled, for layers from `start` on, with the FFN's z at its positions.
         """
         with ExitStack() as stack:
             for layer in self.layers[:start]:
@@ -208,6 +218,8 @@ class Decoder:
                 edits.place(stack, start, start if attention is not None else None, wanted)
             if trace is not None:
                 self._watch(stack, trace)
+            if activations is not None:
+                self._read(stack, activations, start, wanted)
             try:
                 output = self.anatomy.decoder(
                     inputs_embeds=hidden,
@@ -219,6 +231,20 @@ class Decoder:
             except KeysKnown:
                 return None
         return output.last_hidden_state
+
+    def _read(self, stack: ExitStack, activations: "Activations", start: int, wanted: Wanted | None) -> None:
+        at = activations.at
+
+        def read(layer: int) -> Callable[..., None]:
+            only = wanted is not None and layer == len(self.layers) - 1
+
+            def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+                activations.z[layer] = args[0][:, 0] if only else args[0][at.rows, at.columns]
+
+            return hook
+
+        for layer in range(start, len(self.layers)):
+            stack.callback(self.layers[layer].down_proj.register_forward_pre_hook(read(layer)).remove)
 
     def _hand_on(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
         return (hidden_states,) if self.returns_tuple else hidden_states

@@ -15,7 +15,8 @@ Rows are (intervention e, prompt j) in the order e * J + j. Each saving can be s
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,10 +28,12 @@ from hones.models.vlm import VLM
 from hones.sweep.answers import Answers
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
 from hones.sweep.continuations import Part, decode
-from hones.sweep.decoder import LayerRows, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.decoder import Activations, LayerRows, RowEdits, Trace, Wanted, others_mean
 from hones.sweep.memory import Plan, bytes_per_position, is_out_of_memory
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
 from hones.tasks.base import Example, Task
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,15 @@ class Savings:
 class Pass:
     """One pass over rows (e, j): the suffixes, the interventions by index, final hidden states at wanted positions.
 
-    output [E * N, d], e-major; cache: the rows' keys and values, empty at layers that are the baseline's.
+    output [E * N, d], e-major; cache: the rows' keys and values, empty at layers that are the baseline's; activations:
+    where the suffixes have theirs, at the layers that were run.
     """
 
     suffixes: Suffixes
     edits: list[int]
     output: Float[Tensor, "en d"]
     cache: list[LayerRows]
+    activations: Activations | None
 
 
 class Replay:
@@ -84,15 +89,23 @@ class Replay:
 
         Passes are halved and the group is begun again when the device runs out of memory.
         """
+        return self.within_memory(lambda: self._statistics(members, edits, advance))
+
+    def within_memory(self, work: Callable[[], T]) -> T:
+        """Do a group's work, again with passes of half the size as often as the device runs out of memory.
+
+        Raises:
+            HonesError: the smallest passes do not fit.
+        """
         try:
-            return self._statistics(members, edits, advance)
+            return work()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         if self.vlm.device.type == "cuda":
             torch.cuda.empty_cache()
         self.plan = self.plan.halved()
-        return self.statistics(members, edits)
+        return self.within_memory(work)
 
     def _statistics(
         self, members: Sequence[tuple[Task, Example]], edits: Sequence[Intervention], advance: Callable[[float], object]
@@ -140,6 +153,20 @@ class Replay:
             share=self.savings.shared_prefix,
             encode_once=self.savings.picture_once,
         )
+
+    @torch.no_grad()
+    def readings(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Iterator[Pass]:
+        """Passes that read z where each example's first prompt ends, under every intervention.
+
+        `suffixes.activations` of a pass holds the unedited model's; a layer that is missing in the pass is unchanged.
+        """
+        pictures = self.encode([replace(example, prompts=example.prompts[:1]) for example in examples])
+        prefixes = self.baseline.prefixes(pictures)
+        batches = [
+            self.baseline.suffixes(pictures, prefixes, batch, [[]] * len(batch), read=True)
+            for batch in self._batches(pictures, lambda prompt: True)
+        ]
+        yield from self.passes(prefixes, batches, edits)
 
     def _batches(
         self, pictures: Sequence[Picture], which: Callable[[Prompt], bool]
@@ -244,6 +271,7 @@ class Replay:
             cache.append(LayerRows(length, keys, values, room=width))
         repeated = [torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows]
         wanted = Wanted(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
+        activations = Activations(wanted) if suffixes.activations is not None else None
         hidden = self.decoder.run(
             suffixes.trace.residual[layer].repeat(len(chosen), 1, 1),
             _repeat(suffixes.positions, len(chosen), -2),
@@ -253,9 +281,10 @@ class Replay:
             attention=attention,
             edits=self._rows(interventions, count),
             wanted=wanted if self.savings.wanted_only else None,
+            activations=activations,
         )
         assert hidden is not None
-        return Pass(suffixes, chosen, hidden[wanted.rows, wanted.columns], cache)
+        return Pass(suffixes, chosen, hidden[wanted.rows, wanted.columns], cache, activations)
 
     def _rows_at_once(self, width: int, past: int) -> int:
         layers = len(self.decoder.layers)
