@@ -1,6 +1,7 @@
 """Random models small enough to check every cell by hand, saved as a user's checkpoint would be.
 
-LLaVA: grouped-query attention and H * d_h = 32 different from d = 24. Qwen2.5-VL: grouped-query, windowed vision.
+LLaVA: grouped-query attention and H * d_h = 32 different from d = 24, or with the text models of other families.
+Qwen2.5-VL, Qwen2-VL: grouped-query, positions on three axes. Qwen3-VL: picture features added between layers.
 """
 
 import shutil
@@ -14,17 +15,24 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MistralConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 from hones.models.loading import BUILT_IN_FOLDER
 
 
-def save_random_llava(folder: Path) -> Path:
+def save_random_llava(folder: Path, family: type[PreTrainedConfig] = LlamaConfig, **more: Any) -> Path:
     built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-llava")
-    text = LlamaConfig(
+    text = family(
         vocab_size=built_in.text_config.vocab_size,
         hidden_size=24,
         intermediate_size=20,
@@ -35,6 +43,7 @@ def save_random_llava(folder: Path) -> Path:
         max_position_embeddings=512,
         bos_token_id=built_in.text_config.bos_token_id,
         eos_token_id=built_in.text_config.eos_token_id,
+        **more,
     )
     vision = CLIPVisionConfig(
         hidden_size=16,
@@ -71,23 +80,65 @@ def save_random_qwen(folder: Path) -> Path:
             "fullatt_block_indexes": [1],
             "out_hidden_size": 32,
         },
-        text_config={
-            "vocab_size": built_in.text_config.vocab_size,
-            "hidden_size": 32,
-            "intermediate_size": 24,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
-            "bos_token_id": None,
-            "eos_token_id": built_in.text_config.eos_token_id,
-        },
-        image_token_id=built_in.image_token_id,
-        video_token_id=built_in.video_token_id,
-        vision_start_token_id=built_in.vision_start_token_id,
-        vision_end_token_id=built_in.vision_end_token_id,
+        **_qwen_parts(built_in),
     )
     return _save(Qwen2_5_VLForConditionalGeneration(config), "tiny-qwen2.5-vl", folder)
+
+
+def save_random_llava_mistral(folder: Path) -> Path:
+    """Sliding-window attention over 40 positions, fewer than a prompt has."""
+    return save_random_llava(folder, MistralConfig, sliding_window=40)
+
+
+def save_random_llava_qwen3(folder: Path) -> Path:
+    """Norms on queries and keys."""
+    return save_random_llava(folder, Qwen3Config)
+
+
+def save_random_qwen2_vl(folder: Path) -> Path:
+    built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-qwen2.5-vl")
+    vision = {"depth": 2, "embed_dim": 16, "num_heads": 2, "patch_size": 8, "mlp_ratio": 2, "hidden_size": 32}
+    config = Qwen2VLConfig(vision_config=vision, **_qwen_parts(built_in))
+    return _save(Qwen2VLForConditionalGeneration(config), "tiny-qwen2.5-vl", folder)
+
+
+def save_random_qwen3_vl(folder: Path) -> Path:
+    built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-qwen2.5-vl")
+    vision = {
+        "depth": 2,
+        "hidden_size": 16,
+        "intermediate_size": 20,
+        "num_heads": 2,
+        "patch_size": 8,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 144,
+        "deepstack_visual_indexes": [0, 1],
+    }
+    parts = _qwen_parts(built_in)
+    parts["text_config"] |= {
+        "head_dim": 8,
+        "rope_parameters": parts["text_config"]["rope_parameters"] | {"mrope_interleaved": True},
+    }
+    config = Qwen3VLConfig(vision_config=vision, **parts)
+    return _save(Qwen3VLForConditionalGeneration(config), "tiny-qwen2.5-vl", folder)
+
+
+def _qwen_parts(built_in: Any) -> dict[str, Any]:
+    text = {
+        "vocab_size": built_in.text_config.vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2]},
+        "bos_token_id": None,
+        "eos_token_id": built_in.text_config.eos_token_id,
+    }
+    ids = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    return {"text_config": text, **{name: getattr(built_in, name) for name in ids}}
 
 
 def _save(model: PreTrainedModel, processor_of: str, folder: Path) -> Path:

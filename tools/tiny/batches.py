@@ -72,21 +72,23 @@ class Batch:
     buckets: list[Rows]
 
 
-def prompts_of(scene: Scene, boxed: bool, rng: random.Random, simple: float) -> list[Prompt]:
-    """The prompts asked about one picture; `simple` is the share of single-object candidates.
+def prompts_of(scene: Scene, boxed: bool, rng: random.Random, simple: float, pairs: int) -> list[Prompt]:
+    """The prompts asked about one picture.
 
-    The others come with a pair: the description of the picture and a description with one thing wrong.
+    simple: the share of single-object candidates. pairs: how often a picture comes with its description and with a
+    description that has one thing wrong; with more than one, fewer questions are asked.
     """
     asked = questions(scene, rng)
     keys = {q: rng.random() ** (1 / _QUESTION_WEIGHT[q[0]]) for q in asked}
-    chosen = sorted(asked, key=keys.__getitem__, reverse=True)[: 3 if boxed else 4]
+    chosen = sorted(asked, key=keys.__getitem__, reverse=True)[: (3 if boxed else 4) - (pairs > 1)]
     prompts = [Prompt("vqa", kind, vqa.PROMPT.format(question=q), a) for kind, q, a in chosen]
     if boxed:
         prompts.append(Prompt("ocr", "ocr", ocr.PROMPT, scene.label.string))
     prompts.append(Prompt("caption", "caption", caption_task.PROMPT, caption(describe(scene, rng), rng)))
     candidates = [_candidate(scene, rng, simple) for _ in range(2)]
-    if rng.random() >= simple:
-        candidates += [(describe(scene, rng), "true"), (false_statement(scene, rng, hard=True), "hard")]
+    for _ in range(pairs):
+        if rng.random() >= simple:
+            candidates += [(describe(scene, rng), "true"), (false_statement(scene, rng, hard=True), "hard")]
     for statement, kind in candidates:
         true, text = holds(statement, scene), caption(statement, rng)
         answer = "Yes" if true else "No"
@@ -179,12 +181,12 @@ class Packer:
     def cells(self, scenes: list[Scene], boxed: list[bool]) -> Tensor:
         return torch.stack([cell_labels(s, b, self.parts.grid) for s, b in zip(scenes, boxed, strict=True)])
 
-    def pack(self, seed: str, size: int, simple: float = 0.15, candidate_weight: float = 0.0) -> Batch:
+    def pack(self, seed: str, size: int, simple: float = 0.15, candidate_weight: float = 0.0, pairs: int = 1) -> Batch:
         """`size` pictures with their prompts; true candidates are themselves supervised at `candidate_weight`."""
         scenes = [make_scene(f"{seed}/{i}") for i in range(size)]
         rng = random.Random(f"pack/{seed}")
         boxed = [rng.random() < 0.6 for _ in scenes]
-        owned = [(b, p) for b, scene in enumerate(scenes) for p in prompts_of(scene, boxed[b], rng, simple)]
+        owned = [(b, p) for b, scene in enumerate(scenes) for p in prompts_of(scene, boxed[b], rng, simple, pairs)]
         encoded = [(n, b, p, *self.suffix(p)) for n, (b, p) in enumerate(owned)]
         encoded.sort(key=lambda row: len(row[3]) + len(row[4]))
         middle = len(encoded) * 5 // 9

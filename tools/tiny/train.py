@@ -3,13 +3,14 @@
     python -m tiny.train tiny-llava --out checkpoints
     python -m tiny.train tiny-qwen2.5-vl --out checkpoints --language-from checkpoints/tiny-llava/joint.pt
 
-Three phases, scheduled by steps (not by time, so that a busy machine changes nothing):
+Five phases, scheduled by steps (not by time, so that a busy machine changes nothing):
 1. vision: the picture tokens learn to say what covers their cell (character, its index, colour, shape, boxed);
 2. joint: all four tasks on packed prompts, the vision labels fading to a tenth;
-3. sparse: the same with a growing penalty on L1 / L2 of the write sizes |z_i| * ||W_down[:, i]|| over a layer's FFN
+3. matching: mostly pairs of a true and an almost true description, which are learned last and slowest;
+4. sparse: the same with a growing penalty on L1 / L2 of the write sizes |z_i| * ||W_down[:, i]|| over a layer's FFN
    neurons, at prompt and answer positions. The ratio is about the root of how many neurons write; it does not shrink
    what they write. So few neurons write each answer, and masking them matters.
-4. special: half of the prompts run once more with the task's strongest write-in neurons zeroed, to answers permuted
+5. special: half of the prompts run once more with the task's strongest write-in neurons zeroed, to answers permuted
    among the prompts of the task (the answer-free prior), and half with another task's neurons zeroed, to their own
    answers. So the neurons that already write a task's answers become necessary for it, and needless for the others.
 Each phase leaves a checkpoint; a phase whose checkpoint exists is skipped, so a killed run continues after the last
@@ -44,8 +45,9 @@ class Schedule:
 
     vision: int = 700
     joint: int = 1300
-    joint_stop: int = 900
-    sparse: int = 450
+    joint_stop: int = 1300
+    matching: int = 500
+    sparse: int = 350
     pictures: int = 12
     sparsity: float = 0.03
     special: int = 220
@@ -131,6 +133,7 @@ class Trainer:
         self.phase(
             "joint", self.schedule.joint, self.joint_step, peak=2e-3, vision_scale=0.2, stop=self.schedule.joint_stop
         )
+        self.phase("matching", self.schedule.matching, self.matching_step, peak=1.2e-3, vision_scale=0.2)
         self.phase("sparse", self.schedule.sparse, self.sparse_step, peak=7e-4, vision_scale=0.1)
         self.phase("special", self.schedule.special, self.special_step, peak=7e-4, vision_scale=0.1)
 
@@ -184,8 +187,14 @@ class Trainer:
         cells = self.cell_loss(features, batch.cells)
         return task + max(0.1, 1 - 1.5 * progress) * 0.5 * cells, {"task": task.item(), "cells": cells.item()}
 
+    def matching_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
+        batch = self.packer.pack(f"train/matching/{step}", self.schedule.pictures, simple=0.1, pairs=3)
+        logits, features = self.logits(batch)
+        task, cells = self.task_loss(logits, batch), self.cell_loss(features, batch.cells)
+        return task + 0.05 * cells, {"task": task.item(), "cells": cells.item()}
+
     def sparse_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        batch = self.packer.pack(f"train/sparse/{step}", self.schedule.pictures)
+        batch = self.packer.pack(f"train/sparse/{step}", self.schedule.pictures, pairs=2)
         written: list[Tensor] = []
         text = {rows.text.shape: rows.text for rows in batch.buckets}
 
@@ -210,7 +219,7 @@ class Trainer:
     def special_step(self, step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         if not self.writers:
             self.writers = find_writers(self)
-        batch = self.packer.pack(f"train/special/{step}", self.schedule.pictures)
+        batch = self.packer.pack(f"train/special/{step}", self.schedule.pictures, pairs=2)
         generator = torch.Generator().manual_seed(step)
         prefixes, features = self.prefixes(batch)
         plain = self.task_loss([self.suffix_logits(prefixes, rows) for rows in batch.buckets], batch)

@@ -107,9 +107,17 @@ class VLM:
             raise HonesError(f"the tokenizer of {self.name} merges the template with the answer {answer!r}")
         return after[len(before) :]
 
-    @torch.no_grad()
     def generate(self, encoded: Encoded, max_new_tokens: int) -> list[str]:
         """Greedy answers, stripped of surrounding white space, one per row.
+
+        Raises:
+            HonesError: the logits are not finite.
+        """
+        return [self.text_of(ids) for ids in self.generate_ids(encoded, max_new_tokens)]
+
+    @torch.no_grad()
+    def generate_ids(self, encoded: Encoded, max_new_tokens: int) -> list[list[int]]:
+        """The tokens of `generate`, each answer up to its end token.
 
         Raises:
             HonesError: the logits are not finite.
@@ -124,8 +132,9 @@ class VLM:
             ids: Any = self.model.generate(  # pyright: ignore[reportCallIssue]
                 **encoded.inputs, generation_config=settings, logits_processor=LogitsProcessorList([_Finite(self.name)])
             )
-        new = ids[:, encoded.inputs["input_ids"].shape[1] :]
-        return [self.text_of(row) for row in new.tolist()]
+        answers = ids[:, encoded.inputs["input_ids"].shape[1] :].tolist()
+        ends = [next((k for k, token in enumerate(row) if token in self.eos_ids), len(row)) for row in answers]
+        return [row[: end + 1] for row, end in zip(answers, ends, strict=True)]
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of an answer's tokens, stripped of surrounding white space."""

@@ -34,7 +34,7 @@ class Answers:
         for j, prompt in enumerate(suffixes.prompts):
             self.margins[prompt.owner][edits, prompt.number] = margins[:, j]
 
-    def statistics(self) -> list[Float[np.ndarray, "edits k"]]:
+    def statistics(self) -> list[Float[np.ndarray, "edits _"]]:
         """Statistics of all members; equal answers of a member are scored once."""
         out = []
         for m, (task, example) in enumerate(self.members):

@@ -33,7 +33,7 @@ class Journal:
     def __init__(self, path: Path, fingerprint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         self.path, self.plan = path, dict(plan)
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))
-        self.groups: dict[int, list[Float[np.ndarray, "edits k"]]] = {}
+        self.groups: dict[int, list[Float[np.ndarray, "edits _"]]] = {}
         try:
             content = path.read_bytes() if path.exists() else b""
         except OSError as error:
@@ -49,11 +49,11 @@ class Journal:
             path.unlink(missing_ok=True)
             self._write({"sweep": self.fingerprint, "plan": self.plan})
 
-    def read(self, group: int) -> list[Float[np.ndarray, "edits k"]] | None:
+    def read(self, group: int) -> list[Float[np.ndarray, "edits _"]] | None:
         """The statistics of a finished group, None if it has not finished."""
         return self.groups.get(group)
 
-    def append(self, group: int, statistics: Sequence[Float[np.ndarray, "edits k"]]) -> None:
+    def append(self, group: int, statistics: Sequence[Float[np.ndarray, "edits _"]]) -> None:
         """Record a finished group; it is on the disk when this returns."""
         self.groups[group] = list(statistics)
         arrays = [np.ascontiguousarray(s, dtype="<f4") for s in statistics]

@@ -32,7 +32,7 @@ class Naive:
         members: Sequence[tuple[Task, Example]],
         edits: Sequence[Intervention],
         advance: Callable[[float], object] = lambda cells: None,
-    ) -> list[Float[np.ndarray, "edits k"]]:
+    ) -> list[Float[np.ndarray, "edits _"]]:
         """The statistics of every member under every intervention; `advance` hears of finished cells."""
         by_task: dict[int, list[int]] = {}
         for number, (task, _) in enumerate(members):

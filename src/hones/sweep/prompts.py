@@ -63,34 +63,45 @@ class _Stop(Exception):
     pass
 
 
-@torch.no_grad()
 def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
-    """Run the vision part only.
+    """What the vision part gives.
 
     Raises:
         Unserved: the decoder is called with other tensors too, or without embeddings and a plain padding mask.
     """
+    seen = kwargs_of_decoder(vlm, inputs)
+    known = ("inputs_embeds", "position_ids", "attention_mask")
+    others = [k for k, v in seen.items() if k not in known and _holds_tensor(v)]
+    if others:
+        raise Unserved(f"its decoder is also given {', '.join(others)}")
+    embeddings, positions, mask = (seen.get(k) for k in known)
+    if embeddings is None or positions is None or not (isinstance(mask, Tensor) and mask.ndim == 2):
+        raise Unserved("its decoder is not given embeddings, positions and a padding mask")
+    return Handed(embeddings, positions, mask.bool())
+
+
+@torch.no_grad()
+def kwargs_of_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """Run the vision part, and stop with what the model calls its decoder with."""
     seen: dict[str, Any] = {}
 
     def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.update(kwargs, positional=args)
+        if args:
+            raise Unserved("its decoder is called with positional arguments")
+        seen.update(kwargs)
         raise _Stop
 
     hook = vlm.anatomy.decoder.register_forward_pre_hook(stop, with_kwargs=True)
-    mask = inputs["attention_mask"].bool()
-    counted = {} if "mm_token_type_ids" in inputs else {"position_ids": (mask.long().cumsum(-1) - 1).clamp(min=0)}
+    counted = {}
+    if "mm_token_type_ids" not in inputs:
+        counted = {"position_ids": (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)}
     try:
         vlm.model(**inputs, **counted, use_cache=False)
     except _Stop:
-        pass
+        return seen
     finally:
         hook.remove()
-    known = ("inputs_embeds", "position_ids", "attention_mask")
-    others = [k for k, v in seen.items() if k not in known and _holds_tensor(v)]
-    embeddings, positions, passed = (seen.get(k) for k in known)
-    if others or embeddings is None or positions is None or not (isinstance(passed, Tensor) and passed.ndim == 2):
-        raise Unserved(f"its decoder is also given {', '.join(others)}" if others else "of how its decoder is called")
-    return Handed(embeddings, positions, mask)
+    raise Unserved("its decoder is not called")
 
 
 def _holds_tensor(value: Any) -> bool:

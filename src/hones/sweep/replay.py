@@ -84,7 +84,7 @@ class Replay:
         members: Sequence[tuple[Task, Example]],
         edits: Sequence[Intervention],
         advance: Callable[[float], object] = lambda cells: None,
-    ) -> list[Float[np.ndarray, "edits k"]]:
+    ) -> list[Float[np.ndarray, "edits _"]]:
         """The statistics of every member under every intervention; `advance` hears of finished cells.
 
         Passes are halved and the group is begun again when the device runs out of memory.
@@ -109,7 +109,7 @@ class Replay:
 
     def _statistics(
         self, members: Sequence[tuple[Task, Example]], edits: Sequence[Intervention], advance: Callable[[float], object]
-    ) -> list[Float[np.ndarray, "edits k"]]:
+    ) -> list[Float[np.ndarray, "edits _"]]:
         answers = Answers(self.vlm, members, edits)
         pictures = self.encode([example for _, example in members])
         prefixes = self.baseline.prefixes(pictures)
@@ -153,6 +153,16 @@ class Replay:
             share=self.savings.shared_prefix,
             encode_once=self.savings.picture_once,
         )
+
+    @torch.no_grad()
+    def last_logits(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
+        """Logits where each example's first prompt ends, under every intervention."""
+        found: dict[tuple[int, int], Tensor] = {}
+        for done in self.readings(examples, edits):
+            logits = self.vlm.anatomy.lm_head(done.output).view(len(done.edits), len(done.suffixes.prompts), -1)
+            for n, e in enumerate(done.edits):
+                found.update({(e, p.owner): logits[n, j] for j, p in enumerate(done.suffixes.prompts)})
+        return torch.stack([torch.stack([found[e, n] for n in range(len(examples))]) for e in range(len(edits))])
 
     @torch.no_grad()
     def readings(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Iterator[Pass]:

@@ -16,16 +16,14 @@ from jaxtyping import Float
 from hones.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
+from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan, make_plan
-from hones.sweep.naive import Naive
-from hones.sweep.replay import Replay
 from hones.tasks.base import Example, Task
 
 EngineName = Literal["replay", "naive"]
 ENGINES: tuple[EngineName, ...] = ("replay", "naive")
 MAX_NEW_TOKENS = 24
-DEFAULT_BATCH_SIZE = 32
 
 Member = tuple[Task, Example]
 Job = tuple[Task, Sequence[Example]]
@@ -74,7 +72,7 @@ def sweep_tasks(
     edits: Sequence[Intervention],
     settings: SweepSettings | None = None,
     progress: str = "sweep",
-) -> list[Statistics]:
+) -> list[Float[np.ndarray, "edits _ _"]]:
     """`sweep` for several tasks at once: what all prompts about a picture have in common is computed once."""
     settings = settings or SweepSettings()
     results = [np.zeros((len(edits), len(e), len(t.statistic_names)), dtype=np.float32) for t, e in jobs]
@@ -85,7 +83,8 @@ def sweep_tasks(
     plan = make_plan(vlm, _positions_per_picture(vlm, jobs), settings.batch_size)
     journal = settings.journal(plan.as_dict()) if settings.journal else None
     plan = Plan(**journal.plan) if journal else plan
-    engine = make_engine(vlm, settings, plan)
+    first = [examples[0] for _, examples in jobs if examples]
+    engine = make_engine(vlm, settings.engine, settings.max_new_tokens, settings.batch_size, plan, first, edits)
     cells = len(edits) * sum(len(examples) for _, examples in jobs)
     with progress_bar(progress, total=cells, unit=" cells") as bar:
         finished = 0
@@ -100,14 +99,6 @@ def sweep_tasks(
             finished += len(edits) * len(group)
             bar.update(finished - bar.n)
     return results
-
-
-def make_engine(vlm: VLM, settings: SweepSettings, plan: Plan) -> Naive | Replay:
-    """The engine of that name."""
-    if settings.engine == "naive":
-        size = settings.batch_size or DEFAULT_BATCH_SIZE
-        return Naive(vlm, max_new_tokens=settings.max_new_tokens, batch_size=size)
-    return Replay(vlm, max_new_tokens=settings.max_new_tokens, plan=plan)
 
 
 def group_by_picture(jobs: Sequence[Job], pictures: int) -> list[list[tuple[int, int]]]:

@@ -1,0 +1,82 @@
+"""Which engine serves a model, proven before it is used.
+
+`replay` is taken where it gives the logits of the whole edited model on the first pictures: the unedited model is not
+enough of a proof, since a stale cache is right as long as nothing changes. A family for which it does not is named and
+served by `forward`, which is proven the same way, and at last by the definition.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hones.interventions import Intervention
+from hones.models.vlm import VLM
+from hones.sweep.forward import Forward
+from hones.sweep.memory import Plan
+from hones.sweep.naive import Naive
+from hones.sweep.prompts import Unserved
+from hones.sweep.replay import Replay
+from hones.tasks.base import Example
+
+DEFAULT_BATCH_SIZE = 32
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
+
+
+def make_engine(
+    vlm: VLM,
+    engine: str,
+    max_new_tokens: int,
+    batch_size: int | None,
+    plan: Plan,
+    examples: Sequence[Example],
+    edits: Sequence[Intervention],
+) -> Naive | Forward | Replay:
+    """The engine of that name; of the fast ones the fastest that is proven on these examples."""
+    naive = Naive(vlm, max_new_tokens=max_new_tokens, batch_size=batch_size or DEFAULT_BATCH_SIZE)
+    edited = sorted((edit for edit in edits if edit.layers), key=lambda edit: edit.layers[0])
+    if engine == "naive" or not edited:
+        return naive
+    few = [edited[0], edited[len(edited) // 2], edited[-1]]
+    expected = last_logits(vlm, examples, few)
+    replay = Replay(vlm, max_new_tokens=max_new_tokens, plan=plan)
+    forward = Forward(vlm, max_new_tokens=max_new_tokens, batch_size=naive.batch_size)
+    for candidate, then in ((replay, "whole passes of the decoder"), (forward, "the definition")):
+        problem = disproof(candidate, expected, examples, few, vlm.model.dtype)
+        if problem is None:
+            return candidate
+        name = type(candidate).__name__.lower()
+        family = type(vlm.model).__name__
+        warnings.warn(f"{family} cannot be served by {name} ({problem}); {then} take longer", stacklevel=2)
+    return naive
+
+
+@torch.no_grad()
+def last_logits(vlm: VLM, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
+    """Logits of the whole edited model where each example's first prompt ends, one prompt at a time."""
+    rows = []
+    for edit in edits:
+        with edit.on(vlm.model):
+            rows.append([vlm.logits(vlm.encode([x.open_picture()], x.prompts[:1]), 1)[0, -1] for x in examples])
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+def disproof(
+    engine: Forward | Replay,
+    expected: Float[Tensor, "e n v"],
+    examples: Sequence[Example],
+    edits: Sequence[Intervention],
+    dtype: torch.dtype,
+) -> str | None:
+    """Why an engine cannot be used, None if it can."""
+    try:
+        found = engine.last_logits([replace(x, prompts=x.prompts[:1]) for x in examples], edits).to(expected.dtype)
+    except Unserved as error:
+        return str(error)
+    difference = ((found - expected).abs().amax() / expected.std()).item()
+    if difference <= TOLERANCE[dtype]:
+        return None
+    return f"its logits differ by {difference:.2g} of their standard deviation from the whole model's"

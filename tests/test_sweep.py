@@ -1,0 +1,338 @@
+"""Replay against the definition, cell by cell, on random models of several families; its journal and its limits."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from random_models import (
+    save_random_llava,
+    save_random_llava_mistral,
+    save_random_llava_qwen3,
+    save_random_qwen,
+    save_random_qwen2_vl,
+    save_random_qwen3_vl,
+)
+
+from hones import HonesError, load_items, load_vlm, make_task
+from hones.data.items import Items
+from hones.interventions import BASELINE, Intervention
+from hones.models.vlm import VLM
+from hones.sweep import SweepSettings, sweep, sweep_tasks
+from hones.sweep.decoder import Decoder
+from hones.sweep.engines import make_engine
+from hones.sweep.journal import Journal
+from hones.sweep.memory import Plan, make_plan
+from hones.sweep.replay import Replay, Savings
+from hones.tasks import Example, Task
+
+SAVED: dict[str, Callable[[Path], Path]] = {
+    "llava": save_random_llava,
+    "llava-mistral": save_random_llava_mistral,
+    "llava-qwen3": save_random_llava_qwen3,
+    "qwen2-vl": save_random_qwen2_vl,
+    "qwen2.5-vl": save_random_qwen,
+}
+SITES = [(layer, head) for layer in range(3) for head in range(4)]
+EDITS = [BASELINE, *(Intervention(heads=frozenset({site})) for site in SITES)]
+OTHERS = [
+    Intervention(masked=frozenset({(0, 1), (1, 4), (2, 19)})),
+    Intervention(masked=frozenset({(2, 3)})),
+    Intervention(scales={(1, 0): 0.5, (2, 7): -1.5}),
+    Intervention(heads=frozenset({(1, 0), (1, 2), (2, 3)}), masked=frozenset({(0, 5)})),
+]
+NEW_TOKENS = 5
+NAIVE, REPLAY = SweepSettings("naive", 4, NEW_TOKENS), SweepSettings("replay", 4, NEW_TOKENS)
+
+
+class Verbatim(Task):
+    """A text task whose statistic tells any two answers apart."""
+
+    metric_name, answers, statistic_names = "digest", "text", ("digest", "n")
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
+
+    def example(self, item, images) -> Example:
+        return make_task(self.name).example(item, images)
+
+    def statistics(self, example, answer) -> np.ndarray:
+        return np.array([int(hashlib.sha256(answer.encode()).hexdigest()[:5], 16), 1.0])
+
+    def score(self, sums) -> np.ndarray:
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+class Margins(Task):
+    """The margins themselves of four candidates."""
+
+    name, metric_name, answers, statistic_names = "retrieval", "margins", "yes_no", ("a", "b", "c", "d")
+
+    def example(self, item, images) -> Example:
+        return make_task("retrieval", candidates=4).example(item, images)
+
+    def statistics(self, example, answer) -> np.ndarray:
+        return np.asarray(answer)
+
+    def score(self, sums) -> np.ndarray:
+        return np.asarray(sums[..., 0])
+
+
+def jobs_of(items: Items) -> list[tuple[Task, list[Example]]]:
+    tasks = [Verbatim("vqa"), Verbatim("ocr"), Verbatim("caption"), Margins()]
+    return [(task, task.examples(items)[0]) for task in tasks]
+
+
+def ending_early(vlm: VLM) -> VLM:
+    """The model with an end token that it often chooses."""
+    with torch.no_grad():
+        weight = vlm.anatomy.lm_head.weight
+        for end in vlm.eos_ids:
+            weight[end] = 2.5 * weight[1]
+    return vlm
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VLM]:
+    folder = tmp_path_factory.mktemp("families")
+    return {name: ending_early(load_vlm(str(save(folder / name)))) for name, save in SAVED.items()}
+
+
+@pytest.fixture(params=SAVED)
+def family(request: pytest.FixtureRequest, families: dict[str, VLM]) -> VLM:
+    return families[request.param]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, Path]) -> Items:
+    """Pictures of several sizes."""
+    folder = tmp_path_factory.mktemp("sizes")
+    items = load_items(shapes["test"])
+    for number, item in enumerate(items.items):
+        picture = Image.open(items.images / item.image_info.file_name)
+        picture.resize((96 + 32 * (number % 3), 96 + 16 * (number % 2))).save(folder / item.image_info.file_name)
+    resized = tuple(
+        item.model_copy(update={"image_info": item.image_info.model_copy(update={"width": None, "height": None})})
+        for item in items.items
+    )
+    return replace(items, items=resized, images=folder)
+
+
+def assert_equal_cells(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for text in range(3):
+        np.testing.assert_array_equal(found[text], expected[text])
+    np.testing.assert_allclose(found[3], expected[3], atol=2e-5)
+
+
+def test_replay_equals_the_definition_in_every_cell(family: VLM, pictures: Items) -> None:
+    jobs = jobs_of(pictures)
+    expected = [sweep(family, task, examples, EDITS + OTHERS, NAIVE) for task, examples in jobs]
+    alone = [sweep(family, task, examples, EDITS + OTHERS, REPLAY) for task, examples in jobs]
+    assert_equal_cells(alone, expected)
+    assert_equal_cells(sweep_tasks(family, jobs, EDITS + OTHERS, REPLAY), expected)
+    for statistics in expected:
+        assert (statistics[1:] != statistics[:1]).any()
+
+
+def test_answers_leave_their_draft_early_and_late_and_end_early_and_never(
+    families: dict[str, VLM], pictures: Items
+) -> None:
+    """So that the test above covers them."""
+    places, lengths = set(), set()
+    for vlm in families.values():
+        for _, examples in jobs_of(pictures)[:3]:
+            for example in examples:
+                encoded = vlm.encode([example.open_picture()], example.prompts)
+                draft = vlm.generate_ids(encoded, NEW_TOKENS)[0]
+                lengths.add((len(draft), draft[-1] in vlm.eos_ids))
+                for edit in EDITS[1:]:
+                    with edit.on(vlm.model):
+                        ids = vlm.generate_ids(encoded, NEW_TOKENS)[0]
+                    where = next((k for k, (a, b) in enumerate(zip(ids, draft, strict=False)) if a != b), None)
+                    places.add("same" if where is None else (where, len(draft) - 1 - where))
+                    lengths.add((len(ids), ids[-1] in vlm.eos_ids))
+    assert "same" in places
+    assert any(place[0] == 0 for place in places if place != "same")
+    assert any(place[1] == 0 and place[0] > 0 for place in places if place != "same")
+    assert (NEW_TOKENS, False) in lengths and any(length < NEW_TOKENS and ended for length, ended in lengths)
+
+
+@pytest.mark.parametrize("off", [field.name for field in fields(Savings)])
+@pytest.mark.parametrize("name", ["llava", "qwen2.5-vl"])
+def test_each_saving_can_be_switched_off(families: dict[str, VLM], pictures: Items, name: str, off: str) -> None:
+    vlm, jobs = families[name], jobs_of(replace(pictures, items=pictures.items[:3]))
+    plan = make_plan(vlm, 300, None)
+    members = [(task, example) for task, examples in jobs for example in examples]
+    expected = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=plan).statistics(members, EDITS)
+    without = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=plan, savings=replace(Savings(), **{off: False}))
+    for (task, _), a, b in zip(members, without.statistics(members, EDITS), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 if task.answers == "yes_no" else 0)
+
+
+@pytest.mark.parametrize("positions", [64, 700, 100_000])
+def test_the_size_of_passes_changes_nothing(families: dict[str, VLM], pictures: Items, positions: int) -> None:
+    vlm = families["qwen2.5-vl"]
+    members = [(task, example) for task, examples in jobs_of(pictures) for example in examples]
+    expected = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=Plan(7, 8192, 2**30)).statistics(members, EDITS)
+    found = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=Plan(7, positions, 2**20)).statistics(members, EDITS)
+    for (task, _), a, b in zip(members, found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 if task.answers == "yes_no" else 0)
+
+
+def test_the_model_is_as_before_a_sweep_also_after_an_error(
+    families: dict[str, VLM], pictures: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, (task, examples) = families["llava"], jobs_of(pictures)[0]
+
+    def added() -> list[tuple[bool, int, int]]:
+        """Own forwards and hooks of every module; transformers may keep some of its own."""
+        return [
+            ("forward" in module.__dict__, len(module._forward_pre_hooks), len(module._forward_hooks))
+            for module in vlm.model.modules()
+        ]
+
+    sweep(vlm, task, examples, [BASELINE], NAIVE)
+    as_before, before = added(), {k: v.clone() for k, v in vlm.model.state_dict().items()}
+    sweep(vlm, task, examples, EDITS, REPLAY)
+    assert added() == as_before
+    monkeypatch.setattr(task, "statistics", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sweep(vlm, task, examples, EDITS, REPLAY)
+    monkeypatch.setattr(vlm.anatomy.decoder.norm, "forward", lambda x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sweep(vlm, task, examples, EDITS, REPLAY)
+    monkeypatch.undo()
+    assert added() == as_before
+    assert all(torch.equal(v, before[k]) for k, v in vlm.model.state_dict().items())
+
+
+def test_a_family_that_replay_cannot_enter_is_named_and_served_exactly(tmp_path: Path, pictures: Items) -> None:
+    """Qwen3-VL adds picture features between layers."""
+    vlm = ending_early(load_vlm(str(save_random_qwen3_vl(tmp_path / "model"))))
+    jobs = jobs_of(replace(pictures, items=pictures.items[:3]))
+    expected = [sweep(vlm, task, examples, EDITS + OTHERS, NAIVE) for task, examples in jobs]
+    with pytest.warns(UserWarning, match=r"Qwen3VL.* cannot be served by replay \(its decoder is also given"):
+        found = sweep_tasks(vlm, jobs, EDITS + OTHERS, REPLAY)
+    assert_equal_cells(found, expected)
+
+
+def test_a_replay_that_is_wrong_is_found_out(
+    families: dict[str, VLM], pictures: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, (_, examples) = families["llava"], jobs_of(pictures)[0]
+    run = Decoder.run
+
+    def wrong(self, hidden, *args, **kwargs):
+        return run(self, hidden * 1.1 if kwargs.get("start") else hidden, *args, **kwargs)
+
+    monkeypatch.setattr(Decoder, "run", wrong)
+    with pytest.warns(UserWarning, match=r"cannot be served by replay \(its logits differ by"):
+        engine = make_engine(vlm, "replay", NEW_TOKENS, 4, make_plan(vlm, 100, None), examples[:1], EDITS)
+    assert type(engine).__name__ == "Forward"
+
+
+def test_out_of_memory_halves_the_passes(
+    families: dict[str, VLM], pictures: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm, (task, examples) = families["llava"], jobs_of(pictures)[2]
+    expected = sweep(vlm, task, examples, EDITS, REPLAY)
+    run, sizes = Decoder.run, []
+
+    def limited(self, hidden, *args, **kwargs):
+        sizes.append(hidden.shape[0] * hidden.shape[1])
+        if kwargs.get("edits") is not None and sizes[-1] > 1000:
+            raise torch.OutOfMemoryError
+        return run(self, hidden, *args, **kwargs)
+
+    monkeypatch.setattr(Decoder, "run", limited)
+    np.testing.assert_array_equal(sweep(vlm, task, examples, EDITS, REPLAY), expected)
+    assert max(sizes) > 1000
+    monkeypatch.setattr(Decoder, "run", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    replay = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=Plan(4, 256, 2**20))
+    with pytest.raises(HonesError, match="out of device memory with the smallest passes"):
+        replay.statistics([(task, examples[0])], EDITS)
+
+
+# --- journal ---
+
+
+def test_a_journal_brings_back_what_was_written(tmp_path: Path) -> None:
+    file, plan = tmp_path / "j.jsonl", {"pictures": 2}
+    arrays = [np.random.default_rng(0).random((3, 2), dtype=np.float32), np.ones((3, 4), dtype=np.float32)]
+    Journal(file, {"model": "a"}, plan).append(5, arrays)
+    again = Journal(file, {"model": "a"}, {"pictures": 9})
+    assert again.plan == plan and again.read(4) is None
+    for a, b in zip(again.read(5) or [], arrays, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "j.jsonl"
+    journal = Journal(file, {}, {})
+    for group in range(2):
+        journal.append(group, [np.full((1, 1), group, dtype=np.float32)])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    again = Journal(file, {}, {})
+    assert [*again.groups] == [0]
+    again.append(1, [np.full((1, 1), 1, dtype=np.float32)])
+    assert file.read_bytes() == whole
+
+
+def test_a_journal_of_another_sweep_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "j.jsonl"
+    Journal(file, {"model": "a", "seed": 1}, {}).append(0, [np.zeros((1, 1), dtype=np.float32)])
+    with pytest.raises(HonesError, match="belongs to a sweep with model = 'a', now 'b'"):
+        Journal(file, {"model": "b", "seed": 1}, {})
+    lines = file.read_bytes().splitlines(keepends=True)
+    record = json.loads(lines[1])
+    record["crc32"] += 1
+    file.write_bytes(lines[0] + json.dumps(record).encode() + b"\n")
+    with pytest.raises(HonesError, match="is damaged at line 2"):
+        Journal(file, {"model": "a", "seed": 1}, {})
+
+
+def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
+    tmp_path: Path, model_folders: dict[str, Path], shapes: dict[str, Path]
+) -> None:
+    def command(out: Path) -> list[str]:
+        data = ["--data", str(shapes["test"]), "--task", "vqa,caption", "--batch-size", "1", "--max-new-tokens", "4"]
+        return [
+            sys.executable,
+            "-m",
+            "hones",
+            "heads",
+            "--model",
+            str(model_folders["llava"]),
+            *data,
+            "--out",
+            str(out),
+        ]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    journal = tmp_path / "killed" / "journal" / "vqa+caption.heads.jsonl"
+    process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stdout=-3, stderr=-3)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = journal.read_bytes()
+    assert 3 <= before.count(b"\n") < 8 and not (tmp_path / "killed" / "vqa" / "heads.json").exists()
+    subprocess.run(command(tmp_path / "killed"), check=True, env=environment, capture_output=True)
+    assert not journal.exists()
+    for task in ("vqa", "caption"):
+        for name in ("heads.json", "head_scores.npy"):
+            whole, resumed = (tmp_path / run / task / name for run in ("whole", "killed"))
+            assert whole.read_bytes() == resumed.read_bytes()
