@@ -16,7 +16,6 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     MistralConfig,
-    PreTrainedConfig,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -30,7 +29,7 @@ from transformers import (
 from hones.models.loading import BUILT_IN_FOLDER
 
 
-def save_random_llava(folder: Path, family: type[PreTrainedConfig] = LlamaConfig, **more: Any) -> Path:
+def save_random_llava(folder: Path, family: Any = LlamaConfig, **more: Any) -> Path:
     built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-llava")
     text = family(
         vocab_size=built_in.text_config.vocab_size,

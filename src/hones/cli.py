@@ -88,6 +88,9 @@ def heads(
     ids: Ids = None,
     limit: Limit = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Critical heads. [default: 3 %, at least 5]")] = None,
+    utility: Annotated[
+        str, typer.Option(help="metric, or logprob: an approximation by the gold answer's log-probability.")
+    ] = "metric",
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
@@ -107,11 +110,16 @@ def heads(
     """
     from hones import tables
     from hones.tasks import TASKS
+    from hones.tasks.log_probability import LogProbability
 
     names = list(TASKS) if task == "all" else task.split(",")
     if len(set(names)) < len(names):
         raise HonesError(f"--task {task}", expected="each task once")
     chosen, items = [_task(name, candidates) for name in names], _items(data, images, ids, limit)
+    if utility not in ("metric", "logprob"):
+        raise HonesError(f"--utility {utility}", expected="metric or logprob")
+    if utility == "logprob":
+        chosen = [LogProbability(one) for one in chosen]
     sweep = _sweep(engine, batch_size, max_new_tokens)
     study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     results = study.heads(chosen, items, top_k)

@@ -68,7 +68,10 @@ class Study:
         layers, heads, _ = self.vlm.anatomy.shape
         k = default_top_k(layers, heads) if top_k is None else top_k
         prepared = {task.name: self._prepare(task, discovery, "discovery") for task in tasks}
-        inputs = {name: self._fingerprint(items, top_k=k, **self._swept()) for name, items in prepared.items()}
+        inputs = {
+            task.name: self._fingerprint(prepared[task.name], top_k=k, utility=task.metric_name, **self._swept())
+            for task in tasks
+        }
         missing = [task for task in tasks if not self._finished(f"{task.name}/heads", inputs[task.name])]
         if missing:
             started = time.monotonic()

@@ -92,7 +92,7 @@ class VLM:
         inputs = encode(self.model, self.processor, pictures, [text + end for text in texts])
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            marks[row, -len(self.answer_ids(prompt, answer)) - 1 :] = True
+            marks[row, -len(self.gold_ids(prompt, answer)) :] = True
         return Encoded(inputs, marks)
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
@@ -106,6 +106,19 @@ class VLM:
         if after[: len(before)] != before:
             raise HonesError(f"the tokenizer of {self.name} merges the template with the answer {answer!r}")
         return after[len(before) :]
+
+    def gold_ids(self, prompt: str, answer: str) -> list[int]:
+        """`answer_ids` and the end token."""
+        return [*self.answer_ids(prompt, answer), self.eos_ids[0]]
+
+    def log_probabilities(self, encoded: Encoded) -> Float[Tensor, " batch"]:
+        """log p of each row's marked answer, in nats, at least in float32."""
+        assert encoded.answer is not None
+        marked = encoded.answer[:, 1:]
+        logits = self.logits(encoded, keep=int(encoded.answer.sum(1).max()) + 1)[:, :-1]
+        marked, labels = (x[:, -logits.shape[1] :] for x in (marked, encoded.inputs["input_ids"][:, 1:]))
+        chosen = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+        return (chosen * marked).sum(1)
 
     def generate(self, encoded: Encoded, max_new_tokens: int) -> list[str]:
         """Greedy answers, stripped of surrounding white space, one per row.
@@ -159,6 +172,18 @@ class VLM:
         h = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         yes, no = self.anatomy.lm_head.weight[[self.answer_tokens.yes, self.answer_tokens.no]].to(h)
         return h @ (yes - no)
+
+    def token_log_probabilities(
+        self, hidden: Float[Tensor, "n width"], labels: Int[Tensor, " n"]
+    ) -> Float[Tensor, " n"]:
+        """log p of each label from final hidden states, in nats, at least in float32."""
+        found = []
+        for part, wanted in zip(hidden.split(1024), labels.split(1024), strict=True):
+            logits = self.anatomy.lm_head(part)
+            self.check_finite(logits)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            found.append(logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0])
+        return torch.cat(found)
 
     def check_finite(self, logits: Tensor) -> None:
         """Raises HonesError unless all logits are finite."""

@@ -21,25 +21,33 @@ class Answers:
         self.vlm, self.members, self.edits = vlm, members, edits
         self.drafts: dict[int, list[int]] = {}
         self.texts: dict[Cell, list[int]] = {}
-        self.margins = [np.zeros((len(edits), len(example.prompts))) for _, example in members]
+        self.numbers = [np.zeros((len(edits), len(example.prompts))) for _, example in members]
 
     def take_drafts(self, batch: Sequence[tuple[int, Prompt]], drafts: Sequence[list[int]]) -> None:
         """The unedited model's answers."""
         self.drafts.update({prompt.owner: draft for (_, prompt), draft in zip(batch, drafts, strict=True)})
 
-    def take_margins(self, suffixes: Suffixes, edits: Sequence[int], output: Float[Tensor, "en d"] | None) -> None:
-        """Margins of J prompts under E interventions from final hidden states, e-major, or J alone for all of them."""
+    def take_numbers(self, suffixes: Suffixes, edits: Sequence[int], output: Float[Tensor, "en d"] | None) -> None:
+        """Margins or log-probabilities of J prompts under E interventions, e-major, or J alone for all of them."""
         assert output is not None
-        margins = self.vlm.margins_of(output).double().cpu().numpy().reshape(-1, suffixes.shape[0])
+        if suffixes.labels.numel():
+            times = len(output) // len(suffixes.labels)
+            of_token = self.vlm.token_log_probabilities(output, suffixes.labels.repeat(times)).view(times, -1)
+            numbers = of_token.new_zeros(times, suffixes.shape[0]).index_add(1, suffixes.wanted.rows, of_token)
+        else:
+            numbers = self.vlm.margins_of(output).view(-1, suffixes.shape[0])
+        found = numbers.double().cpu().numpy()
         for j, prompt in enumerate(suffixes.prompts):
-            self.margins[prompt.owner][edits, prompt.number] = margins[:, j]
+            self.numbers[prompt.owner][edits, prompt.number] = found[:, j]
 
     def statistics(self) -> list[Float[np.ndarray, "edits _"]]:
         """Statistics of all members; equal answers of a member are scored once."""
         out = []
         for m, (task, example) in enumerate(self.members):
             if task.answers == "yes_no":
-                rows = [task.statistics(example, margins) for margins in self.margins[m]]
+                rows = [task.statistics(example, margins) for margins in self.numbers[m]]
+            elif task.answers == "log_probability":
+                rows = [task.statistics(example, float(value)) for value in self.numbers[m][:, 0]]
             else:
                 answers = [tuple(self.texts.get((e, m), self.drafts[m])) for e in range(len(self.edits))]
                 scored = {a: task.statistics(example, self.vlm.text_of(a)) for a in set(answers)}

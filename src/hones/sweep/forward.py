@@ -43,7 +43,9 @@ class Forward:
         """The statistics of every member under every intervention; `advance` hears of finished cells."""
         found = []
         for task, example in members:
-            answers = self._margins(example, edits) if task.answers == "yes_no" else self._texts(example, edits)
+            answers = {"yes_no": self._margins, "text": self._texts, "log_probability": self._gold}[task.answers](
+                example, edits
+            )
             scored = [task.statistics(example, answer) for answer in answers]
             found.append(np.array(scored, dtype=np.float32))
             advance(len(edits))
@@ -78,6 +80,13 @@ class Forward:
             for e, edit in enumerate(edits):
                 out[e, part] = self.vlm.margins_of(self._last(kwargs, edit)).double().cpu().numpy()
         return out
+
+    def _gold(self, example: Example, edits: Sequence[Intervention]) -> list[float]:
+        ids = self.vlm.gold_ids(example.prompts[0], example.references[0])
+        kwargs = self._decoder_kwargs(with_answer(self.vlm, self._encode(example, example.prompts), ids[:-1]))
+        labels = torch.tensor(ids, device=self.vlm.device)
+        hidden = (self._last(kwargs, edit, len(ids)) for edit in edits)
+        return [float(self.vlm.token_log_probabilities(h, labels).sum()) for h in hidden]
 
     def _texts(self, example: Example, edits: Sequence[Intervention]) -> list[str]:
         encoded = self._encode(example, example.prompts)

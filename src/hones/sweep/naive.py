@@ -49,7 +49,7 @@ class Naive:
     ) -> list[list[Float[np.ndarray, " k"]]]:
         """All interventions with one batch size for every arm; halved for all of them when memory runs out."""
         try:
-            encoded, arms = self._encode(examples), []
+            encoded, arms = self._encode(task, examples), []
             for edit in edits:
                 with edit.on(self.vlm.model):
                     answers = self._answers(task, encoded)
@@ -64,26 +64,36 @@ class Naive:
         self.batch_size //= 2
         return self._arms(task, examples, edits, lambda cells: None)
 
-    def _encode(self, examples: Sequence[Example]) -> list[Encoded]:
-        """All prompts of the examples in batches."""
+    def _encode(self, task: Task, examples: Sequence[Example]) -> list[Encoded]:
+        """All prompts of the examples in batches, with their gold answers where these are scored."""
         rows: list[tuple[Image.Image, str]] = []
         for example in examples:
             picture = example.open_picture()
             rows += [(picture, prompt) for prompt in example.prompts]
         parts = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        if task.answers == "log_probability":
+            gold = [example.references[0] for example in examples]
+            return [
+                self.vlm.encode_with_answers(
+                    [x for x, _ in part], [x for _, x in part], gold[start : start + len(part)]
+                )
+                for start, part in zip(range(0, len(rows), self.batch_size), parts, strict=True)
+            ]
         return [self.vlm.encode([picture for picture, _ in part], [prompt for _, prompt in part]) for part in parts]
 
     def _answers(self, task: Task, encoded: Sequence[Encoded]) -> list[str] | list[float]:
-        """One answer per row: a text, or the margin of Yes over No."""
+        """One answer per row: a text, the margin of Yes over No, or a log-probability."""
+        if task.answers == "log_probability":
+            return [value for part in encoded for value in self.vlm.log_probabilities(part).tolist()]
         if task.answers == "text":
             return [text for part in encoded for text in self.vlm.generate(part, self.max_new_tokens)]
         return [margin for part in encoded for margin in self.vlm.yes_margins(part).tolist()]
 
 
 def _regroup(answers: list[str] | list[float], examples: Sequence[Example], task: Task) -> Iterator[Answer]:
-    """One answer per example: its text, or its candidates' margins."""
+    """One answer per example: its text, its candidates' margins, or a log-probability."""
     at = 0
     for example in examples:
         part = answers[at : at + len(example.prompts)]
         at += len(example.prompts)
-        yield str(part[0]) if task.answers == "text" else np.array(part, dtype=np.float64)
+        yield np.array(part, dtype=np.float64) if task.answers == "yes_no" else part[0]

@@ -114,20 +114,22 @@ class Replay:
         pictures = self.encode([example for _, example in members])
         prefixes = self.baseline.prefixes(pictures)
         batches = []
-        for kind in ("text", "yes_no"):
+        for kind in ("text", "yes_no", "log_probability"):
             for batch in self._batches(pictures, lambda p, kind=kind: members[p.owner][0].answers == kind):
                 drafts = [[]] * len(batch)
                 if kind == "text":
                     drafts = self.baseline.drafts(pictures, prefixes, batch, self.max_new_tokens)
+                elif kind == "log_probability":
+                    drafts = [self._gold(members[p.owner][1]) for _, p in batch]
                 answers.take_drafts(batch, drafts)
-                given = drafts if self.savings.draft else [[]] * len(batch)
+                given = drafts if self.savings.draft or kind != "text" else [[]] * len(batch)
                 batches.append(self.baseline.suffixes(pictures, prefixes, batch, given))
-                if kind == "yes_no":
-                    answers.take_margins(batches[-1], range(len(edits)), batches[-1].output)
+                if kind != "text":
+                    answers.take_numbers(batches[-1], range(len(edits)), batches[-1].output)
         waiting: list[Part] = []
         for done in self.passes(prefixes, batches, edits):
-            if members[done.suffixes.prompts[0].owner][0].answers == "yes_no":
-                answers.take_margins(done.suffixes, done.edits, done.output)
+            if members[done.suffixes.prompts[0].owner][0].answers != "text":
+                answers.take_numbers(done.suffixes, done.edits, done.output)
             else:
                 waiting += self._left(done, answers)
                 if sum(part.bytes for part in waiting) > self.plan.row_bytes:
@@ -136,6 +138,9 @@ class Replay:
             advance(len(done.edits) * sum(1 / len(members[p.owner][1].prompts) for p in done.suffixes.prompts))
         self._go_on(waiting, edits, answers)
         return answers.statistics()
+
+    def _gold(self, example: Example) -> list[int]:
+        return self.vlm.gold_ids(example.prompts[0], example.references[0])
 
     def _go_on(self, waiting: Sequence[Part], edits: Sequence[Intervention], answers: "Answers") -> None:
         """Decode the rows that left their draft."""

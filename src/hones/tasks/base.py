@@ -19,7 +19,8 @@ from hones.data.pictures import open_picture
 from hones.errors import BadItem
 from hones.progress import track
 
-Answer = str | Float[np.ndarray, " candidates"]
+AnswerKind = Literal["text", "yes_no", "log_probability"]
+Answer = str | float | Float[np.ndarray, " candidates"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     metric_name: ClassVar[str]
-    answers: ClassVar[Literal["text", "yes_no"]]
+    answers: ClassVar[AnswerKind]
     statistic_names: ClassVar[tuple[str, ...]]
 
     @abstractmethod
@@ -77,7 +78,9 @@ class Task(ABC):
 
     @abstractmethod
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
-        """The additive statistics of one answer: a text, or for retrieval logit(Yes) - logit(No) per candidate."""
+        """The additive statistics of one answer: a text, for retrieval logit(Yes) - logit(No) per candidate, or a
+        log-probability.
+        """
 
     @abstractmethod
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +26,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from hones.data.items import Item
 from hones.errors import BadItem
-from hones.tasks.base import Answer, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task
 
 PROMPT = "Describe the image in one sentence."
 MAX_REFERENCES = 5
@@ -47,7 +47,7 @@ class Captioning(Task):
 
     name: ClassVar[str] = "caption"
     metric_name: ClassVar[str] = "bleu4"
-    answers: ClassVar[Literal["text", "yes_no"]] = "text"
+    answers: ClassVar[AnswerKind] = "text"
     statistic_names: ClassVar[tuple[str, ...]] = (
         *(f"match{n}" for n in range(1, 5)),
         *(f"total{n}" for n in range(1, 5)),

@@ -10,7 +10,7 @@ Statistics: [anls, 1]; score = sum of anls / sum of 1.
 
 import math
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +18,7 @@ from rapidfuzz.distance import Levenshtein
 
 from hones.data.items import ImageInfo, Item
 from hones.errors import BadItem
-from hones.tasks.base import Answer, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task
 
 PROMPT = "Transcribe the text inside the blue box.\nOutput text only."
 THRESHOLD = 0.5
@@ -35,7 +35,7 @@ class Ocr(Task):
 
     name: ClassVar[str] = "ocr"
     metric_name: ClassVar[str] = "anls"
-    answers: ClassVar[Literal["text", "yes_no"]] = "text"
+    answers: ClassVar[AnswerKind] = "text"
     statistic_names: ClassVar[tuple[str, ...]] = ("anls", "n")
 
     def example(self, item: Item, images: Path) -> Example:

@@ -12,7 +12,7 @@ Statistics: [ndcg5, recall1, recall5, 1]. Negatives are the item's own where it 
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from hones.data.candidates import CandidatePool, distinct
 from hones.data.items import Item, Items, LeftOut
 from hones.errors import BadItem, HonesError
-from hones.tasks.base import Answer, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task
 
 PROMPT = "Candidate: {candidate}\nDoes the candidate correctly describe the image?\nAnswer exactly Yes or No."
 TARGET = "Yes"
@@ -39,7 +39,7 @@ class Retrieval(Task):
 
     name: ClassVar[str] = "retrieval"
     metric_name: ClassVar[str] = "ndcg@5"
-    answers: ClassVar[Literal["text", "yes_no"]] = "yes_no"
+    answers: ClassVar[AnswerKind] = "yes_no"
     statistic_names: ClassVar[tuple[str, ...]] = ("ndcg5", "recall1", "recall5", "n")
 
     def __init__(self, candidates: int = 50) -> None:

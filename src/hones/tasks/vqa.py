@@ -18,14 +18,14 @@ skips it when all annotators wrote the same string, so that "Yes" misses ten tim
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.data.items import Item
 from hones.errors import BadItem
-from hones.tasks.base import Answer, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task
 
 PROMPT = "Question: {question}\nAnswer the question with a short phrase."
 
@@ -73,7 +73,7 @@ class Vqa(Task):
 
     name: ClassVar[str] = "vqa"
     metric_name: ClassVar[str] = "vqa_soft_accuracy"
-    answers: ClassVar[Literal["text", "yes_no"]] = "text"
+    answers: ClassVar[AnswerKind] = "text"
     statistic_names: ClassVar[tuple[str, ...]] = ("accuracy", "n")
 
     def example(self, item: Item, images: Path) -> Example:

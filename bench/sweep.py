@@ -1,0 +1,211 @@
+"""The sweep, naive and replay side by side: seconds per cell, what each saving is worth, and how far from the floor.
+
+    python bench/sweep.py [--models tiny-llava tiny-qwen2.5-vl wide] [--items 16] [--out bench/results/NAME.md]
+
+One cell is one (intervention, item): the answer of a model with one head replaced; for retrieval, of 50 candidates.
+naive: one prompt at a time, as the method was released; hooks 8, hooks 32: the same with batches of prompts. These are
+timed on cells drawn at random, replay on all heads of all items. The floor is the time that the arithmetic which no
+exact method avoids (one vision pass, one baseline, layers l.. for every head of every layer l) takes at the rate of
+matrix products measured in the same run. `wide` is a random LLaVA with 576 picture tokens, where arithmetic dominates.
+"""
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hones import VLM, load_items, load_vlm, make_task, write_shapes
+from hones.interventions import BASELINE, Intervention
+from hones.sweep.memory import make_plan
+from hones.sweep.naive import Naive
+from hones.sweep.replay import Replay, Savings
+from hones.tasks import TASKS, Example, Task
+
+from wide import wide_llava  # isort: skip
+
+NEW_TOKENS = 24
+Member = tuple[Task, Example]
+
+
+@dataclass
+class Measured:
+    """Seconds per cell of every arm for one task, and the floor."""
+
+    task: str
+    cells: int
+    seconds: dict[str, float]
+    differing: float
+    floor: float
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def head_edits(vlm: VLM) -> list[Intervention]:
+    layers, heads, _ = vlm.anatomy.shape
+    return [BASELINE, *(Intervention(heads=frozenset({(x, h)})) for x in range(layers) for h in range(heads))]
+
+
+def make_replay(vlm: VLM, savings: Savings | None = None) -> Replay:
+    return Replay(vlm, max_new_tokens=NEW_TOKENS, plan=make_plan(vlm, 4000, None), savings=savings)
+
+
+def naive_seconds(vlm: VLM, members: Sequence[Member], batch: int, samples: int, rng: random.Random) -> float:
+    """Median seconds per cell over randomly drawn (edit, items)."""
+    edits, naive = head_edits(vlm), Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=batch)
+    together = max(1, batch // len(members[0][1].prompts))
+    times = []
+    for _ in range(samples):
+        chosen = rng.sample(list(members), min(together, len(members)))
+        edit = rng.choice(edits)
+        times.append(seconds_of(lambda c=chosen, e=edit: naive.statistics(c, [e])) / len(chosen))
+    return statistics.median(times)
+
+
+def differing_cells(vlm: VLM, members: Sequence[Member], found: Sequence[np.ndarray], rng: random.Random) -> float:
+    """Share of randomly drawn edits times all items whose statistics are not those of the definition."""
+    edits = head_edits(vlm)
+    chosen = [0, *sorted(rng.sample(range(1, len(edits)), 4))]
+    naive = Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=32)
+    expected = naive.statistics(members, [edits[e] for e in chosen])
+    return float(np.mean([(a != b[chosen]).any(1) for a, b in zip(expected, found, strict=True)]))
+
+
+def matmul_rate(vlm: VLM, positions: int) -> float:
+    """FLOP per second of the model's own up-projection shape, median of several."""
+    x = torch.randn(positions, vlm.anatomy.width, dtype=vlm.model.dtype)
+    weight = torch.randn(vlm.anatomy.neurons, vlm.anatomy.width, dtype=vlm.model.dtype)
+    flop = 2 * positions * weight.numel()
+    with torch.no_grad():
+        times = [seconds_of(lambda: torch.nn.functional.linear(x, weight)) for _ in range(15)]
+    return flop / statistics.median(times)
+
+
+def floor_seconds(vlm: VLM, members: Sequence[Member], rate: float) -> float:
+    """Seconds that all cells of these members take at `rate`: one vision pass, one baseline, layers l.. per head."""
+    layers, heads, _ = vlm.anatomy.shape
+    pictures = make_replay(vlm).encode([example for _, example in members])
+    work = 0.0
+    for picture in pictures:
+        own = [len(p.ids) - picture.shared + 4 * (members[p.owner][0].answers == "text") for p in picture.prompts]
+        work += positions_flop(vlm, picture.shared, 0)
+        work += sum(positions_flop(vlm, width, picture.shared) for width in own)
+    passes = layers + heads * layers * (layers + 1) / 2
+    return (work * passes + len(pictures) * vision_flop(vlm)) / rate
+
+
+def positions_flop(vlm: VLM, count: int, past: int) -> float:
+    """One decoder layer on `count` new positions that see `past` others."""
+    anatomy, layer = vlm.anatomy, vlm.anatomy.layers[0]
+    linears = sum(m.weight.numel() for m in layer.block.modules() if isinstance(m, torch.nn.Linear))
+    seen = past + (count + 1) / 2
+    return count * (2 * linears + 4 * seen * anatomy.heads * anatomy.head_dim)
+
+
+def vision_flop(vlm: VLM) -> float:
+    """Twice the vision part's weights for each patch, attention left out: a lower bound."""
+    vision = getattr(vlm.model.model, "vision_tower", None) or vlm.model.model.visual
+    config = vlm.model.config.vision_config
+    patches = (getattr(config, "image_size", 96) // config.patch_size) ** 2
+    return 2.0 * patches * sum(m.weight.numel() for m in vision.modules() if isinstance(m, torch.nn.Linear))
+
+
+def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool) -> list[Measured]:
+    rng, edits = random.Random(0), head_edits(vlm)
+    rate = matmul_rate(vlm, 4096)
+    together = [member for members in jobs.values() for member in members]
+    rows = []
+    for name, members in {**jobs, "all four": together}.items():
+        replay = make_replay(vlm)
+        replay.statistics(members[:1], edits[:3])
+        found: list[np.ndarray] = []
+        seconds = {"replay": seconds_of(lambda m=members, f=found: f.extend(make_replay(vlm).statistics(m, edits)))}
+        cells = len(edits) * len(members)
+        seconds = {"replay": seconds["replay"] / cells}
+        differing = float("nan")
+        if name != "all four":
+            few = 3 if name == "retrieval" else samples
+            seconds["naive"] = naive_seconds(vlm, members, 1, few, rng)
+            for batch in (8, 32):
+                seconds[f"hooks {batch}"] = naive_seconds(vlm, members, batch, few, rng)
+            differing = differing_cells(vlm, members[:8], found[:8], rng)
+        else:
+            for arm in ("naive", "hooks 8", "hooks 32"):
+                seconds[arm] = sum(row.seconds[arm] * row.cells for row in rows) / cells
+        if ablate:
+            part = members[:4] if name != "all four" else [m for ms in jobs.values() for m in ms[:4]]
+            seconds["all on"] = (
+                seconds_of(lambda p=part: make_replay(vlm).statistics(p, edits)) / len(part) / len(edits)
+            )
+            for field in fields(Savings):
+                savings = replace(Savings(), **{field.name: False})
+                run = make_replay(vlm, savings)
+                seconds[field.name] = seconds_of(lambda r=run, p=part: r.statistics(p, edits)) / len(part) / len(edits)
+        rows.append(Measured(name, cells, seconds, differing, floor_seconds(vlm, members, rate) / cells))
+        print(f"{vlm.name}: {name} measured", file=sys.stderr)
+    return rows
+
+
+def show(console: Console, title: str, rows: Sequence[Measured], ablate: bool) -> None:
+    table = Table("task", "cells", "naive, ms", "hooks 8", "hooks 32", "replay, ms", "vs naive", "vs hooks",
+                  "differing cells", "of the floor's speed", title=title)  # fmt: skip
+    for row in rows:
+        s = row.seconds
+        peer = min(s["hooks 8"], s["hooks 32"])
+        times = (f"{1000 * s[arm]:.2f}" for arm in ("naive", "hooks 8", "hooks 32", "replay"))
+        ratios = (f"{s['naive'] / s['replay']:.1f}x", f"{peer / s['replay']:.1f}x")
+        differing = "" if np.isnan(row.differing) else f"{100 * row.differing:.2f} %"
+        table.add_row(row.task, str(row.cells), *times, *ratios, differing, f"{100 * row.floor / s['replay']:.0f} %")
+    console.print(table)
+    if ablate:
+        names = [field.name for field in fields(Savings)]
+        table = Table("task", *names, title="times slower without this saving (4 pictures)")
+        for row in rows:
+            table.add_row(row.task, *(f"{row.seconds[name] / row.seconds['all on']:.2f}" for name in names))
+        console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["tiny-llava", "tiny-qwen2.5-vl", "wide"])
+    parser.add_argument("--items", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=12, help="naive cells per task")
+    parser.add_argument("--no-ablation", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    console = Console(record=True, width=140)
+    hardware = platform.processor() or platform.machine()
+    console.print(f"{hardware}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, ", end="")
+    console.print(f"load before {os.getloadavg()[0]:.1f}; {options.items} pictures; retrieval 1 + 49")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            wide = name == "wide"
+            vlm = wide_llava(Path(folder) / "model") if wide else load_vlm(name)
+            count, size = (2, 2) if wide else (options.items, options.samples)
+            items = load_items(write_shapes(Path(folder) / name, {"bench": count}, seed=3)["bench"])
+            tasks = [make_task(task, candidates=8 if wide else 50) for task in TASKS]
+            jobs = {task.name: [(task, example) for example in task.examples(items)[0]] for task in tasks}
+            ablate = not (options.no_ablation or wide)
+            show(console, name, measure(vlm, jobs, size, ablate), ablate)
+    console.print(f"load after {os.getloadavg()[0]:.1f}")
+    if options.out is not None:
+        options.out.write_text(f"```\n{console.export_text()}```\n")
+
+
+if __name__ == "__main__":
+    main()
