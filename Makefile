@@ -19,7 +19,9 @@ lint: .venv/ready
 	$(BIN)/pyright
 
 bench: .venv/ready
+	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/stages.py
+	$(BIN)/python bench/racing.py
 
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints

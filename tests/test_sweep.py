@@ -25,10 +25,12 @@ from random_models import (
 )
 
 from hones import HonesError, load_items, load_vlm, make_task
+from hones.artifacts import read_heads, write_heads
 from hones.data.items import Items
+from hones.heads import localize_heads, race_heads
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings, sweep, sweep_tasks
+from hones.sweep import Race, SweepSettings, sweep, sweep_tasks
 from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
@@ -340,3 +342,69 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
         for name in ("heads.json", "head_scores.npy"):
             whole, resumed = (tmp_path / run / task / name for run in ("whole", "killed"))
             assert whole.read_bytes() == resumed.read_bytes()
+
+
+# --- racing ---
+
+
+class Mean(Task):
+    """A metric that is the mean of one number per item."""
+
+    name, metric_name, answers, statistic_names = "mean", "mean", "text", ("value", "n")
+
+    def example(self, item, images) -> Example:
+        raise NotImplementedError
+
+    def statistics(self, example, answer) -> np.ndarray:
+        raise NotImplementedError
+
+    def score(self, sums) -> np.ndarray:
+        return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def raced(drops: np.ndarray, items: int, top_k: int, seed: int) -> tuple[Race, int]:
+    """A race of heads that each lower a 0-or-1 metric with some probability; and the cells that it ran."""
+    rng = np.random.default_rng(seed)
+    right = rng.random((len(drops) + 1, items)) >= np.array([0.0, *drops])[:, None]
+    cells = np.stack([right, np.ones_like(right)], -1).astype(np.float32)
+    race, run = Race(Mean(), top_k, len(drops), items, seed=seed), 0
+    for start in range(0, items, 20):
+        if not race.alive:
+            break
+        run += 20 * len(race.alive)
+        race.take(cells, [*range(start, start + 20)])
+    return race, run
+
+
+def test_a_race_finds_heads_that_stand_out_with_few_cells() -> None:
+    drops = np.array([0.6, 0.5, 0.4, *[0.02] * 29])
+    race, run = raced(drops, 1000, 3, seed=1)
+    assert set(race.kept) == {1, 2, 3} and len(race.dropped) == 29 and not race.alive
+    assert run < 0.15 * 33 * 1000
+    assert race.items_of(1) == [*range(race.kept[1])]
+
+
+def test_a_race_of_equals_goes_to_the_end() -> None:
+    race, run = raced(np.full(10, 0.3), 200, 3, seed=2)
+    assert len(race.seen) == 200 and len(race.kept) + len(race.dropped) < 10 and run > 0.6 * 11 * 200
+
+
+def test_racing_reports_who_left_when(families: dict[str, VLM], pictures: Items, tmp_path: Path) -> None:
+    vlm = families["llava"]
+    task = LogProbability(make_task("caption"))
+    examples, _ = task.examples(pictures)
+    exact = localize_heads(vlm, task, examples, top_k=2, sweep=SweepSettings(batch_size=1))
+    settings = SweepSettings(batch_size=1, max_new_tokens=NEW_TOKENS)
+    found = race_heads(vlm, task, examples, top_k=2, confidence=0.5, sweep=settings)
+    scores = {(h.layer, h.head): h for h in exact.heads}
+    assert {h.items for h in found.heads} <= set(range(1, len(examples) + 1))
+    assert any(h.dropped and h.items < len(examples) for h in found.heads)
+    for h in found.heads:
+        if h.items == len(examples):
+            assert h.score.value == pytest.approx(scores[h.layer, h.head].score.value, abs=1e-4)
+    write_heads(tmp_path, found, 3, 4)
+    assert read_heads(tmp_path / "heads.json") == found
+    content = json.loads((tmp_path / "heads.json").read_text())
+    assert content["racing"] == {"confidence": 0.5} and {"n", "dropped"} <= set(content["all_heads"][0])
+    with pytest.raises(HonesError, match="a confidence between 0 and 1"):
+        race_heads(vlm, task, examples, confidence=1.0)

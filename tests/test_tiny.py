@@ -20,8 +20,6 @@ from hones.models.vlm import VLM
 from hones.sweep import sweep
 from hones.tasks import TASKS, Example, Task
 
-WEAK = {("tiny-llava", "retrieval"): "its yes and no on hard negatives are near chance: trained too short"}
-BLIND = {("tiny-llava", "caption"): "without a picture it still writes captions of the common form"}
 MANIFESTS = {name: BUILT_IN_FOLDER / f"{name}.manifest.json" for name in BUILT_IN}
 
 
@@ -37,10 +35,8 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> Items:
 
 @pytest.mark.parametrize("task_name", TASKS)
 def test_competent_with_the_picture_and_lost_without(
-    built_in: VLM, unseen: Items, task_name: str, tmp_path: Path, request: pytest.FixtureRequest
+    built_in: VLM, unseen: Items, task_name: str, tmp_path: Path
 ) -> None:
-    if reason := {**WEAK, **BLIND}.get((built_in.name, task_name)):
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     task = make_task(task_name, candidates=10)
     examples, _ = task.examples(replace(unseen, items=unseen.items[:12]) if task_name == "retrieval" else unseen)
     Image.new("RGB", (96, 96), (235, 235, 235)).save(tmp_path / "blank.png")
@@ -69,15 +65,11 @@ def test_the_weights_are_half_precision_and_small(built_in: VLM) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("task", TASKS)
-def test_the_manifest_shows_competence_with_room_for_steering(
-    name: str, task: str, request: pytest.FixtureRequest
-) -> None:
-    if (name, task) in WEAK:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=WEAK[name, task]))
+def test_the_manifest_shows_competence_with_room_for_steering(name: str, task: str) -> None:
     figures = json.loads(MANIFESTS[name].read_text())["figures"][task]
     low, high = (0.5, 1.0) if task == "caption" else (0.75, 0.97)
     assert low <= figures["score"]["value"] <= high
-    assert figures["blank_picture"] < 0.5 * figures["score"]["value"]
+    assert figures["blank_picture"] < min(0.5 * figures["score"]["value"], figures["guess"] + 0.12)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

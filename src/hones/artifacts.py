@@ -28,6 +28,8 @@ def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> No
             "baseline": h.baseline,
             "intervened": h.intervened,
             "metric_name": result.metric_name,
+            "n": h.items,
+            **({"dropped": h.dropped} if result.racing is not None else {}),
         }
         for h in result.heads
     ]
@@ -39,7 +41,9 @@ def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> No
         "n": result.items,
     }
     write_npy(folder / "head_scores.npy", result.matrix(layers, heads))
-    write_json(folder / "heads.json", {"baseline": baseline, "all_heads": rows, "top_heads": rows[: result.top_k]})
+    racing = {"racing": {"confidence": result.racing}} if result.racing is not None else {}
+    content = {"baseline": baseline, **racing, "all_heads": rows, "top_heads": rows[: result.top_k]}
+    write_json(folder / "heads.json", content)
 
 
 def read_heads(path: Path) -> HeadResult:
@@ -58,13 +62,15 @@ def read_heads(path: Path) -> HeadResult:
                 _interval(row, "score"),
                 float(row["baseline"]),
                 float(row["intervened"]),
+                int(row.get("n", baseline["n"])),
+                bool(row.get("dropped", False)),
             )
             for row in rows
         )
         top = [(int(row["layer"]), int(row["head"])) for row in content["top_heads"]]
-        result = HeadResult(
-            str(baseline["metric_name"]), _interval(baseline, "metric"), int(baseline["n"]), scores, len(top)
-        )
+        racing = content.get("racing", {}).get("confidence")
+        interval = _interval(baseline, "metric")
+        result = HeadResult(str(baseline["metric_name"]), interval, int(baseline["n"]), scores, len(top), racing)
     except (KeyError, TypeError, ValueError) as error:
         raise HonesError(
             f"{path} is not a heads file ({type(error).__name__}: {error})",

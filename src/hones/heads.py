@@ -7,7 +7,7 @@ critical heads H* are the K of largest S; by default 3 % of the L * H heads, at 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -15,31 +15,37 @@ from jaxtyping import Float
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention, Site
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings, sweep_tasks
+from hones.sweep import Race, SweepSettings, sweep_tasks
 from hones.tasks.base import Example, Task
 from hones.uncertainty import Interval, PairedBootstrap
 
 
 @dataclass(frozen=True)
 class HeadScore:
-    """One head: its score S with interval, and the metric without (`baseline`) and with its replacement."""
+    """One head: its score S with interval, and the metric without (`baseline`) and with its replacement.
+
+    items: how many it was scored on. dropped: it left a race as one that cannot be critical.
+    """
 
     layer: int
     head: int
     score: Interval
     baseline: float
     intervened: float
+    items: int = 0
+    dropped: bool = False
 
 
 @dataclass(frozen=True)
 class HeadResult:
-    """All heads, best first, and the K critical ones."""
+    """All heads, best first, and the K critical ones. racing: the confidence of a race, None: all cells were run."""
 
     metric_name: str
     baseline: Interval
     items: int
     heads: tuple[HeadScore, ...]
     top_k: int
+    racing: float | None = None
 
     @property
     def critical(self) -> tuple[HeadScore, ...]:
@@ -57,6 +63,28 @@ class HeadResult:
 def default_top_k(layers: int, heads: int) -> int:
     """3 % of the heads, at least 5, at most all."""
     return min(layers * heads, max(5, round(0.03 * layers * heads)))
+
+
+def _checked_top_k(vlm: VLM, top_k: int | None, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> int:
+    layers, heads, _ = vlm.anatomy.shape
+    k = default_top_k(layers, heads) if top_k is None else top_k
+    if not 1 <= k <= layers * heads:
+        raise HonesError(f"--top-k {k}", expected=f"1 to {layers * heads}, the number of heads")
+    if heads < 2:
+        raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
+    if not all(examples for _, examples in jobs):
+        raise HonesError("no items to score heads on", expected="at least one")
+    return k
+
+
+def _all_heads(vlm: VLM) -> list[Site]:
+    layers, heads, _ = vlm.anatomy.shape
+    return [(layer, head) for layer in range(layers) for head in range(heads)]
+
+
+def _edits(sites: Sequence[Site]) -> list[Intervention]:
+    """The baseline, and one intervention per head."""
+    return [BASELINE, *(Intervention(heads=frozenset({site})) for site in sites)]
 
 
 def localize_heads(
@@ -90,19 +118,41 @@ def localize_heads_of_tasks(
     seed: int = 3407,
 ) -> list[HeadResult]:
     """`localize_heads` for several tasks in one sweep: tasks that ask about the same pictures share their work."""
-    layers, heads, _ = vlm.anatomy.shape
-    k = default_top_k(layers, heads) if top_k is None else top_k
-    if not 1 <= k <= layers * heads:
-        raise HonesError(f"--top-k {k}", expected=f"1 to {layers * heads}, the number of heads")
-    if heads < 2:
-        raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
-    if not all(examples for _, examples in jobs):
-        raise HonesError("no items to score heads on", expected="at least one")
-    sites = [(layer, head) for layer in range(layers) for head in range(heads)]
-    edits = [BASELINE, *(Intervention(heads=frozenset({site})) for site in sites)]
+    k, sites = _checked_top_k(vlm, top_k, jobs), _all_heads(vlm)
     names = ", ".join(task.name for task, _ in jobs)
-    statistics = sweep_tasks(vlm, jobs, edits, sweep, f"{names}: heads")
+    statistics = sweep_tasks(vlm, jobs, _edits(sites), sweep, f"{names}: heads")
     return [score_heads(task, cells, sites, k, seed) for (task, _), cells in zip(jobs, statistics, strict=True)]
+
+
+def race_heads(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    confidence: float = 0.95,
+    top_k: int | None = None,
+    sweep: SweepSettings | None = None,
+    seed: int = 3407,
+) -> HeadResult:
+    """An approximation of `localize_heads`: heads leave the sweep once they are decided (`hones.sweep.racing`).
+
+    Raises:
+        HonesError: as `localize_heads`, or a confidence outside (0, 1).
+    """
+    if not 0 < confidence < 1:
+        raise HonesError(f"--racing {confidence}", expected="a confidence between 0 and 1, such as 0.95")
+    k = _checked_top_k(vlm, top_k, [(task, examples)])
+    sites = _all_heads(vlm)
+    race = Race(task, k, len(sites), len(examples), confidence, seed)
+    (cells,) = sweep_tasks(vlm, [(task, examples)], _edits(sites), sweep, f"{task.name}: racing heads", race)
+    scores = []
+    for entrant, site in enumerate(sites, 1):
+        seen = race.items_of(entrant)
+        result = score_heads(task, cells[[0, entrant]][:, seen], [site], 1, seed)
+        scores.append(replace(result.heads[0], items=len(seen), dropped=entrant in race.dropped))
+    scores.sort(key=lambda h: (h.dropped, -h.score.value, h.layer, h.head))
+    baseline = score_heads(task, cells[:1][:, race.seen], [], 0, seed).baseline
+    return HeadResult(task.metric_name, baseline, len(race.seen), tuple(scores), k, confidence)
 
 
 def score_heads(
@@ -116,7 +166,7 @@ def score_heads(
     for (layer, head), cell in zip(sites, statistics[1:], strict=True):
         intervened = float(task.score(cell.sum(0, dtype=np.float64)))
         drop = bootstrap.interval(base - intervened, base_resampled - bootstrap.scores(cell, task.score))
-        scores.append(HeadScore(layer, head, drop, base, intervened))
+        scores.append(HeadScore(layer, head, drop, base, intervened, statistics.shape[1]))
     scores.sort(key=lambda h: (-h.score.value, h.layer, h.head))
     baseline = bootstrap.interval(base, base_resampled)
     return HeadResult(task.metric_name, baseline, statistics.shape[1], tuple(scores), top_k)

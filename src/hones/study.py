@@ -22,7 +22,7 @@ from hones.artifacts import (
 )
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.errors import BadItem, HonesError
-from hones.heads import HeadResult, default_top_k, localize_heads_of_tasks
+from hones.heads import HeadResult, default_top_k, localize_heads_of_tasks, race_heads
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, neuron_budget, select_neurons
@@ -63,22 +63,33 @@ class Study:
     max_left_out: float = MAX_LEFT_OUT
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
 
-    def heads(self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None) -> list[HeadResult]:
-        """Step 1 on the discovery items, all tasks in one sweep; writes heads.json and head_scores.npy of each."""
+    def heads(
+        self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None, racing: float | None = None
+    ) -> list[HeadResult]:
+        """Step 1 on the discovery items, all tasks in one sweep; writes heads.json and head_scores.npy of each.
+
+        racing: the confidence at which heads leave the sweep, one task at a time; an approximation.
+        """
+        if racing is not None and len(tasks) > 1:
+            return [result for task in tasks for result in self.heads([task], discovery, top_k, racing)]
         layers, heads, _ = self.vlm.anatomy.shape
         k = default_top_k(layers, heads) if top_k is None else top_k
         prepared = {task.name: self._prepare(task, discovery, "discovery") for task in tasks}
+        settings = {"top_k": k, "racing": racing, **self._swept()}
         inputs = {
-            task.name: self._fingerprint(prepared[task.name], top_k=k, utility=task.metric_name, **self._swept())
-            for task in tasks
+            task.name: self._fingerprint(prepared[task.name], utility=task.metric_name, **settings) for task in tasks
         }
         missing = [task for task in tasks if not self._finished(f"{task.name}/heads", inputs[task.name])]
         if missing:
             started = time.monotonic()
             names = [task.name for task in missing]
-            settings = self._journalled(f"{'+'.join(names)}.heads", {name: inputs[name] for name in names})
+            sweep = self._journalled(f"{'+'.join(names)}.heads", {name: inputs[name] for name in names})
             jobs = [(task, prepared[task.name].examples) for task in missing]
-            results = localize_heads_of_tasks(self.vlm, jobs, top_k=k, sweep=settings, seed=self.seed)
+            options: dict[str, Any] = {"top_k": k, "sweep": sweep, "seed": self.seed}
+            if racing is None:
+                results = localize_heads_of_tasks(self.vlm, jobs, **options)
+            else:
+                results = [race_heads(self.vlm, *jobs[0], confidence=racing, **options)]
             for name, result in zip(names, results, strict=True):
                 folder = self.run.task(name)
                 write_heads(folder, result, layers, heads)

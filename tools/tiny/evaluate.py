@@ -3,9 +3,9 @@
     python -m tiny.evaluate tiny-llava --items 300
 
 Per task, on pictures that training never saw: the metric, the metric with blank pictures, what guessing gives (the best
-single answer to all items; retrieval: a random order), and for the top 3 % of neurons by HONES (found on other pictures) the metric when they
-are masked beside layer-matched random neurons, with paired bootstrap intervals. Writes manifest.json beside the
-weights.
+single answer to all items; retrieval: a random order), and for the top 3 % of neurons by HONES (found on other
+pictures) the metric when they are masked beside layer-matched random neurons, with paired bootstrap intervals. Writes
+manifest.json beside the weights.
 """
 
 import argparse

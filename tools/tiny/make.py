@@ -12,20 +12,16 @@ from pathlib import Path
 
 from .export import export
 
-RECIPES = {
-    "tiny-llava": ["--vision", "700", "--joint", "1300", "--joint-stop", "1300", "--sparse", "350", "--special", "220"],
-    "tiny-qwen2.5-vl": [
-        "--vision",
-        "500",
-        "--joint",
-        "1000",
-        "--joint-stop",
-        "700",
-        "--sparse",
-        "350",
-        "--special",
-        "170",
-    ],
+STEPS = {
+    "tiny-llava": {"vision": 700, "joint": 1500, "joint-stop": 1500, "matching": 500, "sparse": 300, "special": 220},
+    "tiny-qwen2.5-vl": {
+        "vision": 500,
+        "joint": 1000,
+        "joint-stop": 700,
+        "matching": 300,
+        "sparse": 300,
+        "special": 170,
+    },
 }
 
 
@@ -33,7 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("checkpoints"))
     out = parser.parse_args().out
-    for name, recipe in RECIPES.items():
+    for name, steps in STEPS.items():
+        recipe = [text for phase, count in steps.items() for text in (f"--{phase}", str(count))]
         start = ["--language-from", str(out / "tiny-llava" / "joint.pt")] if name != "tiny-llava" else []
         log = out / f"{name}.log"
         out.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from hones.errors import HonesError
 from hones.models.vlm import VLM
 
 MOST_PICTURES = 16
-POSITIONS = {"cpu": 8192, "cuda": 32768}
+POSITIONS = {"cpu": 4096, "cuda": 32768}
 SHARE_OF_BASELINE, SHARE_OF_ROWS = 0.3, 0.15
 
 

@@ -5,6 +5,7 @@ float32, from which every score, drop and interval follows. Examples of the same
 groups of a few pictures ordered by length; a group is what the journal records, so a rerun goes on after the last one.
 """
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hones.progress import progress_bar
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan, make_plan
+from hones.sweep.racing import Race
 from hones.tasks.base import Example, Task
 
 EngineName = Literal["replay", "naive"]
@@ -72,8 +74,12 @@ def sweep_tasks(
     edits: Sequence[Intervention],
     settings: SweepSettings | None = None,
     progress: str = "sweep",
+    race: Race | None = None,
 ) -> list[Float[np.ndarray, "edits _ _"]]:
-    """`sweep` for several tasks at once: what all prompts about a picture have in common is computed once."""
+    """`sweep` for several tasks at once: what all prompts about a picture have in common is computed once.
+
+    With a race (one task), interventions leave the sweep as it decides; cells that were not run are zero.
+    """
     settings = settings or SweepSettings()
     results = [np.zeros((len(edits), len(e), len(t.statistic_names)), dtype=np.float32) for t, e in jobs]
     for edit in edits:
@@ -88,21 +94,30 @@ def sweep_tasks(
     cells = len(edits) * sum(len(examples) for _, examples in jobs)
     with progress_bar(progress, total=cells, unit=" cells") as bar:
         finished = 0
-        for number, group in enumerate(group_by_picture(jobs, plan.pictures)):
+        for number, group in enumerate(group_by_picture(jobs, plan.pictures, race.seed if race else None)):
+            running = race.alive if race else [*range(len(edits))]
+            if not running:
+                break
             found = journal.read(number) if journal else None
             if found is None:
-                found = engine.statistics([(jobs[j][0], jobs[j][1][i]) for j, i in group], edits, bar.update)
+                members = [(jobs[j][0], jobs[j][1][i]) for j, i in group]
+                found = engine.statistics(members, [edits[e] for e in running], bar.update)
                 if journal:
                     journal.append(number, found)
             for (j, i), statistics in zip(group, found, strict=True):
-                results[j][:, i] = statistics
+                results[j][running, i] = statistics
+            if race:
+                race.take(results[0], [i for _, i in group])
             finished += len(edits) * len(group)
             bar.update(finished - bar.n)
     return results
 
 
-def group_by_picture(jobs: Sequence[Job], pictures: int) -> list[list[tuple[int, int]]]:
-    """(job, example) pairs in groups of so many pictures; pictures with prompts of similar length stand together."""
+def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = None) -> list[list[tuple[int, int]]]:
+    """(job, example) pairs in groups of so many pictures.
+
+    Pictures with prompts of similar length stand together, or with the seed `shuffled` in random order.
+    """
     of_picture: dict[Any, list[tuple[int, int]]] = defaultdict(list)
     for j, (_, examples) in enumerate(jobs):
         for i, example in enumerate(examples):
@@ -112,6 +127,8 @@ def group_by_picture(jobs: Sequence[Job], pictures: int) -> list[list[tuple[int,
         return max(len(prompt) for j, i in members for prompt in jobs[j][1][i].prompts)
 
     ordered = sorted(of_picture.values(), key=length)
+    if shuffled is not None:
+        random.Random(shuffled).shuffle(ordered)
     return [
         [member for members in ordered[start : start + pictures] for member in members]
         for start in range(0, len(ordered), pictures)

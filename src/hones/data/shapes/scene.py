@@ -72,7 +72,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is in a picture. `things` are in reading order; the label of one in five is faint (`ink`)."""
+    """Everything that is in a picture. `things` are in reading order; the label of one in four is faint (`ink`)."""
 
     seed: str
     things: tuple[Thing, ...]
@@ -100,7 +100,7 @@ def make_scene(seed: int | str) -> Scene:
     tints = tuple(tuple(rng.randint(-45, 45) for _ in range(3)) for _ in things)
     background, strip = rng.randint(214, 252), rng.randint(196, 252)
     distractor_colour = rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30)))
-    ink = strip - rng.randint(24, 80) if rng.random() < 0.2 else 20
+    ink = strip - rng.randint(8, 48) if rng.random() < 0.25 else 20
     return Scene(
         seed=str(seed),
         things=tuple(things),
