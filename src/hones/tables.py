@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -67,43 +68,38 @@ def neuron_table(selected: Sequence[RankedNeuron], layers: int, shown: int = 10)
 
 
 def masking_table(results: Iterable[tuple[str, MaskingResult]]) -> Table:
-    """Baseline, drop and control of each task."""
-    table = Table(
-        "task",
-        "metric",
-        "items",
-        "baseline",
-        "masked",
-        "drop [95 %]",
-        "drop %",
-        "random, same layers",
-        "random - masked [95 %]",
-        title="Masking the selected neurons",
-    )
-    for task, r in results:
-        relative = "-" if r.relative_drop is None else f"{r.relative_drop.value:.1f}"
-        table.add_row(
-            task,
-            r.metric_name,
-            str(r.items),
-            f"{r.baseline.value:.3f}",
-            f"{r.masked.value:.3f}",
-            str(r.absolute_drop),
-            relative,
-            f"{r.control.value:.3f}",
-            _verdict(r.advantage),
-        )
+    """Baseline, drop and control of each task; 80 columns wide."""
+    rows = [*results]
+    table = Table(title=f"Masking the selected neurons, {_items(r for _, r in rows)}", box=SIMPLE_HEAD)
+    for heading in ("task", "baseline", "masked", "random", "drop [95 %]", "random - masked"):
+        table.add_column(heading, no_wrap=True)
+    for task, r in rows:
+        relative = "" if r.relative_drop is None else f" = {r.relative_drop.value:.1f} %"
+        levels = (f"{interval.value:.3f}" for interval in (r.baseline, r.masked, r.control))
+        table.add_row(_task(task, r.metric_name), *levels, _two_lines(r.absolute_drop, relative), _verdict(r.advantage))
+    table.caption = "random: as many neurons in the same layers, mean over draws; bold: interval above zero"
     return table
 
 
 def steering_table(results: Iterable[tuple[str, SteeringResult]]) -> Table:
-    """Base against the learned scales on the test items."""
-    table = Table("task", "metric", "items", "base", "steered", "gain [95 %]", title="Steering the selected neurons")
-    for task, r in results:
-        table.add_row(
-            task, r.metric_name, str(r.items), f"{r.base.value:.3f}", f"{r.steered.value:.3f}", _verdict(r.gain)
-        )
+    """Base against the learned scales on the test items; 80 columns wide."""
+    rows = [*results]
+    table = Table(title=f"Steering the selected neurons, {_items(r for _, r in rows)}", box=SIMPLE_HEAD)
+    for heading in ("task", "base", "steered", "gain [95 %]"):
+        table.add_column(heading, no_wrap=True)
+    for task, r in rows:
+        levels = (f"{interval.value:.3f}" for interval in (r.base, r.steered))
+        table.add_row(_task(task, r.metric_name), *levels, _verdict(r.gain))
     return table
+
+
+def _items(results: Iterable[MaskingResult | SteeringResult]) -> str:
+    counts = sorted({r.items for r in results})
+    return f"{' to '.join(str(n) for n in {counts[0]: 0, counts[-1]: 0})} test items"
+
+
+def _task(task: str, metric_name: str) -> Text:
+    return Text.assemble(task, ("\n" + metric_name.removeprefix(f"{task}_"), "dim"))
 
 
 def outcome_tables(outcomes: Sequence[Outcome]) -> Group:
@@ -130,4 +126,8 @@ def level(interval: Interval) -> str:
 
 def _verdict(interval: Interval) -> Text:
     """Bold where the interval lies above zero."""
-    return Text(str(interval), style="bold" if interval.low > 0 else "")
+    return Text(_two_lines(interval), style="bold" if interval.low > 0 else "")
+
+
+def _two_lines(interval: Interval, more: str = "") -> str:
+    return f"{interval.value:+.3f}{more}\n[{interval.low:+.3f}, {interval.high:+.3f}]"
