@@ -57,7 +57,7 @@ def demo(
     out: Out = Path("hones-demo"),
     fresh: Fresh = False,
 ) -> None:
-    """The whole pipeline on a built-in model and built-in pictures, all four tasks, in about three minutes on two cores."""
+    """The whole pipeline on a built-in model and pictures, all four tasks, in about three minutes on two cores."""
     from hones.demo import demo_config
 
     _run(demo_config(model, out / Path(model).name), fresh)

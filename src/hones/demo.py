@@ -1,6 +1,6 @@
 """The whole method on a built-in model and built-in pictures: what `hones demo` does.
 
-Sizes are chosen so that all four tasks take two to three minutes on two cores: retrieval ranks 1 + 7 captions instead of
+Sizes are chosen so that all four tasks take some three minutes on two cores: retrieval ranks 1 + 7 captions instead of
 1 + 49, and scales are learned with a larger step than the released one because there are few dev items.
 """
 

@@ -70,8 +70,8 @@ def neuron_table(selected: Sequence[RankedNeuron], layers: int, shown: int = 10)
 def masking_table(results: Iterable[tuple[str, MaskingResult]]) -> Table:
     """Baseline, drop and control of each task; 80 columns wide."""
     rows = [*results]
-    table = Table(title=f"Masking the selected neurons, {_items(r for _, r in rows)}", box=SIMPLE_HEAD)
-    for heading in ("task", "baseline", "masked", "random", "drop [95 %]", "random - masked"):
+    table = Table(title=f"Masking the selected neurons, {_items(r for _, r in rows)}", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("task", "base", "masked", "random", "drop [95 %]", "random - masked"):
         table.add_column(heading, no_wrap=True)
     for task, r in rows:
         relative = "" if r.relative_drop is None else f" = {r.relative_drop.value:.1f} %"
@@ -84,7 +84,7 @@ def masking_table(results: Iterable[tuple[str, MaskingResult]]) -> Table:
 def steering_table(results: Iterable[tuple[str, SteeringResult]]) -> Table:
     """Base against the learned scales on the test items; 80 columns wide."""
     rows = [*results]
-    table = Table(title=f"Steering the selected neurons, {_items(r for _, r in rows)}", box=SIMPLE_HEAD)
+    table = Table(title=f"Steering the selected neurons, {_items(r for _, r in rows)}", box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("task", "base", "steered", "gain [95 %]"):
         table.add_column(heading, no_wrap=True)
     for task, r in rows:
