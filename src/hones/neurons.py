@@ -27,6 +27,7 @@ from hones.interventions import Intervention, Site, replace_heads
 from hones.models.vlm import VLM, Encoded
 from hones.progress import track
 from hones.sweep import SweepSettings
+from hones.sweep.engines import make_engine
 from hones.sweep.memory import make_plan
 from hones.sweep.replay import Replay
 from hones.tasks.base import Example, Task
@@ -73,9 +74,12 @@ def attribute_neurons(
     if not examples:
         raise HonesError("no items to attribute neurons on", expected="at least one")
     settings = sweep or SweepSettings()
-    drops_of = drops if settings.engine == "naive" else replayed_drops
-    weights = np.array([h.score.value for h in guides])
-    found = drops_of(vlm, task, examples, [(h.layer, h.head) for h in guides], positive_part, settings.batch_size)
+    weights, sites = np.array([h.score.value for h in guides]), [(h.layer, h.head) for h in guides]
+    replay = None if settings.engine == "naive" else _proven_replay(vlm, examples, sites, settings)
+    if replay is None:
+        found = drops(vlm, task, examples, sites, positive_part, settings.batch_size)
+    else:
+        found = replayed_drops(replay, task, examples, sites, positive_part)
     positive = np.maximum(found / len(examples), 0)
     return (np.tensordot(weights, positive, 1) / weights.sum()).astype(np.float32)
 
@@ -106,20 +110,24 @@ def drops(
     return total
 
 
+def _proven_replay(
+    vlm: VLM, examples: Sequence[Example], heads: Sequence[Site], settings: SweepSettings
+) -> Replay | None:
+    """None, with a warning, for a family that replay cannot serve."""
+    first = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]])
+    plan = make_plan(vlm, first.inputs["input_ids"].shape[1], settings.batch_size)
+    edits = [Intervention(heads=frozenset({site})) for site in heads]
+    engine = make_engine(vlm, "replay", 1, settings.batch_size, plan, examples[:1], edits)
+    return engine if isinstance(engine, Replay) else None
+
+
 def replayed_drops(
-    vlm: VLM,
-    task: Task,
-    examples: Sequence[Example],
-    heads: Sequence[Site],
-    positive_part: PositivePart,
-    batch_size: int | None,
+    replay: Replay, task: Task, examples: Sequence[Example], heads: Sequence[Site], positive_part: PositivePart
 ) -> Float[np.ndarray, "heads layers neurons"]:
     """`drops` by replay: pictures once, heads of a layer as rows, only layers above it, z only where it is read."""
+    vlm, plan = replay.vlm, replay.plan
     edits = [Intervention(heads=frozenset({site})) for site in heads]
     directions = target_directions(vlm, task, examples)
-    first = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]])
-    plan = make_plan(vlm, first.inputs["input_ids"].shape[1], batch_size)
-    replay = Replay(vlm, max_new_tokens=1, plan=plan)
     readouts = Readouts(vlm)
     total = np.zeros((len(heads), *importance_shape(vlm)))
 
@@ -138,7 +146,7 @@ def replayed_drops(
 
     for start in track(range(0, len(examples), plan.pictures), f"{task.name}: neurons"):
         members = range(start, min(start + plan.pictures, len(examples)))
-        total += replay.within_memory(lambda members=members: of_group(members))
+        total += sum(replay.in_parts(members, of_group))
     return total
 
 

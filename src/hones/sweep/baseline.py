@@ -102,11 +102,12 @@ class Baseline:
         drafts: Sequence[list[int]],
         *,
         read: bool = False,
+        keep_cache: bool = True,
     ) -> Suffixes:
         """One teacher-forced pass over some prompts, each given with its picture's row, and their drafts.
 
         A draft [a_1 .. a_n] is wanted at the n positions that predict it; an empty one at the last prompt position.
-        read: keep the FFN's activations at the wanted positions.
+        read: keep the FFN's activations at the wanted positions. keep_cache: for rows that go on from here.
         """
         device = prefixes.valid.device
         tokens = [p.ids[pictures[b].shared :] for b, p in asked]
@@ -149,6 +150,8 @@ class Baseline:
         )
         assert hidden is not None
         suffixes.output = hidden[at[:, 0], at[:, 1]]
+        if not keep_cache:
+            suffixes.cache = []
         return suffixes
 
     def drafts(

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.interventions import Intervention
+from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
-from hones.sweep.memory import Plan
+from hones.sweep.memory import Plan, is_out_of_memory
 from hones.sweep.naive import Naive
 from hones.sweep.prompts import Unserved
 from hones.sweep.replay import Replay
@@ -41,11 +41,12 @@ def make_engine(
     if engine == "naive" or not edited:
         return naive
     few = [edited[0], edited[len(edited) // 2], edited[-1]]
-    expected = last_logits(vlm, examples, few)
+    asked = [replace(x, prompts=(prompt,)) for x in examples for prompt in x.prompts[:2]]
+    expected = last_logits(vlm, asked, [BASELINE, *few])
     replay = Replay(vlm, max_new_tokens=max_new_tokens, plan=plan)
     forward = Forward(vlm, max_new_tokens=max_new_tokens, batch_size=naive.batch_size)
     for candidate, then in ((replay, "whole passes of the decoder"), (forward, "the definition")):
-        problem = disproof(candidate, expected, examples, few, vlm.model.dtype)
+        problem = disproof(candidate, expected, asked, few, vlm.model.dtype)
         if problem is None:
             return candidate
         name = type(candidate).__name__.lower()
@@ -56,7 +57,7 @@ def make_engine(
 
 @torch.no_grad()
 def last_logits(vlm: VLM, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
-    """Logits of the whole edited model where each example's first prompt ends, one prompt at a time."""
+    """Logits of the whole edited model where each example's prompt ends, one at a time."""
     rows = []
     for edit in edits:
         with edit.on(vlm.model):
@@ -66,17 +67,30 @@ def last_logits(vlm: VLM, examples: Sequence[Example], edits: Sequence[Intervent
 
 def disproof(
     engine: Forward | Replay,
-    expected: Float[Tensor, "e n v"],
+    expected: Float[Tensor, "e_and_baseline n v"],
     examples: Sequence[Example],
     edits: Sequence[Intervention],
     dtype: torch.dtype,
 ) -> str | None:
-    """Why an engine cannot be used, None if it can."""
+    """Why an engine cannot be used, None if it can.
+
+    Its logits must be the whole model's, `expected` (the unedited model's first), to the dtype's rounding; and where an
+    edit changes them by more than rounding, it must change them in the same direction.
+    """
     try:
-        found = engine.last_logits([replace(x, prompts=x.prompts[:1]) for x in examples], edits).to(expected.dtype)
-    except Unserved as error:
-        return str(error)
-    difference = ((found - expected).abs().amax() / expected.std()).item()
-    if difference <= TOLERANCE[dtype]:
-        return None
-    return f"its logits differ by {difference:.2g} of their standard deviation from the whole model's"
+        found = engine.last_logits(examples, edits).to(expected.dtype)
+    except (Unserved, TypeError, ValueError, AttributeError, LookupError, NotImplementedError) as error:
+        return str(error) or type(error).__name__
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        return str(error).splitlines()[0]
+    tolerance = TOLERANCE[dtype] * expected.std()
+    difference = (found - expected[1:]).abs().amax()
+    if difference > tolerance:
+        return f"its logits differ by {difference / expected.std():.2g} of their standard deviation from the model's"
+    change, replayed = ((x - expected[:1]).flatten(1) for x in (expected[1:], found))
+    alike = torch.cosine_similarity(change, replayed, dim=1)
+    if bool(((alike < 0.7) & (change.abs().amax(1) > 0.2 * tolerance)).any()):
+        return "an edit changes its logits in another direction than the model's"
+    return None

@@ -7,7 +7,6 @@ items or of interventions.
 
 import os
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 
@@ -31,17 +30,17 @@ class Plan:
         """How many rows of `width` new positions fit into one pass, at least one."""
         return max(1, min(self.positions // max(1, width), self.row_bytes // max(1, bytes_per_row)))
 
-    def halved(self) -> "Plan":
-        """The plan after the device ran out of memory.
+    def halved(self, *, last: bool) -> "Plan":
+        """The plan after the device ran out of memory; `last`: with a single member of a group.
 
         Raises:
             HonesError: there is nothing left to halve.
         """
-        if self.positions <= 64:
+        if last and self.positions <= 64:
             raise HonesError(
                 "out of device memory with the smallest passes", do="use a smaller dtype, or --batch-size 1"
             )
-        return replace(self, positions=self.positions // 2, row_bytes=self.row_bytes // 2)
+        return replace(self, positions=max(32, self.positions // 2), row_bytes=self.row_bytes // 2)
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -50,7 +49,7 @@ class Plan:
 def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
     """A plan for pictures with so many positions each, all prompts included."""
     free = free_memory(vlm.device)
-    per_picture = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm) * 2
+    per_picture = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm) * 3
     fitting = max(1, int(SHARE_OF_BASELINE * free / per_picture))
     return Plan(
         pictures=batch_size or min(MOST_PICTURES, fitting),
@@ -75,8 +74,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or in the machine."""
     known: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, known) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
-
-
-def plan_from(record: dict[str, Any]) -> Plan:
-    """The plan that a journal recorded."""
-    return Plan(**record)

@@ -144,7 +144,10 @@ def _encode_batch(vlm: VLM, examples: Sequence[Example], groups: Sequence[list[t
     for row, group in enumerate(groups):
         mask = handed.mask[row]
         ids = encoded.inputs["input_ids"][row][mask.to(encoded.inputs["input_ids"].device)].tolist()
-        after_picture = _end_of_picture(vlm, ids)
+        tail = text_after_picture(vlm, texts[row])
+        after_picture = len(ids) - len(tail)
+        if ids[after_picture:] != tail:
+            raise Unserved("its processor changes the text after the picture")
         prompts = [Prompt(*group[0], ids)]
         for owner, number in group[1:]:
             tail = text_after_picture(vlm, examples[owner].prompts[number])
@@ -165,15 +168,20 @@ def picture_token(vlm: VLM) -> int:
     return int(vlm.model.config.image_token_id)
 
 
-def _end_of_picture(vlm: VLM, ids: Sequence[int]) -> int:
-    token = picture_token(vlm)
-    return len(ids) - [*reversed(ids)].index(token)
-
-
 def text_after_picture(vlm: VLM, prompt: str) -> list[int]:
-    """The tokens that follow the picture in a wrapped prompt."""
+    """The tokens that follow the picture's placeholder in a wrapped prompt.
+
+    Raises:
+        Unserved: the template has no single placeholder of the picture's own token.
+        HonesError: the prompt's text holds a picture token.
+    """
+    token = picture_token(vlm)
     ids = vlm.tokenizer(vlm.wrap(prompt))["input_ids"]
-    return ids[_end_of_picture(vlm, ids) :]
+    if ids.count(token) == 1:
+        return ids[ids.index(token) + 1 :]
+    if vlm.tokenizer(vlm.wrap(""))["input_ids"].count(token) == 1:
+        raise HonesError(f"the prompt {prompt[:60]!r} holds a picture token", expected="text")
+    raise Unserved("its template has no single picture token")
 
 
 def _shared_length(ids: Sequence[list[int]], at_least: int) -> int:

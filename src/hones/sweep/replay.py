@@ -34,6 +34,7 @@ from hones.sweep.prompts import Picture, Prompt, encode_pictures
 from hones.tasks.base import Example, Task
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -87,25 +88,27 @@ class Replay:
     ) -> list[Float[np.ndarray, "edits _"]]:
         """The statistics of every member under every intervention; `advance` hears of finished cells.
 
-        Passes are halved and the group is begun again when the device runs out of memory.
+        When the device runs out of memory, passes and the group are halved and the group is begun again.
         """
-        return self.within_memory(lambda: self._statistics(members, edits, advance))
+        parts = self.in_parts(members, lambda part: self._statistics(part, edits, advance))
+        return [statistics for part in parts for statistics in part]
 
-    def within_memory(self, work: Callable[[], T]) -> T:
-        """Do a group's work, again with passes of half the size as often as the device runs out of memory.
+    def in_parts(self, members: Sequence[M], work: Callable[[Sequence[M]], T]) -> list[T]:
+        """Do a group's work at once, or in halves with passes of half the size where memory runs out.
 
         Raises:
-            HonesError: the smallest passes do not fit.
+            HonesError: the smallest passes on a single member do not fit.
         """
         try:
-            return work()
+            return [work(members)]
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         if self.vlm.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.plan = self.plan.halved()
-        return self.within_memory(work)
+        self.plan = self.plan.halved(last=len(members) == 1)
+        half = (len(members) + 1) // 2
+        return [x for part in (members[:half], members[half:]) if part for x in self.in_parts(part, work)]
 
     def _statistics(
         self, members: Sequence[tuple[Task, Example]], edits: Sequence[Intervention], advance: Callable[[float], object]
@@ -123,7 +126,8 @@ class Replay:
                     drafts = [self._gold(members[p.owner][1]) for _, p in batch]
                 answers.take_drafts(batch, drafts)
                 given = drafts if self.savings.draft or kind != "text" else [[]] * len(batch)
-                batches.append(self.baseline.suffixes(pictures, prefixes, batch, given))
+                suffixes = self.baseline.suffixes(pictures, prefixes, batch, given, keep_cache=kind == "text")
+                batches.append(suffixes)
                 if kind != "text":
                     answers.take_numbers(batches[-1], range(len(edits)), batches[-1].output)
         waiting: list[Part] = []
@@ -178,7 +182,7 @@ class Replay:
         pictures = self.encode([replace(example, prompts=example.prompts[:1]) for example in examples])
         prefixes = self.baseline.prefixes(pictures)
         batches = [
-            self.baseline.suffixes(pictures, prefixes, batch, [[]] * len(batch), read=True)
+            self.baseline.suffixes(pictures, prefixes, batch, [[]] * len(batch), read=True, keep_cache=False)
             for batch in self._batches(pictures, lambda prompt: True)
         ]
         yield from self.passes(prefixes, batches, edits)
