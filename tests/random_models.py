@@ -4,6 +4,7 @@ LLaVA: grouped-query attention and H * d_h = 32 different from d = 24, or with t
 Qwen2.5-VL, Qwen2-VL: grouped-query, positions on three axes. Qwen3-VL: picture features added between layers.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,11 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoTokenizer,
     CLIPVisionConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -19,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3Config,
@@ -122,6 +128,56 @@ def save_random_qwen3_vl(folder: Path) -> Path:
     }
     config = Qwen3VLConfig(vision_config=vision, **parts)
     return _save(Qwen3VLForConditionalGeneration(config), "tiny-qwen2.5-vl", folder)
+
+
+def save_random_internvl(folder: Path) -> Path:
+    """Its processor writes a closing token after the picture's own."""
+    built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-llava")
+    tokenizer = AutoTokenizer.from_pretrained(BUILT_IN_FOLDER / "tiny-llava")
+    marks = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    marks["video_token"] = "<video>"
+    tokenizer.add_special_tokens({"additional_special_tokens": [*marks.values()]})
+    ends: dict[str, Any] = {name: getattr(built_in.text_config, name) for name in ("bos_token_id", "eos_token_id")}
+    shape: dict[str, Any] = {
+        "hidden_size": 24,
+        "intermediate_size": 20,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
+    text = Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, **shape, **ends)
+    vision: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    config = InternVLConfig(
+        vision_config=InternVLVisionConfig(image_size=[32, 32], patch_size=[8, 8], **vision),
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    _save(InternVLForConditionalGeneration(config), "tiny-llava", folder)
+    tokenizer.save_pretrained(folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text()) | {"extra_special_tokens": marks}
+    settings.pop("processor_class", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}USER: {% for part in m['content'] %}{% if part['type'] == 'image' %}<IMG_CONTEXT>\n"
+        "{% else %}{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}ASSISTANT:"
+    )
+    pixels = {
+        "size": {"height": 32, "width": 32},
+        "crop_to_patches": False,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    processor = {"image_processor_type": "GotOcr2ImageProcessor", "processor_class": "InternVLProcessor", **pixels}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "processor_config.json").write_text(
+        json.dumps({"processor_class": "InternVLProcessor", "image_seq_length": 4})
+    )
+    return folder
 
 
 def _qwen_parts(built_in: Any) -> dict[str, Any]:

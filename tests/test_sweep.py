@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from random_models import (
+    save_random_internvl,
     save_random_llava,
     save_random_llava_mistral,
     save_random_llava_qwen3,
@@ -24,13 +26,13 @@ from random_models import (
     save_random_qwen3_vl,
 )
 
-from hones import HonesError, load_items, load_vlm, make_task
+from hones import BadItem, HonesError, RunFolder, Study, attribute_neurons, load_items, load_vlm, make_task
 from hones.artifacts import read_heads, write_heads
 from hones.data.items import Items
-from hones.heads import localize_heads, race_heads
+from hones.heads import HeadScore, localize_heads, race_heads
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.sweep import Race, SweepSettings, sweep, sweep_tasks
+from hones.sweep import Race, SweepSettings, racing, sweep, sweep_tasks
 from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
@@ -38,6 +40,7 @@ from hones.sweep.memory import Plan, make_plan
 from hones.sweep.replay import Replay, Savings
 from hones.tasks import Example, Task
 from hones.tasks.log_probability import LogProbability
+from hones.uncertainty import Interval
 
 SAVED: dict[str, Callable[[Path], Path]] = {
     "llava": save_random_llava,
@@ -230,6 +233,29 @@ def test_a_family_that_replay_cannot_enter_is_named_and_served_exactly(tmp_path:
     with pytest.warns(UserWarning, match=r"Qwen3VL.* cannot be served by replay \(its decoder is also given"):
         found = sweep_tasks(vlm, jobs, EDITS + OTHERS, REPLAY)
     assert_equal_cells(found, expected)
+    task = make_task("vqa")
+    sure = Interval(1.0, 1.0, 1.0)
+    heads = [HeadScore(0, 1, sure, 1.0, 0.0), HeadScore(2, 0, sure, 1.0, 0.0)]
+    with pytest.warns(UserWarning, match="cannot be served by replay"):
+        importance = attribute_neurons(vlm, task, task.examples(pictures)[0], heads)
+    definition = attribute_neurons(vlm, task, task.examples(pictures)[0], heads, sweep=SweepSettings("naive"))
+    np.testing.assert_array_equal(importance, definition)
+
+
+def test_tokens_that_a_processor_adds_after_the_picture(tmp_path: Path, pictures: Items) -> None:
+    vlm = load_vlm(str(save_random_internvl(tmp_path / "model")))
+    jobs = jobs_of(replace(pictures, items=pictures.items[:3]))
+    expected = [sweep(vlm, task, examples, EDITS, NAIVE) for task, examples in jobs]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_equal_cells(sweep_tasks(vlm, jobs, EDITS, REPLAY), expected)
+
+
+def test_a_prompt_with_a_picture_token_is_refused(families: dict[str, VLM], pictures: Items) -> None:
+    task, examples = jobs_of(pictures)[3]
+    spoiled = replace(examples[0], prompts=(examples[0].prompts[0], "Candidate: <image> a star"))
+    with pytest.raises(BadItem, match="holds <image>, the picture's placeholder"):
+        sweep(families["llava"], task, [spoiled], EDITS, REPLAY)
 
 
 def test_a_replay_that_is_wrong_is_found_out(
@@ -256,13 +282,13 @@ def test_out_of_memory_halves_the_passes(
 
     def limited(self, hidden, *args, **kwargs):
         sizes.append(hidden.shape[0] * hidden.shape[1])
-        if kwargs.get("edits") is not None and sizes[-1] > 1000:
+        if sizes[-1] > 250:
             raise torch.OutOfMemoryError
         return run(self, hidden, *args, **kwargs)
 
     monkeypatch.setattr(Decoder, "run", limited)
     np.testing.assert_array_equal(sweep(vlm, task, examples, EDITS, REPLAY), expected)
-    assert max(sizes) > 1000
+    assert max(sizes) > 250
     monkeypatch.setattr(Decoder, "run", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     replay = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=Plan(4, 256, 2**20))
     with pytest.raises(HonesError, match="out of device memory with the smallest passes"):
@@ -275,7 +301,10 @@ def test_out_of_memory_halves_the_passes(
 def test_a_journal_brings_back_what_was_written(tmp_path: Path) -> None:
     file, plan = tmp_path / "j.jsonl", {"pictures": 2}
     arrays = [np.random.default_rng(0).random((3, 2), dtype=np.float32), np.ones((3, 4), dtype=np.float32)]
-    Journal(file, {"model": "a"}, plan).append(5, arrays)
+    with Journal(file, {"model": "a"}, plan) as journal:
+        journal.append(5, arrays)
+        with pytest.raises(HonesError, match="another process is writing"):
+            Journal(file, {"model": "a"}, plan)
     again = Journal(file, {"model": "a"}, {"pictures": 9})
     assert again.plan == plan and again.read(4) is None
     for a, b in zip(again.read(5) or [], arrays, strict=True):
@@ -284,9 +313,9 @@ def test_a_journal_brings_back_what_was_written(tmp_path: Path) -> None:
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
     file = tmp_path / "j.jsonl"
-    journal = Journal(file, {}, {})
-    for group in range(2):
-        journal.append(group, [np.full((1, 1), group, dtype=np.float32)])
+    with Journal(file, {}, {}) as journal:
+        for group in range(2):
+            journal.append(group, [np.full((1, 1), group, dtype=np.float32)])
     whole = file.read_bytes()
     file.write_bytes(whole[:-7])
     again = Journal(file, {}, {})
@@ -297,15 +326,66 @@ def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
 
 def test_a_journal_of_another_sweep_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "j.jsonl"
-    Journal(file, {"model": "a", "seed": 1}, {}).append(0, [np.zeros((1, 1), dtype=np.float32)])
-    with pytest.raises(HonesError, match="belongs to a sweep with model = 'a', now 'b'"):
-        Journal(file, {"model": "b", "seed": 1}, {})
+    inputs = {"vqa": {"model": "a", "seed": 1}}
+    with Journal(file, inputs, {}) as journal:
+        journal.append(0, [np.zeros((1, 1), dtype=np.float32)])
+    with pytest.raises(HonesError, match=r"belongs to a sweep with vqa.model = 'a', now 'b'"):
+        Journal(file, {"vqa": {"model": "b", "seed": 1}}, {})
     lines = file.read_bytes().splitlines(keepends=True)
     record = json.loads(lines[1])
     record["crc32"] += 1
     file.write_bytes(lines[0] + json.dumps(record).encode() + b"\n")
     with pytest.raises(HonesError, match="is damaged at line 2"):
-        Journal(file, {"model": "a", "seed": 1}, {})
+        Journal(file, inputs, {})
+
+
+def test_a_kill_between_the_ends_of_two_tasks_recomputes_nothing(
+    tmp_path: Path, vlms: dict[str, VLM], shapes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, tasks = load_items(shapes["test"]), [make_task("vqa"), make_task("caption")]
+    study = Study(vlms["llava"], RunFolder(tmp_path), SweepSettings(batch_size=3, max_new_tokens=2))
+    finish = RunFolder.finish
+
+    def killed(self, stage, *args):
+        if stage == "caption/heads":
+            raise KeyboardInterrupt
+        finish(self, stage, *args)
+
+    monkeypatch.setattr(RunFolder, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study.heads(tasks, items)
+    monkeypatch.undo()
+    monkeypatch.setattr(Replay, "statistics", lambda *_: 1 / 0)
+    results = study.heads(tasks[::-1], items)
+    assert [r.metric_name for r in results] == ["bleu4", "vqa_soft_accuracy"]
+    assert not [*(tmp_path / "journal").iterdir()]
+
+
+def test_other_batches_and_bad_arguments_lose_nothing(
+    tmp_path: Path, vlms: dict[str, VLM], shapes: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, task, run = load_items(shapes["test"]), make_task("vqa"), RunFolder(tmp_path)
+    first = Study(vlms["llava"], run, SweepSettings(batch_size=3, max_new_tokens=2))
+    append = Journal.append
+
+    def killed(self, group, statistics):
+        append(self, group, statistics)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "append", killed)
+    with pytest.raises(KeyboardInterrupt):
+        first.heads([task], items)
+    monkeypatch.undo()
+    with pytest.raises(HonesError, match="belongs to a sweep of 3 pictures at once, now 1"):
+        Study(vlms["llava"], run, SweepSettings(batch_size=1, max_new_tokens=2)).heads([task], items)
+    Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)
+    for top_k, confidence in ((9999, None), (None, 95.0)):
+        with pytest.raises(HonesError, match=r"--top-k 9999|--racing 95"):
+            Study(vlms["llava"], run, SweepSettings(max_new_tokens=2), fresh=True).heads(
+                [task], items, top_k, confidence
+            )
+    monkeypatch.setattr(Replay, "statistics", lambda *_: 1 / 0)
+    Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)
 
 
 def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
@@ -389,8 +469,11 @@ def test_a_race_of_equals_goes_to_the_end() -> None:
     assert len(race.seen) == 200 and len(race.kept) + len(race.dropped) < 10 and run > 0.6 * 11 * 200
 
 
-def test_racing_reports_who_left_when(families: dict[str, VLM], pictures: Items, tmp_path: Path) -> None:
+def test_racing_reports_who_left_when(
+    families: dict[str, VLM], pictures: Items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     vlm = families["llava"]
+    monkeypatch.setattr(racing, "LEAST", 1)
     task = LogProbability(make_task("caption"))
     examples, _ = task.examples(pictures)
     exact = localize_heads(vlm, task, examples, top_k=2, sweep=SweepSettings(batch_size=1))

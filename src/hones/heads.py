@@ -6,6 +6,7 @@ P is the task's metric over the discovery items, greedy decoding, at most 24 new
 critical heads H* are the K of largest S; by default 3 % of the L * H heads, at least 5.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -65,13 +66,21 @@ def default_top_k(layers: int, heads: int) -> int:
     return min(layers * heads, max(5, round(0.03 * layers * heads)))
 
 
-def _checked_top_k(vlm: VLM, top_k: int | None, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> int:
+def check_head_settings(vlm: VLM, top_k: int | None, racing: float | None) -> None:
+    """Raises HonesError for an impossible K or confidence, or a model with one head per layer."""
     layers, heads, _ = vlm.anatomy.shape
-    k = default_top_k(layers, heads) if top_k is None else top_k
-    if not 1 <= k <= layers * heads:
-        raise HonesError(f"--top-k {k}", expected=f"1 to {layers * heads}, the number of heads")
+    if top_k is not None and not 1 <= top_k <= layers * heads:
+        raise HonesError(f"--top-k {top_k}", expected=f"1 to {layers * heads}, the number of heads")
     if heads < 2:
         raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
+    if racing is not None and not 0 < racing < 1:
+        raise HonesError(f"--racing {racing}", expected="a confidence between 0 and 1, such as 0.95")
+
+
+def _checked_top_k(vlm: VLM, top_k: int | None, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> int:
+    check_head_settings(vlm, top_k, None)
+    layers, heads, _ = vlm.anatomy.shape
+    k = default_top_k(layers, heads) if top_k is None else top_k
     if not all(examples for _, examples in jobs):
         raise HonesError("no items to score heads on", expected="at least one")
     return k
@@ -139,17 +148,20 @@ def race_heads(
     Raises:
         HonesError: as `localize_heads`, or a confidence outside (0, 1).
     """
-    if not 0 < confidence < 1:
-        raise HonesError(f"--racing {confidence}", expected="a confidence between 0 and 1, such as 0.95")
+    check_head_settings(vlm, top_k, confidence)
     k = _checked_top_k(vlm, top_k, [(task, examples)])
     sites = _all_heads(vlm)
     race = Race(task, k, len(sites), len(examples), confidence, seed)
     (cells,) = sweep_tasks(vlm, [(task, examples)], _edits(sites), sweep, f"{task.name}: racing heads", race)
+    left_after: dict[int, list[int]] = defaultdict(list)
+    for entrant in range(1, len(sites) + 1):
+        left_after[len(race.items_of(entrant))].append(entrant)
     scores = []
-    for entrant, site in enumerate(sites, 1):
-        seen = race.items_of(entrant)
-        result = score_heads(task, cells[[0, entrant]][:, seen], [site], 1, seed)
-        scores.append(replace(result.heads[0], items=len(seen), dropped=entrant in race.dropped))
+    for count, entrants in left_after.items():
+        seen, own = race.seen[:count], [sites[entrant - 1] for entrant in entrants]
+        result = score_heads(task, cells[[0, *entrants]][:, seen], own, len(own), seed)
+        gone = {sites[entrant - 1] for entrant in race.dropped}
+        scores += [replace(h, dropped=(h.layer, h.head) in gone) for h in result.heads]
     scores.sort(key=lambda h: (h.dropped, -h.score.value, h.layer, h.head))
     baseline = score_heads(task, cells[:1][:, race.seen], [], 0, seed).baseline
     return HeadResult(task.metric_name, baseline, len(race.seen), tuple(scores), k, confidence)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from hones.errors import HonesError
 
@@ -87,23 +88,30 @@ class RunFolder:
 
     def forget(self, stage: str) -> None:
         """Drop a stage's record before it is computed again, so that a kill leaves no record of other artifacts."""
-        record = self.record
-        if record["stages"].pop(stage, None) is not None:
-            write_json(self.path / "run.json", record)
+        with self._alone():
+            record = self.record
+            if record["stages"].pop(stage, None) is not None:
+                write_json(self.path / "run.json", record)
 
     def finish(
         self, stage: str, fingerprint: Mapping[str, Any], details: Mapping[str, Any], artifacts: Sequence[Path] = ()
     ) -> None:
         """Record a finished stage with the digests of its artifacts, which must have been written before."""
-        record = self.record
-        record["stages"][stage] = {
+        entry = {
             "fingerprint": dict(fingerprint),
             "artifacts": {str(file.relative_to(self.path)): _digest(file) for file in artifacts},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {**versions(), "python": platform.python_version(), "platform": platform.platform()},
             **details,
         }
-        write_json(self.path / "run.json", record)
+        with self._alone():
+            record = self.record
+            record["stages"][stage] = entry
+            write_json(self.path / "run.json", record)
+
+    def _alone(self) -> FileLock:
+        """Two processes that finish stages of one run at the same time both leave their record."""
+        return FileLock(self.path / ".run.lock", timeout=60)
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ records in run.json what it used. The command line and `hones run` call nothing 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,15 +22,15 @@ from hones.artifacts import (
 )
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.errors import BadItem, HonesError
-from hones.heads import HeadResult, default_top_k, localize_heads_of_tasks, race_heads
+from hones.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, neuron_budget, select_neurons
 from hones.progress import track
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
-from hones.store import RunFolder
+from hones.store import RunFolder, versions
 from hones.sweep import SweepSettings
-from hones.sweep.journal import Journal
+from hones.sweep.journal import Journal, sweep_of
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
 
@@ -70,21 +70,25 @@ class Study:
 
         racing: the confidence at which heads leave the sweep, one task at a time; an approximation.
         """
+        check_head_settings(self.vlm, top_k, racing)
         if racing is not None and len(tasks) > 1:
             return [result for task in tasks for result in self.heads([task], discovery, top_k, racing)]
         layers, heads, _ = self.vlm.anatomy.shape
         k = default_top_k(layers, heads) if top_k is None else top_k
-        prepared = {task.name: self._prepare(task, discovery, "discovery") for task in tasks}
+        by_name = {task.name: task for task in tasks}
+        prepared = {name: self._prepare(task, discovery, "discovery") for name, task in by_name.items()}
         settings = {"top_k": k, "racing": racing, **self._swept()}
         inputs = {
-            task.name: self._fingerprint(prepared[task.name], utility=task.metric_name, **settings) for task in tasks
+            name: self._fingerprint(prepared[name], utility=task.metric_name, **settings)
+            for name, task in by_name.items()
         }
-        missing = [task for task in tasks if not self._finished(f"{task.name}/heads", inputs[task.name])]
+        missing = [name for name in by_name if not self._finished(f"{name}/heads", inputs[name])]
+        journal = self._journal_file(f"{'+'.join(sorted(by_name))}.heads")
         if missing:
             started = time.monotonic()
-            names = [task.name for task in missing]
-            sweep = self._journalled(f"{'+'.join(names)}.heads", {name: inputs[name] for name in names})
-            jobs = [(task, prepared[task.name].examples) for task in missing]
+            names = sorted(self._tasks_of(journal, by_name) or missing)
+            sweep = self._journalled(journal, {name: inputs[name] for name in names})
+            jobs = [(by_name[name], prepared[name].examples) for name in names]
             options: dict[str, Any] = {"top_k": k, "sweep": sweep, "seed": self.seed}
             if racing is None:
                 results = localize_heads_of_tasks(self.vlm, jobs, **options)
@@ -96,8 +100,13 @@ class Study:
                 files = [folder / "heads.json", folder / "head_scores.npy"]
                 shared = {"swept_with": names} if len(names) > 1 else {}
                 self._finish(f"{name}/heads", inputs[name], started, files, discovery=prepared[name], **shared)
-            self._journal_file(f"{'+'.join(names)}.heads").unlink(missing_ok=True)
-        return [read_heads(self.run.task(task.name) / "heads.json") for task in tasks]
+        self._remove(journal)
+        return [read_heads(self.run.task(name) / "heads.json") for name in by_name]
+
+    def _tasks_of(self, journal: Path, requested: Iterable[str]) -> list[str]:
+        """The tasks that an unfinished journal sweeps together, also those whose artifacts are written by now."""
+        begun = sweep_of(journal)
+        return [] if begun is None or self.fresh else [n for n in requested if f"{n}.seed" in begun]
 
     def neurons(
         self,
@@ -143,12 +152,12 @@ class Study:
             items.examples,
             neurons,
             draws=draws,
-            sweep=self._journalled(f"{task.name}.mask", inputs),
+            sweep=self._journalled(self._journal_file(f"{task.name}.mask"), inputs),
             seed=self.seed,
         )
         write_result(file, result)
         self._finish(f"{task.name}/mask", inputs, started, [file], test=items)
-        self._journal_file(f"{task.name}.mask").unlink(missing_ok=True)
+        self._remove(self._journal_file(f"{task.name}.mask"))
         return result
 
     def steer(
@@ -193,6 +202,8 @@ class Study:
             try:
                 picture = example.open_picture()
                 self.vlm.encode([picture], [example.prompts[0]])
+                for prompt in example.prompts:
+                    self.vlm.wrap(prompt)
             except (BadItem, ValueError) as error:
                 left_out.append(LeftOut(example.id, " ".join(str(error).split())))
                 continue
@@ -226,12 +237,16 @@ class Study:
     def _swept(self) -> dict[str, Any]:
         return {"max_new_tokens": self.sweep.max_new_tokens, "engine": self.sweep.engine}
 
-    def _journalled(self, name: str, inputs: dict[str, Any]) -> SweepSettings:
+    def _journalled(self, file: Path, inputs: dict[str, Any]) -> SweepSettings:
         """The sweep settings with a journal for these inputs; begun again where `fresh`."""
-        file = self._journal_file(name)
         if self.fresh:
             file.unlink(missing_ok=True)
-        return replace(self.sweep, journal=lambda plan: Journal(file, inputs, plan))
+        machine = {"device": self.vlm.device.type, "versions": versions()}
+        return replace(self.sweep, journal=lambda plan: Journal(file, {**inputs, **machine}, plan))
+
+    def _remove(self, journal: Path) -> None:
+        journal.unlink(missing_ok=True)
+        journal.with_suffix(".lock").unlink(missing_ok=True)
 
     def _journal_file(self, name: str) -> Path:
         return self.run.path / "journal" / f"{name}.jsonl"

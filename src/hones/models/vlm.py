@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from hones.errors import HonesError
+from hones.errors import BadItem, HonesError
 from hones.models.anatomy import Anatomy
 
 LLAVA_TEMPLATE = "USER: {image}\n{prompt}\nASSISTANT:"
@@ -230,7 +230,14 @@ def _check_finite(logits: Tensor, name: str) -> None:
 
 
 def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
-    """The prompt in the template of the model's family."""
+    """The prompt in the template of the model's family.
+
+    Raises:
+        BadItem: the prompt's own text holds the picture's placeholder.
+    """
+    placeholder = processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
+    if placeholder in prompt:
+        raise BadItem(f"its text holds {placeholder}, the picture's placeholder")
     if model.config.model_type == "llava":
         return LLAVA_TEMPLATE.format(image=processor.image_token, prompt=prompt)  # pyright: ignore
     conversation: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]

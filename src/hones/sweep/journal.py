@@ -14,9 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Float
 
 from hones.errors import HonesError
+
+
+def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": 1}} as {"a.b": 1}, so that a difference can be named."""
+    found: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{inner}": x for inner, x in flat(value).items()}
+        else:
+            found[key] = value
+    return found
+
+
+def sweep_of(path: Path) -> dict[str, Any] | None:
+    """What an existing journal's sweep depends on, flat; None where there is none, or not a whole line of one."""
+    try:
+        with path.open("rb") as file:
+            return dict(json.loads(file.readline())["sweep"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 class Journal:
@@ -27,12 +48,19 @@ class Journal:
         plan: how the sweep is cut into groups and passes; that of an existing journal is taken instead.
 
     Raises:
-        HonesError: the file belongs to another sweep (the difference is named), is damaged, or cannot be written.
+        HonesError: the file belongs to another sweep (the difference is named), is damaged, cannot be written, or is
+            held by another process.
     """
 
     def __init__(self, path: Path, fingerprint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         self.path, self.plan = path, dict(plan)
-        self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint))
+        self.fingerprint = flat(json.loads(json.dumps(fingerprint)))
+        self._lock = FileLock(path.with_suffix(".lock"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise HonesError(f"another process is writing {path}", do="wait for it, or use another --out") from error
         self.groups: dict[int, list[Float[np.ndarray, "edits _"]]] = {}
         try:
             content = path.read_bytes() if path.exists() else b""
@@ -45,9 +73,15 @@ class Journal:
                 with path.open("r+b") as file:
                     file.truncate(len(whole))
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             self._write({"sweep": self.fingerprint, "plan": self.plan})
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let other processes have the file; it stays."""
+        self._lock.release()
 
     def read(self, group: int) -> list[Float[np.ndarray, "edits _"]] | None:
         """The statistics of a finished group, None if it has not finished."""
@@ -55,7 +89,6 @@ class Journal:
 
     def append(self, group: int, statistics: Sequence[Float[np.ndarray, "edits _"]]) -> None:
         """Record a finished group; it is on the disk when this returns."""
-        self.groups[group] = list(statistics)
         arrays = [np.ascontiguousarray(s, dtype="<f4") for s in statistics]
         data = b"".join(a.tobytes() for a in arrays)
         self._write(
@@ -66,10 +99,6 @@ class Journal:
                 "float32": base64.b64encode(data).decode(),
             }
         )
-
-    def remove(self) -> None:
-        """Delete the file: the artifacts that it led to are written."""
-        self.path.unlink(missing_ok=True)
 
     def _write(self, line: Mapping[str, Any]) -> None:
         try:

@@ -1,6 +1,6 @@
 """Racing, an approximation: heads leave the sweep once a confidence bound decides whether they can be critical.
 
-After every group of items (in random order) a head's score S has the bounds
+After every group of items (in random order, from the 16th item on) a head's score S has the bounds
 
     S +- z sqrt((var_boot + 1 / n^2) (1 - n / N)),    n of N items seen, z two-sided at the confidence,
 
@@ -19,7 +19,7 @@ from jaxtyping import Float
 from hones.tasks.base import Task
 from hones.uncertainty import PairedBootstrap
 
-RESAMPLES = 200
+RESAMPLES, LEAST = 200, 16
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Race:
         """Decide what can be decided after the items `new`."""
         self.seen += new
         racing, n = self.alive[1:], len(self.seen)
-        if n >= self.items:
+        if n >= self.items or n < LEAST:
             return
         bootstrap = PairedBootstrap(n, self.seed, RESAMPLES)
         base, resampled = self._scores(bootstrap, statistics[0, self.seen])

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from hones.errors import HonesError
 from hones.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
@@ -87,8 +88,32 @@ def sweep_tasks(
     if not any(examples for _, examples in jobs):
         return results
     plan = make_plan(vlm, _positions_per_picture(vlm, jobs), settings.batch_size)
-    journal = settings.journal(plan.as_dict()) if settings.journal else None
-    plan = Plan(**journal.plan) if journal else plan
+    if settings.journal is None:
+        _run_groups(vlm, jobs, edits, settings, progress, race, plan, None, results)
+        return results
+    with settings.journal(plan.as_dict()) as journal:
+        if settings.batch_size not in (None, journal.plan["pictures"]):
+            raise HonesError(
+                f"{journal.path} belongs to a sweep of {journal.plan['pictures']} pictures at once, now "
+                f"{settings.batch_size}",
+                do="leave --batch-size out to go on (groups that do not fit are halved), or --fresh to start again",
+            )
+        _run_groups(vlm, jobs, edits, settings, progress, race, Plan(**journal.plan), journal, results)
+    return results
+
+
+def _run_groups(
+    vlm: VLM,
+    jobs: Sequence[Job],
+    edits: Sequence[Intervention],
+    settings: SweepSettings,
+    progress: str,
+    race: Race | None,
+    plan: Plan,
+    journal: Journal | None,
+    results: Sequence[np.ndarray],
+) -> None:
+    """Fill the results group by group, from the journal where it has the group."""
     first = [examples[0] for _, examples in jobs if examples]
     engine = make_engine(vlm, settings.engine, settings.max_new_tokens, settings.batch_size, plan, first, edits)
     cells = len(edits) * sum(len(examples) for _, examples in jobs)
@@ -104,13 +129,16 @@ def sweep_tasks(
                 found = engine.statistics(members, [edits[e] for e in running], bar.update)
                 if journal:
                     journal.append(number, found)
+            elif [x.shape for x in found] != [(len(running), results[j].shape[2]) for j, _ in group]:
+                raise HonesError(
+                    f"{journal and journal.path} holds another group {number}", do="--fresh to start again"
+                )
             for (j, i), statistics in zip(group, found, strict=True):
                 results[j][running, i] = statistics
             if race:
                 race.take(results[0], [i for _, i in group])
             finished += len(edits) * len(group)
             bar.update(finished - bar.n)
-    return results
 
 
 def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = None) -> list[list[tuple[int, int]]]:
