@@ -110,14 +110,11 @@ def _holds_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def encode_pictures(
-    vlm: VLM, examples: Sequence[Example], *, batch_size: int, share: bool = True, encode_once: bool = True
-) -> list[Picture]:
+def encode_pictures(vlm: VLM, examples: Sequence[Example], *, batch_size: int, share: bool = True) -> list[Picture]:
     """The examples' pictures with their prompts.
 
     Args:
         share: examples of the same picture and all prompts of an example share it; else every prompt has its own.
-        encode_once: False encodes a picture for every prompt anew although the result is the same.
     """
     asked: dict[Any, list[tuple[int, int]]] = {}
     for owner, example in enumerate(examples):
@@ -128,10 +125,6 @@ def encode_pictures(
     pictures: list[Picture] = []
     for start in range(0, len(groups), batch_size):
         pictures += _encode_batch(vlm, examples, groups[start : start + batch_size])
-    if not encode_once:
-        for group in groups:
-            for owner, number in group[1:]:
-                _encode_batch(vlm, examples, [[(owner, number)]])
     return pictures
 
 

@@ -29,7 +29,7 @@ from hones.sweep.answers import Answers
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
 from hones.sweep.continuations import Part, decode
 from hones.sweep.decoder import Activations, LayerRows, RowEdits, Trace, Wanted, others_mean
-from hones.sweep.memory import Plan, bytes_per_position, is_out_of_memory
+from hones.sweep.memory import MOST_PICTURES, Plan, bytes_per_position, is_out_of_memory
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
 from hones.tasks.base import Example, Task
 
@@ -132,6 +132,8 @@ class Replay:
                     answers.take_numbers(batches[-1], range(len(edits)), batches[-1].output)
         waiting: list[Part] = []
         for done in self.passes(prefixes, batches, edits):
+            if not self.savings.picture_once:
+                self._encode_again(done, [example for _, example in members])
             if members[done.suffixes.prompts[0].owner][0].answers != "text":
                 answers.take_numbers(done.suffixes, done.edits, done.output)
             else:
@@ -142,6 +144,14 @@ class Replay:
             advance(len(done.edits) * sum(1 / len(members[p.owner][1].prompts) for p in done.suffixes.prompts))
         self._go_on(waiting, edits, answers)
         return answers.statistics()
+
+    def _encode_again(self, done: Pass, examples: Sequence[Example]) -> None:
+        """What a picture costs that is encoded for every intervention and prompt; the result is the same."""
+        asked = [
+            replace(examples[p.owner], prompts=(examples[p.owner].prompts[p.number],)) for p in done.suffixes.prompts
+        ]
+        for _ in done.edits:
+            encode_pictures(self.vlm, asked, batch_size=MOST_PICTURES, share=False)
 
     def _gold(self, example: Example) -> list[int]:
         return self.vlm.gold_ids(example.prompts[0], example.references[0])
@@ -155,13 +165,7 @@ class Replay:
 
     def encode(self, examples: Sequence[Example]) -> list[Picture]:
         """A group's pictures with their prompts."""
-        return encode_pictures(
-            self.vlm,
-            examples,
-            batch_size=16,
-            share=self.savings.shared_prefix,
-            encode_once=self.savings.picture_once,
-        )
+        return encode_pictures(self.vlm, examples, batch_size=MOST_PICTURES, share=self.savings.shared_prefix)
 
     @torch.no_grad()
     def last_logits(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
