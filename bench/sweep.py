@@ -30,7 +30,8 @@ from hones import VLM, load_items, load_vlm, make_task, write_shapes
 from hones.interventions import BASELINE, Intervention
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
-from hones.sweep.replay import Replay, Savings
+from hones.sweep.passes import Savings
+from hones.sweep.replay import Replay
 from hones.tasks import TASKS, Example, Task
 
 from wide import wide_llava  # isort: skip

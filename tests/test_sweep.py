@@ -37,7 +37,8 @@ from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan, make_plan
-from hones.sweep.replay import Replay, Savings
+from hones.sweep.passes import Savings
+from hones.sweep.replay import Replay
 from hones.tasks import Example, Task
 from hones.tasks.log_probability import LogProbability
 from hones.uncertainty import Interval

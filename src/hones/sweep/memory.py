@@ -58,6 +58,12 @@ def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None) -> P
     )
 
 
+def rows_at_once(vlm: VLM, plan: Plan, width: int, past: int) -> int:
+    """How many rows of `width` new positions on `past` others fit into one pass."""
+    layers = len(vlm.anatomy.layers)
+    return plan.rows_at_once(width, layers * (past + width) * bytes_per_position(vlm))
+
+
 def bytes_per_position(vlm: VLM) -> int:
     """Keys and values of one position in one layer, at most: as many key-value heads as query heads."""
     return 2 * vlm.anatomy.heads * vlm.anatomy.head_dim * vlm.model.dtype.itemsize

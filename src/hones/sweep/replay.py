@@ -13,9 +13,8 @@
 Rows are (intervention e, prompt j) in the order e * J + j. Each saving can be switched off; the numbers stay.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -26,42 +25,15 @@ from torch import Tensor
 from hones.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.sweep.answers import Answers
-from hones.sweep.baseline import Baseline, Prefixes, Suffixes
+from hones.sweep.baseline import Baseline
 from hones.sweep.continuations import Part, decode
-from hones.sweep.decoder import Activations, LayerRows, RowEdits, Trace, Wanted, others_mean
-from hones.sweep.memory import MOST_PICTURES, Plan, bytes_per_position, is_out_of_memory
+from hones.sweep.memory import MOST_PICTURES, Plan, is_out_of_memory, rows_at_once
+from hones.sweep.passes import Pass, Passes, Savings
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
 from hones.tasks.base import Example, Task
 
 T = TypeVar("T")
 M = TypeVar("M")
-
-
-@dataclass(frozen=True)
-class Savings:
-    """Which savings are on; the numbers are those of the module's list."""
-
-    picture_once: bool = True
-    start_at_layer: bool = True
-    fan_out: bool = True
-    draft: bool = True
-    shared_prefix: bool = True
-    wanted_only: bool = True
-
-
-@dataclass
-class Pass:
-    """One pass over rows (e, j): the suffixes, the interventions by index, final hidden states at wanted positions.
-
-    output [E * N, d], e-major; cache: the rows' keys and values, empty at layers that are the baseline's; activations:
-    where the suffixes have theirs, at the layers that were run.
-    """
-
-    suffixes: Suffixes
-    edits: list[int]
-    output: Float[Tensor, "en d"]
-    cache: list[LayerRows]
-    activations: Activations | None
 
 
 class Replay:
@@ -75,7 +47,7 @@ class Replay:
         self.vlm, self.max_new_tokens, self.plan = vlm, max_new_tokens, plan
         self.savings = savings = savings or Savings()
         self.baseline = Baseline(vlm, savings.wanted_only)
-        self.decoder = self.baseline.decoder
+        self.passes = Passes(self.baseline, savings)
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
@@ -131,7 +103,7 @@ class Replay:
                 if kind != "text":
                     answers.take_numbers(batches[-1], range(len(edits)), batches[-1].output)
         waiting: list[Part] = []
-        for done in self.passes(prefixes, batches, edits):
+        for done in self.passes.run(prefixes, batches, edits, self.plan):
             if not self.savings.picture_once:
                 self._encode_again(done, [example for _, example in members])
             if members[done.suffixes.prompts[0].owner][0].answers != "text":
@@ -160,7 +132,7 @@ class Replay:
         """Decode the rows that left their draft."""
         if waiting:
             base = self.baseline
-            found = decode(self.decoder, waiting, edits, base.embed, base.choose, base.ends, self.max_new_tokens)
+            found = decode(base.decoder, waiting, edits, base.embed, base.choose, base.ends, self.max_new_tokens)
             answers.texts.update(found)
 
     def encode(self, examples: Sequence[Example]) -> list[Picture]:
@@ -189,7 +161,7 @@ class Replay:
             self.baseline.suffixes(pictures, prefixes, batch, [[]] * len(batch), read=True, keep_cache=False)
             for batch in self._batches(pictures, lambda prompt: True)
         ]
-        yield from self.passes(prefixes, batches, edits)
+        yield from self.passes.run(prefixes, batches, edits, self.plan)
 
     def _batches(
         self, pictures: Sequence[Picture], which: Callable[[Prompt], bool]
@@ -200,7 +172,7 @@ class Replay:
         batch: list[tuple[int, Prompt]] = []
         for b, prompt in ordered:
             width = len(prompt.ids) - pictures[b].shared + self.max_new_tokens
-            if len(batch) >= self._rows_at_once(width, pictures[b].shared):
+            if len(batch) >= rows_at_once(self.vlm, self.plan, width, pictures[b].shared):
                 yield batch
                 batch = []
             batch.append((b, prompt))
@@ -232,113 +204,3 @@ class Replay:
         part = self.baseline.part(suffixes, done.cache, row, prompt, count, list(tokens))
         part.cells, part.edits = list(cells), torch.tensor([e for e, _ in cells], device=device)
         return [part]
-
-    # --- passes ----------------------------------------------------------------------------------------------------
-
-    def passes(self, prefixes: Prefixes, batches: Sequence[Suffixes], edits: Sequence[Intervention]) -> Iterator[Pass]:
-        """Every (intervention, prompt) row once; interventions without an edit are the baseline and are not run."""
-        by_layer: dict[int, list[int]] = defaultdict(list)
-        for e, intervention in enumerate(edits):
-            if intervention.layers:
-                by_layer[intervention.layers[0] if self.savings.start_at_layer else 0].append(e)
-        count, length = prefixes.shape
-        at_once = max(1, self._rows_at_once(length, 0) // count)
-        for layer, members in sorted(by_layer.items()):
-            for start in range(0, len(members), at_once):
-                chunk = members[start : start + at_once]
-                cache = self._prefix_rows(prefixes, layer, [edits[e] for e in chunk])
-                for suffixes in batches:
-                    rows, width = suffixes.shape
-                    step = max(1, self._rows_at_once(width, length) // rows)
-                    for at in range(0, len(chunk), step):
-                        part = slice(at, min(at + step, len(chunk)))
-                        yield self._suffix_rows(prefixes, suffixes, cache, layer, chunk[part], part, edits)
-
-    def _prefix_rows(self, prefixes: Prefixes, layer: int, edits: Sequence[Intervention]) -> list[LayerRows]:
-        """Keys and values [E * B, ...] of the prefixes under each intervention, at the layers where they differ."""
-        count, _ = prefixes.shape
-        cache = self.baseline.empty_cache()
-        if self._first_of_its_own(layer) == len(self.decoder.layers):
-            return cache
-        attention = self._attention(prefixes.trace, layer, edits)
-        self.decoder.run(
-            prefixes.trace.residual[layer].repeat(len(edits), 1, 1),
-            _repeat(prefixes.positions, len(edits), -2),
-            prefixes.valid.repeat(len(edits), 1),
-            cache,
-            start=layer,
-            attention=attention,
-            edits=self._rows(edits, count),
-        )
-        return cache
-
-    def _suffix_rows(
-        self,
-        prefixes: Prefixes,
-        suffixes: Suffixes,
-        prefix_cache: list[LayerRows],
-        layer: int,
-        chosen: list[int],
-        part: slice,
-        edits: Sequence[Intervention],
-    ) -> Pass:
-        interventions = [edits[e] for e in chosen]
-        (count, width), (pictures, length) = suffixes.shape, prefixes.shape
-        attention, first = self._attention(suffixes.trace, layer, interventions), self._first_of_its_own(layer)
-        cache = []
-        for number, rows in enumerate(prefix_cache):
-            if number < first or rows.keys is None or rows.values is None:
-                cache.append(LayerRows(length))
-                continue
-            keys, values = (x.view(-1, pictures, *x.shape[1:])[part][:, suffixes.of] for x in (rows.keys, rows.values))
-            cache.append(LayerRows(length, keys, values, room=width))
-        repeated = [torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows]
-        wanted = Wanted(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
-        activations = Activations(wanted) if suffixes.activations is not None else None
-        hidden = self.decoder.run(
-            suffixes.trace.residual[layer].repeat(len(chosen), 1, 1),
-            _repeat(suffixes.positions, len(chosen), -2),
-            suffixes.valid.repeat(len(chosen), 1),
-            cache,
-            start=layer,
-            attention=attention,
-            edits=self._rows(interventions, count),
-            wanted=wanted if self.savings.wanted_only else None,
-            activations=activations,
-        )
-        assert hidden is not None
-        return Pass(suffixes, chosen, hidden[wanted.rows, wanted.columns], cache, activations)
-
-    def _rows_at_once(self, width: int, past: int) -> int:
-        layers = len(self.decoder.layers)
-        return self.plan.rows_at_once(width, layers * (past + width) * bytes_per_position(self.vlm))
-
-    def _rows(self, edits: Sequence[Intervention], count: int) -> RowEdits:
-        of = torch.arange(len(edits), device=self.vlm.device).repeat_interleave(count)
-        return RowEdits(edits, of, self.vlm.anatomy)
-
-    def _first_of_its_own(self, layer: int) -> int:
-        """The first layer whose keys and values are computed for each row, where edits begin at `layer`."""
-        return layer + (self.savings.fan_out and self.savings.start_at_layer)
-
-    def _attention(self, trace: Trace, layer: int, edits: Sequence[Intervention]) -> Float[Tensor, "rows t d"] | None:
-        """What the attention of the first edited layer gives under each intervention, e-major."""
-        if self._first_of_its_own(layer) == layer:
-            return None
-        o_proj, heads = self.decoder.layers[layer].o_proj, self.vlm.anatomy.heads
-        x = trace.heads[layer]
-        unedited, by_head = o_proj(x), x.unflatten(-1, (heads, -1))
-        change = others_mean(by_head) - by_head
-        weight = o_proj.weight.view(o_proj.out_features, heads, -1)
-        out = unedited.repeat(len(edits), 1, 1).view(len(edits), *unedited.shape)
-        for e, edit in enumerate(edits):
-            for head in (h for at, h in edit.heads if at == layer):
-                out[e] += change[:, :, head] @ weight[:, head].T
-        return out.flatten(0, 1)
-
-
-def _repeat(x: Tensor, times: int, dim: int) -> Tensor:
-    """x repeated along one dimension."""
-    shape = [1] * x.ndim
-    shape[dim] = times
-    return x.repeat(shape)

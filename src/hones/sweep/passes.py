@@ -1,0 +1,161 @@
+"""Passes over rows (intervention, prompt) that start from what the unedited model left.
+
+Rows are in the order e * J + j. The prefixes run once per intervention and picture and fill a cache; then the suffixes
+of their prompts run on it. At the first edited layer l the attention is the baseline's, its heads fanned out:
+
+    o_proj(x') = o_proj(x) + W_h (mean over j != h of x_j - x_h)
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hones.interventions import Intervention
+from hones.sweep.baseline import Baseline, Prefixes, Suffixes
+from hones.sweep.decoder import Activations, LayerRows, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.memory import Plan, rows_at_once
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Which savings are on; the numbers are those of the module's list."""
+
+    picture_once: bool = True
+    start_at_layer: bool = True
+    fan_out: bool = True
+    draft: bool = True
+    shared_prefix: bool = True
+    wanted_only: bool = True
+
+
+@dataclass
+class Pass:
+    """One pass over rows (e, j): the suffixes, the interventions by index, final hidden states at wanted positions.
+
+    output [E * N, d], e-major; cache: the rows' keys and values, empty at layers that are the baseline's; activations:
+    where the suffixes have theirs, at the layers that were run.
+    """
+
+    suffixes: Suffixes
+    edits: list[int]
+    output: Float[Tensor, "en d"]
+    cache: list[LayerRows]
+    activations: Activations | None
+
+
+class Passes:
+    """Runs passes of one model."""
+
+    def __init__(self, baseline: Baseline, savings: Savings) -> None:
+        self.vlm, self.baseline, self.savings = baseline.vlm, baseline, savings
+        self.decoder = baseline.decoder
+
+    def run(
+        self, prefixes: Prefixes, batches: Sequence[Suffixes], edits: Sequence[Intervention], plan: Plan
+    ) -> Iterator[Pass]:
+        """Every (intervention, prompt) row once; interventions without an edit are the baseline and are not run."""
+        by_layer: dict[int, list[int]] = defaultdict(list)
+        for e, intervention in enumerate(edits):
+            if intervention.layers:
+                by_layer[intervention.layers[0] if self.savings.start_at_layer else 0].append(e)
+        count, length = prefixes.shape
+        at_once = max(1, rows_at_once(self.vlm, plan, length, 0) // count)
+        for layer, members in sorted(by_layer.items()):
+            for start in range(0, len(members), at_once):
+                chunk = members[start : start + at_once]
+                cache = self._prefix_rows(prefixes, layer, [edits[e] for e in chunk])
+                for suffixes in batches:
+                    rows, width = suffixes.shape
+                    step = max(1, rows_at_once(self.vlm, plan, width, length) // rows)
+                    for at in range(0, len(chunk), step):
+                        part = slice(at, min(at + step, len(chunk)))
+                        yield self._suffix_rows(prefixes, suffixes, cache, layer, chunk[part], part, edits)
+
+    def _prefix_rows(self, prefixes: Prefixes, layer: int, edits: Sequence[Intervention]) -> list[LayerRows]:
+        """Keys and values [E * B, ...] of the prefixes under each intervention, at the layers where they differ."""
+        count, _ = prefixes.shape
+        cache = self.baseline.empty_cache()
+        if self._first_of_its_own(layer) == len(self.decoder.layers):
+            return cache
+        attention = self._attention(prefixes.trace, layer, edits)
+        self.decoder.run(
+            prefixes.trace.residual[layer].repeat(len(edits), 1, 1),
+            _repeat(prefixes.positions, len(edits), -2),
+            prefixes.valid.repeat(len(edits), 1),
+            cache,
+            start=layer,
+            attention=attention,
+            edits=self._rows(edits, count),
+        )
+        return cache
+
+    def _suffix_rows(
+        self,
+        prefixes: Prefixes,
+        suffixes: Suffixes,
+        prefix_cache: list[LayerRows],
+        layer: int,
+        chosen: list[int],
+        part: slice,
+        edits: Sequence[Intervention],
+    ) -> Pass:
+        interventions = [edits[e] for e in chosen]
+        (count, width), (pictures, length) = suffixes.shape, prefixes.shape
+        attention, first = self._attention(suffixes.trace, layer, interventions), self._first_of_its_own(layer)
+        cache = []
+        for number, rows in enumerate(prefix_cache):
+            if number < first or rows.keys is None or rows.values is None:
+                cache.append(LayerRows(length))
+                continue
+            keys, values = (x.view(-1, pictures, *x.shape[1:])[part][:, suffixes.of] for x in (rows.keys, rows.values))
+            cache.append(LayerRows(length, keys, values, room=width))
+        repeated = [torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows]
+        wanted = Wanted(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
+        activations = Activations(wanted) if suffixes.activations is not None else None
+        hidden = self.decoder.run(
+            suffixes.trace.residual[layer].repeat(len(chosen), 1, 1),
+            _repeat(suffixes.positions, len(chosen), -2),
+            suffixes.valid.repeat(len(chosen), 1),
+            cache,
+            start=layer,
+            attention=attention,
+            edits=self._rows(interventions, count),
+            wanted=wanted if self.savings.wanted_only else None,
+            activations=activations,
+        )
+        assert hidden is not None
+        return Pass(suffixes, chosen, hidden[wanted.rows, wanted.columns], cache, activations)
+
+    def _rows(self, edits: Sequence[Intervention], count: int) -> RowEdits:
+        of = torch.arange(len(edits), device=self.vlm.device).repeat_interleave(count)
+        return RowEdits(edits, of, self.vlm.anatomy)
+
+    def _first_of_its_own(self, layer: int) -> int:
+        """The first layer whose keys and values are computed for each row, where edits begin at `layer`."""
+        return layer + (self.savings.fan_out and self.savings.start_at_layer)
+
+    def _attention(self, trace: Trace, layer: int, edits: Sequence[Intervention]) -> Float[Tensor, "rows t d"] | None:
+        """What the attention of the first edited layer gives under each intervention, e-major."""
+        if self._first_of_its_own(layer) == layer:
+            return None
+        o_proj, heads = self.decoder.layers[layer].o_proj, self.vlm.anatomy.heads
+        x = trace.heads[layer]
+        unedited, by_head = o_proj(x), x.unflatten(-1, (heads, -1))
+        change = others_mean(by_head) - by_head
+        weight = o_proj.weight.view(o_proj.out_features, heads, -1)
+        out = unedited.repeat(len(edits), 1, 1).view(len(edits), *unedited.shape)
+        for e, edit in enumerate(edits):
+            for head in (h for at, h in edit.heads if at == layer):
+                out[e] += change[:, :, head] @ weight[:, head].T
+        return out.flatten(0, 1)
+
+
+def _repeat(x: Tensor, times: int, dim: int) -> Tensor:
+    """x repeated along one dimension."""
+    shape = [1] * x.ndim
+    shape[dim] = times
+    return x.repeat(shape)
