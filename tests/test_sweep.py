@@ -408,7 +408,7 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
-    journal = tmp_path / "killed" / "journal" / "vqa+caption.heads.jsonl"
+    journal = tmp_path / "killed" / "journal" / "caption+vqa.heads.jsonl"
     process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stdout=-3, stderr=-3)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
