@@ -62,6 +62,7 @@ def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.Cap
     files = {str(f.relative_to(out)): f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
     assert set(files) == {
         "run.json",
+        ".run.lock",
         "retrieval/heads.json",
         "retrieval/head_scores.npy",
         "retrieval/neurons.json",
