@@ -197,7 +197,7 @@ def main() -> None:
         for name in options.models:
             wide = name == "wide"
             vlm = wide_llava(Path(folder) / "model") if wide else load_vlm(name)
-            count, size = (2, 2) if wide else (options.items, options.samples)
+            count, size = (2, 1) if wide else (options.items, options.samples)
             items = load_items(write_shapes(Path(folder) / name, {"bench": count}, seed=3)["bench"])
             tasks = [make_task(task, candidates=8 if wide else 50) for task in TASKS]
             jobs = {task.name: [(task, example) for example in task.examples(items)[0]] for task in tasks}
