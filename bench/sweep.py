@@ -192,7 +192,7 @@ def main() -> None:
     console = Console(record=True, width=140)
     hardware = platform.processor() or platform.machine()
     console.print(f"{hardware}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, ", end="")
-    console.print(f"load before {os.getloadavg()[0]:.1f}; {options.items} pictures; retrieval 1 + 49")
+    console.print(f"load before {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             wide = name == "wide"
@@ -202,7 +202,8 @@ def main() -> None:
             tasks = [make_task(task, candidates=8 if wide else 50) for task in TASKS]
             jobs = {task.name: [(task, example) for example in task.examples(items)[0]] for task in tasks}
             ablate = not (options.no_ablation or wide)
-            show(console, name, measure(vlm, jobs, size, ablate), ablate)
+            title = f"{name}: {count} pictures, retrieval 1 + {len(jobs['retrieval'][0][1].prompts) - 1}"
+            show(console, title, measure(vlm, jobs, size, ablate), ablate)
     console.print(f"load after {os.getloadavg()[0]:.1f}")
     if options.out is not None:
         options.out.write_text(f"```\n{console.export_text()}```\n")

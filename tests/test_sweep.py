@@ -189,6 +189,38 @@ def test_each_saving_can_be_switched_off(families: dict[str, VLM], pictures: Ite
         np.testing.assert_allclose(a, b, atol=5e-5 if task.answers != "text" else 0)
 
 
+def test_pictures_and_layers_below_an_edit_run_once(families: dict[str, VLM], pictures: Items) -> None:
+    """The pictures that the vision part sees, and the positions that each layer's FFN sees, by number of edits."""
+    vlm, jobs = families["llava"], jobs_of(pictures)
+    members = [(task, example) for task, examples in jobs for example in examples]
+    distinct = {(example.image, example.box) for _, example in members}
+
+    def seen(edits: list[Intervention]) -> tuple[int, list[int]]:
+        images, positions = [], [0] * len(vlm.anatomy.layers)
+
+        def count(layer: int) -> Callable[..., None]:
+            def hook(_, args) -> None:
+                positions[layer] += args[0].shape[0] * args[0].shape[1]
+
+            return hook
+
+        tower = vlm.model.model.vision_tower  # pyright: ignore[reportAttributeAccessIssue]
+        hooks = [tower.register_forward_pre_hook(lambda _, args: images.append(len(args[0])))]
+        for number, layer in enumerate(vlm.anatomy.layers):
+            hooks.append(layer.down_proj.register_forward_pre_hook(count(number)))
+        Replay(vlm, max_new_tokens=1, plan=make_plan(vlm, 300, None)).statistics(members, edits)
+        for hook in hooks:
+            hook.remove()
+        return sum(images), positions
+
+    at_the_top = [Intervention(heads=frozenset({(2, head)})) for head in range(4)]
+    few, many = seen(at_the_top[:1]), seen(at_the_top)
+    assert few[0] == many[0] == len(distinct)
+    assert few[1][:2] == many[1][:2] and few[1][2] < many[1][2]
+    lower = seen([Intervention(heads=frozenset({(1, 0)}))])
+    assert lower[1][0] == few[1][0] and lower[1][1] > few[1][1]
+
+
 @pytest.mark.parametrize("positions", [64, 700, 100_000])
 def test_the_size_of_passes_changes_nothing(families: dict[str, VLM], pictures: Items, positions: int) -> None:
     vlm = families["qwen2.5-vl"]

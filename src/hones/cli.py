@@ -13,6 +13,29 @@ import typer
 from rich.console import Console
 
 from hones.cli_data import data_app
+from hones.cli_options import (
+    BatchSize,
+    Candidates,
+    Data,
+    Device,
+    Dtype,
+    EngineOption,
+    Fresh,
+    Ids,
+    Images,
+    Limit,
+    MaxLeftOut,
+    Model,
+    NewTokens,
+    Out,
+    Revision,
+    Seed,
+    TaskName,
+    open_study,
+    read_items,
+    sweep_settings,
+    task_of,
+)
 from hones.errors import HonesError
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
@@ -31,24 +54,6 @@ _out = Console()
 _err = Console(stderr=True)
 
 START, FIND, PROVE, STEER = "Start here", "Find", "Prove", "Steer"
-
-Model = Annotated[str, typer.Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
-TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption or retrieval.")]
-Data = Annotated[Path, typer.Option(help="Unified JSON annotation file.")]
-Out = Annotated[Path, typer.Option(help="Run folder; created if need be.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: images/ beside the file]")]
-Ids = Annotated[Path | None, typer.Option(help="Text file of image ids to keep, one per line.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N items only.")]
-Candidates = Annotated[int, typer.Option(min=2, help="Retrieval: captions per picture, one of them true.")]
-NewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures at once. [default: by the device's memory]")]
-EngineOption = Annotated[str, typer.Option(help="replay (fast) or naive (the definition); the numbers are the same.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of bootstraps, controls and training.")]
-Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
-MaxLeftOut = Annotated[float, typer.Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
 
 
 @app.command(rich_help_panel=START)
@@ -119,13 +124,13 @@ def heads(
     names = list(TASKS) if task == "all" else task.split(",")
     if len(set(names)) < len(names):
         raise HonesError(f"--task {task}", expected="each task once")
-    chosen, items = [_task(name, candidates) for name in names], _items(data, images, ids, limit)
+    chosen, items = [task_of(name, candidates) for name in names], read_items(data, images, ids, limit)
     if utility not in ("metric", "logprob"):
         raise HonesError(f"--utility {utility}", expected="metric or logprob")
     if utility == "logprob":
         chosen = [LogProbability(one) for one in chosen]
-    sweep = _sweep(engine, batch_size, max_new_tokens)
-    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    sweep = sweep_settings(engine, batch_size, max_new_tokens)
+    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     results = study.heads(chosen, items, top_k, racing)
     for name, result in zip(names, results, strict=True):
         if len(names) > 1:
@@ -162,9 +167,9 @@ def neurons(
     """
     from hones import tables
 
-    chosen, items = _task(task, candidates), _items(data, images, ids, limit)
-    sweep = _sweep(engine, batch_size)
-    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    chosen, items = task_of(task, candidates), read_items(data, images, ids, limit)
+    sweep = sweep_settings(engine, batch_size)
+    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     from hones.neurons import neuron_budget
 
     selected = study.neurons(chosen, items, heads, ratio, "item" if per_item else "mean")
@@ -202,9 +207,9 @@ def mask(
     """
     from hones import tables
 
-    chosen, items = _task(task, candidates), _items(data, images, ids, limit)
-    sweep = _sweep(engine, batch_size, max_new_tokens)
-    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    chosen, items = task_of(task, candidates), read_items(data, images, ids, limit)
+    sweep = sweep_settings(engine, batch_size, max_new_tokens)
+    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.mask(chosen, items, neurons, draws)
     _show(study, tables.masking_table([(task, result)]), out / task / "masking.json")
 
@@ -243,14 +248,14 @@ def steer(
     from hones.pipeline import check_disjoint
     from hones.steering import SteeringSettings
 
-    splits = {"dev": _items(dev, images, None, limit), "test": _items(test, images, None, limit)}
+    splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}
     check_disjoint(splits)
     if not learning_rate > 0:
         raise HonesError(f"--learning-rate {learning_rate}", expected="a number above 0")
     settings = SteeringSettings(learning_rate=learning_rate, epochs=epochs, beta=beta, batch_size=step_size, seed=seed)
-    chosen = _task(task, candidates)
-    sweep = _sweep(engine, batch_size, max_new_tokens)
-    study = _study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    chosen = task_of(task, candidates)
+    sweep = sweep_settings(engine, batch_size, max_new_tokens)
+    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
 
@@ -275,52 +280,6 @@ def _run(config, fresh: bool) -> None:
         f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task)",
         soft_wrap=True,
     )
-
-
-def _task(name: str, candidates: int):
-    from hones.tasks import make_task
-
-    return make_task(name, candidates=candidates)
-
-
-def _items(file: Path, images: Path | None, ids: Path | None, limit: int | None):
-    from hones.data.items import load_items
-
-    wanted = None
-    if ids is not None:
-        try:
-            wanted = [line.strip() for line in ids.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise HonesError(f"cannot read {ids} ({error})", expected="image ids, one per line") from error
-    return load_items(file, images=images, ids=wanted, limit=limit)
-
-
-def _sweep(engine: str, batch_size: int | None, max_new_tokens: int = 24):
-    from hones.sweep import ENGINES, SweepSettings
-
-    if engine not in ENGINES:
-        raise HonesError(f"no engine {engine!r}", expected=" or ".join(ENGINES))
-    return SweepSettings(engine, batch_size, max_new_tokens)
-
-
-def _study(
-    model: str,
-    out: Path,
-    dtype: str,
-    device: str,
-    revision: str | None,
-    sweep,
-    seed: int,
-    fresh: bool,
-    max_left_out: float,
-):
-    from hones.models.loading import load_vlm
-    from hones.store import RunFolder
-    from hones.study import Study
-
-    folder = RunFolder(out)
-    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
-    return Study(vlm, folder, sweep, seed, fresh, max_left_out)
 
 
 def _show(study, *parts, of: str = "") -> None:

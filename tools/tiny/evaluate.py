@@ -12,7 +12,6 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from hones.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
 from hones.neurons import select_neurons
 from hones.sweep import sweep
-from hones.tasks import TASKS, Example, Task
+from hones.tasks import TASKS
 from hones.uncertainty import PairedBootstrap
 
 from .architecture import NAMES
@@ -62,22 +61,13 @@ def evaluate(name: str, items: int, retrieval_items: int, ratio: float) -> dict[
                 "score": bootstrap.interval(
                     float(task.score(seen.sum(0, dtype=np.float64))), bootstrap.scores(seen, task.score)
                 ).as_dict(),
-                "guess": guess(task, test),
+                "guess": task.guess(test),
                 "blank_picture": float(task.score(blind.sum(0, dtype=np.float64))),
                 "critical_heads": [[h.layer, h.head, round(h.score.value, 3)] for h in heads.critical],
                 "masking": asdict(masking),
             }
             print(task_name, json.dumps(figures[task_name]), f"{time.monotonic() - started:.0f} s", flush=True)
     return figures
-
-
-def guess(task: Task, examples: Sequence[Example]) -> float:
-    """The score of the best answer that does not depend on the picture, among all references."""
-    if task.answers == "yes_no":
-        return float(sum(1 / np.log2(r + 1) for r in range(1, 6)) / len(examples[0].prompts))
-    constants = {reference for example in examples for reference in example.references}
-    sums = (sum(task.statistics(example, constant) for example in examples) for constant in constants)
-    return max(float(task.score(np.asarray(s))) for s in sums)
 
 
 def main() -> None:

@@ -31,8 +31,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from .architecture import NAMES, TinyParts, build, make_tokenizer
+from .architecture import NAMES, TinyParts, build
 from .batches import TASKS, Batch, Packer, Rows, make_scene
+from .starts import start_language_model, start_vision
 from .writers import find_writers, first_of_each_row, permuted_labels
 
 CELL_CLASSES = (35, 5, 8, 7, 3)
@@ -290,37 +291,6 @@ class Trainer:
                 f"{k} {sum(v) / len(v):.2f}" for k, v in sorted(hits.items(), key=lambda x: ":" in x[0])
             )
         print(f"{phase} {step:5d} {time.time() - self.started:6.0f} s  {line}", flush=True)
-
-
-def start_language_model(parts: TinyParts, checkpoint: Path) -> None:
-    """Copy the trained LLaVA's language model.
-
-    Rows of embeddings and head go by token; key and value heads are averaged within each group of queries.
-    """
-    source = torch.load(checkpoint, weights_only=True)["model"]
-    state = parts.model.state_dict()
-    theirs, ours = make_tokenizer("tiny-llava").get_vocab(), parts.tokenizer.get_vocab()
-    shared = [(theirs[token], ours[token]) for token in theirs if token in ours]
-    old_rows, new_rows = (torch.tensor(rows) for rows in zip(*shared, strict=True))
-    for name, old in source.items():
-        if "language_model" not in name and not name.startswith("lm_head"):
-            continue
-        new = state[name]
-        if "embed_tokens" in name or name.startswith("lm_head"):
-            new[new_rows] = old[old_rows]
-            continue
-        if new.shape != old.shape:
-            heads = new.shape[0] // 32
-            old = old.view(heads, -1, 32, old.shape[1]).mean(1).reshape(new.shape)
-        new.copy_(old)
-
-
-def start_vision(trainer: Trainer, checkpoint: Path) -> None:
-    """Copy the vision part, projector and cell-label heads of a `vision` checkpoint; the language model stays fresh."""
-    state = torch.load(checkpoint, weights_only=True)
-    vision = {k: v for k, v in state["model"].items() if "language_model" not in k and not k.startswith("lm_head")}
-    trainer.model.load_state_dict(vision, strict=False)
-    trainer.cell_heads.load_state_dict(state["cells"])
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ class Items:
 
 
 def load_items(
-    file: Path, *, images: Path | None = None, ids: Iterable[str] | None = None, limit: int | None = None
+    file: str | Path, *, images: str | Path | None = None, ids: Iterable[str] | None = None, limit: int | None = None
 ) -> Items:
     """Read a unified JSON file.
 
@@ -109,6 +109,7 @@ def load_items(
     Raises:
         HonesError: no such file, not JSON, not the unified format, nothing left, duplicate or unknown ids.
     """
+    file, images = Path(file), None if images is None else Path(images)
     raw = _read(file)
     rows = _parse(raw, file)
     captions_of = {row.id: tuple(c.caption for c in row.captions) for row in rows if isinstance(row, Item)}

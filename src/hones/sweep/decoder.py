@@ -120,8 +120,9 @@ class RowEdits:
         count, device = len(interventions), of.device
         for e, intervention in enumerate(interventions):
             for layer, head in intervention.heads:
-                empty = torch.zeros(count, anatomy.heads, dtype=torch.bool, device=device)
-                self.heads.setdefault(layer, empty)[e, head] = True
+                if layer not in self.heads:
+                    self.heads[layer] = torch.zeros(count, anatomy.heads, dtype=torch.bool, device=device)
+                self.heads[layer][e, head] = True
             scaled = [*((site, 0.0) for site in intervention.masked)]
             scaled += [(site, 1 + s) for site, s in intervention.scales.items() if site not in intervention.masked]
             by_layer: dict[int, tuple[list[int], list[float]]] = {}
@@ -130,8 +131,9 @@ class RowEdits:
                 indices.append(neuron)
                 factors.append(factor)
             for layer, (indices, factors) in by_layer.items():
-                row = self.factors.setdefault(layer, torch.ones(count, anatomy.neurons, device=device))[e]
-                row[torch.tensor(indices, device=device)] = torch.tensor(factors, device=device)
+                if layer not in self.factors:
+                    self.factors[layer] = torch.ones(count, anatomy.neurons, device=device)
+                self.factors[layer][e, torch.tensor(indices, device=device)] = torch.tensor(factors, device=device)
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Drop all rows but these."""

@@ -1,8 +1,9 @@
 """The engine for families whose layers cannot be entered by `replay`: whole passes of the decoder, still exact.
 
-Pictures are encoded once: the decoder is called again with just what the model handed it, one intervention at a time on
-a batch of prompts. Answers are drafted by the unedited model and checked by one teacher-forced pass; only cells that
-leave their draft are generated anew. Logits are computed where they are read.
+Pictures are encoded once per item: the decoder is called again with just what the model handed it, one intervention
+and one item at a time (for retrieval: its candidates in batches). Answers are drafted by the unedited model and checked
+by one teacher-forced pass; only cells that leave their draft are generated anew. Logits are computed where they are
+read.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,11 +55,9 @@ class Forward:
     @torch.no_grad()
     def last_logits(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
         """Logits where each example's first prompt ends, under every intervention."""
-        rows = []
-        for edit in edits:
-            hidden = [self._last(self._decoder_kwargs(self._encode(x, x.prompts[:1])), edit)[0] for x in examples]
-            rows.append(self.vlm.anatomy.lm_head(torch.stack(hidden)))
-        return torch.stack(rows)
+        handed = [self._decoder_kwargs(self._encode(x, x.prompts[:1])) for x in examples]
+        hidden = [torch.stack([self._last(kwargs, edit)[0] for kwargs in handed]) for edit in edits]
+        return torch.stack([self.vlm.anatomy.lm_head(rows) for rows in hidden])
 
     def _encode(self, example: Example, prompts: Sequence[str]) -> Encoded:
         return self.vlm.encode([example.open_picture()] * len(prompts), prompts)

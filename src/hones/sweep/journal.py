@@ -84,8 +84,8 @@ class Journal:
         self._lock.release()
 
     def read(self, group: int) -> list[Float[np.ndarray, "edits _"]] | None:
-        """The statistics of a finished group, None if it has not finished."""
-        return self.groups.get(group)
+        """The statistics of a finished group, which the journal then forgets; None if it has not finished."""
+        return self.groups.pop(group, None)
 
     def append(self, group: int, statistics: Sequence[Float[np.ndarray, "edits _"]]) -> None:
         """Record a finished group; it is on the disk when this returns."""

@@ -22,7 +22,7 @@ from hones.sweep.memory import Plan, rows_at_once
 
 @dataclass(frozen=True)
 class Savings:
-    """Which savings are on; the numbers are those of the module's list."""
+    """Which savings are on, in the order of the list in `hones.sweep.replay`."""
 
     picture_once: bool = True
     start_at_layer: bool = True

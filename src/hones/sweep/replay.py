@@ -128,7 +128,7 @@ class Replay:
     def _gold(self, example: Example) -> list[int]:
         return self.vlm.gold_ids(example.prompts[0], example.references[0])
 
-    def _go_on(self, waiting: Sequence[Part], edits: Sequence[Intervention], answers: "Answers") -> None:
+    def _go_on(self, waiting: Sequence[Part], edits: Sequence[Intervention], answers: Answers) -> None:
         """Decode the rows that left their draft."""
         if waiting:
             base = self.baseline
@@ -179,7 +179,7 @@ class Replay:
         if batch:
             yield batch
 
-    def _left(self, done: Pass, answers: "Answers") -> list[Part]:
+    def _left(self, done: Pass, answers: Answers) -> list[Part]:
         """Take the rows that keep to their draft as answered; return the others with their first own token."""
         suffixes, device = done.suffixes, done.suffixes.of.device
         count, draft_of = suffixes.shape[0], suffixes.wanted.rows.tolist()

@@ -86,6 +86,12 @@ class Task(ABC):
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """The task's metric, in [0, 1], of summed statistics; NaN where no item was summed."""
 
+    def guess(self, examples: Sequence[Example]) -> float:
+        """The score of the best answer that does not depend on the picture, among all references of the examples."""
+        constants = {reference for example in examples for reference in example.references}
+        sums = (sum(self.statistics(example, constant) for example in examples) for constant in constants)
+        return max(float(self.score(np.asarray(s))) for s in sums)
+
     def answers_to_learn(self, example: Example) -> tuple[str, ...]:
         """The answers that steering may train on; one is drawn per epoch."""
         return (example.target,)

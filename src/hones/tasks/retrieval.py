@@ -11,6 +11,7 @@ Statistics: [ndcg5, recall1, recall5, 1]. Negatives are the item's own where it 
 (`hones.data.candidates`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -108,6 +109,11 @@ class Retrieval(Task):
         """NDCG@5, in [0, 1]; NaN where no item was summed."""
         with np.errstate(invalid="ignore"):
             return np.asarray(sums[..., 0] / sums[..., 3])
+
+    def guess(self, examples: Sequence[Example]) -> float:
+        """The mean score of a random order of the candidates."""
+        gains = [sum(1 / np.log2(rank + 1) for rank in range(1, CUTOFF + 1)) / len(e.prompts) for e in examples]
+        return float(np.mean(gains))
 
     def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
         """recall@1 and recall@5, in [0, 1]; NaN where no item was summed."""

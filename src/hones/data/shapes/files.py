@@ -33,11 +33,12 @@ def annotate(scene: Scene, image_id: int, file_name: str) -> dict[str, Any]:
     }
 
 
-def write_shapes(folder: Path, splits: dict[str, int], seed: int = 0) -> dict[str, Path]:
+def write_shapes(folder: str | Path, splits: dict[str, int], seed: int = 0) -> dict[str, Path]:
     """Write pictures and one unified annotation file per split; returns the files by split name.
 
     Splits are picture-disjoint: every picture has a seed of its own.
     """
+    folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     files, image_id = {}, 0
     for split, size in splits.items():
