@@ -1,0 +1,1 @@
+"""What the found heads and neurons do, alone and across tasks (hones analyze, hones explain)."""
