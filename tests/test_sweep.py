@@ -32,7 +32,7 @@ from hones.data.items import Items
 from hones.heads import HeadScore, localize_heads, race_heads
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.sweep import Race, SweepSettings, racing, sweep, sweep_tasks
+from hones.sweep import Race, RaceRules, SweepSettings, sweep, sweep_tasks
 from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
@@ -412,11 +412,9 @@ def test_other_batches_and_bad_arguments_lose_nothing(
     with pytest.raises(HonesError, match="belongs to a sweep of 3 pictures at once, now 1"):
         Study(vlms["llava"], run, SweepSettings(batch_size=1, max_new_tokens=2)).heads([task], items)
     Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)
-    for top_k, confidence in ((9999, None), (None, 95.0)):
+    for top_k, rules in ((9999, None), (None, RaceRules(confidence=95.0))):
         with pytest.raises(HonesError, match=r"--top-k 9999|--racing 95"):
-            Study(vlms["llava"], run, SweepSettings(max_new_tokens=2), fresh=True).heads(
-                [task], items, top_k, confidence
-            )
+            Study(vlms["llava"], run, SweepSettings(max_new_tokens=2), fresh=True).heads([task], items, top_k, rules)
     monkeypatch.setattr(Replay, "statistics", lambda *_: 1 / 0)
     Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)
 
@@ -475,12 +473,12 @@ class Mean(Task):
         return np.asarray(sums[..., 0] / sums[..., 1])
 
 
-def raced(drops: np.ndarray, items: int, top_k: int, seed: int) -> tuple[Race, int]:
+def raced(drops: np.ndarray, items: int, top_k: int, seed: int, margin: float = 0.0) -> tuple[Race, int]:
     """A race of heads that each lower a 0-or-1 metric with some probability; and the cells that it ran."""
     rng = np.random.default_rng(seed)
     right = rng.random((len(drops) + 1, items)) >= np.array([0.0, *drops])[:, None]
     cells = np.stack([right, np.ones_like(right)], -1).astype(np.float32)
-    race, run = Race(Mean(), top_k, len(drops), items, seed=seed), 0
+    race, run = Race(Mean(), top_k, len(drops), items, RaceRules(margin=margin), seed), 0
     for start in range(0, items, 20):
         if not race.alive:
             break
@@ -502,16 +500,22 @@ def test_a_race_of_equals_goes_to_the_end() -> None:
     assert len(race.seen) == 200 and len(race.kept) + len(race.dropped) < 10 and run > 0.6 * 11 * 200
 
 
-def test_racing_reports_who_left_when(
-    families: dict[str, VLM], pictures: Items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_race_of_ties_ends_where_they_count_as_equal() -> None:
+    drops = np.array([0.5, 0.4, *[0.0] * 30])
+    race, run = raced(drops, 2000, 5, seed=3, margin=0.01)
+    assert {1, 2} <= set(race.kept) and len(race.kept) == 5 and not race.alive
+    assert run < 0.2 * 33 * 2000
+    whole, run_whole = raced(drops, 2000, 5, seed=3)
+    assert {1, 2} <= set(whole.kept) and run_whole > 0.9 * 31 * 2000
+
+
+def test_racing_reports_who_left_when(families: dict[str, VLM], pictures: Items, tmp_path: Path) -> None:
     vlm = families["llava"]
-    monkeypatch.setattr(racing, "LEAST", 1)
     task = LogProbability(make_task("caption"))
     examples, _ = task.examples(pictures)
     exact = localize_heads(vlm, task, examples, top_k=2, sweep=SweepSettings(batch_size=1))
     settings = SweepSettings(batch_size=1, max_new_tokens=NEW_TOKENS)
-    found = race_heads(vlm, task, examples, top_k=2, confidence=0.5, sweep=settings)
+    found = race_heads(vlm, task, examples, top_k=2, rules=RaceRules(0.5, 0.0, look=1), sweep=settings)
     scores = {(h.layer, h.head): h for h in exact.heads}
     assert {h.items for h in found.heads} <= set(range(1, len(examples) + 1))
     assert any(h.dropped and h.items < len(examples) for h in found.heads)
@@ -521,6 +525,7 @@ def test_racing_reports_who_left_when(
     write_heads(tmp_path, found, 3, 4)
     assert read_heads(tmp_path / "heads.json") == found
     content = json.loads((tmp_path / "heads.json").read_text())
-    assert content["racing"] == {"confidence": 0.5} and {"n", "dropped"} <= set(content["all_heads"][0])
+    assert content["racing"] == {"confidence": 0.5, "margin": 0.0, "look": 1}
+    assert {"n", "dropped"} <= set(content["all_heads"][0])
     with pytest.raises(HonesError, match="a confidence between 0 and 1"):
-        race_heads(vlm, task, examples, confidence=1.0)
+        race_heads(vlm, task, examples, rules=RaceRules(confidence=1.0))

@@ -1,6 +1,7 @@
 """The artifacts of a task's folder: the names and shapes that outside scripts rely on, written and read back."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hones.heads import HeadResult, HeadScore
 from hones.neurons import RankedNeuron
 from hones.steering.train import Scales
 from hones.store import read_json, write_json, write_npy
+from hones.sweep import RaceRules
 from hones.uncertainty import Interval
 
 
@@ -41,7 +43,7 @@ def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> No
         "n": result.items,
     }
     write_npy(folder / "head_scores.npy", result.matrix(layers, heads))
-    racing = {"racing": {"confidence": result.racing}} if result.racing is not None else {}
+    racing = {"racing": asdict(result.racing)} if result.racing is not None else {}
     content = {"baseline": baseline, **racing, "all_heads": rows, "top_heads": rows[: result.top_k]}
     write_json(folder / "heads.json", content)
 
@@ -68,7 +70,7 @@ def read_heads(path: Path) -> HeadResult:
             for row in rows
         )
         top = [(int(row["layer"]), int(row["head"])) for row in content["top_heads"]]
-        racing = content.get("racing", {}).get("confidence")
+        racing = RaceRules(**content["racing"]) if "racing" in content else None
         interval = _interval(baseline, "metric")
         result = HeadResult(str(baseline["metric_name"]), interval, int(baseline["n"]), scores, len(top), racing)
     except (KeyError, TypeError, ValueError) as error:

@@ -100,6 +100,7 @@ def heads(
         float | None,
         typer.Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95."),
     ] = None,
+    racing_margin: Annotated[float, typer.Option(help="Racing: heads this close by the metric count as equal.")] = 0.01,
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
@@ -118,6 +119,7 @@ def heads(
     Example: hones heads --model tiny-llava --task all --data discovery.json --out runs/a
     """
     from hones import tables
+    from hones.sweep import RaceRules
     from hones.tasks import TASKS
     from hones.tasks.log_probability import LogProbability
 
@@ -131,7 +133,8 @@ def heads(
         chosen = [LogProbability(one) for one in chosen]
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
-    results = study.heads(chosen, items, top_k, racing)
+    rules = None if racing is None else RaceRules(racing, racing_margin)
+    results = study.heads(chosen, items, top_k, rules)
     for name, result in zip(names, results, strict=True):
         if len(names) > 1:
             _out.rule(name)

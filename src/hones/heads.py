@@ -16,7 +16,7 @@ from jaxtyping import Float
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention, Site
 from hones.models.vlm import VLM
-from hones.sweep import Race, SweepSettings, sweep_tasks
+from hones.sweep import Race, RaceRules, SweepSettings, sweep_tasks
 from hones.tasks.base import Example, Task
 from hones.uncertainty import Interval, PairedBootstrap
 
@@ -39,14 +39,14 @@ class HeadScore:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """All heads, best first, and the K critical ones. racing: the confidence of a race, None: all cells were run."""
+    """All heads, best first, and the K critical ones. racing: the rules of a race, None: all cells were run."""
 
     metric_name: str
     baseline: Interval
     items: int
     heads: tuple[HeadScore, ...]
     top_k: int
-    racing: float | None = None
+    racing: RaceRules | None = None
 
     @property
     def critical(self) -> tuple[HeadScore, ...]:
@@ -66,15 +66,15 @@ def default_top_k(layers: int, heads: int) -> int:
     return min(layers * heads, max(5, round(0.03 * layers * heads)))
 
 
-def check_head_settings(vlm: VLM, top_k: int | None, racing: float | None) -> None:
-    """Raises HonesError for an impossible K or confidence, or a model with one head per layer."""
+def check_head_settings(vlm: VLM, top_k: int | None, racing: RaceRules | None) -> None:
+    """Raises HonesError for an impossible K or race, or a model with one head per layer."""
     layers, heads, _ = vlm.anatomy.shape
     if top_k is not None and not 1 <= top_k <= layers * heads:
         raise HonesError(f"--top-k {top_k}", expected=f"1 to {layers * heads}, the number of heads")
     if heads < 2:
         raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
-    if racing is not None and not 0 < racing < 1:
-        raise HonesError(f"--racing {racing}", expected="a confidence between 0 and 1, such as 0.95")
+    if racing is not None:
+        racing.check()
 
 
 def _checked_top_k(vlm: VLM, top_k: int | None, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> int:
@@ -138,7 +138,7 @@ def race_heads(
     task: Task,
     examples: Sequence[Example],
     *,
-    confidence: float = 0.95,
+    rules: RaceRules | None = None,
     top_k: int | None = None,
     sweep: SweepSettings | None = None,
     seed: int = 3407,
@@ -146,12 +146,13 @@ def race_heads(
     """An approximation of `localize_heads`: heads leave the sweep once they are decided (`hones.sweep.racing`).
 
     Raises:
-        HonesError: as `localize_heads`, or a confidence outside (0, 1).
+        HonesError: as `localize_heads`, or impossible rules.
     """
-    check_head_settings(vlm, top_k, confidence)
+    rules = rules or RaceRules()
+    check_head_settings(vlm, top_k, rules)
     k = _checked_top_k(vlm, top_k, [(task, examples)])
     sites = _all_heads(vlm)
-    race = Race(task, k, len(sites), len(examples), confidence, seed)
+    race = Race(task, k, len(sites), len(examples), rules, seed)
     (cells,) = sweep_tasks(vlm, [(task, examples)], _edits(sites), sweep, f"{task.name}: racing heads", race)
     left_after: dict[int, list[int]] = defaultdict(list)
     for entrant in range(1, len(sites) + 1):
@@ -164,7 +165,7 @@ def race_heads(
         scores += [replace(h, dropped=(h.layer, h.head) in gone) for h in result.heads]
     scores.sort(key=lambda h: (h.dropped, -h.score.value, h.layer, h.head))
     baseline = score_heads(task, cells[:1][:, race.seen], [], 0, seed).baseline
-    return HeadResult(task.metric_name, baseline, len(race.seen), tuple(scores), k, confidence)
+    return HeadResult(task.metric_name, baseline, len(race.seen), tuple(scores), k, rules)
 
 
 def score_heads(

@@ -29,7 +29,7 @@ from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, neuron_
 from hones.progress import track
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
 from hones.store import RunFolder, versions
-from hones.sweep import SweepSettings
+from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
@@ -64,11 +64,11 @@ class Study:
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
 
     def heads(
-        self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None, racing: float | None = None
+        self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None, racing: RaceRules | None = None
     ) -> list[HeadResult]:
         """Step 1 on the discovery items, all tasks in one sweep; writes heads.json and head_scores.npy of each.
 
-        racing: the confidence at which heads leave the sweep, one task at a time; an approximation.
+        racing: the rules by which heads leave the sweep, one task at a time; an approximation.
         """
         check_head_settings(self.vlm, top_k, racing)
         if racing is not None and len(tasks) > 1:
@@ -77,7 +77,7 @@ class Study:
         k = default_top_k(layers, heads) if top_k is None else top_k
         by_name = {task.name: task for task in tasks}
         prepared = {name: self._prepare(task, discovery, "discovery") for name, task in by_name.items()}
-        settings = {"top_k": k, "racing": racing, **self._swept()}
+        settings = {"top_k": k, "racing": racing and asdict(racing), **self._swept()}
         inputs = {
             name: self._fingerprint(prepared[name], utility=task.metric_name, **settings)
             for name, task in by_name.items()
@@ -93,7 +93,7 @@ class Study:
             if racing is None:
                 results = localize_heads_of_tasks(self.vlm, jobs, **options)
             else:
-                results = [race_heads(self.vlm, *jobs[0], confidence=racing, **options)]
+                results = [race_heads(self.vlm, *jobs[0], rules=racing, **options)]
             for name, result in zip(names, results, strict=True):
                 folder = self.run.task(name)
                 write_heads(folder, result, layers, heads)

@@ -24,7 +24,7 @@ def head_table(result: HeadResult) -> Table:
     title = f"Critical heads, {result.metric_name} {level(result.baseline)} on {result.items} items"
     if result.racing is not None:
         dropped = sum(h.dropped for h in result.heads)
-        title += f"; racing at {result.racing:g}: {dropped} heads dropped early"
+        title += f"; racing at {result.racing.confidence:g}, within {result.racing.margin:g}: {dropped} dropped early"
     table = Table("rank", "layer", "head", "score: drop when replaced [95 %]", "without it", title=title)
     for rank, h in enumerate(result.critical, 1):
         table.add_row(str(rank), str(h.layer), str(h.head), str(h.score), f"{h.intervened:.3f}")

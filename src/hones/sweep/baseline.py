@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hones.models.vlm import VLM
 from hones.sweep.continuations import Part, align_right, decode
-from hones.sweep.decoder import Activations, Decoder, LayerRows, Trace, Wanted
+from hones.sweep.decoder import Activations, Decoder, LayerRows, Trace, Wanted, with_room
 from hones.sweep.prompts import Picture, Prompt
 
 
@@ -39,6 +39,7 @@ class Suffixes:
 
     of: the picture of each; asked: how many tokens each has before its answer; first: where its positions start.
     labels: the draft's token at each wanted position; none where the last prompt position is read (`drafts` empty).
+    one_per_picture: prompt j is picture j's, for all pictures, so its rows can use the room of the prefixes' own.
     """
 
     prompts: list[Prompt]
@@ -51,6 +52,7 @@ class Suffixes:
     valid: Bool[Tensor, "j p_and_t"]
     wanted: Wanted
     labels: Int[Tensor, " n"]
+    one_per_picture: bool
     trace: Trace = field(default_factory=Trace)
     cache: list[LayerRows] = field(default_factory=list)
     output: Float[Tensor, "n d"] | None = None
@@ -89,10 +91,10 @@ class Baseline:
         self.decoder.run(hidden, positions, valid, prefixes.cache, trace=prefixes.trace)
         return prefixes
 
-    def empty_cache(self) -> list[LayerRows]:
-        """A cache for a prefix pass."""
+    def empty_cache(self, room: int = 0) -> list[LayerRows]:
+        """A cache for a prefix pass, with room for its suffixes."""
         last = len(self.decoder.layers) - 1
-        return [LayerRows(0, last=self.wanted_only and layer == last) for layer in range(last + 1)]
+        return [LayerRows(0, room=room, last=self.wanted_only and layer == last) for layer in range(last + 1)]
 
     def suffixes(
         self,
@@ -132,12 +134,14 @@ class Baseline:
             positions=positions,
             valid=torch.cat([prefixes.valid[of], torch.ones_like(ids, dtype=torch.bool)], 1),
             wanted=Wanted(at[:, 0], at[:, 1]),
+            one_per_picture=[b for b, _ in asked] == [*range(len(pictures))],
             activations=Activations(Wanted(at[:, 0], at[:, 1])) if read else None,
             labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=device),
         )
         length = prefixes.shape[1]
         suffixes.cache = [
-            LayerRows(length, _rows(layer.keys, of), _rows(layer.values, of), room=width) for layer in prefixes.cache
+            LayerRows(length, *(None if x is None else with_room(x[of], width) for x in (layer.keys, layer.values)))
+            for layer in prefixes.cache
         ]
         hidden = self.decoder.run(
             suffixes.hidden,
@@ -183,15 +187,13 @@ class Baseline:
         Their keys and values are those of `rows` in `cache`, or of `prompts` where a layer's are the baseline's own.
         """
         past = suffixes.valid.shape[1] - suffixes.shape[1]
-        asked = suffixes.asked[prompts] + accepted
+        asked, size = suffixes.asked[prompts] + accepted, suffixes.valid.shape[1]
         keys, values = [], []
         for own, baseline in zip(cache, suffixes.cache, strict=True):
             source, index = (own, rows) if own.keys is not None else (baseline, prompts)
             assert source.keys is not None and source.values is not None
-            size = source.keys.shape[2]
             keys.append(align_right(source.keys, index, past + asked, size))
             values.append(align_right(source.values, index, past + asked, size))
-        size = suffixes.valid.shape[1]
         valid = align_right(suffixes.valid[:, None, :, None], prompts, past + asked, size)[:, 0, :, 0]
         reached = torch.arange(size, device=rows.device) >= size - (past + asked)[:, None]
         positions = suffixes.first[..., prompts] + asked
@@ -209,7 +211,3 @@ class Baseline:
             self.vlm.check_finite(logits)
             chosen.append(logits.argmax(-1))
         return torch.cat(chosen)
-
-
-def _rows(states: Tensor | None, of: Tensor) -> Tensor | None:
-    return None if states is None else states[of]

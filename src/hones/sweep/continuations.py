@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from hones.interventions import Intervention
 from hones.sweep.decoder import Decoder, LayerRows, RowEdits
@@ -45,8 +45,7 @@ def align_right(
 ) -> Shaped[Tensor, "n heads s d"]:
     """The first `lengths` positions of some rows, moved to the end of `size` positions."""
     at = (torch.arange(size, device=states.device) - size + lengths[:, None]).clamp(min=0)
-    _, heads, _, width = states.shape
-    return states[rows].gather(2, at[:, None, :, None].expand(-1, heads, -1, width))
+    return states.transpose(1, 2)[rows[:, None], at].transpose(1, 2)
 
 
 def decode(
@@ -66,16 +65,16 @@ def decode(
     answers = {cell: list(tokens) for part in parts for cell, tokens in zip(part.cells, part.tokens, strict=True)}
     size = max(part.valid.shape[1] for part in parts)
     cells = [cell for part in parts for cell in part.cells]
-    valid = torch.cat([_pad_left(part.valid, size, 1) for part in parts])
+    valid = torch.cat([nn.functional.pad(part.valid, (size - part.valid.shape[1], 0)) for part in parts])
     positions = torch.cat([part.positions for part in parts], -1)
     edits = RowEdits(interventions, torch.cat([part.edits for part in parts]), decoder.anatomy)
-    room = max_new_tokens
     cache = [
-        LayerRows(size, *(torch.cat([_pad_left(x, size, 2) for x in states]) for states in states_of_layer), room=room)
-        for states_of_layer in (
-            ([part.keys[layer] for part in parts], [part.values[layer] for part in parts])
-            for layer in range(len(decoder.layers))
+        LayerRows(
+            size,
+            _joined([part.keys[layer] for part in parts], size, max_new_tokens),
+            _joined([part.values[layer] for part in parts], size, max_new_tokens),
         )
+        for layer in range(len(decoder.layers))
     ]
     alive = torch.tensor([_goes_on(answers[c], ends, max_new_tokens) for c in cells], device=valid.device)
     while bool(alive.any()):
@@ -102,10 +101,14 @@ def _goes_on(tokens: Sequence[int], ends: frozenset[int], max_new_tokens: int) -
     return tokens[-1] not in ends and len(tokens) < max_new_tokens
 
 
-def _pad_left(states: Tensor, size: int, dim: int) -> Tensor:
-    missing = size - states.shape[dim]
-    if missing == 0:
-        return states
-    shape = [*states.shape]
-    shape[dim] = missing
-    return torch.cat([states.new_zeros(shape), states], dim)
+def _joined(states: Sequence[Float[Tensor, "_ heads _ d"]], size: int, room: int) -> Float[Tensor, "n heads _ d"]:
+    """All rows in one buffer, their positions before `size`, zeros before those, and room for more."""
+    _, heads, _, width = states[0].shape
+    buffer = states[0].new_empty(sum(map(len, states)), heads, size + room, width)
+    at = 0
+    for part in states:
+        rows, begin = buffer[at : at + len(part)], size - part.shape[2]
+        rows[:, :, :begin] = 0
+        rows[:, :, begin:size] = part
+        at += len(part)
+    return buffer

@@ -50,9 +50,11 @@ class KeysKnown(Exception):
 
 
 class LayerRows(CacheLayerMixin):
-    """Keys and values of one layer for R rows: a past that was computed elsewhere, and room for what a pass adds.
+    """Keys and values of one layer for R rows: a past that was computed elsewhere, and what a pass adds.
 
-    length: past positions, also where the tensors are not given (a layer that the pass does not run).
+    keys, values [R, heads, positions, d_h]: buffers that are filled up to `length` and hold what is added from there
+    on; where they are not given, the first pass makes them, with `room` for more. length: past positions, also of a
+    layer that the pass does not run. last: stop the pass once this layer's keys and values are known.
     """
 
     is_sliding = False
@@ -67,18 +69,8 @@ class LayerRows(CacheLayerMixin):
         last: bool = False,
     ) -> None:
         super().__init__()
-        self.length, self.last, self.is_initialized = length, last, True
-        if keys is not None and values is not None:
-            self.keys, self.values = self._with_room(keys, room), self._with_room(values, room)
-
-    def _with_room(self, past: Tensor, room: int) -> Tensor:
-        """`past` is [R, heads, P, d_h], or [E, B, heads, P, d_h] for rows e * B + b."""
-        if room == 0:
-            return past
-        *rows, heads, length, width = past.shape
-        buffer = past.new_empty(*rows, heads, length + room, width)
-        buffer[..., :length, :] = past
-        return buffer.flatten(0, -4)
+        self.length, self.room, self.last, self.is_initialized = length, room, last, True
+        self.keys, self.values = keys, values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the shapes are known from the start."""
@@ -86,7 +78,7 @@ class LayerRows(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         end = self.length + key_states.shape[2]
         if self.keys is None or self.values is None:
-            self.keys, self.values = key_states, value_states
+            self.keys, self.values = with_room(key_states, self.room), with_room(value_states, self.room)
         else:
             self.keys[:, :, self.length : end] = key_states
             self.values[:, :, self.length : end] = value_states
@@ -108,6 +100,16 @@ class LayerRows(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1
+
+
+def with_room(states: Float[Tensor, "*rows p d"], room: int) -> Float[Tensor, "*rows p_and_room d"]:
+    """Room for more positions after these; what it holds is not meant to be read."""
+    if room == 0:
+        return states
+    *rows, length, width = states.shape
+    buffer = states.new_empty(*rows, length + room, width)
+    buffer[..., :length, :] = states
+    return buffer
 
 
 class RowEdits:

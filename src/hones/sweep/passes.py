@@ -64,10 +64,11 @@ class Passes:
                 by_layer[intervention.layers[0] if self.savings.start_at_layer else 0].append(e)
         count, length = prefixes.shape
         at_once = max(1, rows_at_once(self.vlm, plan, length, 0) // count)
+        room = max(suffixes.shape[1] for suffixes in batches)
         for layer, members in sorted(by_layer.items()):
             for start in range(0, len(members), at_once):
                 chunk = members[start : start + at_once]
-                cache = self._prefix_rows(prefixes, layer, [edits[e] for e in chunk])
+                cache = self._prefix_rows(prefixes, layer, [edits[e] for e in chunk], room)
                 for suffixes in batches:
                     rows, width = suffixes.shape
                     step = max(1, rows_at_once(self.vlm, plan, width, length) // rows)
@@ -75,10 +76,10 @@ class Passes:
                         part = slice(at, min(at + step, len(chunk)))
                         yield self._suffix_rows(prefixes, suffixes, cache, layer, chunk[part], part, edits)
 
-    def _prefix_rows(self, prefixes: Prefixes, layer: int, edits: Sequence[Intervention]) -> list[LayerRows]:
+    def _prefix_rows(self, prefixes: Prefixes, layer: int, edits: Sequence[Intervention], room: int) -> list[LayerRows]:
         """Keys and values [E * B, ...] of the prefixes under each intervention, at the layers where they differ."""
         count, _ = prefixes.shape
-        cache = self.baseline.empty_cache()
+        cache = self.baseline.empty_cache(room)
         if self._first_of_its_own(layer) == len(self.decoder.layers):
             return cache
         attention = self._attention(prefixes.trace, layer, edits)
@@ -104,15 +105,16 @@ class Passes:
         edits: Sequence[Intervention],
     ) -> Pass:
         interventions = [edits[e] for e in chosen]
-        (count, width), (pictures, length) = suffixes.shape, prefixes.shape
+        (count, _), (pictures, length) = suffixes.shape, prefixes.shape
         attention, first = self._attention(suffixes.trace, layer, interventions), self._first_of_its_own(layer)
         cache = []
         for number, rows in enumerate(prefix_cache):
             if number < first or rows.keys is None or rows.values is None:
                 cache.append(LayerRows(length))
                 continue
-            keys, values = (x.view(-1, pictures, *x.shape[1:])[part][:, suffixes.of] for x in (rows.keys, rows.values))
-            cache.append(LayerRows(length, keys, values, room=width))
+            own = (x.view(-1, pictures, *x.shape[1:])[part] for x in (rows.keys, rows.values))
+            fanned = (x if suffixes.one_per_picture else x.index_select(1, suffixes.of) for x in own)
+            cache.append(LayerRows(length, *(x.flatten(0, 1) for x in fanned)))
         repeated = [torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows]
         wanted = Wanted(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
         activations = Activations(wanted) if suffixes.activations is not None else None

@@ -1,12 +1,14 @@
 """Racing, an approximation: heads leave the sweep once a confidence bound decides whether they can be critical.
 
-After every group of items (in random order, from the 16th item on) a head's score S has the bounds
+After every look (16 pictures in random order) a head's score S has the bounds
 
     S +- z sqrt((var_boot + 1 / n^2) (1 - n / N)),    n of N items seen, z two-sided at the confidence,
 
-var_boot being its paired bootstrap variance; 1 / n^2 keeps a head that has changed nothing so far from looking certain.
-A head whose upper bound is below the K-th largest lower bound is dropped; one whose lower bound is above the (K + 1)-th
-largest upper bound is kept. Either leaves the sweep with the score it has. Bounds are per head and look, not adjusted.
+var_boot being its paired bootstrap variance; 1 / n^2 keeps a head that changed nothing so far from looking
+certain. With k places left, the best undecided head is kept once its lower bound is above the upper bounds of all after
+the k-th, less a margin; the worst is dropped once its upper bound is below the lower bounds of the first k, plus the
+margin; and so on while either holds. Heads within the margin of each other thus count as equal, so that a race of ties
+ends. A head leaves the sweep with the score it has. Bounds are per head and look, not adjusted.
 """
 
 from collections.abc import Sequence
@@ -16,10 +18,27 @@ from statistics import NormalDist
 import numpy as np
 from jaxtyping import Float
 
+from hones.errors import HonesError
 from hones.tasks.base import Task
 from hones.uncertainty import PairedBootstrap
 
-RESAMPLES, LEAST = 200, 16
+RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class RaceRules:
+    """confidence: of the bounds. margin: of the metric, below which heads count as equal. look: pictures per look."""
+
+    confidence: float = 0.95
+    margin: float = 0.01
+    look: int = 16
+
+    def check(self) -> None:
+        """Raises HonesError for impossible rules."""
+        if not 0 < self.confidence < 1:
+            raise HonesError(f"--racing {self.confidence}", expected="a confidence between 0 and 1, such as 0.95")
+        if not 0 <= self.margin < 1:
+            raise HonesError(f"--racing-margin {self.margin}", expected="a part of the metric, such as 0.01")
 
 
 @dataclass
@@ -33,7 +52,7 @@ class Race:
     top_k: int
     entrants: int
     items: int
-    confidence: float = 0.95
+    rules: RaceRules = RaceRules()
     seed: int = 0
     seen: list[int] = field(default_factory=list)
     kept: dict[int, int] = field(default_factory=dict)
@@ -54,7 +73,7 @@ class Race:
         """Decide what can be decided after the items `new`."""
         self.seen += new
         racing, n = self.alive[1:], len(self.seen)
-        if n >= self.items or n < LEAST:
+        if n >= self.items:
             return
         bootstrap = PairedBootstrap(n, self.seed, RESAMPLES)
         base, resampled = self._scores(bootstrap, statistics[0, self.seen])
@@ -62,15 +81,33 @@ class Race:
         for at, entrant in enumerate(racing):
             own, own_resampled = self._scores(bootstrap, statistics[entrant, self.seen])
             score[at], spread[at] = base - own, np.nanvar(resampled - own_resampled)
-        z = NormalDist().inv_cdf(0.5 + self.confidence / 2)
+        z = NormalDist().inv_cdf(0.5 + self.rules.confidence / 2)
         width = z * np.sqrt((spread + 1 / n**2) * (1 - n / self.items))
-        low, high, places = score - width, score + width, self.top_k - len(self.kept)
-        least = np.sort(low)[::-1][places - 1] if 0 < places <= len(racing) else (np.inf if places <= 0 else -np.inf)
-        most = np.sort(high)[::-1][places] if places < len(racing) else -np.inf
-        self.dropped |= {entrant: n for entrant, above in zip(racing, high, strict=True) if above < least}
-        self.kept |= {entrant: n for entrant, below in zip(racing, low, strict=True) if below > most}
+        order = np.argsort(-score, kind="stable")
+        kept, dropped = decided((score - width)[order], (score + width)[order], self.top_k - len(self.kept), self.rules)
+        self.kept |= {racing[order[place]]: n for place in kept}
+        self.dropped |= {racing[order[place]]: n for place in dropped}
 
     def _scores(
         self, bootstrap: PairedBootstrap, cells: Float[np.ndarray, "items k"]
     ) -> tuple[float, Float[np.ndarray, " resamples"]]:
         return float(self.task.score(cells.sum(0, dtype=np.float64))), bootstrap.scores(cells, self.task.score)
+
+
+def decided(
+    low: Float[np.ndarray, " racing"], high: Float[np.ndarray, " racing"], places: int, rules: RaceRules
+) -> tuple[list[int], list[int]]:
+    """Which of the undecided, best first, are kept for the places left, and which are dropped."""
+    first, end = 0, len(low)
+    while first < end:
+        border = first + places
+        if places == 0 or border >= end:
+            break
+        if low[first] > high[border:end].max() - rules.margin:
+            first, places = first + 1, places - 1
+        elif high[end - 1] < low[first:border].min() + rules.margin:
+            end -= 1
+        else:
+            return [*range(first)], [*range(end, len(low))]
+    rest = [*range(first, end)]
+    return [*range(first), *(rest if places else [])], [*(rest if not places else []), *range(end, len(low))]

@@ -166,18 +166,18 @@ class Replay:
     def _batches(
         self, pictures: Sequence[Picture], which: Callable[[Prompt], bool]
     ) -> Iterator[list[tuple[int, Prompt]]]:
-        """Prompts by length, as many as one pass takes, each with the row of its picture."""
+        """Prompts of similar length, as many as one pass takes, each with the row of its picture, in their order."""
         asked = [(b, p) for b, picture in enumerate(pictures) for p in picture.prompts if which(p)]
         ordered = sorted(asked, key=lambda x: len(x[1].ids) - pictures[x[0]].shared)
         batch: list[tuple[int, Prompt]] = []
         for b, prompt in ordered:
             width = len(prompt.ids) - pictures[b].shared + self.max_new_tokens
             if len(batch) >= rows_at_once(self.vlm, self.plan, width, pictures[b].shared):
-                yield batch
+                yield sorted(batch, key=lambda x: x[0])
                 batch = []
             batch.append((b, prompt))
         if batch:
-            yield batch
+            yield sorted(batch, key=lambda x: x[0])
 
     def _left(self, done: Pass, answers: Answers) -> list[Part]:
         """Take the rows that keep to their draft as answered; return the others with their first own token."""

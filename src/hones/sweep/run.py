@@ -9,6 +9,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
@@ -119,14 +120,17 @@ def _run_groups(
     cells = len(edits) * sum(len(examples) for _, examples in jobs)
     with progress_bar(progress, total=cells, unit=" cells") as bar:
         finished = 0
-        for number, group in enumerate(group_by_picture(jobs, plan.pictures, race.seed if race else None)):
+        size, order = (race.rules.look, race.seed) if race else (plan.pictures, None)
+        for number, group in enumerate(group_by_picture(jobs, size, order)):
             running = race.alive if race else [*range(len(edits))]
             if not running:
                 break
             found = journal.read(number) if journal else None
             if found is None:
-                members = [(jobs[j][0], jobs[j][1][i]) for j, i in group]
-                found = engine.statistics(members, [edits[e] for e in running], bar.update)
+                found = []
+                for part in _fitting(jobs, group, plan.pictures):
+                    members = [(jobs[j][0], jobs[j][1][i]) for j, i in part]
+                    found += engine.statistics(members, [edits[e] for e in running], bar.update)
                 if journal:
                     journal.append(number, found)
             elif [x.shape for x in found] != [(len(running), results[j].shape[2]) for j, _ in group]:
@@ -161,6 +165,13 @@ def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = 
         [member for members in ordered[start : start + pictures] for member in members]
         for start in range(0, len(ordered), pictures)
     ]
+
+
+def _fitting(jobs: Sequence[Job], group: Sequence[tuple[int, int]], pictures: int) -> list[list[tuple[int, int]]]:
+    """A group, whose members of a picture stand together, in parts of so many pictures."""
+    of_picture = [[*members] for _, members in groupby(group, key=lambda m: jobs[m[0]][1][m[1]].image)]
+    starts = range(0, len(of_picture), pictures)
+    return [[m for members in of_picture[start : start + pictures] for m in members] for start in starts]
 
 
 def _positions_per_picture(vlm: VLM, jobs: Sequence[Job]) -> int:
