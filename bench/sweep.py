@@ -1,12 +1,14 @@
 """The sweep, naive and replay side by side: seconds per cell, what each saving is worth, and how far from the floor.
 
-    python bench/sweep.py [--models tiny-llava tiny-qwen2.5-vl wide] [--items 16] [--out bench/results/NAME.md]
+    python bench/sweep.py [--models tiny-llava tiny-qwen2.5-vl wide scattered] [--items 16] [--out FILE.md]
 
 One cell is one (intervention, item): the answer of a model with one head replaced; for retrieval, of 50 candidates.
-naive: one prompt at a time, as the method was released; hooks 8, hooks 32: the same with batches of prompts. These are
-timed on cells drawn at random, replay on all heads of all items. The floor is the time that the arithmetic which no
-exact method avoids (one vision pass, one baseline, layers l.. for every head of every layer l) takes at the rate of
-matrix products measured in the same run. `wide` is a random LLaVA with 576 picture tokens, where arithmetic dominates.
+naive: one prompt at a time, as the method was released; hooks 8, hooks 32: the same with batches of prompts; nnsight 8:
+through nnsight, where it is installed. These are timed on cells drawn at random, replay on all heads of all items.
+left draft: share of the text cells that are not the unedited model's answer, which are decoded. The floor is the time
+that the arithmetic which no exact method avoids (one vision pass, one baseline, layers l.. for every head of every layer
+l) takes at the rate of matrix products measured in the same run. `wide` is a random LLaVA with 576 picture tokens, where
+arithmetic dominates; in `scattered`, the same with larger weights, nearly every head changes every answer.
 """
 
 import argparse
@@ -34,9 +36,11 @@ from hones.sweep.passes import Savings
 from hones.sweep.replay import Replay
 from hones.tasks import TASKS, Example, Task
 
+from peers import Nnsight, has_nnsight  # isort: skip
 from wide import wide_llava  # isort: skip
 
 NEW_TOKENS = 24
+SPREAD = {"wide": 0.02, "scattered": 0.06}  # initializer_range: transformers' default, and a large one
 Member = tuple[Task, Example]
 
 
@@ -47,6 +51,7 @@ class Measured:
     task: str
     cells: int
     seconds: dict[str, float]
+    left: float
     differing: float
     floor: float
 
@@ -66,15 +71,27 @@ def make_replay(vlm: VLM, savings: Savings | None = None) -> Replay:
     return Replay(vlm, max_new_tokens=NEW_TOKENS, plan=make_plan(vlm, 4000, None), savings=savings)
 
 
-def naive_seconds(vlm: VLM, members: Sequence[Member], batch: int, samples: int, rng: random.Random) -> float:
-    """Median seconds per cell over randomly drawn (edit, items)."""
-    edits, naive = head_edits(vlm), Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=batch)
-    together = max(1, batch // len(members[0][1].prompts))
+def peers(vlm: VLM) -> dict[str, tuple[int, Naive | Nnsight]]:
+    """The other ways, with their batch sizes."""
+    arms: dict[str, tuple[int, Naive | Nnsight]] = {
+        name: (batch, Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=batch))
+        for name, batch in (("naive", 1), ("hooks 8", 8), ("hooks 32", 32))
+    }
+    if has_nnsight():
+        arms["nnsight 8"] = (8, Nnsight(vlm, max_new_tokens=NEW_TOKENS, batch_size=8))
+    return arms
+
+
+def peer_seconds(
+    vlm: VLM, members: Sequence[Member], peer: Naive | Nnsight, batch: int, samples: int, rng: random.Random
+) -> float:
+    """Median seconds per cell over randomly drawn (head, items)."""
+    edits, together = head_edits(vlm)[1:], max(1, batch // len(members[0][1].prompts))
     times = []
     for _ in range(samples):
         chosen = rng.sample(list(members), min(together, len(members)))
         edit = rng.choice(edits)
-        times.append(seconds_of(lambda c=chosen, e=edit: naive.statistics(c, [e])) / len(chosen))
+        times.append(seconds_of(lambda c=chosen, e=edit: peer.statistics(c, [e])) / len(chosen))
     return statistics.median(times)
 
 
@@ -132,21 +149,20 @@ def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool)
     together = [member for members in jobs.values() for member in members]
     rows = []
     for name, members in {**jobs, "all four": together}.items():
-        replay = make_replay(vlm)
-        replay.statistics(members[:1], edits[:3])
+        make_replay(vlm).statistics(members[:1], edits[:3])
         found: list[np.ndarray] = []
-        seconds = {"replay": seconds_of(lambda m=members, f=found: f.extend(make_replay(vlm).statistics(m, edits)))}
-        cells = len(edits) * len(members)
-        seconds = {"replay": seconds["replay"] / cells}
-        differing = float("nan")
+        replay, cells = make_replay(vlm), len(edits) * len(members)
+        run = seconds_of(lambda m=members, f=found, r=replay: f.extend(r.statistics(m, edits)))
+        seconds, differing = {"replay": run / cells}, float("nan")
+        texts = len(edits) * sum(task.answers == "text" for task, _ in members)
+        left = replay.left_draft / texts if texts else float("nan")
         if name != "all four":
             few = 3 if name == "retrieval" else samples
-            seconds["naive"] = naive_seconds(vlm, members, 1, few, rng)
-            for batch in (8, 32):
-                seconds[f"hooks {batch}"] = naive_seconds(vlm, members, batch, few, rng)
+            for arm, (batch, peer) in peers(vlm).items():
+                seconds[arm] = peer_seconds(vlm, members, peer, batch, few, rng)
             differing = differing_cells(vlm, members[:8], found[:8], rng)
         else:
-            for arm in ("naive", "hooks 8", "hooks 32"):
+            for arm in peers(vlm):
                 seconds[arm] = sum(row.seconds[arm] * row.cells for row in rows) / cells
         if ablate:
             part = members[:4] if name != "all four" else [m for ms in jobs.values() for m in ms[:4]]
@@ -157,21 +173,22 @@ def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool)
                 savings = replace(Savings(), **{field.name: False})
                 run = make_replay(vlm, savings)
                 seconds[field.name] = seconds_of(lambda r=run, p=part: r.statistics(p, edits)) / len(part) / len(edits)
-        rows.append(Measured(name, cells, seconds, differing, floor_seconds(vlm, members, rate) / cells))
+        rows.append(Measured(name, cells, seconds, left, differing, floor_seconds(vlm, members, rate) / cells))
         print(f"{vlm.name}: {name} measured", file=sys.stderr)
     return rows
 
 
 def show(console: Console, title: str, rows: Sequence[Measured], ablate: bool) -> None:
-    table = Table("task", "cells", "naive, ms", "hooks 8", "hooks 32", "replay, ms", "vs naive", "vs hooks",
+    arms = [arm for arm in ("naive", "hooks 8", "hooks 32", "nnsight 8", "replay") if arm in rows[0].seconds]
+    table = Table("task", "cells", *(f"{arm}, ms" for arm in arms), "vs naive", "vs best peer", "left draft",
                   "differing cells", "of the floor's speed", title=title)  # fmt: skip
     for row in rows:
         s = row.seconds
-        peer = min(s["hooks 8"], s["hooks 32"])
-        times = (f"{1000 * s[arm]:.2f}" for arm in ("naive", "hooks 8", "hooks 32", "replay"))
+        peer = min(s[arm] for arm in arms if arm not in ("naive", "replay"))
+        times = (f"{1000 * s[arm]:.2f}" for arm in arms)
         ratios = (f"{s['naive'] / s['replay']:.1f}x", f"{peer / s['replay']:.1f}x")
-        differing = "" if np.isnan(row.differing) else f"{100 * row.differing:.2f} %"
-        table.add_row(row.task, str(row.cells), *times, *ratios, differing, f"{100 * row.floor / s['replay']:.0f} %")
+        shares = ("" if np.isnan(x) else f"{100 * x:.1f} %" for x in (row.left, row.differing))
+        table.add_row(row.task, str(row.cells), *times, *ratios, *shares, f"{100 * row.floor / s['replay']:.0f} %")
     console.print(table)
     if ablate:
         names = [field.name for field in fields(Savings)]
@@ -195,8 +212,8 @@ def main() -> None:
     console.print(f"load before {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
-            wide = name == "wide"
-            vlm = wide_llava(Path(folder) / "model") if wide else load_vlm(name)
+            wide = name in SPREAD
+            vlm = wide_llava(Path(folder) / "model", SPREAD[name]) if wide else load_vlm(name)
             count, size = (2, 1) if wide else (options.items, options.samples)
             items = load_items(write_shapes(Path(folder) / name, {"bench": count}, seed=3)["bench"])
             tasks = [make_task(task, candidates=8 if wide else 50) for task in TASKS]

@@ -12,8 +12,10 @@ from hones import VLM, load_vlm
 from hones.models.loading import BUILT_IN_FOLDER
 
 
-def wide_llava(folder: Path, layers: int = 6, width: int = 512, heads: int = 8, neurons: int = 1376) -> VLM:
-    """Saved and loaded like a user's model; pictures of 336 x 336 in patches of 14."""
+def wide_llava(
+    folder: Path, spread: float, layers: int = 6, width: int = 1024, heads: int = 16, neurons: int = 2752
+) -> VLM:
+    """Saved and loaded like a user's model; pictures of 336 x 336 in patches of 14. spread: initializer_range."""
     built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-llava")
     ids: dict[str, Any] = {name: getattr(built_in.text_config, name) for name in ("bos_token_id", "eos_token_id")}
     torch.manual_seed(0)
@@ -32,7 +34,7 @@ def wide_llava(folder: Path, layers: int = 6, width: int = 512, heads: int = 8, 
         intermediate_size=neurons,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        initializer_range=0.06,
+        initializer_range=spread,
         max_position_embeddings=4096,
         **ids,
     )

@@ -39,6 +39,8 @@ M = TypeVar("M")
 class Replay:
     """Answers groups of examples under many interventions.
 
+    left_draft: how many texts so far were not the unedited model's.
+
     Args:
         plan: how much goes through the decoder at once.
     """
@@ -48,6 +50,7 @@ class Replay:
         self.savings = savings = savings or Savings()
         self.baseline = Baseline(vlm, savings.wanted_only)
         self.passes = Passes(self.baseline, savings)
+        self.left_draft = 0
 
     # --- answers ---------------------------------------------------------------------------------------------------
 
@@ -189,6 +192,7 @@ class Replay:
         for e, n in differs.nonzero().tolist():
             first.setdefault((e, draft_of[n]), n)
         begins = {j: n for n, j in reversed([*enumerate(draft_of)])}
+        self.left_draft += len(first)
         left = []
         for (e, j), n in first.items():
             accepted = n - begins[j]
