@@ -163,7 +163,7 @@ def layer_curves(per_layer: Mapping[str, Sequence[int]]) -> Chart:
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
-    legend_above(axes, len(per_layer))
+    legend_above(figure, len(per_layer))
     layers = max(len(counts) for counts in per_layer.values())
     columns = {task: [*counts, *[0] * (layers - len(counts))] for task, counts in per_layer.items()}
     rows = tuple((layer, *(column[layer] for column in columns.values())) for layer in range(layers))
@@ -191,7 +191,7 @@ def level_chart(
     category_rows(axes, [f"{task} · {metric(m)}" for task, m in zip(tasks, metrics, strict=True)])
     axes.set_xlim(0, 1.02 * max([0.1, *(x for arm in arms for i in arm.levels for x in (i.value, i.high) if x == x)]))
     axes.grid(axis="x")
-    legend_above(axes, len(arms))
+    legend_above(figure, len(arms))
     columns = tuple(f"{arm.name}{end}" for arm in arms for end in ("", " low", " high"))
     rows = tuple(
         (task, metric(m), *(x for arm in arms for x in ends(arm.levels[row])))
@@ -219,7 +219,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
     axes.set_xlabel(f"drop of {m_name} when masked")
     axes.grid(axis="x")
     caption = (
-        f"Each method's neurons ({comparison.ratio:.3g} of all) masked on {count(comparison.items, 'test item')}; "
+        f"Each method's neurons ({100 * comparison.ratio:.3g} % of all) masked on {count(comparison.items, 'test item')}; "
         f"{m_name} without masking {with_interval(comparison.baseline)}. Lines: 95 % intervals. Orange: HONES; hatched: "
         "random controls."
     )
@@ -260,10 +260,12 @@ def budget_curves(comparison: Comparison) -> Chart:
         values, shares = [level.value for level in curve.masked], [100 * r for r in curve.ratios]
         axes.plot(shares, values, color=colour, linestyle=dash, linewidth=2.4 if first else 1.2, zorder=3 if first else 2)
         for share, neurons, level in zip(shares, curve.neurons, curve.masked, strict=True):
-            axes.plot([share, share], [level.low, level.high], color=colour, linewidth=0.8, alpha=0.6)
             (point,) = axes.plot(share, level.value, marker=marker, color=colour, linestyle="none", zorder=4)
             where = f"{curve.method} at {share:.3g} % ({count(neurons, 'neuron')})"
             marks.add(point, f"{where}: {metric(comparison.metric_name)} {with_interval(level)}")
+        if first:
+            lows, highs = [level.low for level in curve.masked], [level.high for level in curve.masked]
+            axes.fill_between(shares, lows, highs, color=colour, alpha=0.14, linewidth=0)
         axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=clean(curve.method))
     axes.axhline(comparison.baseline.value, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
@@ -271,10 +273,9 @@ def budget_curves(comparison: Comparison) -> Chart:
     axes.set_xticks(budgets, [f"{b:.3g}" for b in budgets])
     axes.minorticks_off()
     axes.set(xlabel="neurons masked, % of all (log scale)", ylabel=metric(comparison.metric_name))
-    axes.set_ylim(bottom=0)
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0)
+    legend_above(figure, len(comparison.curves))
     rows = tuple(
         (curve.method, ratio, neurons, *ends(level))
         for curve in comparison.curves
@@ -284,5 +285,8 @@ def budget_curves(comparison: Comparison) -> Chart:
     columns = ("method", "share of neurons", "neurons", metric(comparison.metric_name), "low", "high")
     table = Table(name, f"{comparison.task}: the metric along budgets", columns, rows)
     base = number(comparison.baseline.value)
-    caption = f"Lower is better for a method: its neurons matter. Dotted: nothing masked ({base})."
+    caption = (
+        f"The lower, the more a method's neurons matter. Dotted: nothing masked ({base}). Shaded: HONES's 95 % intervals; "
+        "those of the others are in the data."
+    )
     return Chart(name, f"{comparison.task}: budgets", caption, table, figure, marks.labels)

@@ -180,9 +180,9 @@ def _cards(cards: Sequence[NeuronCard], folder: Path) -> list[tuple[str, list[Ca
 
 def _steering(results: RunResults) -> Section:
     rows = [(t.task, method, r) for t in results.tasks for method, r in t.steering.items()]
-    columns = ("task", "method", "metric", "items", "base", "steered", "gain", "gain low", "gain high")
+    columns = ("task", "method", "items", "base", "steered", "gain", "low", "high")
     cells = tuple(
-        (task, method, r.metric_name, r.items, r.base.value, r.steered.value, r.gain.value, r.gain.low, r.gain.high)
+        (task, method, r.items, r.base.value, r.steered.value, r.gain.value, r.gain.low, r.gain.high)
         for task, method, r in rows
     )
     tables = [Table("steering", "The metric on test pictures with and without the scales", columns, cells)]

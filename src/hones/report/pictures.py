@@ -32,7 +32,7 @@ def thumbnail(name: str, folder: Path, side: int = SIDE) -> Thumbnail:
     try:
         return encoded(name, open_picture(path), side)
     except BadItem as error:
-        return Thumbnail(name, problem=str(error).replace(f"{folder}/", ""))
+        return Thumbnail(name, problem=str(error).replace(f"{folder}/", "").replace(f" {name}", "", 1))
 
 
 def encoded(name: str, picture: Image.Image, side: int = SIDE) -> Thumbnail:

@@ -6,7 +6,14 @@ from typing import Any
 from hones.report.results import RunResults
 from hones.report.table import Table
 
-_MODEL = ("model", "revision", "dtype", "image_backend", "yes_no_ids", "seed")
+_MODEL = {
+    "model": "model",
+    "revision": "revision",
+    "dtype": "dtype",
+    "image_backend": "image backend",
+    "yes_no_ids": "Yes and No ids",
+    "seed": "seed",
+}
 _SPLITS = ("discovery", "dev", "test")
 
 
@@ -23,7 +30,7 @@ class Provenance:
 def provenance(results: RunResults) -> Provenance:
     """Everything run.json records, for reading."""
     stages = results.stages
-    facts = {name.replace("_", " "): _values(stages, "fingerprint", name) for name in _MODEL}
+    facts = {name: _values(stages, "fingerprint", key) for key, name in _MODEL.items()}
     facts["device"] = _unique(s.get("device") for s in stages.values())
     facts["finished"] = max((str(s["finished"]) for s in stages.values() if "finished" in s), default="")
     names = sorted({name for s in stages.values() for name in s.get("versions", {})})
@@ -73,7 +80,7 @@ def _used(splits: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int, str]
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k} {_short(v)}" for k, v in value.items()) + "}"
-    return str(value)
+    return value[:16] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
 def _values(stages: dict[str, dict[str, Any]], part: str, name: str) -> str:

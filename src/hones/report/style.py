@@ -78,9 +78,9 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def legend_above(axes: Axes, columns: int) -> None:
-    """The legend in a row above the axes."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.3, handletextpad=0.5)
+def legend_above(figure: Figure, columns: int) -> None:
+    """The legend in rows above the axes."""
+    figure.legend(loc="outside upper left", ncols=min(columns, 5), handletextpad=0.4, columnspacing=1.4)
 
 
 def category_rows(axes: Axes, names: Sequence[str]) -> None:

@@ -26,6 +26,10 @@ class Table:
         csv.writer(file).writerows([[_csv_cell(cell) for cell in row] for row in (self.columns, *self.rows)])
         return file.getvalue()
 
+    def is_number(self, column: int) -> bool:
+        """Whether a column holds numbers."""
+        return bool(self.rows) and not any(isinstance(row[column], str) for row in self.rows)
+
     @property
     def download(self) -> str:
         """The CSV as the address of a download link."""
