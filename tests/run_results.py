@@ -100,7 +100,7 @@ def make_analysis(tasks: Sequence[str], text: str = "Question: What colour is th
         ablations.append(Ablation(s, task, base, around(0.9 - drop), around(drop), around(drop), around(0.01), part))
     cards = tuple(
         NeuronCard(
-            *(task, rank, 2 + rank, 17 * rank, 0.4 / rank, subsets[rank], tokens, tokens[::-1]),
+            *(task, rank, 2 + rank, 17 * rank, 0.4 / rank, subsets[rank % len(subsets)], tokens, tokens[::-1]),
             heads=(HeadRef(0, 3, 0.6), HeadRef(1, 2, 0.3), HeadRef(2, 0, 0.1)),
             drivers=(
                 Driver(text[:50], task, 2.5, text, "red", "pictures/a.png"),

@@ -22,13 +22,14 @@ from hones.report.style import (
     MUTED,
     RC,
     WARM,
+    WIDTH,
     Marks,
     category_rows,
     legend_above,
     new_figure,
 )
 from hones.report.table import Table
-from hones.report.text import clean, count, metric, number, slug, with_interval
+from hones.report.text import count, metric, number, one_line, slug, with_interval
 from hones.uncertainty import Interval
 
 HONES = "hones"
@@ -120,7 +121,7 @@ def cell_map(
     return Chart(name, title, caption, table, figure, marks.labels)
 
 
-def shaded(axes: Axes, x: float, y: float, share: float, most: float = 1.0) -> Rectangle:
+def shaded(axes: Axes, x: int, y: int, share: float, most: float = 1.0) -> Rectangle:
     """A cell whose colour is the sign of `share` and whose strength is its size; transparent at zero."""
     colour = WARM if share >= 0 else COOL
     cell = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, alpha=most * min(1.0, abs(share)), linewidth=0)
@@ -147,7 +148,7 @@ def _shade_bar(axes: Axes, low: float, high: float, strongest: float) -> None:
 @mpl.rc_context(RC)
 def layer_curves(per_layer: Mapping[str, Sequence[int]]) -> Chart:
     """Neurons per layer for each task: the layout of the paper's first figure."""
-    figure, marks = new_figure(6.6, 3.0), Marks()
+    figure, marks = new_figure(WIDTH, 2.6), Marks()
     axes = figure.subplots()
     for i, (task, counts) in enumerate(per_layer.items()):
         colour, marker, dash = CATEGORIES[i % 8], MARKERS[i % 8], DASHES[i % 8]
@@ -156,7 +157,7 @@ def layer_curves(per_layer: Mapping[str, Sequence[int]]) -> Chart:
         for layer, n in enumerate(counts):
             (point,) = axes.plot(layer, n, marker=marker, color=colour, linestyle="none")
             marks.add(point, f"{task}, layer {layer}: {count(n, 'neuron')}, {n / total:.0%} of its set")
-        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=clean(task))
+        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=one_line(task, 16))
     axes.set(xlabel="layer", ylabel="selected neurons")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -177,7 +178,7 @@ def level_chart(
     name: str, title: str, caption: str, tasks: Sequence[str], metrics: Sequence[str], arms: Sequence[Arm]
 ) -> Chart:
     """The metric of each task under several arms, with intervals."""
-    figure, marks = new_figure(6.6, 0.55 * len(tasks) + 0.85), Marks()
+    figure, marks = new_figure(WIDTH, 0.55 * len(tasks) + 0.85), Marks()
     axes = figure.subplots()
     colours, markers = (INK, WARM, COOL), ("o", "D", "s")
     for i, arm in enumerate(arms):
@@ -205,7 +206,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
     """The absolute drop that each method's neurons cause, largest first."""
     methods = sorted(comparison.methods, key=lambda m: -m.absolute_drop.value)
     name, m_name = f"comparison-{slug(comparison.task)}", metric(comparison.metric_name)
-    figure, marks = new_figure(6.6, 0.27 * len(methods) + 0.65), Marks()
+    figure, marks = new_figure(WIDTH, 0.27 * len(methods) + 0.65), Marks()
     axes = figure.subplots()
     for row, m in enumerate(methods):
         looks = {"facecolor": WARM} if m.method == HONES else {"facecolor": COOL, "alpha": 0.55}
@@ -250,7 +251,7 @@ def ends(interval: Interval | None) -> tuple[float | None, float | None, float |
 @mpl.rc_context(RC)
 def budget_curves(comparison: Comparison) -> Chart:
     """The metric of each method along budgets."""
-    figure, marks = new_figure(6.6, 3.4), Marks()
+    figure, marks = new_figure(WIDTH, 3.4), Marks()
     axes = figure.subplots()
     others = (i for i in range(len(comparison.curves)))
     for curve in comparison.curves:
@@ -266,7 +267,7 @@ def budget_curves(comparison: Comparison) -> Chart:
         if first:
             lows, highs = [level.low for level in curve.masked], [level.high for level in curve.masked]
             axes.fill_between(shares, lows, highs, color=colour, alpha=0.14, linewidth=0)
-        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=clean(curve.method))
+        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=one_line(curve.method, 16))
     axes.axhline(comparison.baseline.value, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
     budgets = sorted({100 * r for curve in comparison.curves for r in curve.ratios})
@@ -275,7 +276,7 @@ def budget_curves(comparison: Comparison) -> Chart:
     axes.set(xlabel="neurons masked, % of all (log scale)", ylabel=metric(comparison.metric_name))
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
-    legend_above(figure, len(comparison.curves))
+    legend_above(figure, 3)
     rows = tuple(
         (curve.method, ratio, neurons, *ends(level))
         for curve in comparison.curves

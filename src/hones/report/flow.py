@@ -47,7 +47,7 @@ def flow_svg(title: str, headings: Sequence[str], columns: Sequence[Sequence[Nod
         },
     )
     for column, heading in enumerate(headings):
-        _text(root, _left(column) + _BOX / 2, 12, heading, {"class": "flow-heading"})
+        _text(root, _left(column) + _BOX / 2, 12.0, heading, {"class": "flow-heading"})
     for edge in sorted(edges, key=lambda e: e.weight):
         _line(root, edge, columns, rows)
     for column, nodes in enumerate(columns):
@@ -56,7 +56,7 @@ def flow_svg(title: str, headings: Sequence[str], columns: Sequence[Sequence[Nod
     return serialize(root)
 
 
-def _left(column: int) -> float:
+def _left(column: int) -> int:
     return 2 + column * (_BOX + _GAP_X)
 
 

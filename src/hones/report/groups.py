@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 
 from hones.analysis.results import Ablation, Analysis, Group
 from hones.report.charts import Chart, ends, shaded
-from hones.report.style import COOL, INK, LINE, RC, Marks, new_figure
+from hones.report.style import COOL, INK, LINE, RC, WIDTH, Marks, new_figure
 from hones.report.table import Table
-from hones.report.text import clean, count, group_name, number, with_interval
+from hones.report.text import count, group_name, number, one_line, with_interval
 
 _ROW = 0.29
 _NEURONS = "Neurons that exactly the marked tasks selected."
@@ -23,8 +23,8 @@ _DROPS = (
 def group_chart(analysis: Analysis) -> Chart:
     """Rows: groups; dots: which tasks selected them; bars: how many neurons."""
     tasks, groups = [t.task for t in analysis.tasks], ordered(analysis.groups)
-    figure, marks = new_figure(6.6, _ROW * len(groups) + 0.75), Marks()
-    matrix, bars = figure.subplots(1, 2, width_ratios=(0.42 * len(tasks), 4.4), sharey=True)
+    figure, marks = new_figure(WIDTH, _ROW * len(groups) + 0.75), Marks()
+    matrix, bars = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 2.6), sharey=True)
     _memberships(matrix, tasks, [g.tasks for g in groups])
     _sizes(bars, groups, marks)
     return Chart("groups", "Groups of neurons", _NEURONS, group_table(groups), figure, marks.labels)
@@ -35,8 +35,8 @@ def ablation_chart(analysis: Analysis) -> Chart:
     """Rows: groups; columns: tasks; cells: the drop of the task when the group is masked."""
     tasks = [t.task for t in analysis.tasks]
     groups = [g.tasks for g in ordered(analysis.groups) if any(a.group == g.tasks for a in analysis.ablations)]
-    figure, marks = new_figure(0.42 * len(tasks) + 0.85 * len(tasks) + 0.6, _ROW * len(groups) + 0.75), Marks()
-    matrix, cells = figure.subplots(1, 2, width_ratios=(0.42 * len(tasks), 0.85 * len(tasks)), sharey=True)
+    figure, marks = new_figure(0.95 * len(tasks) + 0.7, _ROW * len(groups) + 0.75), Marks()
+    matrix, cells = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 0.65 * len(tasks)), sharey=True)
     _memberships(matrix, tasks, groups)
     _drops(cells, tasks, groups, analysis.ablations, marks)
     return Chart(
@@ -49,7 +49,7 @@ def groups_with_drops(analysis: Analysis) -> Chart:
     """Both side by side: the layout of the paper's second figure."""
     tasks, groups = [t.task for t in analysis.tasks], ordered(analysis.groups)
     figure, marks = new_figure(7.4, _ROW * len(groups) + 0.75), Marks()
-    widths = (0.42 * len(tasks), 2.4, 0.75 * len(tasks))
+    widths = (0.3 * len(tasks), 2.4, 0.75 * len(tasks))
     matrix, bars, cells = figure.subplots(1, 3, width_ratios=widths, sharey=True)
     _memberships(matrix, tasks, [g.tasks for g in groups])
     _sizes(bars, groups, marks)
@@ -87,7 +87,7 @@ def _memberships(axes: Axes, tasks: Sequence[str], groups: Sequence[Sequence[str
         axes.plot(inside, [row] * len(inside), "-o", color=INK, markersize=6.5)
     axes.set(xlim=(-0.6, len(tasks) - 0.4), ylim=(len(groups) - 0.5, -0.5), yticks=[])
     axes.xaxis.tick_top()
-    axes.set_xticks(range(len(tasks)), [clean(task) for task in tasks], rotation=35, ha="left", rotation_mode="anchor")
+    axes.set_xticks(range(len(tasks)), [one_line(task, 12) for task in tasks], rotation=35, ha="left", rotation_mode="anchor")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -121,7 +121,7 @@ def _drops(
                 axes.plot(*_frame(column, row), color=INK, linewidth=1.1)
     axes.set(xlim=(-0.5, len(tasks) - 0.5))
     axes.xaxis.tick_top()
-    axes.set_xticks(range(len(tasks)), [clean(task) for task in tasks])
+    axes.set_xticks(range(len(tasks)), [one_line(task, 12) for task in tasks])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 

@@ -111,9 +111,9 @@ def masking_charts(results: RunResults) -> list[Chart]:
     if not masked:
         return []
     arms = [
-        Arm("nothing masked", tuple(m.baseline for _, m in masked)),
-        Arm("selected neurons masked", tuple(m.masked for _, m in masked)),
-        Arm("random neurons masked", tuple(m.control for _, m in masked)),
+        Arm("unmasked", tuple(m.baseline for _, m in masked)),
+        Arm("selected masked", tuple(m.masked for _, m in masked)),
+        Arm("random masked", tuple(m.control for _, m in masked)),
     ]
     names, metrics = [task for task, _ in masked], [m.metric_name for _, m in masked]
     caption = "Lines: 95 % intervals over the test pictures; random: mean over draws."

@@ -11,8 +11,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hones.report.text import clean
+from hones.report.text import clean, one_line
 
+WIDTH = 4.4  # inches, of charts that fill a column or a phone
 INK, MUTED, LINE = "#1b1d21", "#626973", "#d8dbe0"
 WARM, COOL = "#d55e00", "#0072b2"
 CATEGORIES = ("#0173b3", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8c5109", "#7d7d7e", "#35978f")
@@ -80,11 +81,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def legend_above(figure: Figure, columns: int) -> None:
     """The legend in rows above the axes."""
-    figure.legend(loc="outside upper left", ncols=min(columns, 5), handletextpad=0.4, columnspacing=1.4)
+    figure.legend(loc="outside upper left", ncols=min(columns, 4), handletextpad=0.4, columnspacing=1.4)
 
 
 def category_rows(axes: Axes, names: Sequence[str]) -> None:
     """A horizontal chart's rows, first on top."""
-    axes.set_yticks(range(len(names)), [clean(name) for name in names])
+    axes.set_yticks(range(len(names)), [one_line(name, 28) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)

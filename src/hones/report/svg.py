@@ -91,7 +91,7 @@ def _restyled(key: str, value: str, name: str) -> str:
     value = value.replace("url(#", f"url(#{name}-")
     if key in ("d", "x", "y", "transform", "points"):
         return _DECIMALS.sub(lambda m: f"{float(m.group()):.2f}", value.replace("\n", " "))
-    if key == "style":
+    if key in ("style", "fill", "stroke"):
         value = _FONT.sub(lambda m: f"font-size: {m['size']}{m[3]}" if m["size"] else "", value)
         for colour, css in CSS_COLOURS.items():
             value = value.replace(colour, css)
