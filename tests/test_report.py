@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import warnings
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -35,7 +36,6 @@ from run_results import (
 )
 from test_cli import call
 
-from hones import HonesError
 from hones.artifacts import write_heads, write_neurons, write_result
 from hones.report import render_explanation, write_figures, write_report
 from hones.report.pictures import thumbnail
@@ -53,7 +53,7 @@ HOSTILE = (
     "</script></style></title></textarea></svg><svg onload=\"document.title='ran'\">",
     "]]><!-- --><![CDATA[",
     "{{ 7 * 7 }} {% raw %}",
-    "=HYPERLINK(\"http://evil.example\")",
+    '=HYPERLINK("http://evil.example")',
     "$\\frac{1}{",
     "شجرة ‮reversed‬",
     "👩‍👩‍👧 \U0001f525",
@@ -123,7 +123,7 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
     def all(self, tag: str, cls: str = "") -> list[dict[str, str | None]]:
-        return [a for t, a in self.tags if t == tag and cls in (a.get("class") or "").split() + [""]]
+        return [a for t, a in self.tags if t == tag and cls in [*(a.get("class") or "").split(), ""]]
 
 
 def tables_of(page: str) -> dict[str, list[list[str]]]:
@@ -150,7 +150,7 @@ def test_the_page_nests_and_every_chart_has_title_caption_csv_and_table(page: st
     for reference in re.findall(r"url\(#([^)]+)\)", page):
         assert reference in ids
     levels = [int(tag[1]) for tag, _ in parsed.tags if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False)) and levels.count(1) == 1
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels)) and levels.count(1) == 1
 
 
 def test_nothing_is_fetched_and_only_the_named_script_may_run(page: str) -> None:
@@ -202,8 +202,16 @@ def test_values_in_the_page_are_those_of_the_artifacts(run: Path, page: str) -> 
 @pytest.mark.parametrize(
     ("drop", "advantage", "parts"),
     [
-        (Interval(0.22, 0.15, 0.30), Interval(0.2, 0.1, 0.3), ["lowers vqa from 0.96 to 0.74 (drop 0.22 [0.15, 0.30]);"]),
-        (Interval(0.02, -0.01, 0.05), Interval(0.0, -0.1, 0.1), ["includes zero, so 200 test items cannot", "whose int"]),
+        (
+            Interval(0.22, 0.15, 0.30),
+            Interval(0.2, 0.1, 0.3),
+            ["lowers vqa from 0.96 to 0.74 (drop 0.22 [0.15, 0.30]);"],
+        ),
+        (
+            Interval(0.02, -0.01, 0.05),
+            Interval(0.0, -0.1, 0.1),
+            ["includes zero, so 200 test items cannot", "whose int"],
+        ),
         (Interval(-0.02, -0.03, -0.01), Interval(-0.1, -0.2, -0.05), ["raises vqa", "0.10 less for the selection"]),
         (Interval(0.0, 0.0, 0.0), Interval(0.0, 0.0, 0.0), ["leaves vqa at 0.96", "includes zero"]),
     ],
@@ -255,7 +263,9 @@ def test_the_commands_print_what_they_write(
     assert capsys.readouterr().out.strip() == f"report: {tmp_path / 'a.html'}"
     assert call("figures", run, "--to", tmp_path / "f", "--format", "pdf") == 0
     written = capsys.readouterr().out.split()[1::2]
-    assert sorted(written) == sorted(map(str, (tmp_path / "f").iterdir())) and {Path(w).suffix for w in written} == {".pdf"}
+    assert sorted(written) == sorted(map(str, (tmp_path / "f").iterdir())) and {Path(w).suffix for w in written} == {
+        ".pdf"
+    }
     assert call("figures", run, "--format", "png") == 2
     assert "--format png; expected pdf, svg or both" in capsys.readouterr().err
 
@@ -299,7 +309,9 @@ def test_pictures_are_encoded_anew_or_named(tmp_path: Path) -> None:
         file.write(b"<script>")
     thumb = thumbnail("a.png", inside)
     content = base64.b64decode(thumb.address.partition(",")[2])
-    assert Image.open(io.BytesIO(content)).size == (thumb.width, thumb.height) == (240, 8) and b"<script>" not in content
+    assert (
+        Image.open(io.BytesIO(content)).size == (thumb.width, thumb.height) == (240, 8) and b"<script>" not in content
+    )
     (inside / "b.png").write_bytes(b"no picture")
     for name, problem in (
         *(("b.png", "cannot read picture"), ("c.png", "no picture"), ("../secret.png", "outside")),
@@ -347,7 +359,9 @@ def test_hostile_text_stays_text(hostile_run: Path, hostile: str, page: str) -> 
     assert not any(key.startswith("on") for _, attributes in parsed.tags for key in attributes)
     assert len(parsed.all("script")) == 1 and "<script>document" not in hostile
     for text in HOSTILE:
-        assert html.escape(clean(text), quote=False).replace("\n", "") in hostile.replace("&#34;", '"').replace("&#39;", "'")
+        assert html.escape(clean(text), quote=False).replace("\n", "") in hostile.replace("&#34;", '"').replace(
+            "&#39;", "'"
+        )
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f‮]", hostile)
     left_out = tables_of(hostile)["left-out.csv"]
     assert [row[1].lstrip("'") for row in left_out[1:]] == [clean(t) for t in HOSTILE]
@@ -379,7 +393,14 @@ def browse(file: Path, tmp_path: Path, *options: str) -> tuple[str, str]:
     """The page's document once its script ran, and what the browser logged."""
     assert BROWSER is not None
     profile = tmp_path / "profile"
-    fixed = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0", f"--user-data-dir={profile}")
+    fixed = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--v=0",
+        f"--user-data-dir={profile}",
+    )
     command = [BROWSER, *fixed, "--virtual-time-budget=3000", *options, file.resolve().as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, done.stderr
@@ -408,15 +429,19 @@ def test_keys_move_between_marks_and_nothing_scrolls_sideways_on_a_phone(page: s
     chart.focus(); press("ArrowRight"); const first = said();
     press("ArrowRight"); const right = said(); press("ArrowDown"); const down = said(); press("ArrowLeft");
     const readout = chart.closest("figure").querySelector(".readout").textContent.split(":")[0];
+    const root = document.documentElement;
     const outside = [...document.body.querySelectorAll("*")].filter((e) => !e.closest(".scroll, .skip")).filter(
-      (e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5).map((e) => e.tagName + "." + e.className);
-    const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-    const button = document.querySelector("button.theme"), paper = () => getComputedStyle(document.body).backgroundColor;
+      (e) => e.getBoundingClientRect().right > root.clientWidth + 0.5).map((e) => e.tagName + "." + e.className);
+    const wide = root.scrollWidth - root.clientWidth;
+    const button = document.querySelector("button.theme");
+    const paper = () => getComputedStyle(document.body).backgroundColor;
     const light = paper(); button.click();
     parent.postMessage({moves: [first, right, down, said()], readout, wide, outside, themes: light !== paper()}, "*");
     """
     digest = base64.b64encode(hashlib.sha256(probe.encode()).digest()).decode()
-    text = page.replace("script-src ", f"script-src 'sha256-{digest}' ").replace("</body>", f"<script>{probe}</script></body>")
+    text = page.replace("script-src ", f"script-src 'sha256-{digest}' ").replace(
+        "</body>", f"<script>{probe}</script></body>"
+    )
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
     frame = tmp_path / "phone.html"
     receive = "onmessage = (event) => { document.title = JSON.stringify(event.data); }"

@@ -33,7 +33,10 @@ def make_card(card: NeuronCard, folder: Path) -> Card:
     own = f"layer {card.layer}, neuron {card.neuron}"
     heads, tokens = card.heads[:SHOWN], card.promotes[:SHOWN]
     columns = (
-        [Node(f"L{h.layer} H{h.head} · {h.value:.0%}", f"layer {h.layer}, head {h.head}: {h.value:.1%}") for h in heads],
+        [
+            Node(f"L{h.layer} H{h.head} · {h.value:.0%}", f"layer {h.layer}, head {h.head}: {h.value:.1%}")
+            for h in heads
+        ],
         [Node(f"L{card.layer} N{card.neuron}", f"{own}: importance {card.importance:.4g} for {card.task}")],
         [token_node(t) for t in tokens],
     )

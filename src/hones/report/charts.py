@@ -220,9 +220,9 @@ def comparison_chart(comparison: Comparison) -> Chart:
     axes.set_xlabel(f"drop of {m_name} when masked")
     axes.grid(axis="x")
     caption = (
-        f"Each method's neurons ({100 * comparison.ratio:.3g} % of all) masked on {count(comparison.items, 'test item')}; "
-        f"{m_name} without masking {with_interval(comparison.baseline)}. Lines: 95 % intervals. Orange: HONES; hatched: "
-        "random controls."
+        f"Each method's neurons ({100 * comparison.ratio:.3g} % of all) masked on "
+        f"{count(comparison.items, 'test item')}; {m_name} without masking {with_interval(comparison.baseline)}. "
+        "Lines: 95 % intervals. Orange: HONES; hatched: random controls."
     )
     table = Table(name, f"{comparison.task}: methods, largest drop first", _COLUMNS, tuple(map(_method_row, methods)))
     return Chart(name, f"{comparison.task}: methods", caption, table, figure, marks.labels)
@@ -259,7 +259,9 @@ def budget_curves(comparison: Comparison) -> Chart:
         i = -1 if first else next(others)
         colour, marker, dash = (WARM, "o", "-") if first else (CATEGORIES[i % 8], MARKERS[i % 8], DASHES[(i + 1) % 8])
         values, shares = [level.value for level in curve.masked], [100 * r for r in curve.ratios]
-        axes.plot(shares, values, color=colour, linestyle=dash, linewidth=2.4 if first else 1.2, zorder=3 if first else 2)
+        axes.plot(
+            shares, values, color=colour, linestyle=dash, linewidth=2.4 if first else 1.2, zorder=3 if first else 2
+        )
         for share, neurons, level in zip(shares, curve.neurons, curve.masked, strict=True):
             (point,) = axes.plot(share, level.value, marker=marker, color=colour, linestyle="none", zorder=4)
             where = f"{curve.method} at {share:.3g} % ({count(neurons, 'neuron')})"
@@ -287,7 +289,7 @@ def budget_curves(comparison: Comparison) -> Chart:
     table = Table(name, f"{comparison.task}: the metric along budgets", columns, rows)
     base = number(comparison.baseline.value)
     caption = (
-        f"The lower, the more a method's neurons matter. Dotted: nothing masked ({base}). Shaded: HONES's 95 % intervals; "
-        "those of the others are in the data."
+        f"The lower, the more a method's neurons matter. Dotted: nothing masked ({base}). Shaded: HONES's 95 % "
+        "intervals; those of the others are in the data."
     )
     return Chart(name, f"{comparison.task}: budgets", caption, table, figure, marks.labels)

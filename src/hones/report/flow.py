@@ -86,5 +86,7 @@ def _box(root: ElementTree.Element, column: int, middle: float, node: Node) -> N
 
 
 def _text(parent: ElementTree.Element, x: float, y: float, text: str, more: dict[str, str]) -> None:
-    element = ElementTree.SubElement(parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": "middle", **more})
+    element = ElementTree.SubElement(
+        parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": "middle", **more}
+    )
     element.text = one_line(text, 19)

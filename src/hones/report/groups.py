@@ -39,9 +39,7 @@ def ablation_chart(analysis: Analysis) -> Chart:
     matrix, cells = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 0.65 * len(tasks)), sharey=True)
     _memberships(matrix, tasks, groups)
     _drops(cells, tasks, groups, analysis.ablations, marks)
-    return Chart(
-        "ablation", "Masking each group", _DROPS, ablation_table(analysis.ablations), figure, marks.labels
-    )
+    return Chart("ablation", "Masking each group", _DROPS, ablation_table(analysis.ablations), figure, marks.labels)
 
 
 @mpl.rc_context(RC)
@@ -87,7 +85,9 @@ def _memberships(axes: Axes, tasks: Sequence[str], groups: Sequence[Sequence[str
         axes.plot(inside, [row] * len(inside), "-o", color=INK, markersize=6.5)
     axes.set(xlim=(-0.6, len(tasks) - 0.4), ylim=(len(groups) - 0.5, -0.5), yticks=[])
     axes.xaxis.tick_top()
-    axes.set_xticks(range(len(tasks)), [one_line(task, 12) for task in tasks], rotation=35, ha="left", rotation_mode="anchor")
+    axes.set_xticks(
+        range(len(tasks)), [one_line(task, 12) for task in tasks], rotation=35, ha="left", rotation_mode="anchor"
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -113,9 +113,9 @@ def _drops(
         for column, task in enumerate(tasks):
             if (a := found.get((group, task))) is None:
                 continue
-            label = f"{group_name(group)} masked, {task}: drop {with_interval(a.drop)}, random {number(a.random_drop.value)}"
+            drops = f"drop {with_interval(a.drop)}, random {number(a.random_drop.value)}"
             cell = shaded(axes, column, row, a.drop.value / strongest, most=0.7)
-            marks.add(cell, label)
+            marks.add(cell, f"{group_name(group)} masked, {task}: {drops}")
             axes.text(column, row, number(a.drop.value, 2), ha="center", va="center")
             if a.advantage.low > 0:
                 axes.plot(*_frame(column, row), color=INK, linewidth=1.1)

@@ -159,9 +159,7 @@ def _lens(rows: Sequence[LensRow], folder: Path) -> list[Lens]:
     for row in rows:
         by_item.setdefault((row.task, row.item, row.group, row.prompt), []).append(row)
     return [
-        Lens(
-            same[0], group_name(same[0].group), thumbnail(same[0].picture, folder), tuple(same), _lens_table(i, same)
-        )
+        Lens(same[0], group_name(same[0].group), thumbnail(same[0].picture, folder), tuple(same), _lens_table(i, same))
         for i, same in enumerate(by_item.values(), 1)
     ]
 
@@ -196,5 +194,3 @@ def _steering(results: RunResults) -> Section:
         caption = "Lines: 95 % intervals over the test pictures."
         charts = [level_chart("steering", "Steering", caption, names, [r.metric_name for *_, r in rows], arms)]
     return Section("steering", "Steering", lead, charts, tables if rows else (), missing)
-
-

@@ -42,7 +42,9 @@ class RunResults:
     @property
     def model(self) -> str:
         """The model's name, as far as the run says."""
-        models = {str(s["fingerprint"]["model"]): None for s in self.stages.values() if "model" in s.get("fingerprint", {})}
+        models = {
+            str(s["fingerprint"]["model"]): None for s in self.stages.values() if "model" in s.get("fingerprint", {})
+        }
         return ", ".join(models) or (self.analysis.model if self.analysis is not None else "unnamed model")
 
     @property

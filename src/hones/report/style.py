@@ -29,7 +29,7 @@ CSS_COLOURS = {
     **{colour: f"var(--c{i})" for i, colour in enumerate(CATEGORIES)},
 }
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "text.color": INK,
@@ -71,6 +71,7 @@ class Marks:
     def add(self, artist: Artist, label: str) -> None:
         gid = f"mark{len(self.labels)}"
         artist.set_gid(gid)
+        artist.set_in_layout(False)  # inside the axes: measuring thousands of cells takes seconds
         self.labels[gid] = clean(label)
 
 
