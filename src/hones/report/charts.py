@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -209,7 +210,7 @@ def comparison_chart(comparison: Comparison) -> Chart:
     figure, marks = new_figure(WIDTH, 0.27 * len(methods) + 0.65), Marks()
     axes = figure.subplots()
     for row, m in enumerate(methods):
-        looks = {"facecolor": WARM} if m.method == HONES else {"facecolor": COOL, "alpha": 0.55}
+        looks: dict[str, Any] = {"facecolor": WARM} if m.method == HONES else {"facecolor": COOL, "alpha": 0.55}
         if "random" in m.method:
             looks = {"facecolor": LINE, "hatch": "////"}
         (bar,) = axes.barh(row, m.absolute_drop.value, height=0.66, linewidth=0, **looks)

@@ -3,10 +3,10 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import matplotlib as mpl
 
+from hones.errors import HonesError
 from hones.report.charts import Chart, budget_curves, comparison_chart, head_map, layer_curves
 from hones.report.groups import groups_with_drops
 from hones.report.page import masking_charts
@@ -15,15 +15,17 @@ from hones.report.style import RC
 from hones.report.svg import figure_svg
 from hones.store import write_bytes
 
-FigureFormat = Literal["pdf", "svg", "both"]
+FORMATS = ("pdf", "svg", "both")
 
 
-def write_figures(folder: Path, to: Path | None = None, form: FigureFormat = "both") -> list[Path]:
+def write_figures(folder: Path, to: Path | None = None, form: str = "both") -> list[Path]:
     """Write every figure that the run has data for, by default to RUN/figures; returns the files.
 
     Raises:
-        HonesError: the folder holds no results, or a damaged one; a file cannot be written.
+        HonesError: the folder holds no results, or a damaged one; no such format; a file cannot be written.
     """
+    if form not in FORMATS:
+        raise HonesError(f"--format {form}", expected="pdf, svg or both")
     to = folder / "figures" if to is None else to
     written = []
     for chart in _charts(read_run(folder)):

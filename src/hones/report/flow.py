@@ -9,7 +9,7 @@ from markupsafe import Markup
 from hones.report.svg import serialize
 from hones.report.text import clean, one_line
 
-_BOX, _HEIGHT, _GAP_X, _ROW, _TOP = 128, 24, 76, 34, 26
+_BOX, _HEIGHT, _GAP_X, _ROW, _TOP = 108, 24, 48, 34, 26
 _COLUMN_COLOURS = ("var(--warm)", "var(--ink)", "var(--cool)")
 
 
@@ -89,4 +89,4 @@ def _text(parent: ElementTree.Element, x: float, y: float, text: str, more: dict
     element = ElementTree.SubElement(
         parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": "middle", **more}
     )
-    element.text = one_line(text, 19)
+    element.text = one_line(text, 16)
