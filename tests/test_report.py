@@ -455,3 +455,13 @@ def test_keys_move_between_marks_and_nothing_scrolls_sideways_on_a_phone(page: s
         "outside": [],
         "themes": True,
     }
+
+
+@needs_browser
+def test_the_policy_stops_a_script_even_if_escaping_failed(page: str, tmp_path: Path) -> None:
+    wounded = "".join(f"<div>{text}</div>" for text in HOSTILE[:2])
+    file = tmp_path / "page.html"
+    file.write_text(page.replace("</main>", f"{wounded}</main>"), encoding="utf-8")
+    document, log = browse(file, tmp_path, "--dump-dom")
+    assert "<title>ran<" not in document and "<script>document.title" in document
+    assert "violates the following Content Security Policy directive" in log
