@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from hones import cli_report
 from hones.cli_data import data_app
 from hones.cli_options import (
     BatchSize,
@@ -50,6 +51,7 @@ app = typer.Typer(
     help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
 )
 app.add_typer(data_app, name="data", rich_help_panel="Data")
+cli_report.register(app)
 _out = Console()
 _err = Console(stderr=True)
 
@@ -62,10 +64,12 @@ def demo(
     out: Out = Path("hones-demo"),
     fresh: Fresh = False,
 ) -> None:
-    """The whole pipeline on a built-in model and pictures, all four tasks, in about three minutes on two cores."""
+    """The whole pipeline on a built-in model and pictures, all four tasks, in about three minutes; ends in a report."""
     from hones.demo import demo_config
 
-    _run(demo_config(model, out / Path(model).name), fresh)
+    config = demo_config(model, out / Path(model).name)
+    _run(config, fresh)
+    cli_report.write(config.out)
 
 
 @app.command(rich_help_panel=START)

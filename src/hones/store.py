@@ -122,14 +122,14 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    _write_atomically(path, (text + "\n").encode())
+    write_bytes(path, (text + "\n").encode())
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Write an array atomically, never pickled."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    _write_atomically(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def read_json(path: Path) -> Any:
@@ -160,7 +160,8 @@ def read_npy(path: Path) -> np.ndarray:
         raise HonesError(f"{path} is not a numpy array ({error})", do="run the stage that writes it again") from error
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
