@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from hones.cli_analyze import add_commands as add_analysis
 from hones.cli_data import data_app
 from hones.cli_options import (
     BatchSize,
@@ -258,6 +259,9 @@ def steer(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
+
+
+add_analysis(app, PROVE, FIND)
 
 
 def _run(config, fresh: bool) -> None:

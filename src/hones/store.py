@@ -5,6 +5,7 @@
     RUN/T/neurons.json, neuron_importance.npy
     RUN/T/masking.json                     step 3
     RUN/T/steering/hones/scales.json, result.json
+    RUN/analysis/analysis.json, pictures/  what the sets of the tasks share and do
 
 A file appears whole or not at all (written beside, flushed, renamed). A stage is finished when run.json lists it,
 which is written last; a rerun with the same fingerprint skips it, one with another fingerprint is refused with the
@@ -122,14 +123,14 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    _write_atomically(path, (text + "\n").encode())
+    write_bytes(path, (text + "\n").encode())
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
     """Write an array atomically, never pickled."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    _write_atomically(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue())
 
 
 def read_json(path: Path) -> Any:
@@ -160,7 +161,12 @@ def read_npy(path: Path) -> np.ndarray:
         raise HonesError(f"{path} is not a numpy array ({error})", do="run the stage that writes it again") from error
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically; its folder is made if need be.
+
+    Raises:
+        HonesError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
