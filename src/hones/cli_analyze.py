@@ -32,7 +32,8 @@ def analyze(
     model: Annotated[str | None, typer.Option(help="The run's model, if it has moved.")] = None,
     lens_items: Annotated[int, typer.Option(min=0, help="Items of each task under the delta logit lens.")] = 2,
     cards: Annotated[int, typer.Option(min=0, help="Neuron cards of each task.")] = 8,
-    draws: Annotated[int, typer.Option(min=1, help="Random control sets per group.")] = 5,
+    draws: Annotated[int, typer.Option(min=1, help="Random control sets per group.")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="Mask on the first N test items only.")] = None,
     batch_size: BatchSize = None,
     engine: EngineOption = "replay",
     dtype: Annotated[str, typer.Option(help="auto (as the run), float32, bfloat16 or float16.")] = "auto",
@@ -61,7 +62,7 @@ def analyze(
     study = RunStudy(vlm, found.folder, sweep, seed, fresh, max_left_out)
     for name in found.skipped:
         _err.print(f"{name} has no neurons yet and is left out: run `hones neurons` for it", style="yellow")
-    analysis = study.analyze(found, AnalysisSettings(lens_items, cards, draws))
+    analysis = study.analyze(found, AnalysisSettings(lens_items, cards, draws, limit))
     _err.print(left_out_list(all_left_out(study)))
     _out.print(analysis_tables(analysis))
     _out.print(f"written: {run / 'analysis' / 'analysis.json'}", soft_wrap=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from hones.artifacts import read_heads, read_neurons
 from hones.data.items import Items, load_items
 from hones.errors import HonesError
@@ -84,79 +86,131 @@ def read_run(
     skipped = tuple(name for name in TASKS if f"{name}/heads" in stages and name not in names)
     if not names:
         raise HonesError(f"{path} has no task with heads.json and neurons.json", do="run `hones neurons` first")
+    records = {name: _records(folder, stages, name) for name in names}
     moved = {"discovery": discovery, "test": data}
-    tasks = tuple(_source(folder, stages, name, moved, images) for name in names)
-    used = {name: stages[f"{name}/neurons"]["fingerprint"] for name in names}
-    model, revision, dtype = (_common(path, used, key) for key in ("model", "revision", "dtype"))
-    answered = {name: stages[stage]["fingerprint"] for name in names if (stage := f"{name}/mask") in stages}
-    heads = {name: stages[f"{name}/heads"]["fingerprint"] for name in names}
-    longest = _common(path, answered or heads, "max_new_tokens")
-    return FinishedRun(folder, model, revision, dtype, longest, tasks, skipped)
+    tasks = tuple(_source(folder, name, record, moved, images) for name, record in records.items())
+    neurons = {name: record.neurons.fingerprint for name, record in records.items()}
+    answered = {name: (record.mask or record.heads).fingerprint.max_new_tokens for name, record in records.items()}
+    return FinishedRun(
+        folder,
+        _common(path, "model", {name: x.model for name, x in neurons.items()}),
+        _common(path, "revision", {name: x.revision for name, x in neurons.items()}),
+        _common(path, "dtype", {name: x.dtype for name, x in neurons.items()}),
+        _common(path, "max_new_tokens", answered),
+        tasks,
+        skipped,
+    )
+
+
+class _Used(BaseModel):
+    items: list[str]
+    file: str | None
+    images: str
+    candidates: int | None
+
+
+class _Asked(BaseModel):
+    data: str
+    asked: str
+
+
+class _AskedOfModel(_Asked):
+    model: str
+    revision: str
+    dtype: str
+    heads: str
+    positive_part: PositivePart
+
+
+class _Answered(_Asked):
+    max_new_tokens: int
+
+
+class _Heads(BaseModel):
+    fingerprint: _Answered
+
+
+class _Neurons(BaseModel):
+    fingerprint: _AskedOfModel
+    discovery: _Used
+
+
+class _Mask(BaseModel):
+    fingerprint: _Answered
+    test: _Used
+
+
+class _Records(BaseModel):
+    """What run.json says of one task."""
+
+    heads: _Heads
+    neurons: _Neurons
+    mask: _Mask | None = None
+
+
+def _records(folder: RunFolder, stages: Mapping[str, Any], name: str) -> _Records:
+    """The task's records, whose artifacts must be as they were written."""
+    own = {stage: stages[f"{name}/{stage}"] for stage in ("heads", "neurons", "mask") if f"{name}/{stage}" in stages}
+    try:
+        records = _Records.model_validate(own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HonesError(
+            f"{folder.path}/run.json: {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            do="run the stage again with this version",
+        ) from error
+    for stage in ("heads", "neurons"):
+        if not folder.is_finished(f"{name}/{stage}", own[stage]["fingerprint"]):
+            raise HonesError(
+                f"{folder.path}: what {name}/{stage} left is missing or has changed", do="run the stage again"
+            )
+    return records
 
 
 def _source(
-    folder: RunFolder, stages: Mapping[str, Any], name: str, moved: Mapping[str, Path | None], images: Path | None
+    folder: RunFolder, name: str, records: _Records, moved: Mapping[str, Path | None], images: Path | None
 ) -> Source:
-    for stage in (f"{name}/heads", f"{name}/neurons"):
-        if stage not in stages or not folder.is_finished(stage, stages[stage]["fingerprint"]):
-            raise HonesError(f"{folder.path}: what {stage} left is missing or has changed", do="run the stage again")
-    found = stages[f"{name}/neurons"]
-    file = folder.task(name) / "heads.json"
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    if found["fingerprint"]["heads"] != digest:
+    file, found = folder.task(name) / "heads.json", records.neurons
+    if found.fingerprint.heads != hashlib.sha256(file.read_bytes()).hexdigest()[:16]:
         raise HonesError(f"{folder.path}: {name}/neurons.json was found with other heads than {file}")
-    discovery = _split(folder, stages, f"{name}/neurons", "discovery", moved["discovery"], images, name)
-    test = _split(folder, stages, f"{name}/mask", "test", moved["test"], images, name)
-    part = found["fingerprint"]["positive_part"]
-    return Source(name, read_heads(file), read_neurons(folder.task(name) / "neurons.json"), part, discovery, test)
+    discovery = _used(folder, name, "discovery", found.fingerprint, found.discovery, moved["discovery"], images)
+    if records.mask is not None:
+        test = _used(folder, name, "test", records.mask.fingerprint, records.mask.test, moved["test"], images)
+    elif moved["test"] is not None:
+        test = Split(_task(name, found.discovery.candidates), load_items(moved["test"], images=images), None)
+    else:
+        raise HonesError(f"{folder.path} has no test items of {name}", do="run `hones mask` first, or pass --data")
+    neurons = read_neurons(folder.task(name) / "neurons.json")
+    return Source(name, read_heads(file), neurons, found.fingerprint.positive_part, discovery, test)
 
 
-def _split(
-    folder: RunFolder,
-    stages: Mapping[str, Any],
-    stage: str,
-    split: str,
-    moved: Path | None,
-    images: Path | None,
-    name: str,
+def _used(
+    folder: RunFolder, name: str, split: str, asked: _Asked, used: _Used, moved: Path | None, images: Path | None
 ) -> Split:
     """The items a stage used, where they are now."""
-    option = {"discovery": "--discovery", "test": "--data"}[split]
-    recorded = stages.get(stage)
-    if recorded is None:
-        if moved is None:
-            raise HonesError(
-                f"{folder.path} has no {split} items of {name}", do=f"run `hones mask` first, or pass {option}"
-            )
-        candidates = stages[f"{name}/neurons"]["discovery"]["candidates"]
-        return Split(_task(name, candidates), load_items(moved, images=images), None)
-    details, used = recorded[split], recorded["fingerprint"]
-    if "candidates" not in details or (details["file"] is None and moved is None):
+    root, option = folder.path.resolve(), {"discovery": "--discovery", "test": "--data"}[split]
+    if used.file is None and moved is None:
+        raise HonesError(f"{folder.path} does not say where the {split} items of {name} are", do=f"pass {option}")
+    file = moved if moved is not None else root / str(used.file)
+    sha = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else asked.data
+    if sha != asked.data:
         raise HonesError(
-            f"{folder.path}/run.json does not say where the {split} items of {name} are",
-            do=f"run {stage.split('/')[1]} again with this version, or pass {option}",
-        )
-    root = folder.path.resolve()
-    file = moved or root / details["file"]
-    sha = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else used["data"]
-    if sha != used["data"]:
-        raise HonesError(
-            f"{file} has changed: sha256 {sha[:16]}, the run used {used['data'][:16]} as {split} items of {name}",
+            f"{file} has changed: sha256 {sha[:16]}, the run used {asked.data[:16]} as {split} items of {name}",
             do=f"pass the file as it was with {option}",
         )
-    pictures = images or (root / details["images"] if moved is None else None)
-    items = load_items(file, images=pictures, ids=details["items"])
-    return Split(_task(name, details["candidates"]), items, {key: used[key] for key in ("data", "asked")})
+    pictures = images if images is not None or moved is not None else root / used.images
+    items = load_items(file, images=pictures, ids=used.items)
+    return Split(_task(name, used.candidates), items, {"data": asked.data, "asked": asked.asked})
 
 
 def _task(name: str, candidates: int | None) -> Task:
     return make_task(name) if candidates is None else make_task(name, candidates=candidates)
 
 
-def _common(path: Path, fingerprints: Mapping[str, Mapping[str, Any]], key: str) -> Any:
-    """What all tasks have in common under a key."""
-    (first, wanted), *others = ((name, fingerprint[key]) for name, fingerprint in fingerprints.items())
+def _common(path: Path, what: str, values: Mapping[str, Any]) -> Any:
+    """What all tasks have in common."""
+    (first, wanted), *others = values.items()
     for name, value in others:
         if value != wanted:
-            raise HonesError(f"{path}: {key} is {wanted} for {first} and {value} for {name}", expected="one for all")
+            raise HonesError(f"{path}: {what} is {wanted} for {first} and {value} for {name}", expected="one for all")
     return wanted

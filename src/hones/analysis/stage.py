@@ -37,11 +37,12 @@ DRIVERS = 4
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """lens_items, cards: of each task; draws: random sets per group."""
+    """lens_items, cards: of each task; draws: random sets per group; limit: test items of each task, None: all."""
 
     lens_items: int = 2
     cards: int = 8
-    draws: int = 5
+    draws: int = 3
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class RunStudy(Study):
     ) -> tuple[list[Ablation], list[LensRow]]:
         """The cross-ablation, and the lens of the items that change most."""
         sweep = self._journalled(self._journal_file("analysis"), inputs)
-        asked = [(job.source.test.task, job.test.examples) for job in jobs]
+        asked = [(job.source.test.task, job.test.examples[: settings.limit]) for job in jobs]
         swept = sweep_groups(self.vlm, asked, groups, draws=settings.draws, sweep=sweep, seed=self.seed)
         ablations, lens = [], []
         for (task, examples), statistics in zip(asked, swept, strict=True):
