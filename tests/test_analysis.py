@@ -1,5 +1,6 @@
 """Analysis: groups by brute force, masks against `evaluate_masking`, lens and cards by explicit runs, the command."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from helpers import with_column_factors, with_model
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rich.console import Console
 from test_cli import call
 from test_neurons import HEADS, examples_of
 from test_stages import SHORT, FirstLetter
@@ -22,6 +24,7 @@ from hones.analysis.ablation import group_arms, most_changed, score_ablations, s
 from hones.analysis.cards import contributions_of, drivers, head_shares
 from hones.analysis.groups import exclusive_groups, overlaps, per_layer
 from hones.analysis.lens import delta_lens, logit_lens
+from hones.analysis.results import Ablation, Group, Overlap, TaskSets
 from hones.analysis.tokens import written_tokens
 from hones.artifacts import read_result
 from hones.data.items import Items
@@ -32,7 +35,9 @@ from hones.store import RunFolder
 from hones.study import Study
 from hones.sweep import SweepSettings
 from hones.sweep.replay import Replay
+from hones.tables_analysis import analysis_tables
 from hones.tasks.log_probability import LogProbability
+from hones.uncertainty import Interval
 
 SITES = st.sets(st.tuples(st.integers(0, 2), st.integers(0, 5)))
 SETS = {"vqa": [(0, 1), (1, 2), (2, 0)], "ocr": [(0, 1), (2, 5)], "caption": [(2, 0), (0, 1)]}
@@ -231,7 +236,7 @@ def test_analyze_needs_nothing_but_the_run_even_when_it_has_moved(
     assert analyze(run) == 0
     out = capsys.readouterr().out
     assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("written"))
-    assert all(word in out for word in ("Neurons per layer", "only vqa+ret", "Drop of every task", "heads -> neuron"))
+    assert all(word in out for word in ("Neurons per layer", "vqa+ret", "Drop of every task", "heads -> neuron"))
     found = read_result(run / "analysis" / "analysis.json", Analysis)
     neurons = {name: json.loads((run / name / "neurons.json").read_text()) for name in ("vqa", "retrieval")}
     assert [t.task for t in found.tasks] == ["vqa", "retrieval"] and (found.layers, found.heads, found.neurons) == (
@@ -354,6 +359,28 @@ def test_what_has_changed_is_named_in_one_line(
     error = capsys.readouterr().err.strip()
     assert message in error and error.splitlines()[-1].startswith("hones: ") and "Traceback" not in error
     assert not (run / "analysis/analysis.json").exists()
+
+
+def test_tables_of_a_large_model_fit_eighty_columns() -> None:
+    tasks, x = ("vqa", "ocr", "caption", "retrieval"), Interval(-0.123, -0.2, 0.1)
+    counts = tuple(range(0, 320, 10))
+    analysis = Analysis(
+        "model",
+        32,
+        32,
+        11008,
+        tuple(TaskSets(task, "metric", (), counts) for task in tasks),
+        (Overlap("caption", "retrieval", 30, 30),),
+        (Overlap("caption", "retrieval", 3523, 3523),),
+        (Group(tasks, 3523, counts),),
+        tuple(Ablation(tasks, task, x, x, x, x, x, x) for task in tasks),
+        (),
+        (),
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(analysis_tables(analysis))
+    text = console.export_text()
+    assert "…" not in text and "layer 31: 310" in text and "3523 of 3523 (100%)" in text
 
 
 def test_sweeping_nothing_is_an_error(vlm: VLM) -> None:

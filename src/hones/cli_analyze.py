@@ -56,7 +56,7 @@ def analyze(
     from hones.tables_analysis import analysis_tables
 
     found = read_run(run, data=data, discovery=discovery, images=images)
-    sweep = sweep_settings(engine, batch_size, found.max_new_tokens)
+    sweep = sweep_settings(engine, batch_size)
     dtype = found.dtype if dtype == "auto" else dtype
     vlm = load_vlm(model or found.model, dtype=dtype, device=device, revision=found.hub_revision)
     study = RunStudy(vlm, found.folder, sweep, seed, fresh, max_left_out)

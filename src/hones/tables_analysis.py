@@ -23,7 +23,7 @@ def analysis_tables(analysis: Analysis) -> Group:
         _layers(analysis),
         _cross_ablation(analysis),
         *([_overlaps(analysis)] if analysis.heads_overlap else []),
-        _cards(analysis),
+        *([_cards(analysis)] if analysis.cards else []),
     )
 
 
@@ -33,24 +33,26 @@ def short(tasks: Sequence[str]) -> str:
 
 
 def _layers(analysis: Analysis) -> Table:
-    table = _table("Neurons per layer, by task and exclusive group", "set", "neurons", "per layer", "most in")
+    table = _table(
+        "Neurons per layer, of every task and of every exclusive group", "set", "neurons", "per layer", "most"
+    )
     for task in analysis.tasks:
         table.add_row(task.task, str(sum(task.per_layer)), *_profile(task.per_layer))
     table.add_section()
     for group in analysis.groups:
-        table.add_row(f"only {short(group.tasks)}", str(group.neurons), *_profile(group.per_layer))
-    table.caption = f"per layer: layers 0 to {analysis.layers - 1}, full height at the row's largest"
+        table.add_row(short(group.tasks), str(group.neurons), *_profile(group.per_layer))
+    table.caption = f"group: neurons of exactly these tasks; a bar per layer, 0 to {analysis.layers - 1}"
     return table
 
 
 def _profile(counts: Sequence[int]) -> tuple[str, str]:
-    """A bar per layer, and the three fullest layers."""
+    """A bar per layer, and the fullest layer."""
     highest = max(counts)
     if highest == 0:
         return "", ""
     bars = "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in counts)
-    fullest = sorted(range(len(counts)), key=lambda layer: -counts[layer])[:3]
-    return bars, ", ".join(f"{layer}: {counts[layer]}" for layer in fullest if counts[layer])
+    fullest = counts.index(highest)
+    return bars, f"layer {fullest}: {highest}"
 
 
 def _cross_ablation(analysis: Analysis) -> Table:

@@ -9,7 +9,7 @@
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,7 @@ class RunStudy(Study):
             HonesError: the model, an item or a picture is not what the run used; the line names the difference.
         """
         settings = settings or AnalysisSettings()
+        self.sweep = replace(self.sweep, max_new_tokens=run.max_new_tokens)
         if self.vlm.revision != run.revision:
             raise HonesError(
                 f"{self.vlm.name} has revision {self.vlm.revision}, the run {run.folder.path} used {run.revision}",
