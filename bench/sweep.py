@@ -7,7 +7,7 @@ naive: one prompt at a time, as the method was released; hooks 8, hooks 32: the 
 through nnsight, where it is installed. These are timed on cells drawn at random, replay on all heads of all items.
 left draft: share of the text cells that are not the unedited model's answer, which are decoded. The floor is the time
 that the arithmetic which no exact method avoids (one vision pass, one baseline, layers l.. for every head of every
-layer l) takes at the rate of matrix products measured in the same run. `wide` is a random LLaVA with 576 picture tokens,
+layer l) takes at the rate of matrix products measured in the same run. `wide` is a random LLaVA of 576 picture tokens,
 where arithmetic dominates; in `scattered`, the same with larger weights, nearly every head changes every answer.
 """
 

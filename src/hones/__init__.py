@@ -4,11 +4,16 @@ load_vlm, load_items, make_task                            a model, annotated pi
 localize_heads, attribute_neurons, select_neurons          steps 1 and 2: find
 evaluate_masking                                           step 3: prove
 learn_scales, evaluate_scales                              step 4: steer
+read_run, RunStudy, explain                                what the found sets share and do; why one answer
 replace_heads, mask_neurons, scale_neurons                 the edits, context managers on any transformers model
 """
 
 from importlib.metadata import version
 
+from hones.analysis.explain import explain
+from hones.analysis.results import Analysis, Explanation
+from hones.analysis.source import read_run
+from hones.analysis.stage import RunStudy
 from hones.data.items import Items, load_items
 from hones.data.shapes import write_shapes
 from hones.errors import BadItem, HonesError
@@ -28,8 +33,10 @@ __version__ = version("hones")
 
 __all__ = [
     "VLM",
+    "Analysis",
     "BadItem",
     "Example",
+    "Explanation",
     "HeadResult",
     "HeadScore",
     "HonesError",
@@ -38,6 +45,7 @@ __all__ = [
     "RankedNeuron",
     "RunConfig",
     "RunFolder",
+    "RunStudy",
     "SteeringResult",
     "SteeringSettings",
     "Study",
@@ -46,6 +54,7 @@ __all__ = [
     "attribute_neurons",
     "evaluate_masking",
     "evaluate_scales",
+    "explain",
     "layer_matched_random",
     "learn_scales",
     "load_items",
@@ -54,6 +63,7 @@ __all__ = [
     "make_task",
     "mask_neurons",
     "read_config",
+    "read_run",
     "replace_heads",
     "run_config",
     "scale_neurons",

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hones.errors import HonesError
 from hones.heads import HeadResult, HeadScore
-from hones.neurons import RankedNeuron
+from hones.neurons import RankedNeuron, RankedNeurons
 from hones.steering.train import Scales
 from hones.store import read_json, write_json, write_npy
 from hones.sweep import RaceRules
@@ -98,13 +98,13 @@ def write_neurons(
     write_result(folder / "neurons.json", list(selected))
 
 
-def read_neurons(path: Path) -> list[RankedNeuron]:
+def read_neurons(path: Path) -> RankedNeurons:
     """neurons.json.
 
     Raises:
         HonesError: no such file, not of that form, or empty.
     """
-    neurons = read_result(path, list[RankedNeuron])
+    neurons = RankedNeurons(read_result(path, list[RankedNeuron]))
     if not neurons:
         raise HonesError(f"{path} holds no neurons", expected="at least one")
     return neurons

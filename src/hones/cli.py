@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from hones import cli_report
+from hones.cli_analyze import add_commands as add_analysis
 from hones.cli_data import data_app
 from hones.cli_options import (
     BatchSize,
@@ -265,6 +266,9 @@ def steer(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
+
+
+add_analysis(app, PROVE, FIND)
 
 
 def _run(config, fresh: bool) -> None:

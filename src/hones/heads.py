@@ -16,6 +16,7 @@ from jaxtyping import Float
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention, Site
 from hones.models.vlm import VLM
+from hones.notebook import Rows, Tabular, heat_map_html
 from hones.sweep import Race, RaceRules, SweepSettings, sweep_tasks
 from hones.tasks.base import Example, Task
 from hones.uncertainty import Interval, PairedBootstrap
@@ -38,7 +39,7 @@ class HeadScore:
 
 
 @dataclass(frozen=True)
-class HeadResult:
+class HeadResult(Tabular):
     """All heads, best first, and the K critical ones. racing: the rules of a race, None: all cells were run."""
 
     metric_name: str
@@ -59,6 +60,17 @@ class HeadResult:
         for h in self.heads:
             matrix[h.layer, h.head] = h.score.value
         return matrix
+
+    def tables(self) -> dict[str, Rows]:
+        """Every head, best first."""
+        marked = {(h.layer, h.head) for h in self.critical}
+        return {"heads": [{**vars(h), "critical": (h.layer, h.head) in marked} for h in self.heads]}
+
+    def map_html(self) -> str:
+        """The map of heads."""
+        layers, heads = (1 + max(x) for x in zip(*((h.layer, h.head) for h in self.heads), strict=True))
+        marked = {(h.layer, h.head) for h in self.critical}
+        return heat_map_html(self.matrix(layers, heads), marked, f"drop of {self.metric_name}")
 
 
 def default_top_k(layers: int, heads: int) -> int:

@@ -8,7 +8,7 @@ its layers.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention, Site
 from hones.models.vlm import VLM
+from hones.notebook import Rows, Tabular
 from hones.sweep import SweepSettings
 from hones.sweep import sweep as run_sweep
 from hones.tasks.base import Example, Task
@@ -24,7 +25,7 @@ from hones.uncertainty import Interval, PairedBootstrap
 
 
 @dataclass(frozen=True)
-class MaskingResult:
+class MaskingResult(Tabular):
     """The metric with and without the selected neurons.
 
     Drops are base - masked; `relative_drop` is in per cent, None where the baseline is 0 and there is nothing to lose.
@@ -42,6 +43,11 @@ class MaskingResult:
     control_draws: tuple[float, ...]
     baseline_details: dict[str, float] = field(default_factory=dict)
     masked_details: dict[str, float] = field(default_factory=dict)
+
+    def tables(self) -> dict[str, Rows]:
+        """One row."""
+        hidden = ("control_draws", "baseline_details", "masked_details")
+        return {"masking": [{k: v for k, v in vars(self).items() if k not in hidden}]}
 
 
 def evaluate_masking(
@@ -67,8 +73,8 @@ def evaluate_masking(
     totals = task.score(statistics.sum(1, dtype=np.float64))
     bootstrap = PairedBootstrap(len(examples), seed)
     resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
-    relative = _relative_drop(totals, resampled, bootstrap)
-    control, control_resampled = totals[2:].mean(), _resampled_control(resampled[2:], seed)
+    relative = relative_drop(totals[:2], resampled[:2], bootstrap)
+    control, control_resampled = totals[2:].mean(), resampled_control(resampled[2:], seed)
     return MaskingResult(
         metric_name=task.metric_name,
         items=len(examples),
@@ -85,33 +91,36 @@ def evaluate_masking(
     )
 
 
-def _relative_drop(
-    totals: Float[np.ndarray, " arms"], resampled: Float[np.ndarray, "arms resamples"], bootstrap: PairedBootstrap
+def relative_drop(
+    totals: Float[np.ndarray, "2"], resampled: Float[np.ndarray, "2 resamples"], bootstrap: PairedBootstrap
 ) -> Interval | None:
     """100 * (base - masked) / base; resamples without any success are left out, as they have no relative drop."""
     if not totals[0] > 0:
         return None
-    base, masked = resampled[:2, resampled[0] > 0]
+    base, masked = resampled[:, resampled[0] > 0]
     return bootstrap.interval(100 * (totals[0] - totals[1]) / totals[0], 100 * (base - masked) / base)
 
 
-def _resampled_control(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
+def resampled_control(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
     """The control of every resample: its mean over draws that are themselves drawn again with replacement."""
     draws, resamples = arms.shape
     chosen = np.random.default_rng(seed).integers(draws, size=(draws, resamples))
     return np.take_along_axis(arms, chosen, axis=0).mean(0)
 
 
-def layer_matched_random(neurons: Sequence[Site], width: int, seed: int) -> list[Site]:
+def layer_matched_random(
+    neurons: Sequence[Site], width: int, seed: int, avoid: Collection[Site] = frozenset()
+) -> list[Site]:
     """Random neurons outside the selection, as many in every layer as the selection has there.
 
-    Where a layer has fewer unselected neurons than that, its selected ones are drawn from too.
+    avoid: further neurons not to draw. Where a layer has too few others, it is drawn from these too, and where it has
+    fewer unselected neurons than that, from its selected ones.
     """
     rng = np.random.default_rng(seed)
-    chosen = set(neurons)
+    chosen, avoided = set(neurons), {*neurons, *avoid}
     drawn: list[Site] = []
     for layer, count in sorted(Counter(layer for layer, _ in chosen).items()):
-        free = [i for i in range(width) if (layer, i) not in chosen]
-        pool = free if len(free) >= count else list(range(width))
+        pools = ([i for i in range(width) if (layer, i) not in taken] for taken in (avoided, chosen, ()))
+        pool = next(pool for pool in pools if len(pool) >= count)
         drawn += [(layer, int(i)) for i in rng.choice(pool, size=count, replace=False)]
     return drawn

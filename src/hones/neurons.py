@@ -13,7 +13,7 @@ per item before averaging, the other reading of the paper.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from hones.errors import HonesError
 from hones.heads import HeadScore
 from hones.interventions import Intervention, Site, replace_heads
 from hones.models.vlm import VLM, Encoded
+from hones.notebook import Rows, Tabular
 from hones.progress import track
 from hones.sweep import SweepSettings
 from hones.sweep.engines import make_engine
@@ -46,6 +47,14 @@ class RankedNeuron:
     score: float
 
 
+class RankedNeurons(Tabular, list[RankedNeuron]):
+    """Selected neurons, best first."""
+
+    def tables(self) -> dict[str, Rows]:
+        """The neurons."""
+        return {"neurons": [asdict(n) for n in self]}
+
+
 def attribute_neurons(
     vlm: VLM,
     task: Task,
@@ -64,7 +73,29 @@ def attribute_neurons(
     Raises:
         HonesError: no critical head lowers the metric, or no examples.
     """
-    guides = [h for h in heads if h.score.value > 0]
+    parts = head_importance(vlm, task, examples, heads, positive_part=positive_part, sweep=sweep)
+    return parts.sum(0).astype(np.float32)
+
+
+def guiding_heads(heads: Sequence[HeadScore]) -> list[HeadScore]:
+    """The heads with S > 0, in order: the rows of `head_importance`."""
+    return [h for h in heads if h.score.value > 0]
+
+
+def head_importance(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[HeadScore],
+    *,
+    positive_part: PositivePart = "mean",
+    sweep: SweepSettings | None = None,
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """What each guiding head adds to the importance: S(h) max(0, mean_x drop of c under I(h)) / sum_h S(h), float64.
+
+    Args and Raises: as `attribute_neurons`; the sum over heads is the importance.
+    """
+    guides = guiding_heads(heads)
     if not guides:
         raise HonesError(
             f"{task.name}: none of the {len(heads)} critical heads lowers the metric",
@@ -80,8 +111,7 @@ def attribute_neurons(
         found = drops(vlm, task, examples, sites, positive_part, settings.batch_size)
     else:
         found = replayed_drops(replay, task, examples, sites, positive_part)
-    positive = np.maximum(found / len(examples), 0)
-    return (np.tensordot(weights, positive, 1) / weights.sum()).astype(np.float32)
+    return (weights / weights.sum())[:, None, None] * np.maximum(found / len(examples), 0)
 
 
 def drops(
@@ -243,7 +273,7 @@ def neuron_budget(total: int, ratio: float) -> int:
     return max(1, round(ratio * total))
 
 
-def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float) -> list[RankedNeuron]:
+def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float) -> RankedNeurons:
     """The global top `ratio` of all L * I neurons; neurons of importance 0 are never selected.
 
     Ties go to the earlier layer and index.
@@ -256,7 +286,7 @@ def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float
     flat = importance.ravel()
     order = np.argsort(-flat, kind="stable")[: neuron_budget(flat.size, ratio)]
     width = importance.shape[1]
-    return [
+    return RankedNeurons(
         RankedNeuron(rank, int(i) // width, int(i) % width, float(flat[i]))
         for rank, i in enumerate(order[flat[order] > 0], 1)
-    ]
+    )

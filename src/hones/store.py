@@ -5,6 +5,7 @@
     RUN/T/neurons.json, neuron_importance.npy
     RUN/T/masking.json                     step 3
     RUN/T/steering/hones/scales.json, result.json
+    RUN/analysis/analysis.json, pictures/  what the sets of the tasks share and do
 
 A file appears whole or not at all (written beside, flushed, renamed). A stage is finished when run.json lists it,
 which is written last; a rerun with the same fingerprint skips it, one with another fingerprint is refused with the
@@ -161,7 +162,11 @@ def read_npy(path: Path) -> np.ndarray:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
+    """Write a file atomically; its folder is made if need be.
+
+    Raises:
+        HonesError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -4,6 +4,7 @@ Each stage checks its items, skips what this run folder already holds for the sa
 records in run.json what it used. The command line and `hones run` call nothing else.
 """
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +34,7 @@ from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
+from hones.tasks.retrieval import Retrieval
 
 DEFAULT_RATIO = 0.01
 DEFAULT_SEED = 3407
@@ -40,11 +42,17 @@ DEFAULT_SEED = 3407
 
 @dataclass(frozen=True)
 class Prepared:
-    """The examples of one task that can be used, the items left out, and what identifies them."""
+    """The examples of one task that can be used, the items left out, what identifies them, and where they are from.
+
+    candidates: of retrieval, else None.
+    """
 
     examples: list[Example]
     left_out: list[LeftOut]
     fingerprint: dict[str, str]
+    file: Path | None
+    images: Path
+    candidates: int | None
 
 
 @dataclass
@@ -213,7 +221,9 @@ class Study:
             digest.update(picture.tobytes())
         self.left_out[f"{task.name}, {split}"] = left_out
         check_left_out(left_out, len(good), f"{task.name}, {split} items", self.max_left_out)
-        return Prepared(good, left_out, {"data": items.sha256, "asked": digest.hexdigest()[:16]})
+        fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
+        candidates = task.candidates if isinstance(task, Retrieval) else None
+        return Prepared(good, left_out, fingerprint, items.file, items.images, candidates)
 
     def _sites(self, neurons_file: Path) -> list[tuple[int, int]]:
         sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
@@ -261,10 +271,25 @@ class Study:
         details: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "device": str(self.vlm.device)}
         for name, value in more.items():
             if isinstance(value, Prepared):
-                ids = [e.id for e in value.examples]
-                value = {"items": ids, "left_out": [asdict(x) for x in value.left_out]}
+                value = self._provenance(value)
             details[name] = value
         self.run.finish(stage, inputs, details, files)
+
+    def _provenance(self, used: Prepared) -> dict[str, Any]:
+        """Which items were used and where they are; places from the run folder, so that both can move together."""
+        return {
+            "items": [e.id for e in used.examples],
+            "left_out": [asdict(x) for x in used.left_out],
+            "file": None if used.file is None else self._from_run(used.file),
+            "images": self._from_run(used.images),
+            "candidates": used.candidates,
+        }
+
+    def _from_run(self, path: Path) -> str:
+        """A place as given; relative ones, and those inside the run folder, relative to it."""
+        root, full = self.run.path.resolve(), path.resolve()
+        moves_along = not path.is_absolute() or full.is_relative_to(root)
+        return os.path.relpath(full, root) if moves_along else str(path)
 
 
 def _digest(file: Path) -> str:

@@ -1,8 +1,9 @@
 """Results as tables and pictures for a terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,6 +13,7 @@ from hones.data.items import LeftOut
 from hones.heads import HeadResult
 from hones.masking import MaskingResult
 from hones.neurons import RankedNeuron
+from hones.notebook import heat
 from hones.pipeline import Outcome
 from hones.steering import SteeringResult
 from hones.uncertainty import Interval
@@ -35,24 +37,25 @@ def head_map(result: HeadResult) -> RenderableType:
     """Layers by heads, redder where replacement costs more, bluer where it helps; a dot marks the critical heads."""
     layers = 1 + max(h.layer for h in result.heads)
     heads = 1 + max(h.head for h in result.heads)
-    scores = result.matrix(layers, heads)
     critical = {(h.layer, h.head) for h in result.critical}
+    return heat_map(result.matrix(layers, heads), critical, "the metric")
+
+
+def heat_map(
+    scores: Float[np.ndarray, "layers heads"], critical: Collection[tuple[int, int]], of: str
+) -> RenderableType:
+    """The map of how much every head's replacement lowers `of`."""
     strongest = float(np.abs(scores).max()) or 1.0
-    lines = [Text("layer " + "".join(f"{h:>3}" if h % 4 == 0 else "   " for h in range(heads)), style="dim")]
-    for layer in range(layers):
+    heads = range(scores.shape[1])
+    lines = [Text("layer " + "".join(f"{h:>3}" if h % 4 == 0 else "   " for h in heads), style="dim")]
+    for layer, row in enumerate(scores):
         line = Text(f"{layer:>5} ")
-        for head in range(heads):
+        for head in heads:
             cell = " ● " if (layer, head) in critical else "   "
-            line.append(cell, style=f"black on {_heat(float(scores[layer, head]) / strongest)}")
+            line.append(cell, style=f"black on {heat(float(row[head]) / strongest)}")
         lines.append(line)
-    lines.append(Text(f"      ● critical; darkest red: the metric drops by {strongest:.3f}", style="dim"))
+    lines.append(Text(f"      ● critical; darkest red: {of} drops by {strongest:.3f}", style="dim"))
     return Group(*lines)
-
-
-def _heat(share: float) -> str:
-    """White at 0, red at 1, blue at -1."""
-    fade = round(245 * (1 - min(1.0, abs(share))) + 10)
-    return f"rgb(235,{fade},{fade})" if share >= 0 else f"rgb({fade},{fade},235)"
 
 
 def neuron_table(selected: Sequence[RankedNeuron], layers: int, shown: int = 10) -> Table:

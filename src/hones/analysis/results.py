@@ -1,7 +1,12 @@
 """What an analysis found, as it is written to RUN/analysis/analysis.json and RUN/explain/NAME/explanation.json."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Float
+
+from hones.notebook import Rows, Tabular, heat_map_html
 from hones.uncertainty import Interval
 
 
@@ -116,7 +121,7 @@ class NeuronCard:
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(Tabular):
     """Everything `hones analyze` found. heads_overlap, neurons_overlap: every pair of tasks."""
 
     model: str
@@ -130,6 +135,26 @@ class Analysis:
     ablations: tuple[Ablation, ...]
     lens: tuple[LensRow, ...]
     cards: tuple[NeuronCard, ...]
+
+    def tables(self) -> dict[str, Rows]:
+        """The ablations, groups, layers, overlaps, neuron cards and the lens."""
+        shared = [("heads", x) for x in self.heads_overlap] + [("neurons", x) for x in self.neurons_overlap]
+        return {
+            "ablations": [{**vars(x), "group": "+".join(x.group)} for x in self.ablations],
+            "groups": [{"group": "+".join(x.tasks), "neurons": x.neurons, **_layers(x.per_layer)} for x in self.groups],
+            "layers": [{"task": x.task, **_layers(x.per_layer)} for x in self.tasks],
+            "overlap": [{"of": what, **vars(x)} for what, x in shared],
+            "cards": [
+                {
+                    **{k: getattr(x, k) for k in ("task", "rank", "layer", "neuron", "importance")},
+                    "group": "+".join(x.group),
+                    **_read(x.promotes, x.suppresses, x.heads),
+                    "items": ", ".join(driver.item for driver in x.drivers),
+                }
+                for x in self.cards
+            ],
+            "lens": [{**vars(x), "group": "+".join(x.group), "falls": texts(x.falls)} for x in self.lens],
+        }
 
 
 @dataclass(frozen=True)
@@ -158,7 +183,7 @@ class ExplainedNeuron:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Tabular):
     """Why a model gives its answer to one question about one picture. all_heads: every head, best first."""
 
     model: str
@@ -171,3 +196,42 @@ class Explanation:
     all_heads: tuple[ExplainedHead, ...]
     top_k: int
     neurons: tuple[ExplainedNeuron, ...]
+
+    def drops(self) -> Float[np.ndarray, "layers heads"]:
+        """How much each head's replacement lowers the answer's log-probability."""
+        matrix = np.zeros((self.layers, self.heads_per_layer), dtype=np.float32)
+        for h in self.all_heads:
+            matrix[h.layer, h.head] = h.log_probability_drop
+        return matrix
+
+    def tables(self) -> dict[str, Rows]:
+        """The answer, every head and the neurons they feed."""
+        about = ("model", "picture", "question", "answer", "probability")
+        numbers = ("layer", "neuron", "contribution", "dependence")
+        return {
+            "answer": [{name: getattr(self, name) for name in about}],
+            "neurons": [
+                {**{k: getattr(x, k) for k in numbers}, **_read(x.promotes, x.suppresses, x.heads)}
+                for x in self.neurons
+            ],
+            "heads": [{**vars(h)} for h in self.all_heads],
+        }
+
+    def map_html(self) -> str:
+        """The map of heads."""
+        marked = {(h.layer, h.head) for h in self.all_heads[: self.top_k]}
+        return heat_map_html(self.drops(), marked, "drop of the answer's log-probability")
+
+
+def texts(tokens: Sequence[Token]) -> str:
+    """The tokens, quoted, in a line."""
+    return " ".join(repr(token.text) for token in tokens)
+
+
+def _layers(counts: Sequence[int]) -> dict[str, int]:
+    return {f"layer {number}": count for number, count in enumerate(counts)}
+
+
+def _read(promotes: Sequence[Token], suppresses: Sequence[Token], heads: Sequence[HeadRef]) -> dict[str, str]:
+    shares = ", ".join(f"({h.layer}, {h.head}) {h.value:.0%}" for h in heads)
+    return {"promotes": texts(promotes), "suppresses": texts(suppresses), "heads": shares}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hones.notebook import Rows, Tabular
 from hones.uncertainty import Interval
 
 
@@ -42,7 +43,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Tabular):
     """All methods on one task, at one budget and along budgets."""
 
     task: str
@@ -52,3 +53,14 @@ class Comparison:
     baseline: Interval
     methods: tuple[MethodResult, ...]
     curves: tuple[Curve, ...]
+
+    def tables(self) -> dict[str, Rows]:
+        """The methods at the budget, and every point of the curves."""
+        hidden = ("per_layer", "draws")
+        points = [
+            {"method": c.method, "ratio": ratio, "neurons": count, "masked": masked}
+            for c in self.curves
+            for ratio, count, masked in zip(c.ratios, c.neurons, c.masked, strict=True)
+        ]
+        methods = [{k: v for k, v in vars(m).items() if k not in hidden} for m in self.methods]
+        return {"methods": methods, "curves": points}

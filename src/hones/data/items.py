@@ -90,6 +90,7 @@ class Items:
     sha256: str
     left_out: tuple[LeftOut, ...] = ()
     captions_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.items)
@@ -124,7 +125,7 @@ def load_items(
     folder = images if images is not None else _default_images(file)
     if not folder.is_dir():
         raise HonesError(f"no picture folder {folder}", expected="an existing folder", do="pass it as --images")
-    return Items(tuple(items), folder, hashlib.sha256(raw).hexdigest(), tuple(bad), captions_of)
+    return Items(tuple(items), folder, hashlib.sha256(raw).hexdigest(), tuple(bad), captions_of, file)
 
 
 def _read(file: Path) -> bytes:

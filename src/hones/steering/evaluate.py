@@ -8,6 +8,7 @@ import numpy as np
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
+from hones.notebook import Rows, Tabular
 from hones.steering.train import Scales
 from hones.sweep import SweepSettings
 from hones.sweep import sweep as run_sweep
@@ -16,7 +17,7 @@ from hones.uncertainty import Interval, PairedBootstrap
 
 
 @dataclass(frozen=True)
-class SteeringResult:
+class SteeringResult(Tabular):
     """The test metric without (`base`) and with (`steered`) the scales, and the paired gain."""
 
     metric_name: str
@@ -26,6 +27,11 @@ class SteeringResult:
     gain: Interval
     base_details: dict[str, float] = field(default_factory=dict)
     steered_details: dict[str, float] = field(default_factory=dict)
+
+    def tables(self) -> dict[str, Rows]:
+        """One row."""
+        shown = ("metric_name", "items", "base", "steered", "gain")
+        return {"steering": [{name: getattr(self, name) for name in shown}]}
 
 
 def evaluate_scales(

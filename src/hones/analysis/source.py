@@ -1,0 +1,216 @@
+"""What a finished run says about itself: its model, and for each task the sets it found and the items it used.
+
+A task counts that has heads.json and neurons.json. Its items are those that run.json records: the discovery items of
+`hones neurons` and the test items of `hones mask`. Everything must be as it was; a difference is named.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from hones.artifacts import read_heads, read_neurons
+from hones.data.items import Items, load_items
+from hones.errors import HonesError
+from hones.heads import HeadResult
+from hones.neurons import PositivePart, RankedNeurons
+from hones.store import RunFolder
+from hones.tasks import TASKS, Task, make_task
+
+
+@dataclass(frozen=True)
+class Split:
+    """Items with the task that asks about them. used: what the run recorded of them, None for items it has not used."""
+
+    task: Task
+    items: Items
+    used: dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One task of a run."""
+
+    name: str
+    heads: HeadResult
+    neurons: RankedNeurons
+    positive_part: PositivePart
+    discovery: Split
+    test: Split
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run's model and tasks. skipped: tasks that have heads but no neurons yet."""
+
+    folder: RunFolder
+    model: str
+    revision: str
+    dtype: str
+    max_new_tokens: int
+    tasks: tuple[Source, ...]
+    skipped: tuple[str, ...]
+
+    @property
+    def hub_revision(self) -> str | None:
+        """The commit to load, None for files on this machine."""
+        return None if self.revision.startswith("sha256:") or self.revision == "unknown" else self.revision
+
+
+def read_run(
+    path: str | Path,
+    *,
+    data: Path | None = None,
+    discovery: Path | None = None,
+    images: Path | None = None,
+) -> FinishedRun:
+    """Read a run.
+
+    Args:
+        data: the test annotation file, where it is not what run.json says.
+        discovery: the discovery annotation file, likewise.
+        images: the folder of all pictures, likewise.
+
+    Raises:
+        HonesError: not a run folder, no task with heads and neurons, files that are missing or have changed.
+    """
+    path = Path(path)
+    if not (path / "run.json").is_file():
+        raise HonesError(f"{path} is not a run folder", expected="a folder with run.json, as `hones heads` leaves it")
+    folder = RunFolder(path)
+    stages = folder.record["stages"]
+    names = [name for name in TASKS if f"{name}/neurons" in stages]
+    skipped = tuple(name for name in TASKS if f"{name}/heads" in stages and name not in names)
+    if not names:
+        raise HonesError(f"{path} has no task with heads.json and neurons.json", do="run `hones neurons` first")
+    records = {name: _records(folder, stages, name) for name in names}
+    moved = {"discovery": discovery, "test": data}
+    tasks = tuple(_source(folder, name, record, moved, images) for name, record in records.items())
+    neurons = {name: record.neurons.fingerprint for name, record in records.items()}
+    answered = {name: (record.mask or record.heads).fingerprint.max_new_tokens for name, record in records.items()}
+    return FinishedRun(
+        folder,
+        _common(path, "model", {name: x.model for name, x in neurons.items()}),
+        _common(path, "revision", {name: x.revision for name, x in neurons.items()}),
+        _common(path, "dtype", {name: x.dtype for name, x in neurons.items()}),
+        _common(path, "max_new_tokens", answered),
+        tasks,
+        skipped,
+    )
+
+
+class _Used(BaseModel):
+    items: list[str]
+    file: str | None
+    images: str
+    candidates: int | None
+
+
+class _Asked(BaseModel):
+    data: str
+    asked: str
+
+
+class _AskedOfModel(_Asked):
+    model: str
+    revision: str
+    dtype: str
+    heads: str
+    positive_part: PositivePart
+
+
+class _Answered(_Asked):
+    max_new_tokens: int
+
+
+class _Heads(BaseModel):
+    fingerprint: _Answered
+
+
+class _Neurons(BaseModel):
+    fingerprint: _AskedOfModel
+    discovery: _Used
+
+
+class _Mask(BaseModel):
+    fingerprint: _Answered
+    test: _Used
+
+
+class _Records(BaseModel):
+    """What run.json says of one task."""
+
+    heads: _Heads
+    neurons: _Neurons
+    mask: _Mask | None = None
+
+
+def _records(folder: RunFolder, stages: Mapping[str, Any], name: str) -> _Records:
+    """The task's records, whose artifacts must be as they were written."""
+    own = {stage: stages[f"{name}/{stage}"] for stage in ("heads", "neurons", "mask") if f"{name}/{stage}" in stages}
+    try:
+        records = _Records.model_validate(own)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise HonesError(
+            f"{folder.path}/run.json: {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+            do="run the stage again with this version",
+        ) from error
+    for stage in ("heads", "neurons"):
+        if not folder.is_finished(f"{name}/{stage}", own[stage]["fingerprint"]):
+            raise HonesError(
+                f"{folder.path}: what {name}/{stage} left is missing or has changed", do="run the stage again"
+            )
+    return records
+
+
+def _source(
+    folder: RunFolder, name: str, records: _Records, moved: Mapping[str, Path | None], images: Path | None
+) -> Source:
+    file, found = folder.task(name) / "heads.json", records.neurons
+    if found.fingerprint.heads != hashlib.sha256(file.read_bytes()).hexdigest()[:16]:
+        raise HonesError(f"{folder.path}: {name}/neurons.json was found with other heads than {file}")
+    discovery = _used(folder, name, "discovery", found.fingerprint, found.discovery, moved["discovery"], images)
+    if records.mask is not None:
+        test = _used(folder, name, "test", records.mask.fingerprint, records.mask.test, moved["test"], images)
+    elif moved["test"] is not None:
+        test = Split(_task(name, found.discovery.candidates), load_items(moved["test"], images=images), None)
+    else:
+        raise HonesError(f"{folder.path} has no test items of {name}", do="run `hones mask` first, or pass --data")
+    neurons = read_neurons(folder.task(name) / "neurons.json")
+    return Source(name, read_heads(file), neurons, found.fingerprint.positive_part, discovery, test)
+
+
+def _used(
+    folder: RunFolder, name: str, split: str, asked: _Asked, used: _Used, moved: Path | None, images: Path | None
+) -> Split:
+    """The items a stage used, where they are now."""
+    root, option = folder.path.resolve(), {"discovery": "--discovery", "test": "--data"}[split]
+    if used.file is None and moved is None:
+        raise HonesError(f"{folder.path} does not say where the {split} items of {name} are", do=f"pass {option}")
+    file = moved if moved is not None else root / str(used.file)
+    sha = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else asked.data
+    if sha != asked.data:
+        raise HonesError(
+            f"{file} has changed: sha256 {sha[:16]}, the run used {asked.data[:16]} as {split} items of {name}",
+            do=f"pass the file as it was with {option}",
+        )
+    pictures = images if images is not None or moved is not None else root / used.images
+    items = load_items(file, images=pictures, ids=used.items)
+    return Split(_task(name, used.candidates), items, {"data": asked.data, "asked": asked.asked})
+
+
+def _task(name: str, candidates: int | None) -> Task:
+    return make_task(name) if candidates is None else make_task(name, candidates=candidates)
+
+
+def _common(path: Path, what: str, values: Mapping[str, Any]) -> Any:
+    """What all tasks have in common."""
+    (first, wanted), *others = values.items()
+    for name, value in others:
+        if value != wanted:
+            raise HonesError(f"{path}: {what} is {wanted} for {first} and {value} for {name}", expected="one for all")
+    return wanted

@@ -1,0 +1,41 @@
+"""Tokens that a direction of the vocabulary favours.
+
+A neuron's write vector W_down[:, i] changes the logits by U W_down[:, i] per unit of z: it promotes the tokens with the
+largest values and suppresses those with the smallest. U [V, d] are the raw lm_head rows, as in the method's u_y: the
+final norm's gain is not applied. float32.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hones.analysis.results import Token
+from hones.interventions import Site
+from hones.models.vlm import VLM
+
+SHOWN = 8
+
+
+@torch.no_grad()
+def written_tokens(
+    vlm: VLM, neurons: Sequence[Site], count: int = SHOWN
+) -> list[tuple[tuple[Token, ...], tuple[Token, ...]]]:
+    """The tokens that each neuron's write vector promotes most and suppresses most, strongest first."""
+    if not neurons:
+        return []
+    unembedding = vlm.anatomy.lm_head.weight
+    layers = vlm.anatomy.layers
+    columns = torch.stack([layers[at].down_proj.weight[:, i].float().to(unembedding.device) for at, i in neurons], 1)
+    written = torch.cat([rows.float() @ columns for rows in unembedding.split(8192)])
+    return [(top_tokens(vlm, x, count), top_tokens(vlm, -x, count, sign=-1)) for x in written.T]
+
+
+def top_tokens(
+    vlm: VLM, weights: Float[Tensor, " vocabulary"], count: int, *, sign: int = 1, positive: bool = False
+) -> tuple[Token, ...]:
+    """The tokens of the largest weights, best first; `positive`: only where the weight is above zero."""
+    values, ids = weights.float().topk(min(count, len(weights)))
+    kept = [(value, token) for value, token in zip(values.tolist(), ids.tolist(), strict=True)]
+    return tuple(Token(vlm.tokenizer.decode([token]), sign * v) for v, token in kept if v > 0 or not positive)

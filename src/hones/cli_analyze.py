@@ -1,0 +1,109 @@
+"""`hones analyze` and `hones explain`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hones.cli_options import (
+    BatchSize,
+    Device,
+    Dtype,
+    EngineOption,
+    Fresh,
+    MaxLeftOut,
+    Model,
+    NewTokens,
+    Revision,
+    Seed,
+    sweep_settings,
+)
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+def analyze(
+    run: Annotated[Path, typer.Argument(help="Run folder with heads.json and neurons.json of one task or more.")],
+    data: Annotated[Path | None, typer.Option(help="Test items. [default: those of `hones mask`]")] = None,
+    discovery: Annotated[Path | None, typer.Option(help="Discovery items, if the file has moved.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of all pictures, if it has moved.")] = None,
+    model: Annotated[str | None, typer.Option(help="The run's model, if it has moved.")] = None,
+    lens_items: Annotated[int, typer.Option(min=0, help="Items of each task under the delta logit lens.")] = 2,
+    cards: Annotated[int, typer.Option(min=0, help="Neuron cards of each task.")] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="Random control sets per group.")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="Mask on the first N test items only.")] = None,
+    batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
+    dtype: Annotated[str, typer.Option(help="auto (as the run), float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    seed: Seed = 3407,
+    fresh: Fresh = False,
+    max_left_out: MaxLeftOut = 0.05,
+) -> None:
+    """What the found sets share and do: layers, groups, cross-ablation, logit lens, neuron cards.
+
+    Works from what a run left; a model or data that has changed is refused.
+
+    Example: hones analyze runs/a
+    """
+    from hones.analysis.source import read_run
+    from hones.analysis.stage import AnalysisSettings, RunStudy
+    from hones.models.loading import load_vlm
+    from hones.study import all_left_out
+    from hones.tables import left_out_list
+    from hones.tables_analysis import analysis_tables
+
+    found = read_run(run, data=data, discovery=discovery, images=images)
+    sweep = sweep_settings(engine, batch_size)
+    dtype = found.dtype if dtype == "auto" else dtype
+    vlm = load_vlm(model or found.model, dtype=dtype, device=device, revision=found.hub_revision)
+    study = RunStudy(vlm, found.folder, sweep, seed, fresh, max_left_out)
+    for name in found.skipped:
+        _err.print(f"{name} has no neurons yet and is left out: run `hones neurons` for it", style="yellow")
+    analysis = study.analyze(found, AnalysisSettings(lens_items, cards, draws, limit))
+    _err.print(left_out_list(all_left_out(study)))
+    _out.print(analysis_tables(analysis))
+    _out.print(f"written: {run / 'analysis' / 'analysis.json'}", soft_wrap=True)
+
+
+def explain(
+    question: Annotated[str, typer.Argument(help="What to ask about the picture.")],
+    model: Model,
+    image: Annotated[Path, typer.Option(help="The picture.")],
+    answer: Annotated[str | None, typer.Option(help="The answer to explain. [default: the model's own]")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None,
+    neurons: Annotated[int, typer.Option(min=1, help="Neurons to name.")] = 12,
+    out: Annotated[Path | None, typer.Option(help="Folder for explanation.json.")] = None,
+    max_new_tokens: NewTokens = 24,
+    batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+) -> None:
+    """Why does the model answer this? The heads its answer hangs on, the neurons they feed, the tokens these promote.
+
+    Example: hones explain --model tiny-llava --image photo.jpg "What colour is the star?"
+    """
+    from hones.analysis.explain import explain as explain_answer
+    from hones.artifacts import write_result
+    from hones.models.loading import load_vlm
+    from hones.tables_analysis import explanation_views
+
+    sweep = sweep_settings(engine, batch_size, max_new_tokens)
+    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
+    options = {"answer": answer, "top_k": top_k, "neurons": neurons, "raw": raw}
+    found = explain_answer(vlm, image, question, **options, settings=sweep)
+    _out.print(explanation_views(found))
+    if out is not None:
+        write_result(out / "explanation.json", found)
+        _out.print(f"written: {out / 'explanation.json'}", soft_wrap=True)
+
+
+def add_commands(app: typer.Typer, analyze_panel: str, explain_panel: str) -> None:
+    """Put both commands on the command line."""
+    app.command(rich_help_panel=analyze_panel)(analyze)
+    app.command(rich_help_panel=explain_panel)(explain)
