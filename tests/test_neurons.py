@@ -14,7 +14,7 @@ from hones.data.items import Items
 from hones.heads import HeadScore
 from hones.models.anatomy import find_anatomy
 from hones.models.vlm import VLM
-from hones.neurons import _readout, contributions, target_directions, target_ids
+from hones.neurons import contributions, readout_of, target_directions, target_ids
 from hones.sweep import SweepSettings
 from hones.tasks import TASKS, Example, Task
 from hones.uncertainty import Interval
@@ -88,7 +88,7 @@ def test_contributions_of_a_layer_sum_to_the_ffn_output(vlm: VLM, discovery: Ite
     outputs: list[Tensor] = []
     blocks: Any = vlm.model.get_decoder().layers
     hooks = [b.mlp.register_forward_hook(lambda _, args, out: outputs.append(out[:, -1])) for b in blocks]
-    found = contributions(vlm, encoded, _readout(vlm, directions)).sum(-1)
+    found = contributions(vlm, encoded, readout_of(vlm, directions)).sum(-1)
     for hook in hooks:
         hook.remove()
     expected = torch.stack([(out * directions).sum(-1) for out in outputs], dim=1)
@@ -102,7 +102,7 @@ def test_masking_a_neuron_of_the_last_layer_takes_away_its_contribution(vlm: VLM
     directions = target_directions(vlm, task, examples)
     encoded = vlm.encode([e.open_picture() for e in examples], [e.prompts[0] for e in examples])
     last = len(vlm.anatomy.layers) - 1
-    predicted = contributions(vlm, encoded, _readout(vlm, directions))[:, last]
+    predicted = contributions(vlm, encoded, readout_of(vlm, directions))[:, last]
 
     def projection() -> Tensor:
         seen: list[Tensor] = []

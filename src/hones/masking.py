@@ -67,8 +67,8 @@ def evaluate_masking(
     totals = task.score(statistics.sum(1, dtype=np.float64))
     bootstrap = PairedBootstrap(len(examples), seed)
     resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
-    relative = _relative_drop(totals, resampled, bootstrap)
-    control, control_resampled = totals[2:].mean(), _resampled_control(resampled[2:], seed)
+    relative = relative_drop(totals, resampled, bootstrap)
+    control, control_resampled = totals[2:].mean(), resampled_draws(resampled[2:], seed)
     return MaskingResult(
         metric_name=task.metric_name,
         items=len(examples),
@@ -85,7 +85,7 @@ def evaluate_masking(
     )
 
 
-def _relative_drop(
+def relative_drop(
     totals: Float[np.ndarray, " arms"], resampled: Float[np.ndarray, "arms resamples"], bootstrap: PairedBootstrap
 ) -> Interval | None:
     """100 * (base - masked) / base; resamples without any success are left out, as they have no relative drop."""
@@ -95,8 +95,8 @@ def _relative_drop(
     return bootstrap.interval(100 * (totals[0] - totals[1]) / totals[0], 100 * (base - masked) / base)
 
 
-def _resampled_control(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
-    """The control of every resample: its mean over draws that are themselves drawn again with replacement."""
+def resampled_draws(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
+    """The mean over draws in every resample; the draws are themselves drawn again with replacement."""
     draws, resamples = arms.shape
     chosen = np.random.default_rng(seed).integers(draws, size=(draws, resamples))
     return np.take_along_axis(arms, chosen, axis=0).mean(0)
