@@ -3,7 +3,8 @@
     p_t = P_t / sum over tasks of P_t,    H = - sum over t of p_t ln p_t,    score = ln(tasks) - H
 
 P_t is the activation probability (`ap`) on the prompts of task t about the same pictures. Only neurons whose P on this
-task lies above the 95th percentile of all neurons count, the others score 0: the set may fall short of a budget.
+task reaches the 95th percentile of all neurons count (above it there is none where many neurons are always on), the others
+score 0: the set may fall short of a budget.
 """
 
 from typing import ClassVar
@@ -35,5 +36,5 @@ def entropy_score(probability: Float[np.ndarray, "tasks layers neurons"]) -> Flo
     own, total = probability[0], probability.sum(0)
     share = probability / np.where(total > 0, total, 1)
     entropy = -(share * np.log(np.where(share > 0, share, 1))).sum(0)
-    often = own > np.percentile(own, PERCENTILE)
+    often = (own > 0) & (own >= np.percentile(own, PERCENTILE))
     return np.where(often, np.log(len(probability)) - entropy, 0).clip(min=0).astype(np.float32)

@@ -99,7 +99,7 @@ def compare_methods(
     by_name = {ranking.method: ranking for ranking in rankings}
     if HONES not in by_name or not examples:
         raise HonesError(f"{len(rankings)} rankings and {len(examples)} test items", expected="hones, and one item")
-    arms = _Arms(rankings, dict.fromkeys([ratio, *budgets]))
+    arms = _Arms(rankings, [*dict.fromkeys([ratio, *budgets])])
     statistics = run_sweep(vlm, task, examples, arms.edits, sweep, f"{task.name}: comparison")
     bootstrap = PairedBootstrap(len(examples), seed)
     arms.measure(task, statistics, bootstrap, seed)

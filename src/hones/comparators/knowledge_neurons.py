@@ -23,6 +23,7 @@ from hones.comparators.reading import (
     repeated,
 )
 from hones.models.vlm import VLM, Encoded, frozen
+from hones.neurons import importance_shape
 from hones.progress import track
 from hones.tasks.base import Example, Task
 
@@ -38,8 +39,10 @@ class KnowledgeNeurons(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The mean over items, in float64."""
-        found = attributions(context, context.task, context.examples, STEPS, "knowledge neurons")
-        return (sum(found) / np.float64(len(context.examples))).astype(np.float32)
+        total = np.zeros(importance_shape(context.vlm))
+        for found in attributions(context, context.task, context.examples, STEPS, "knowledge neurons"):
+            total += found
+        return (total / len(context.examples)).astype(np.float32)
 
 
 def attributions(

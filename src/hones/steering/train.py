@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.interventions import Site, scaling
-from hones.models.vlm import VLM, Encoded
+from hones.models.vlm import VLM, Encoded, frozen
 from hones.progress import track
 from hones.tasks.base import Example, Task
 
