@@ -3,7 +3,7 @@
     p_t = P_t / sum over tasks of P_t,    H = - sum over t of p_t ln p_t,    score = ln(tasks) - H
 
 P_t is the activation probability (`ap`) on the prompts of task t about the same pictures. Only neurons whose P on this
-task reaches the 95th percentile of all neurons count (above it there is none where many neurons are always on), the others
+task reaches the 95th percentile of all neurons count (above it is none where many neurons are always on), the others
 score 0: the set may fall short of a budget.
 """
 

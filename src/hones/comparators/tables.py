@@ -28,9 +28,9 @@ def comparison_table(result: Comparison) -> Table:
     share = f"{100 * result.ratio:g} %"
     title = f"{result.task}, {result.metric_name} {level(result.baseline)}, {result.items} test items, {share} masked"
     with_oracle = any(m.recall is not None for m in result.methods)
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table = _narrow_table(title)
     table.add_column("method", no_wrap=True)
-    for heading in ("drop [95 %]", "drop, %", "HONES ahead by", "shared", *(["oracle"] if with_oracle else []), "sec"):
+    for heading in ("drop [95 %]", "drop, %", "HONES ahead by", "share", *(["oracle"] if with_oracle else []), "sec"):
         table.add_column(heading, no_wrap=True, justify="left" if "dro" in heading or "HON" in heading else "right")
     full = max(m.neurons for m in result.methods)
     for m in sorted(result.methods, key=lambda m: -m.absolute_drop.value):
@@ -39,13 +39,13 @@ def comparison_table(result: Comparison) -> Table:
         table.add_row(
             Text.assemble(m.method, (few, "dim")),
             _stacked(m.absolute_drop, "+.3f"),
-            "-" if m.relative_drop is None else _stacked(m.relative_drop, ".1f"),
+            "-" if m.relative_drop is None else _stacked(m.relative_drop, ".0f"),
             _against(m),
             f"{m.overlap:.2f}",
             *oracle,
-            f"{m.seconds:.1f}",
+            f"{m.seconds:.0f}" if m.seconds >= 100 else f"{m.seconds:.1f}",
         )
-    notes = "bold: HONES's set matters more (interval above 0); ! less (below 0); shared: of HONES's neurons"
+    notes = "bold: HONES's set matters more (interval above 0); ! less (below 0); share: of HONES's neurons"
     table.caption = notes + ("; oracle: rank correlation and recall of its set" if with_oracle else "")
     return table
 
@@ -53,13 +53,18 @@ def comparison_table(result: Comparison) -> Table:
 def curve_table(result: Comparison) -> Table:
     """The drop of the metric at each budget."""
     ratios = result.curves[0].ratios
-    table = Table(title=f"{result.task}: drop of {result.metric_name} by share masked", box=SIMPLE_HEAD, pad_edge=False)
+    table = _narrow_table(f"{result.task}: drop of {result.metric_name} by share masked")
     table.add_column("method", no_wrap=True)
     for ratio in ratios:
         table.add_column(f"{100 * ratio:g} %", no_wrap=True, justify="right")
     for curve in result.curves:
         table.add_row(curve.method, *(f"{result.baseline.value - point.value:+.3f}" for point in curve.masked))
     return table
+
+
+def _narrow_table(title: str) -> Table:
+    """One space between columns: eighty columns hold seven numbers beside the longest name."""
+    return Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
 
 
 def _against(m: MethodResult) -> Text:
