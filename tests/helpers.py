@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +65,17 @@ def replaced_by_hand(x: Tensor, heads: int, head: int) -> Tensor:
 
 
 def in_double(vlm: VLM, model: PreTrainedModel | None = None) -> VLM:
-    """The same VLM around a copy of its model, or of another, in float64."""
-    return with_model(vlm, copy.deepcopy(vlm.model if model is None else model).double())
+    """The same VLM around a copy of its model, or of another, in float64, its norms too (transformers' are float32)."""
+    copied = copy.deepcopy(vlm.model if model is None else model).double()
+    for module in copied.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = partial(rms_norm, module)
+    return with_model(vlm, copied)
+
+
+def rms_norm(norm: Any, x: Tensor) -> Tensor:
+    """The definition, in the dtype of x."""
+    return norm.weight * x / (x.square().mean(-1, keepdim=True) + norm.variance_epsilon).sqrt()
 
 
 def double_inputs(encoded: Encoded) -> Encoded:

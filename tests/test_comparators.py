@@ -104,7 +104,9 @@ def test_ape_reads_every_task_on_the_same_pictures(vlm: VLM, discovery: Items) -
     for _, examples in context.jobs:
         on = [torch.cat([item[layer][0] for item in readings(vlm, examples)]) > 0 for layer in range(3)]
         probability.append([x.double().mean(0).numpy() for x in on])
-    close(METHODS["ape"].importance(context), entropy_score(np.array(probability)))
+    expected = entropy_score(np.array(probability))
+    np.testing.assert_allclose(METHODS["ape"].importance(context), expected, atol=1e-6)
+    assert (expected > 0).any() or (np.array(probability)[:, expected == 0].max() == 1), "the always active tie"
 
 
 @pytest.mark.parametrize("task_name", TASKS)
@@ -330,7 +332,7 @@ def test_all_methods_give_finite_numbers_and_leave_the_model_as_it_was(vlm: VLM,
         first.requires_grad_(not flag)
         for name, method in METHODS.items():
             found = method.importance(context)
-            assert found.dtype == np.float32 and np.isfinite(found).all() and (found > 0).any(), name
+            assert found.dtype == np.float32 and np.isfinite(found).all() and (name == "ape" or found.max() > 0), name
             assert method.name == name and method.summary and method.source
             assert first.requires_grad is not flag
     finally:
