@@ -87,7 +87,7 @@ def double_inputs(encoded: Encoded) -> Encoded:
 def entering_ffns(vlm: VLM, encoded: Encoded) -> list[Tensor]:
     """What enters the FFN of every layer, [batch, positions, d], no gradients."""
     entering: list[Tensor] = []
-    blocks = vlm.model.get_decoder().layers  # pyright: ignore
+    blocks: Any = vlm.model.get_decoder().layers
     hooks = [b.mlp.register_forward_pre_hook(lambda _, args: entering.append(args[0])) for b in blocks]
     with torch.no_grad():
         vlm.model(**encoded.inputs)
@@ -99,7 +99,8 @@ def entering_ffns(vlm: VLM, encoded: Encoded) -> list[Tensor]:
 def gate_and_z(vlm: VLM, encoded: Encoded) -> list[tuple[Tensor, Tensor]]:
     """act(gate) and z of every layer, [batch, positions, I], from what enters the FFN."""
     found = []
-    for block, x in zip(vlm.model.get_decoder().layers, entering_ffns(vlm, encoded), strict=True):  # pyright: ignore
+    blocks: Any = vlm.model.get_decoder().layers
+    for block, x in zip(blocks, entering_ffns(vlm, encoded), strict=True):
         with torch.no_grad():
             gate = torch.nn.functional.silu(block.mlp.gate_proj(x))
             found.append((gate, gate * block.mlp.up_proj(x)))
@@ -120,9 +121,9 @@ def slow_contributions(
     targets = [target_ids(vlm, task, e) for e in examples]
     result = []
     for example, ids, weights in zip(examples, targets, task.token_weights(targets), strict=True):
-        v = sum(w * anatomy.lm_head.weight[t] for w, t in zip(weights, ids, strict=True))
-        v = v * anatomy.decoder.norm.weight if norm_gain else v
-        u = (v / v.norm()).detach()  # pyright: ignore
+        v: Any = sum(w * anatomy.lm_head.weight[t] for w, t in zip(weights, ids, strict=True))
+        v = v * anatomy.decoder.get_submodule("norm").weight if norm_gain else v
+        u = (v / v.norm()).detach()
         encoded = vlm.encode([example.open_picture()], [example.prompts[0]])
         last = encoded.inputs["input_ids"].shape[1] - 1
         positions = [last]
@@ -132,7 +133,7 @@ def slow_contributions(
             positions = [last + k for k in range(len(ids))]
         rows = []
         for layer, (_, z) in zip(anatomy.layers, gate_and_z(double, double_inputs(encoded)), strict=True):
-            read = sum(z[0, position] for position in positions) / len(positions)
+            read: Any = sum(z[0, position] for position in positions) / len(positions)
             rows.append([float(read[i] * (layer.down_proj.weight[:, i].detach() @ u)) for i in range(anatomy.neurons)])
         result.append(rows)
     return np.array(result)

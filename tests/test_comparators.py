@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,7 +147,9 @@ def test_per_item_never_says_less_than_the_mean(vlm: VLM, discovery: Items) -> N
 def test_log_probability_gain_equals_a_loop_over_neurons(vlm: VLM, discovery: Items) -> None:
     context = context_of(vlm, discovery)
     double = in_double(vlm)
-    blocks, norm, U = double.model.get_decoder().layers, double.anatomy.decoder.norm, double.anatomy.lm_head.weight
+    blocks: Any = double.model.get_decoder().layers
+    norm: Any = double.anatomy.decoder.get_submodule("norm")
+    U = double.anatomy.lm_head.weight
     found = METHODS["logprob-gain"].importance(context)
     sites = [(layer, i) for layer in range(3) for i in (0, 7, vlm.anatomy.neurons - 1)]
     expected = dict.fromkeys(sites, 0.0)
@@ -216,7 +219,7 @@ def test_integrated_gradients_add_up_to_what_the_layer_is_worth(vlm: VLM, discov
     context = context_of(vlm, discovery, "caption", count=1)
     (example,) = context.examples
     double = in_double(vlm)
-    (z,) = ([z[0, -1] for _, z in gate_and_z(double, double_inputs(ask(vlm, [example])))],)
+    z = [z[0, -1] for _, z in gate_and_z(double, double_inputs(ask(vlm, [example])))]
     short = replace(example, references=("a",))  # a probability that is not vanishingly small
     encoded = double_inputs(ask_with_gold(vlm, context.task, [short]))
     found = integrated_gradients(double, encoded, 120, rows=60).sum(1)
@@ -316,7 +319,7 @@ def test_random_methods_differ_by_seed_and_keep_the_layers_of_hones(vlm: VLM, di
     assert not np.array_equal(drawn, hones)
     for ratio in (0.01, 0.1, 0.5):
         counts = [np.bincount([n.layer for n in select_neurons(x, ratio)], minlength=3) for x in (drawn, hones)]
-        np.testing.assert_array_equal(*counts)
+        np.testing.assert_array_equal(counts[0], counts[1])
     uniform = np.stack([METHODS["random"].importance(replace(context, seed=seed)) for seed in range(200)])
     assert uniform.min() > 0 and abs(uniform.mean(0) - 0.5).max() < 0.12
 

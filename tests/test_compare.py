@@ -105,7 +105,7 @@ def test_ranks_and_correlation_equal_a_loop() -> None:
 
     def slow(values: np.ndarray) -> list[float]:
         flat = values.ravel().tolist()
-        return [np.mean([r for r, other in enumerate(sorted(flat), 1) if other == v]) for v in flat]
+        return [float(np.mean([r for r, other in enumerate(sorted(flat), 1) if other == v])) for v in flat]
 
     p, q = np.array(slow(x)), np.array(slow(y))
     expected = np.mean((p - p.mean()) * (q - q.mean())) / (p.std() * q.std())

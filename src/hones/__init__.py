@@ -3,12 +3,16 @@
 load_vlm, load_items, make_task                            a model, annotated pictures, one of four tasks
 localize_heads, attribute_neurons, select_neurons          steps 1 and 2: find
 evaluate_masking                                           step 3: prove
+METHODS, compare_methods                                   other rankings of neurons, masked on the same items
 learn_scales, evaluate_scales                              step 4: steer
 replace_heads, mask_neurons, scale_neurons                 the edits, context managers on any transformers model
 """
 
 from importlib.metadata import version
 
+from hones.comparators import METHODS, Context, Method
+from hones.comparators.compare import Ranking, compare_methods
+from hones.comparators.results import Comparison
 from hones.data.items import Items, load_items
 from hones.data.shapes import write_shapes
 from hones.errors import BadItem, HonesError
@@ -27,15 +31,20 @@ from hones.tasks import Example, Task, make_task
 __version__ = version("hones")
 
 __all__ = [
+    "METHODS",
     "VLM",
     "BadItem",
+    "Comparison",
+    "Context",
     "Example",
     "HeadResult",
     "HeadScore",
     "HonesError",
     "Items",
     "MaskingResult",
+    "Method",
     "RankedNeuron",
+    "Ranking",
     "RunConfig",
     "RunFolder",
     "SteeringResult",
@@ -44,6 +53,7 @@ __all__ = [
     "Task",
     "attach",
     "attribute_neurons",
+    "compare_methods",
     "evaluate_masking",
     "evaluate_scales",
     "layer_matched_random",

@@ -1,6 +1,6 @@
 """The comparison as a stage of a run folder: rankings on the discovery items, masks on the test items.
 
-RUN/T/methods/NAME/neuron_importance.npy, neurons.json     as each method finishes; a rerun skips them
+RUN/T/methods/NAME/neuron_importance.npy, neurons.json   as each method finishes; a rerun skips them
 RUN/T/comparison.json
 """
 
