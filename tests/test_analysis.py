@@ -30,7 +30,7 @@ from hones.artifacts import read_result
 from hones.data.items import Items
 from hones.models.loading import load_vlm
 from hones.models.vlm import VLM
-from hones.neurons import _readout, contributions, drops, guiding_heads, head_importance, target_directions
+from hones.neurons import contributions, drops, guiding_heads, head_importance, readout_of, target_directions
 from hones.store import RunFolder
 from hones.study import Study
 from hones.sweep import SweepSettings
@@ -194,7 +194,7 @@ def test_contributions_of_neurons_and_what_drives_them(vlm: VLM, discovery: Item
     examples = examples_of(task, discovery)
     found = contributions_of(vlm, task, examples, sites, 4)
     encoded = vlm.encode([e.open_picture() for e in examples], [e.prompts[0] for e in examples])
-    whole = contributions(vlm, encoded, _readout(vlm, target_directions(vlm, task, examples)))
+    whole = contributions(vlm, encoded, readout_of(vlm, target_directions(vlm, task, examples)))
     expected = torch.stack([whole[:, layer, i] for layer, i in sites], 1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert drivers(np.array([1.0, 3.0, -2.0, 3.0]), 4) == [1, 3, 0]

@@ -1,20 +1,18 @@
 """Contributions and importance against slow loops in float64, and against what interventions do."""
 
-import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import without_head
+from helpers import slow_contributions, without_head
 from torch import Tensor
 
 from hones import HonesError, attribute_neurons, make_task, mask_neurons, select_neurons
 from hones.data.items import Items
 from hones.heads import HeadScore
-from hones.models.anatomy import find_anatomy
 from hones.models.vlm import VLM
-from hones.neurons import _readout, contributions, target_directions, target_ids
+from hones.neurons import contributions, readout_of, target_directions, target_ids
 from hones.sweep import SweepSettings
 from hones.tasks import TASKS, Example, Task
 from hones.uncertainty import Interval
@@ -31,32 +29,6 @@ def examples_of(task: Task, items: Items) -> list[Example]:
     examples, left_out = task.examples(items)
     assert not left_out
     return examples
-
-
-def slow_contributions(vlm: VLM, model, task: Task, examples: list[Example]) -> np.ndarray:
-    """c [items, L, I] in float64, one item and layer at a time, z recomputed from the FFN's own input."""
-    model = copy.deepcopy(model).double()
-    anatomy = find_anatomy(model)
-    targets = [target_ids(vlm, task, e) for e in examples]
-    result = []
-    for example, ids, weights in zip(examples, targets, task.token_weights(targets), strict=True):
-        v = sum(w * anatomy.lm_head.weight[t] for w, t in zip(weights, ids, strict=True))
-        u = v / v.norm()  # pyright: ignore
-        entering: list[Tensor] = []
-        blocks = model.get_decoder().layers
-        hooks = [b.mlp.register_forward_pre_hook(lambda _, a, to=entering: to.append(a[0][0, -1])) for b in blocks]
-        inputs = vlm.encode([example.open_picture()], [example.prompts[0]]).inputs
-        inputs = {k: x.double() if x.is_floating_point() else x for k, x in inputs.items()}
-        with torch.no_grad():
-            model(**inputs)
-            rows = []
-            for block, x in zip(blocks, entering, strict=True):
-                z = torch.nn.functional.silu(block.mlp.gate_proj(x)) * block.mlp.up_proj(x)
-                rows.append(torch.stack([z[i] * (block.mlp.down_proj.weight[:, i] @ u) for i in range(len(z))]))
-        for hook in hooks:
-            hook.remove()
-        result.append(torch.stack(rows).numpy())
-    return np.array(result)
 
 
 @pytest.mark.parametrize("task_name", TASKS)
@@ -88,7 +60,7 @@ def test_contributions_of_a_layer_sum_to_the_ffn_output(vlm: VLM, discovery: Ite
     outputs: list[Tensor] = []
     blocks: Any = vlm.model.get_decoder().layers
     hooks = [b.mlp.register_forward_hook(lambda _, args, out: outputs.append(out[:, -1])) for b in blocks]
-    found = contributions(vlm, encoded, _readout(vlm, directions)).sum(-1)
+    found = contributions(vlm, encoded, readout_of(vlm, directions)).sum(-1)
     for hook in hooks:
         hook.remove()
     expected = torch.stack([(out * directions).sum(-1) for out in outputs], dim=1)
@@ -102,7 +74,7 @@ def test_masking_a_neuron_of_the_last_layer_takes_away_its_contribution(vlm: VLM
     directions = target_directions(vlm, task, examples)
     encoded = vlm.encode([e.open_picture() for e in examples], [e.prompts[0] for e in examples])
     last = len(vlm.anatomy.layers) - 1
-    predicted = contributions(vlm, encoded, _readout(vlm, directions))[:, last]
+    predicted = contributions(vlm, encoded, readout_of(vlm, directions))[:, last]
 
     def projection() -> Tensor:
         seen: list[Tensor] = []

@@ -3,6 +3,7 @@
 load_vlm, load_items, make_task                            a model, annotated pictures, one of four tasks
 localize_heads, attribute_neurons, select_neurons          steps 1 and 2: find
 evaluate_masking                                           step 3: prove
+METHODS, compare_methods                                   other rankings of neurons, masked on the same items
 learn_scales, evaluate_scales                              step 4: steer
 read_run, RunStudy, explain                                what the found sets share and do; why one answer
 replace_heads, mask_neurons, scale_neurons                 the edits, context managers on any transformers model
@@ -14,6 +15,9 @@ from hones.analysis.explain import explain
 from hones.analysis.results import Analysis, Explanation
 from hones.analysis.source import read_run
 from hones.analysis.stage import RunStudy
+from hones.comparators import METHODS, Context, Method
+from hones.comparators.compare import Ranking, compare_methods
+from hones.comparators.results import Comparison
 from hones.data.items import Items, load_items
 from hones.data.shapes import write_shapes
 from hones.errors import BadItem, HonesError
@@ -32,9 +36,12 @@ from hones.tasks import Example, Task, make_task
 __version__ = version("hones")
 
 __all__ = [
+    "METHODS",
     "VLM",
     "Analysis",
     "BadItem",
+    "Comparison",
+    "Context",
     "Example",
     "Explanation",
     "HeadResult",
@@ -42,7 +49,9 @@ __all__ = [
     "HonesError",
     "Items",
     "MaskingResult",
+    "Method",
     "RankedNeuron",
+    "Ranking",
     "RunConfig",
     "RunFolder",
     "RunStudy",
@@ -52,6 +61,7 @@ __all__ = [
     "Task",
     "attach",
     "attribute_neurons",
+    "compare_methods",
     "evaluate_masking",
     "evaluate_scales",
     "explain",

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from hones import cli_report
 from hones.cli_analyze import add_commands as add_analysis
+from hones.cli_compare import compare, methods
 from hones.cli_data import data_app
 from hones.cli_options import (
     BatchSize,
@@ -151,8 +152,11 @@ def neurons(
     model: Model,
     task: TaskName,
     data: Data,
-    heads: Annotated[Path, typer.Option(help="heads.json of `hones heads`.")],
     out: Out,
+    heads: Annotated[
+        Path | None, typer.Option(help="heads.json of `hones heads`, for methods that use critical heads.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones",
     ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01,
     per_item: Annotated[bool, typer.Option(help="Take the positive part per item, not of the mean.")] = False,
     images: Images = None,
@@ -174,13 +178,18 @@ def neurons(
     runs/a
     """
     from hones import tables
+    from hones.comparators import make_method
+    from hones.neurons import neuron_budget
 
+    if per_item and method not in ("hones", "hones-per-item"):
+        raise HonesError(f"--per-item with --method {method}", expected="one of them: per item is a reading of hones")
+    ranked_by = make_method("hones-per-item" if per_item else method)
+    if ranked_by.needs_heads and heads is None:
+        raise HonesError(f"--method {ranked_by.name} without --heads", expected="heads.json of `hones heads`")
     chosen, items = task_of(task, candidates), read_items(data, images, ids, limit)
     sweep = sweep_settings(engine, batch_size)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
-    from hones.neurons import neuron_budget
-
-    selected = study.neurons(chosen, items, heads, ratio, "item" if per_item else "mean")
+    selected = study.neurons(chosen, items, heads, ratio, method=ranked_by)
     budget = neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     if len(selected) < budget:
         _err.print(f"{len(selected)} neurons instead of {budget}: no other has a positive importance", style="yellow")
@@ -220,6 +229,10 @@ def mask(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.mask(chosen, items, neurons, draws)
     _show(study, tables.masking_table([(task, result)]), out / task / "masking.json")
+
+
+app.command(rich_help_panel=FIND)(methods)
+app.command(rich_help_panel=PROVE)(compare)
 
 
 @app.command(rich_help_panel=STEER)

@@ -74,7 +74,7 @@ def evaluate_masking(
     bootstrap = PairedBootstrap(len(examples), seed)
     resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
     relative = relative_drop(totals[:2], resampled[:2], bootstrap)
-    control, control_resampled = totals[2:].mean(), resampled_control(resampled[2:], seed)
+    control, control_resampled = totals[2:].mean(), resampled_draws(resampled[2:], seed)
     return MaskingResult(
         metric_name=task.metric_name,
         items=len(examples),
@@ -101,8 +101,8 @@ def relative_drop(
     return bootstrap.interval(100 * (totals[0] - totals[1]) / totals[0], 100 * (base - masked) / base)
 
 
-def resampled_control(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
-    """The control of every resample: its mean over draws that are themselves drawn again with replacement."""
+def resampled_draws(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
+    """The mean over draws in every resample; the draws are themselves drawn again with replacement."""
     draws, resamples = arms.shape
     chosen = np.random.default_rng(seed).integers(draws, size=(draws, resamples))
     return np.take_along_axis(arms, chosen, axis=0).mean(0)

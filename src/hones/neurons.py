@@ -8,7 +8,9 @@ Read at the last prompt position, which predicts the first answer token. Neuron 
 
 over the heads h of H* with S(h) > 0. Shapes: z and c [items, L, I], u [items, d], W_down [d, I], I [L, I]. Everything
 after z is float32, whatever the model's dtype; sums over items run in float64. `positive_part="item"` takes max(0, .)
-per item before averaging, the other reading of the paper.
+per item before averaging, the other reading of the paper. Two more variants: `Reading.norm_gain` folds the final
+norm's gain g into the direction (g U[t] in place of U[t]), `Reading.all_tokens` reads z at every position that predicts
+a target token, teacher forced, and takes the mean over these positions.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from hones.errors import HonesError
@@ -35,6 +37,19 @@ from hones.tasks.base import Example, Task
 
 MAX_TARGET_TOKENS = 128
 PositivePart = Literal["mean", "item"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a contribution is read. norm_gain: u with the final norm's gain. all_tokens: the mean over the positions that
+    predict the target's tokens, not the first alone.
+    """
+
+    norm_gain: bool = False
+    all_tokens: bool = False
+
+
+RELEASED = Reading()
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,7 @@ def attribute_neurons(
     heads: Sequence[HeadScore],
     *,
     positive_part: PositivePart = "mean",
+    reading: Reading = RELEASED,
     sweep: SweepSettings | None = None,
 ) -> Float[np.ndarray, "layers neurons"]:
     """Head-guided importance of every neuron, float32 [L, I].
@@ -73,7 +89,7 @@ def attribute_neurons(
     Raises:
         HonesError: no critical head lowers the metric, or no examples.
     """
-    parts = head_importance(vlm, task, examples, heads, positive_part=positive_part, sweep=sweep)
+    parts = head_importance(vlm, task, examples, heads, positive_part=positive_part, reading=reading, sweep=sweep)
     return parts.sum(0).astype(np.float32)
 
 
@@ -89,6 +105,7 @@ def head_importance(
     heads: Sequence[HeadScore],
     *,
     positive_part: PositivePart = "mean",
+    reading: Reading = RELEASED,
     sweep: SweepSettings | None = None,
 ) -> Float[np.ndarray, "heads layers neurons"]:
     """What each guiding head adds to the importance: S(h) max(0, mean_x drop of c under I(h)) / sum_h S(h), float64.
@@ -108,9 +125,9 @@ def head_importance(
     weights, sites = np.array([h.score.value for h in guides]), [(h.layer, h.head) for h in guides]
     replay = None if settings.engine == "naive" else _proven_replay(vlm, examples, sites, settings)
     if replay is None:
-        found = drops(vlm, task, examples, sites, positive_part, settings.batch_size)
+        found = drops(vlm, task, examples, sites, positive_part, settings.batch_size, reading)
     else:
-        found = replayed_drops(replay, task, examples, sites, positive_part)
+        found = replayed_drops(replay, task, examples, sites, positive_part, reading)
     return (weights / weights.sum())[:, None, None] * np.maximum(found / len(examples), 0)
 
 
@@ -121,23 +138,40 @@ def drops(
     heads: Sequence[Site],
     positive_part: PositivePart,
     batch_size: int | None,
+    reading: Reading = RELEASED,
 ) -> Float[np.ndarray, "heads layers neurons"]:
     """sum_x c(x; theta) - c(x; theta under I(h)) of each head: the definition, one full pass per head and batch."""
     layers, _, neurons = vlm.anatomy.shape
     total = np.zeros((len(heads), layers, neurons))
-    directions = target_directions(vlm, task, examples)
+    directions = target_directions(vlm, task, examples, reading.norm_gain)
     size = batch_size or 32
     for start in track(range(0, len(examples), size), f"{task.name}: neurons"):
         part = examples[start : start + size]
-        encoded = vlm.encode([e.open_picture() for e in part], [e.prompts[0] for e in part])
-        readout = _readout(vlm, directions[start : start + size])
-        base = contributions(vlm, encoded, readout)
+        encoded, weights = _read_at(vlm, task, part, reading)
+        readout = readout_of(vlm, directions[start : start + size])
+        base = contributions(vlm, encoded, readout, weights)
         for g, site in enumerate(heads):
             with replace_heads(vlm.model, [site]):
-                drop = base - contributions(vlm, encoded, readout)
+                drop = base - contributions(vlm, encoded, readout, weights)
             drop = drop.clamp(min=0) if positive_part == "item" else drop
             total[g] += drop.sum(0, dtype=torch.float64).cpu().numpy()
     return total
+
+
+def _read_at(
+    vlm: VLM, task: Task, examples: Sequence[Example], reading: Reading
+) -> tuple[Encoded, Float[Tensor, "batch positions"] | None]:
+    """The inputs to read z from, and the weights of their positions; None: the last position alone."""
+    pictures, prompts = [e.open_picture() for e in examples], [e.prompts[0] for e in examples]
+    if not reading.all_tokens:
+        return vlm.encode(pictures, prompts), None
+    encoded = vlm.encode_with_answers(pictures, prompts, [e.target for e in examples])
+    assert encoded.answer is not None
+    weights = torch.zeros(encoded.answer.shape, device=encoded.answer.device)
+    for row, (example, first) in enumerate(zip(examples, encoded.answer.int().argmax(1).tolist(), strict=True)):
+        count = len(target_ids(vlm, task, example))
+        weights[row, first - 1 : first - 1 + count] = 1 / count
+    return encoded, weights
 
 
 def _proven_replay(
@@ -152,24 +186,31 @@ def _proven_replay(
 
 
 def replayed_drops(
-    replay: Replay, task: Task, examples: Sequence[Example], heads: Sequence[Site], positive_part: PositivePart
+    replay: Replay,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[Site],
+    positive_part: PositivePart,
+    reading: Reading = RELEASED,
 ) -> Float[np.ndarray, "heads layers neurons"]:
     """`drops` by replay: pictures once, heads of a layer as rows, only layers above it, z only where it is read."""
     vlm, plan = replay.vlm, replay.plan
     edits = [Intervention(heads=frozenset({site})) for site in heads]
-    directions = target_directions(vlm, task, examples)
+    directions = target_directions(vlm, task, examples, reading.norm_gain)
+    drafts = [target_ids(vlm, task, e) if reading.all_tokens else [] for e in examples]
     readouts = Readouts(vlm)
     total = np.zeros((len(heads), *importance_shape(vlm)))
 
     def of_group(members: Sequence[int]) -> Float[np.ndarray, "heads layers neurons"]:
         part = torch.zeros(len(heads), *importance_shape(vlm), device=vlm.device)
-        for done in replay.readings([examples[m] for m in members], edits):
+        for done in replay.readings([examples[m] for m in members], edits, [drafts[m] for m in members]):
             owners = torch.tensor([members[p.owner] for p in done.suffixes.prompts], device=directions.device)
             readout = readouts.of(directions[owners])
             assert done.activations is not None and done.suffixes.activations is not None
             for layer, z in done.activations.z.items():
                 base = done.suffixes.activations.z[layer].float()
-                drop = (base - z.float().view(len(done.edits), *base.shape)) * readout[layer]
+                change = base - z.float().view(len(done.edits), *base.shape)
+                drop = _mean_per_prompt(change, done.suffixes.wanted.rows, len(owners)) * readout[layer]
                 drop = drop.clamp(min=0) if positive_part == "item" else drop
                 part[done.edits, layer] += drop.sum(1)
         return part.double().cpu().numpy()
@@ -178,6 +219,16 @@ def replayed_drops(
         members = range(start, min(start + plan.pictures, len(examples)))
         total += sum(replay.in_parts(members, of_group))
     return total
+
+
+def _mean_per_prompt(
+    change: Float[Tensor, "heads n neurons"], of: Int[Tensor, " n"], prompts: int
+) -> Float[Tensor, "heads prompts neurons"]:
+    """The mean over the positions read of each prompt."""
+    if len(of) == prompts:
+        return change
+    sums = change.new_zeros(len(change), prompts, change.shape[-1]).index_add(1, of, change)
+    return sums / torch.bincount(of, minlength=prompts)[:, None]
 
 
 def importance_shape(vlm: VLM) -> tuple[int, int]:
@@ -203,28 +254,50 @@ class Readouts:
             if len(self.known) + len(missing) > self.most:
                 self.known.clear()
                 missing = {key: row for row, key in enumerate(keys)}
-            found = _readout(self.vlm, directions[[*missing.values()]])
+            found = readout_of(self.vlm, directions[[*missing.values()]])
             self.known.update({key: [layer[n] for layer in found] for n, key in enumerate(missing)})
         return [torch.stack([self.known[key][layer] for key in keys]) for layer in range(len(self.vlm.anatomy.layers))]
 
 
-def target_directions(vlm: VLM, task: Task, examples: Sequence[Example]) -> Float[Tensor, "items width"]:
-    """u_y of every example, unit length, float32.
+def target_directions(
+    vlm: VLM, task: Task, examples: Sequence[Example], norm_gain: bool = False
+) -> Float[Tensor, "items width"]:
+    """u_y of every example, unit length, float32; with `norm_gain`, the final norm's gain in it.
 
     Raises:
         HonesError: a target has no token or its direction vanishes.
     """
     tokens = [target_ids(vlm, task, e) for e in examples]
     unembedding = vlm.anatomy.lm_head.weight
+    gain = final_gain(vlm).to(unembedding.device) if norm_gain else None
     directions = []
     for example, ids, weights in zip(examples, tokens, task.token_weights(tokens), strict=True):
         rows = unembedding[torch.tensor(ids, device=unembedding.device)].detach().float()
         v = torch.as_tensor(weights, dtype=torch.float32, device=rows.device) @ rows
+        v = v if gain is None else gain * v
         norm = v.norm()
         if not ids or not norm > 0:
             raise HonesError(f"item {example.id}: its target {example.target!r} has no direction in the vocabulary")
         directions.append(v / norm)
     return torch.stack(directions)
+
+
+@torch.no_grad()
+def final_gain(vlm: VLM) -> Float[Tensor, " width"]:
+    """g of the final norm x -> g x / rms(x), up to a positive factor, float32.
+
+    Raises:
+        HonesError: the final norm is not of this form.
+    """
+    norm, weight = vlm.anatomy.decoder.get_submodule("norm"), vlm.anatomy.lm_head.weight
+    gain = norm(weight.new_ones(1, vlm.anatomy.width))[0].float()
+    probe = weight[:1].detach()
+    normed, expected = norm(probe)[0].float(), gain * probe[0].float()
+    if not torch.cosine_similarity(normed, expected, dim=0) > 0.9999:
+        raise HonesError(
+            f"{vlm.name}: its final norm {type(norm).__name__} is more than a gain", expected="an RMS norm"
+        )
+    return gain
 
 
 def target_ids(vlm: VLM, task: Task, example: Example) -> list[int]:
@@ -234,7 +307,7 @@ def target_ids(vlm: VLM, task: Task, example: Example) -> list[int]:
     return vlm.answer_ids(example.prompts[0], example.target)[:MAX_TARGET_TOKENS]
 
 
-def _readout(vlm: VLM, directions: Float[Tensor, "batch width"]) -> list[Float[Tensor, "batch neurons"]]:
+def readout_of(vlm: VLM, directions: Float[Tensor, "batch width"]) -> list[Float[Tensor, "batch neurons"]]:
     """<W_down[:,i], u_y> for every layer."""
     return [
         directions.to(layer.down_proj.weight.device) @ layer.down_proj.weight.detach().float()
@@ -244,14 +317,26 @@ def _readout(vlm: VLM, directions: Float[Tensor, "batch width"]) -> list[Float[T
 
 @torch.no_grad()
 def contributions(
-    vlm: VLM, encoded: Encoded, readout: Sequence[Float[Tensor, "batch neurons"]]
+    vlm: VLM,
+    encoded: Encoded,
+    readout: Sequence[Float[Tensor, "batch neurons"]],
+    weights: Float[Tensor, "batch positions"] | None = None,
 ) -> Float[Tensor, "batch layers neurons"]:
-    """c[l,i](x) at the last prompt position, under whatever edits are in force; down_proj's true input is read."""
+    """c[l,i](x) of `activations`, under whatever edits are in force."""
+    return activations(vlm, encoded, weights) * torch.stack([*readout], dim=1)
+
+
+@torch.no_grad()
+def activations(
+    vlm: VLM, encoded: Encoded, weights: Float[Tensor, "batch positions"] | None = None
+) -> Float[Tensor, "batch layers neurons"]:
+    """z[l,i] at the last position, or summed over positions with `weights`; down_proj's true input, float32."""
     parts: dict[int, Tensor] = {}
 
     def capture(layer: int):
         def hook(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-            parts[layer] = args[0][:, -1].float() * readout[layer]
+            z = args[0]
+            parts[layer] = z[:, -1].float() if weights is None else torch.einsum("bt,bti->bi", weights, z.float())
 
         return hook
 
@@ -259,7 +344,7 @@ def contributions(
         for i, layer in enumerate(vlm.anatomy.layers):
             stack.callback(layer.down_proj.register_forward_pre_hook(capture(i)).remove)
         vlm.logits(encoded, keep=1)
-    return torch.stack([parts[i].to(readout[0].device) for i in range(len(readout))], dim=1)
+    return torch.stack([parts[i].to(vlm.device) for i in range(len(parts))], dim=1)
 
 
 def neuron_budget(total: int, ratio: float) -> int:

@@ -75,7 +75,7 @@ class RunFolder:
         if done is None:
             return False
         for name, digest in done.get("artifacts", {}).items():
-            if not (self.path / name).is_file() or _digest(self.path / name) != digest:
+            if not (self.path / name).is_file() or digest_of(self.path / name) != digest:
                 return False
         old, new = done["fingerprint"], json.loads(json.dumps(fingerprint))
         for key in sorted(old.keys() | new.keys()):
@@ -100,7 +100,7 @@ class RunFolder:
         """Record a finished stage with the digests of its artifacts, which must have been written before."""
         entry = {
             "fingerprint": dict(fingerprint),
-            "artifacts": {str(file.relative_to(self.path)): _digest(file) for file in artifacts},
+            "artifacts": {str(file.relative_to(self.path)): digest_of(file) for file in artifacts},
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": {**versions(), "python": platform.python_version(), "platform": platform.platform()},
             **details,
@@ -189,7 +189,8 @@ def _finite(content: Any) -> Any:
     return content
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """16 hexadecimal digits of a file's SHA-256."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 

@@ -21,18 +21,19 @@ from hones.artifacts import (
     write_result,
     write_scales,
 )
+from hones.comparators import METHODS, Method
+from hones.comparators.given import critical_heads, give
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
-from hones.errors import BadItem, HonesError
+from hones.errors import BadItem
 from hones.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
-from hones.neurons import PositivePart, RankedNeuron, attribute_neurons, neuron_budget, select_neurons
+from hones.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
 from hones.progress import track
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
-from hones.store import RunFolder, versions
+from hones.store import RunFolder, digest_of, versions
 from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
-from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
 from hones.tasks.retrieval import Retrieval
 
@@ -120,26 +121,26 @@ class Study:
         self,
         task: Task,
         discovery: Items,
-        heads_file: Path,
+        heads_file: Path | None,
         ratio: float = DEFAULT_RATIO,
         positive_part: PositivePart = "mean",
+        method: Method | None = None,
     ) -> list[RankedNeuron]:
-        """Step 2 on the discovery items; writes neuron_importance.npy and neurons.json."""
+        """Step 2 on the discovery items; writes neuron_importance.npy and neurons.json.
+
+        method: how neurons are ranked, by default as HONES does with this positive part; methods without heads need no
+        heads_file.
+        """
+        method = method or METHODS["hones" if positive_part == "mean" else "hones-per-item"]
         budget = neuron_budget(self.vlm.anatomy.total_neurons, ratio)
-        heads = read_heads(heads_file)
-        others = {other.metric_name for name, other in TASKS.items() if name != task.name}
-        if heads.metric_name in others:
-            raise HonesError(f"{heads_file} scores heads by {heads.metric_name}", expected=task.metric_name)
-        for head in heads.critical:
-            self.vlm.anatomy.check_head(head.layer, head.head)
+        heads = critical_heads(self.vlm, task, heads_file, [method])
         folder, items = self.run.task(task.name), self._prepare(task, discovery, "discovery")
-        inputs = self._fingerprint(items, heads=_digest(heads_file), ratio=ratio, positive_part=positive_part)
+        given = give(self.vlm, task, discovery, items.examples, heads, [method], self.seed, self.sweep)
+        inputs = self._fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
         if self._finished(f"{task.name}/neurons", inputs):
             return read_neurons(folder / "neurons.json")
         started = time.monotonic()
-        importance = attribute_neurons(
-            self.vlm, task, items.examples, heads.critical, positive_part=positive_part, sweep=self.sweep
-        )
+        importance = method.importance(given.context)
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
@@ -150,7 +151,7 @@ class Study:
         """Step 3 on the test items; writes masking.json."""
         neurons = self._sites(neurons_file)
         file, items = self.run.task(task.name) / "masking.json", self._prepare(task, test, "test")
-        inputs = self._fingerprint(items, neurons=_digest(neurons_file), draws=draws, **self._swept())
+        inputs = self._fingerprint(items, neurons=digest_of(neurons_file), draws=draws, **self._swept())
         if self._finished(f"{task.name}/mask", inputs):
             return read_result(file, MaskingResult)
         started = time.monotonic()
@@ -178,7 +179,7 @@ class Study:
         train, held_out = self._prepare(task, dev, "dev"), self._prepare(task, test, "test")
         inputs = self._fingerprint(
             held_out,
-            neurons=_digest(neurons_file),
+            neurons=digest_of(neurons_file),
             dev=train.fingerprint,
             settings=settings.model_dump(),
             **self._swept(),
@@ -290,10 +291,6 @@ class Study:
         root, full = self.run.path.resolve(), path.resolve()
         moves_along = not path.is_absolute() or full.is_relative_to(root)
         return os.path.relpath(full, root) if moves_along else str(path)
-
-
-def _digest(file: Path) -> str:
-    return sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def all_left_out(study: Study) -> Sequence[tuple[str, LeftOut]]:

@@ -16,7 +16,7 @@ from hones.analysis.groups import Tasks
 from hones.analysis.results import Ablation
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention, Site
-from hones.masking import layer_matched_random, relative_drop, resampled_control
+from hones.masking import layer_matched_random, relative_drop, resampled_draws
 from hones.models.vlm import VLM
 from hones.sweep import SweepSettings, sweep_tasks
 from hones.tasks.base import Example, Task
@@ -63,7 +63,7 @@ def score_ablations(
         pair = [0, own]
         drop, drop_resampled = totals[0] - totals[own], resampled[0] - resampled[own]
         random = totals[0] - totals[controls].mean()
-        random_resampled = resampled[0] - resampled_control(resampled[controls], seed)
+        random_resampled = resampled[0] - resampled_draws(resampled[controls], seed)
         found.append(
             Ablation(
                 group=tasks,

@@ -105,7 +105,8 @@ class Driver:
 class NeuronCard:
     """One neuron to read: which heads feed it, which items drive it, which tokens its write vector promotes.
 
-    importance: by task. heads: the critical heads' shares of its importance for `task`, largest first, summing to 1.
+    importance: by task. heads: the critical heads' shares of its importance for `task`, largest first, summing to 1;
+    none where the neurons were ranked by a method without heads.
     """
 
     task: str

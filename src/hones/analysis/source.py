@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hones.artifacts import read_heads, read_neurons
+from hones.comparators import Method, make_method
 from hones.data.items import Items, load_items
 from hones.errors import HonesError
 from hones.heads import HeadResult
-from hones.neurons import PositivePart, RankedNeurons
-from hones.store import RunFolder
+from hones.neurons import RankedNeurons
+from hones.store import RunFolder, digest_of
 from hones.tasks import TASKS, Task, make_task
 
 
@@ -32,12 +33,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """One task of a run."""
+    """One task of a run. method: how its neurons were ranked."""
 
     name: str
     heads: HeadResult
     neurons: RankedNeurons
-    positive_part: PositivePart
+    method: Method
     discovery: Split
     test: Split
 
@@ -118,8 +119,8 @@ class _AskedOfModel(_Asked):
     model: str
     revision: str
     dtype: str
-    heads: str
-    positive_part: PositivePart
+    heads: str | None = None
+    method: str
 
 
 class _Answered(_Asked):
@@ -171,7 +172,8 @@ def _source(
     folder: RunFolder, name: str, records: _Records, moved: Mapping[str, Path | None], images: Path | None
 ) -> Source:
     file, found = folder.task(name) / "heads.json", records.neurons
-    if found.fingerprint.heads != hashlib.sha256(file.read_bytes()).hexdigest()[:16]:
+    method = make_method(found.fingerprint.method)
+    if method.needs_heads and found.fingerprint.heads != digest_of(file):
         raise HonesError(f"{folder.path}: {name}/neurons.json was found with other heads than {file}")
     discovery = _used(folder, name, "discovery", found.fingerprint, found.discovery, moved["discovery"], images)
     if records.mask is not None:
@@ -181,7 +183,7 @@ def _source(
     else:
         raise HonesError(f"{folder.path} has no test items of {name}", do="run `hones mask` first, or pass --data")
     neurons = read_neurons(folder.task(name) / "neurons.json")
-    return Source(name, read_heads(file), neurons, found.fingerprint.positive_part, discovery, test)
+    return Source(name, read_heads(file), neurons, method, discovery, test)
 
 
 def _used(

@@ -24,6 +24,7 @@ from hones.analysis.results import Ablation, Analysis, Driver, HeadRef, LensRow,
 from hones.analysis.source import FinishedRun, Source, Split
 from hones.analysis.tokens import written_tokens
 from hones.artifacts import read_result, write_result
+from hones.comparators import Hones
 from hones.errors import HonesError
 from hones.interventions import Site
 from hones.neurons import head_importance
@@ -157,14 +158,14 @@ class RunStudy(Study):
             return []
         source, task, examples = job.source, job.source.discovery.task, job.discovery.examples
         sites = [(n.layer, n.neuron) for n in first]
-        parts = head_importance(
-            self.vlm,
-            task,
-            examples,
-            source.heads.critical,
-            positive_part=source.positive_part,
-            sweep=self.sweep,
-        )
+        parts, method = None, source.method
+        if isinstance(method, Hones):
+            how: dict[str, Any] = {
+                "positive_part": method.positive_part,
+                "reading": method.reading,
+                "sweep": self.sweep,
+            }
+            parts = head_importance(self.vlm, task, examples, source.heads.critical, **how)
         contributed = contributions_of(self.vlm, task, examples, sites, self.sweep.batch_size)
         group_of = {site: tasks for tasks, members in groups.items() for site in members}
         cards = []
@@ -172,7 +173,7 @@ class RunStudy(Study):
             first, sites, contributed.T, written_tokens(self.vlm, sites), strict=True
         ):
             driving = tuple(_driver(task.name, examples[i], own[i], folder) for i in drivers(own, DRIVERS))
-            shares = head_shares(source.heads.critical, parts, site)
+            shares = head_shares(source.heads.critical, parts, site) if parts is not None else ()
             group = group_of[site]
             cards.append(NeuronCard(task.name, n.rank, *site, n.score, group, promotes, suppresses, shares, driving))
         return cards

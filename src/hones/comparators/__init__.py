@@ -1,1 +1,67 @@
 """Comparison methods: every rival of HONES as one file behind one interface (hones methods, hones compare)."""
+
+from hones.comparators.ap import ActivationProbability
+from hones.comparators.ape import ActivationProbabilityEntropy
+from hones.comparators.atp import AttributionPatching
+from hones.comparators.base import Context, Method
+from hones.comparators.cna import ContrastiveActivation
+from hones.comparators.dvp import DirectProjection
+from hones.comparators.hones import Hones, HonesAllTokens, HonesNormGain, HonesPerItem
+from hones.comparators.knowledge_neurons import KnowledgeNeurons
+from hones.comparators.layer_random import LayerRandom
+from hones.comparators.logprob_gain import LogProbabilityGain
+from hones.comparators.ma import MeanActivation
+from hones.comparators.oracle import Oracle
+from hones.comparators.qrnca import Qrnca
+from hones.comparators.uniform import Random
+from hones.comparators.wanda import Wanda
+from hones.errors import HonesError
+
+__all__ = ["METHODS", "Context", "Hones", "Method", "make_method", "make_methods"]
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Hones(),
+        HonesPerItem(),
+        HonesNormGain(),
+        HonesAllTokens(),
+        DirectProjection(),
+        Random(),
+        LayerRandom(),
+        ActivationProbability(),
+        MeanActivation(),
+        ActivationProbabilityEntropy(),
+        LogProbabilityGain(),
+        Wanda(),
+        AttributionPatching(),
+        KnowledgeNeurons(),
+        Qrnca(),
+        ContrastiveActivation(),
+        Oracle(),
+    )
+}
+
+
+def make_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        HonesError: no such method.
+    """
+    if name not in METHODS:
+        raise HonesError(f"no method {name!r}", expected=f"one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def make_methods(names: str) -> list[Method]:
+    """The methods of a comma-separated list, in the order of METHODS; `all`: every one but the oracle.
+
+    Raises:
+        HonesError: no such method, or one named twice.
+    """
+    wanted = [name for name in METHODS if name != Oracle.name] if names == "all" else names.split(",")
+    chosen = [make_method(name) for name in wanted]
+    if len(set(wanted)) < len(wanted):
+        raise HonesError(f"--methods {names}", expected="each method once")
+    return [method for method in METHODS.values() if method in chosen]

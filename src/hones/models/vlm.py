@@ -199,6 +199,19 @@ class VLM:
 
 
 @contextmanager
+def frozen(model: PreTrainedModel) -> Iterator[None]:
+    """No gradients for the model's parameters; their flags are restored."""
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+
+
+@contextmanager
 def _bare_generation_config(model: PreTrainedModel) -> Iterator[None]:
     """Greedy means the argmax: generate would take a repetition penalty and the like from the model's own settings."""
     own = model.generation_config

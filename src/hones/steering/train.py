@@ -13,8 +13,7 @@ with Yes and four random negatives with No.
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.interventions import Site, scaling
-from hones.models.vlm import VLM, Encoded
+from hones.models.vlm import VLM, Encoded, frozen
 from hones.progress import track
 from hones.tasks.base import Example, Task
 
@@ -105,7 +104,7 @@ def learn_scales(
         for i in range(0, len(pairs), settings.batch_size)
     ]
     losses: dict[int, list[float]] = defaultdict(list)
-    with _frozen(vlm):
+    with frozen(vlm.model):
         for step, (epoch, pairs) in enumerate(track(steps, f"{task.name}: steering")):
             _set_learning_rate(optimizer, settings, step / len(steps))
             loss = objective(vlm, pairs, indices, scales, settings)
@@ -182,16 +181,3 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: SteeringSetti
     share = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * share
-
-
-@contextmanager
-def _frozen(vlm: VLM) -> Iterator[None]:
-    """No gradients for the model's parameters; their flags are restored."""
-    flags = [(p, p.requires_grad) for p in vlm.model.parameters()]
-    try:
-        for p, _ in flags:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p, flag in flags:
-            p.requires_grad_(flag)

@@ -153,15 +153,25 @@ class Replay:
         return torch.stack([torch.stack([found[e, n] for n in range(len(examples))]) for e in range(len(edits))])
 
     @torch.no_grad()
-    def readings(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Iterator[Pass]:
+    def readings(
+        self, examples: Sequence[Example], edits: Sequence[Intervention], drafts: Sequence[list[int]] | None = None
+    ) -> Iterator[Pass]:
         """Passes that read z where each example's first prompt ends, under every intervention.
 
+        With drafts, teacher forced, z is read where each of a draft's tokens is predicted.
         `suffixes.activations` of a pass holds the unedited model's; a layer that is missing in the pass is unchanged.
         """
         pictures = self.encode([replace(example, prompts=example.prompts[:1]) for example in examples])
         prefixes = self.baseline.prefixes(pictures)
         batches = [
-            self.baseline.suffixes(pictures, prefixes, batch, [[]] * len(batch), read=True, keep_cache=False)
+            self.baseline.suffixes(
+                pictures,
+                prefixes,
+                batch,
+                [drafts[p.owner] if drafts else [] for _, p in batch],
+                read=True,
+                keep_cache=False,
+            )
             for batch in self._batches(pictures, lambda prompt: True)
         ]
         yield from self.passes.run(prefixes, batches, edits, self.plan)

@@ -36,14 +36,15 @@ class LogProbability(Task):
         Raises:
             BadItem: as the task.
         """
-        return self._with_gold(self.task.example(item, images))
+        return self.with_gold(self.task.example(item, images))
 
     def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
         """The task's usable examples, and those left out with the reason."""
         good, bad = self.task.examples(items)
-        return [self._with_gold(example) for example in good], bad
+        return [self.with_gold(example) for example in good], bad
 
-    def _with_gold(self, example: Example) -> Example:
+    def with_gold(self, example: Example) -> Example:
+        """The task's example with its gold answer alone as reference, asked with its first prompt."""
         gold = self.task.answers_to_learn(example)[0]
         return replace(example, prompts=example.prompts[:1], references=(gold,))
 

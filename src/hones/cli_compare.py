@@ -1,0 +1,115 @@
+"""The commands `methods` and `compare`: every way to rank neurons, and all of them on the same test items."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hones.cli_options import (
+    BatchSize,
+    Candidates,
+    Device,
+    Dtype,
+    EngineOption,
+    Fresh,
+    Images,
+    Limit,
+    MaxLeftOut,
+    Model,
+    NewTokens,
+    Out,
+    Revision,
+    Seed,
+    open_study,
+    read_items,
+    sweep_settings,
+    task_of,
+)
+from hones.errors import HonesError
+
+_out = Console()
+_err = Console(stderr=True)
+
+
+def methods() -> None:
+    """Every method that ranks neurons, with a line and its source."""
+    from hones.comparators import METHODS
+    from hones.comparators.tables import method_table
+
+    _out.print(method_table(METHODS.values()))
+
+
+def compare(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Unified JSON file of the *discovery* items.")],
+    test: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items; no common pictures.")],
+    out: Out,
+    tasks: Annotated[str, typer.Option(help="Tasks with commas, or all.")] = "all",
+    methods: Annotated[str, typer.Option(help="Methods with commas, or all: every one but oracle.")] = "all",
+    heads_from: Annotated[
+        Path | None, typer.Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Critical heads. [default: 3 %, at least 5]")] = None,
+    ratio: Annotated[float, typer.Option(help="Share of all neurons to mask.")] = 0.01,
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of the random methods.")] = 5,
+    curves: Annotated[bool, typer.Option(help="Also mask budgets from 0.1 % to 10 %.")] = True,
+    images: Images = None,
+    limit: Limit = None,
+    candidates: Candidates = 50,
+    max_new_tokens: NewTokens = 24,
+    batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    seed: Seed = 3407,
+    fresh: Fresh = False,
+    max_left_out: MaxLeftOut = 0.05,
+) -> None:
+    """Mask every method's neurons, found on discovery items, on the same test items: who finds what matters?
+
+    Example: hones compare --model tiny-llava --tasks vqa --methods hones,dvp,atp,random --data discovery.json --test
+    test.json --out runs/a
+    """
+    from hones.comparators import make_methods
+    from hones.comparators.compare import BUDGETS
+    from hones.comparators.stage import compare as compare_stage
+    from hones.comparators.tables import comparison_table, curve_table
+    from hones.pipeline import check_disjoint
+    from hones.study import all_left_out
+    from hones.tables import left_out_list
+    from hones.tasks import TASKS
+
+    chosen = make_methods(methods)
+    names = list(TASKS) if tasks == "all" else tasks.split(",")
+    if len(set(names)) < len(names):
+        raise HonesError(f"--tasks {tasks}", expected="each task once")
+    asked = [task_of(name, candidates) for name in names]
+    splits = {"discovery": read_items(data, images, None, limit), "test": read_items(test, images, None, limit)}
+    check_disjoint(splits)
+    source = heads_from or out
+    for name in names:
+        if heads_from is not None and not (heads_from / name / "heads.json").is_file():
+            raise HonesError(f"no file {heads_from / name / 'heads.json'}", do="run `hones heads` there first")
+    sweep = sweep_settings(engine, batch_size, max_new_tokens)
+    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    if heads_from is None:
+        study.heads(asked, splits["discovery"], top_k)
+    for task in asked:
+        result = compare_stage(
+            study,
+            task,
+            splits["discovery"],
+            splits["test"],
+            chosen,
+            source / task.name / "heads.json",
+            ratio=ratio,
+            draws=seeds,
+            budgets=BUDGETS if curves else (),
+        )
+        _err.print(left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{task.name},")]))
+        _out.print(comparison_table(result))
+        if result.curves:
+            _out.print(curve_table(result))
+        _out.print(f"written: {out / task.name / 'comparison.json'}", soft_wrap=True)
