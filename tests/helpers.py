@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from hones.data.shapes import draw, make_scene
 from hones.models.anatomy import find_anatomy
 from hones.models.vlm import VLM, Encoded
-from hones.neurons import target_ids
 from hones.tasks import Example, Task
+from hones.write_in import target_ids
 
 PROMPTS = ("What?", "Question: What colour is the star?", "Describe the image in one sentence.")
 

@@ -30,7 +30,7 @@ from hones.artifacts import read_result
 from hones.data.items import Items
 from hones.models.loading import load_vlm
 from hones.models.vlm import VLM
-from hones.neurons import contributions, drops, guiding_heads, head_importance, readout_of, target_directions
+from hones.neurons import drops, guiding_heads, head_importance
 from hones.store import RunFolder
 from hones.study import Study
 from hones.sweep import SweepSettings
@@ -38,6 +38,7 @@ from hones.sweep.replay import Replay
 from hones.tables_analysis import analysis_tables
 from hones.tasks.log_probability import LogProbability
 from hones.uncertainty import Interval
+from hones.write_in import contributions, readout_of, target_directions
 
 SITES = st.sets(st.tuples(st.integers(0, 2), st.integers(0, 5)))
 SETS = {"vqa": [(0, 1), (1, 2), (2, 0)], "ocr": [(0, 1), (2, 5)], "caption": [(2, 0), (0, 1)]}

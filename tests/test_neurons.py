@@ -12,10 +12,10 @@ from hones import HonesError, attribute_neurons, make_task, mask_neurons, select
 from hones.data.items import Items
 from hones.heads import HeadScore
 from hones.models.vlm import VLM
-from hones.neurons import contributions, readout_of, target_directions, target_ids
 from hones.sweep import SweepSettings
 from hones.tasks import TASKS, Example, Task
 from hones.uncertainty import Interval
+from hones.write_in import contributions, readout_of, target_directions, target_ids
 
 
 def head_score(layer: int, head: int, score: float) -> HeadScore:

@@ -85,18 +85,18 @@ class Study:
         layers, heads, _ = self.vlm.anatomy.shape
         k = default_top_k(layers, heads) if top_k is None else top_k
         by_name = {task.name: task for task in tasks}
-        prepared = {name: self._prepare(task, discovery, "discovery") for name, task in by_name.items()}
-        settings = {"top_k": k, "racing": racing and asdict(racing), **self._swept()}
+        prepared = {name: self.prepare(task, discovery, "discovery") for name, task in by_name.items()}
+        settings = {"top_k": k, "racing": racing and asdict(racing), **self.swept()}
         inputs = {
-            name: self._fingerprint(prepared[name], utility=task.metric_name, **settings)
+            name: self.fingerprint(prepared[name], utility=task.metric_name, **settings)
             for name, task in by_name.items()
         }
-        missing = [name for name in by_name if not self._finished(f"{name}/heads", inputs[name])]
-        journal = self._journal_file(f"{'+'.join(sorted(by_name))}.heads")
+        missing = [name for name in by_name if not self.is_finished(f"{name}/heads", inputs[name])]
+        journal = self.journal_file(f"{'+'.join(sorted(by_name))}.heads")
         if missing:
             started = time.monotonic()
             names = sorted(self._tasks_of(journal, by_name) or missing)
-            sweep = self._journalled(journal, {name: inputs[name] for name in names})
+            sweep = self.journalled(journal, {name: inputs[name] for name in names})
             jobs = [(by_name[name], prepared[name].examples) for name in names]
             options: dict[str, Any] = {"top_k": k, "sweep": sweep, "seed": self.seed}
             if racing is None:
@@ -108,8 +108,8 @@ class Study:
                 write_heads(folder, result, layers, heads)
                 files = [folder / "heads.json", folder / "head_scores.npy"]
                 shared = {"swept_with": names} if len(names) > 1 else {}
-                self._finish(f"{name}/heads", inputs[name], started, files, discovery=prepared[name], **shared)
-        self._remove(journal)
+                self.finish(f"{name}/heads", inputs[name], started, files, discovery=prepared[name], **shared)
+        self.remove_journal(journal)
         return [read_heads(self.run.task(name) / "heads.json") for name in by_name]
 
     def _tasks_of(self, journal: Path, requested: Iterable[str]) -> list[str]:
@@ -134,25 +134,25 @@ class Study:
         method = method or METHODS["hones" if positive_part == "mean" else "hones-per-item"]
         budget = neuron_budget(self.vlm.anatomy.total_neurons, ratio)
         heads = critical_heads(self.vlm, task, heads_file, [method])
-        folder, items = self.run.task(task.name), self._prepare(task, discovery, "discovery")
+        folder, items = self.run.task(task.name), self.prepare(task, discovery, "discovery")
         given = give(self.vlm, task, discovery, items.examples, heads, [method], self.seed, self.sweep)
-        inputs = self._fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
-        if self._finished(f"{task.name}/neurons", inputs):
+        inputs = self.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
+        if self.is_finished(f"{task.name}/neurons", inputs):
             return read_neurons(folder / "neurons.json")
         started = time.monotonic()
         importance = method.importance(given.context)
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
-        self._finish(f"{task.name}/neurons", inputs, started, files, discovery=items, budget=budget)
+        self.finish(f"{task.name}/neurons", inputs, started, files, discovery=items, budget=budget)
         return selected
 
     def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:
         """Step 3 on the test items; writes masking.json."""
         neurons = self._sites(neurons_file)
-        file, items = self.run.task(task.name) / "masking.json", self._prepare(task, test, "test")
-        inputs = self._fingerprint(items, neurons=digest_of(neurons_file), draws=draws, **self._swept())
-        if self._finished(f"{task.name}/mask", inputs):
+        file, items = self.run.task(task.name) / "masking.json", self.prepare(task, test, "test")
+        inputs = self.fingerprint(items, neurons=digest_of(neurons_file), draws=draws, **self.swept())
+        if self.is_finished(f"{task.name}/mask", inputs):
             return read_result(file, MaskingResult)
         started = time.monotonic()
         result = evaluate_masking(
@@ -161,12 +161,12 @@ class Study:
             items.examples,
             neurons,
             draws=draws,
-            sweep=self._journalled(self._journal_file(f"{task.name}.mask"), inputs),
+            sweep=self.journalled(self.journal_file(f"{task.name}.mask"), inputs),
             seed=self.seed,
         )
         write_result(file, result)
-        self._finish(f"{task.name}/mask", inputs, started, [file], test=items)
-        self._remove(self._journal_file(f"{task.name}.mask"))
+        self.finish(f"{task.name}/mask", inputs, started, [file], test=items)
+        self.remove_journal(self.journal_file(f"{task.name}.mask"))
         return result
 
     def steer(
@@ -176,15 +176,15 @@ class Study:
         settings = settings or SteeringSettings(seed=self.seed)
         neurons = self._sites(neurons_file)
         folder = self.run.task(task.name) / "steering" / "hones"
-        train, held_out = self._prepare(task, dev, "dev"), self._prepare(task, test, "test")
-        inputs = self._fingerprint(
+        train, held_out = self.prepare(task, dev, "dev"), self.prepare(task, test, "test")
+        inputs = self.fingerprint(
             held_out,
             neurons=digest_of(neurons_file),
             dev=train.fingerprint,
             settings=settings.model_dump(),
-            **self._swept(),
+            **self.swept(),
         )
-        if self._finished(f"{task.name}/steer", inputs):
+        if self.is_finished(f"{task.name}/steer", inputs):
             return read_result(folder / "result.json", SteeringResult)
         started = time.monotonic()
         scales = learn_scales(self.vlm, task, train.examples, neurons, settings)
@@ -199,10 +199,10 @@ class Study:
         write_scales(folder / "scales.json", scales)
         write_result(folder / "result.json", result)
         files = [folder / "scales.json", folder / "result.json"]
-        self._finish(f"{task.name}/steer", inputs, started, files, losses=scales.losses, dev=train, test=held_out)
+        self.finish(f"{task.name}/steer", inputs, started, files, losses=scales.losses, dev=train, test=held_out)
         return result
 
-    def _prepare(self, task: Task, items: Items, split: str) -> Prepared:
+    def prepare(self, task: Task, items: Items, split: str) -> Prepared:
         """The examples whose picture opens and whose prompt the model's processor takes; the others are named."""
         examples, left_out = task.examples(items)
         left_out = [*items.left_out, *left_out]
@@ -232,7 +232,7 @@ class Study:
             self.vlm.anatomy.check_neuron(*site)
         return sites
 
-    def _fingerprint(self, items: Prepared, **more: Any) -> dict[str, Any]:
+    def fingerprint(self, items: Prepared, **more: Any) -> dict[str, Any]:
         answers = self.vlm.answer_tokens
         return {
             "model": self.vlm.name,
@@ -245,30 +245,30 @@ class Study:
             **more,
         }
 
-    def _swept(self) -> dict[str, Any]:
+    def swept(self) -> dict[str, Any]:
         return {"max_new_tokens": self.sweep.max_new_tokens, "engine": self.sweep.engine}
 
-    def _journalled(self, file: Path, inputs: dict[str, Any]) -> SweepSettings:
+    def journalled(self, file: Path, inputs: dict[str, Any]) -> SweepSettings:
         """The sweep settings with a journal for these inputs; begun again where `fresh`."""
         if self.fresh:
             file.unlink(missing_ok=True)
         machine = {"device": self.vlm.device.type, "versions": versions()}
         return replace(self.sweep, journal=lambda plan: Journal(file, {**inputs, **machine}, plan))
 
-    def _remove(self, journal: Path) -> None:
+    def remove_journal(self, journal: Path) -> None:
         journal.unlink(missing_ok=True)
         journal.with_suffix(".lock").unlink(missing_ok=True)
 
-    def _journal_file(self, name: str) -> Path:
+    def journal_file(self, name: str) -> Path:
         return self.run.path / "journal" / f"{name}.jsonl"
 
-    def _finished(self, stage: str, inputs: dict[str, Any]) -> bool:
+    def is_finished(self, stage: str, inputs: dict[str, Any]) -> bool:
         if not self.fresh and self.run.is_finished(stage, inputs):
             return True
         self.run.forget(stage)
         return False
 
-    def _finish(self, stage: str, inputs: dict[str, Any], started: float, files: Sequence[Path], **more: Any) -> None:
+    def finish(self, stage: str, inputs: dict[str, Any], started: float, files: Sequence[Path], **more: Any) -> None:
         details: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "device": str(self.vlm.device)}
         for name, value in more.items():
             if isinstance(value, Prepared):

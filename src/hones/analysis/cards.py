@@ -16,9 +16,10 @@ from hones.analysis.results import HeadRef
 from hones.heads import HeadScore
 from hones.interventions import Site
 from hones.models.vlm import VLM
-from hones.neurons import Readouts, contributions, guiding_heads, target_directions
+from hones.neurons import guiding_heads
 from hones.progress import track
 from hones.tasks.base import Example, Task
+from hones.write_in import Readouts, contributions, target_directions
 
 BATCH = 8
 

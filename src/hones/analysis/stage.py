@@ -77,7 +77,7 @@ class RunStudy(Study):
             for s in run.tasks
         ]
         inputs, folder = self._inputs(jobs, settings), run.folder.path / "analysis"
-        if self._finished("analysis", inputs):
+        if self.is_finished("analysis", inputs):
             return read_result(folder / "analysis.json", Analysis)
         started = time.monotonic()
         neurons = {s.name: [(n.layer, n.neuron) for n in s.neurons] for s in run.tasks}
@@ -101,13 +101,13 @@ class RunStudy(Study):
         write_result(folder / "analysis.json", result)
         pictures = {row.picture for row in lens} | {d.picture for card in result.cards for d in card.drivers}
         files = [folder / "analysis.json", *(folder / picture for picture in sorted(pictures))]
-        self._finish("analysis", inputs, started, files, groups={"+".join(k): len(v) for k, v in groups.items()})
-        self._remove(self._journal_file("analysis"))
+        self.finish("analysis", inputs, started, files, groups={"+".join(k): len(v) for k, v in groups.items()})
+        self.remove_journal(self.journal_file("analysis"))
         return result
 
     def _as_used(self, name: str, split: Split, which: str) -> Prepared:
         """The split's examples, which must be those that the run used."""
-        prepared = self._prepare(split.task, split.items, which)
+        prepared = self.prepare(split.task, split.items, which)
         if split.used is not None and prepared.fingerprint != split.used:
             lost = "".join(f"; item {x.id}: {x.reason}" for x in prepared.left_out[:1])
             raise HonesError(
@@ -128,7 +128,7 @@ class RunStudy(Study):
             }
             for job in jobs
         }
-        common = self._fingerprint(jobs[0].test, **self._swept(), **asdict(settings), tasks=used)
+        common = self.fingerprint(jobs[0].test, **self.swept(), **asdict(settings), tasks=used)
         return {key: value for key, value in common.items() if key not in jobs[0].test.fingerprint}
 
     def _ablate(
@@ -140,7 +140,7 @@ class RunStudy(Study):
         folder: Path,
     ) -> tuple[list[Ablation], list[LensRow]]:
         """The cross-ablation, and the lens of the items that change most."""
-        sweep = self._journalled(self._journal_file("analysis"), inputs)
+        sweep = self.journalled(self.journal_file("analysis"), inputs)
         asked = [(job.source.test.task, job.test.examples[: settings.limit]) for job in jobs]
         swept = sweep_groups(self.vlm, asked, groups, draws=settings.draws, sweep=sweep, seed=self.seed)
         ablations, lens = [], []

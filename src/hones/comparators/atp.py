@@ -14,7 +14,7 @@ from jaxtyping import Float
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import ROWS_WITH_GRADIENT, ask_with_gold, batches, gradients_at_z
 from hones.models.vlm import frozen
-from hones.neurons import importance_shape
+from hones.write_in import importance_shape
 
 
 class AttributionPatching(Method):

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import PROMPTS_AT_ONCE, ask, batches
 from hones.errors import HonesError
-from hones.neurons import activations, importance_shape
 from hones.tasks.base import Example
+from hones.write_in import activations, importance_shape
 
 
 class ContrastiveActivation(Method):

@@ -1,6 +1,6 @@
 """Direct vocabulary projection: HONES without heads, the essential ablation.
 
-I[l,i] = mean over x of c[l,i](x),   c = z[l,i] <W_down[:,i], u_y> at the last prompt position (`hones.neurons`)
+I[l,i] = mean over x of c[l,i](x),   c = z[l,i] <W_down[:,i], u_y> at the last prompt position (`hones.write_in`)
 """
 
 from typing import ClassVar
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import PROMPTS_AT_ONCE, ask, batches
-from hones.neurons import contributions, importance_shape, readout_of, target_directions
+from hones.write_in import contributions, importance_shape, readout_of, target_directions
 
 
 class DirectProjection(Method):

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
-from hones.neurons import RELEASED, PositivePart, Reading, attribute_neurons
+from hones.neurons import PositivePart, attribute_neurons
+from hones.write_in import RELEASED, Reading
 
 PAPER = "Wang, Hu, Jiang 2026, arXiv 2604.17941"
 

@@ -23,9 +23,9 @@ from hones.comparators.reading import (
     repeated,
 )
 from hones.models.vlm import VLM, Encoded, frozen
-from hones.neurons import importance_shape
 from hones.progress import track
 from hones.tasks.base import Example, Task
+from hones.write_in import importance_shape
 
 STEPS = 20
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import PROMPTS_AT_ONCE, ask, batches
 from hones.models.vlm import VLM
-from hones.neurons import activations, final_gain, importance_shape
+from hones.write_in import activations, final_gain, importance_shape
 
 CELLS_AT_ONCE = 2**24
 

@@ -13,9 +13,9 @@ from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
 from hones.interventions import BASELINE, Intervention
-from hones.neurons import importance_shape
 from hones.sweep import sweep
 from hones.tasks.log_probability import LogProbability
+from hones.write_in import importance_shape
 
 MOST_CELLS = 1_000_000
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
 from hones.comparators.knowledge_neurons import attributions
-from hones.neurons import importance_shape
+from hones.write_in import importance_shape
 
 STEPS, THRESHOLD = 16, 0.2
 

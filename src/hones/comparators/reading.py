@@ -14,9 +14,9 @@ from torch import Tensor
 from hones.comparators.base import Context
 from hones.errors import HonesError
 from hones.models.vlm import VLM, Encoded
-from hones.neurons import importance_shape
 from hones.progress import track
 from hones.tasks.base import Example, Task
+from hones.write_in import importance_shape
 
 PROMPTS_AT_ONCE, ROWS_WITH_GRADIENT = 16, 4
 

@@ -28,14 +28,14 @@ def rank(study: Study, method: Method, given: Given, items: Prepared, folder: Pa
     """One method's ranking, from the run folder where it has it; of a random method the first draw."""
     files = [folder / "neurons.json", folder / "neuron_importance.npy"]
     stage = str(folder.relative_to(study.run.path))
-    inputs = study._fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
-    if not study._finished(stage, inputs):
+    inputs = study.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
+    if not study.is_finished(stage, inputs):
         started = time.monotonic()
         importance = method.importance(given.context)
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
         budget = neuron_budget(importance.size, ratio)
-        study._finish(stage, inputs, started, files, discovery=items, budget=budget)
+        study.finish(stage, inputs, started, files, discovery=items, budget=budget)
     return Ranking(method.name, (read_npy(files[1]),), float(study.run.record["stages"][stage]["seconds"]))
 
 
@@ -75,9 +75,9 @@ def compare(
     methods = [hones, *(method for method in methods if method is not hones)]
     neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     heads = critical_heads(study.vlm, task, heads_file, methods)
-    items = study._prepare(task, discovery, "discovery")
+    items = study.prepare(task, discovery, "discovery")
     given = give(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep)
-    held_out = study._prepare(task, test, "test")
+    held_out = study.prepare(task, test, "test")
     folder = study.run.task(task.name)
     rankings = []
     for method in methods:
@@ -87,14 +87,14 @@ def compare(
         rankings.append(drawn(method, given, first, draws))
     file = folder / "comparison.json"
     found = {m.name: digest_of(folder / "methods" / m.name / "neuron_importance.npy") for m in methods}
-    inputs = study._fingerprint(held_out, methods=found, ratio=ratio, draws=draws, budgets=[*budgets], **study._swept())
-    if study._finished(f"{task.name}/compare", inputs):
+    inputs = study.fingerprint(held_out, methods=found, ratio=ratio, draws=draws, budgets=[*budgets], **study.swept())
+    if study.is_finished(f"{task.name}/compare", inputs):
         return read_result(file, Comparison)
-    started, journal = time.monotonic(), study._journal_file(f"{task.name}.compare")
-    sweep = study._journalled(journal, inputs)
+    started, journal = time.monotonic(), study.journal_file(f"{task.name}.compare")
+    sweep = study.journalled(journal, inputs)
     options = {"ratio": ratio, "budgets": budgets, "sweep": sweep, "seed": study.seed}
     result = compare_methods(study.vlm, task, held_out.examples, rankings, **options)
     write_result(file, result)
-    study._finish(f"{task.name}/compare", inputs, started, [file], discovery=items, test=held_out)
-    study._remove(journal)
+    study.finish(f"{task.name}/compare", inputs, started, [file], discovery=items, test=held_out)
+    study.remove_journal(journal)
     return result

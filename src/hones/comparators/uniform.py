@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
-from hones.neurons import importance_shape
+from hones.write_in import importance_shape
 
 
 class Random(Method):
