@@ -60,8 +60,10 @@ def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.Cap
     assert "Masking the selected neurons" in first and "Steering the selected neurons" in first
     out = config.parent / "run"
     files = {str(f.relative_to(out)): f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
+    page = (out / "report.html").read_text()
     assert set(files) == {
         "run.json",
+        "report.html",
         ".run.lock",
         "retrieval/heads.json",
         "retrieval/head_scores.npy",
@@ -79,7 +81,8 @@ def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.Cap
 
     assert call("run", config) == 0
     again = {str(f.relative_to(out)): f.stat().st_mtime_ns for f in out.rglob("*") if f.is_file()}
-    assert again == files
+    assert {**again, "report.html": 0} == {**files, "report.html": 0}
+    assert (out / "report.html").read_text() == page
     tables = [re.sub(r"\d+ s|─", "", text) for text in (first, capsys.readouterr().out)]
     assert tables[0] == tables[1], "what was read back is shown as what was computed"
 
@@ -91,6 +94,21 @@ def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.Cap
     assert call("run", change(config, seed=1)) == 2
     assert "holds retrieval/heads with seed = 3407, now 1" in capsys.readouterr().err
     assert call("run", config, "--fresh") == 0
+
+
+def test_run_compares_and_analyzes_where_asked(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = {"methods": ["dvp", "random"], "draws": 1, "curves": False}
+    assert call("run", change(config, compare=wanted, analyze={"cards": 1, "draws": 1, "limit": 2})) == 0
+    out = config.parent / "run"
+    comparison = json.loads((out / "retrieval/comparison.json").read_text())
+    assert {m["method"] for m in comparison["methods"]} == {"hones", "dvp", "random"}
+    analysis = json.loads((out / "analysis/analysis.json").read_text())
+    assert [task["task"] for task in analysis["tasks"]] == ["retrieval"] and len(analysis["cards"]) == 1
+    page = (out / "report.html").read_text()
+    assert "hones compare" not in page and "hones analyze" not in page, "nothing is missing"
+    assert "dvp" in capsys.readouterr().out
+    assert call("run", change(config, compare={"methods": ["nonsense"]})) == 2
+    assert "no method 'nonsense'" in capsys.readouterr().err
 
 
 def test_the_stages_one_by_one_give_what_run_gives(config: Path, model_folders: dict[str, Path]) -> None:

@@ -5,14 +5,13 @@ item, named in one line.
 """
 
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from hones import cli_report
+from hones import cli_report, cli_run
 from hones.cli_analyze import add_commands as add_analysis
 from hones.cli_compare import compare, methods
 from hones.cli_data import data_app
@@ -53,40 +52,11 @@ app = typer.Typer(
     help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
 )
 app.add_typer(data_app, name="data", rich_help_panel="Data")
-cli_report.register(app)
+cli_run.register(app)
 _out = Console()
 _err = Console(stderr=True)
 
-START, FIND, PROVE, STEER = "Start here", "Find", "Prove", "Steer"
-
-
-@app.command(rich_help_panel=START)
-def demo(
-    model: Model = "tiny-llava",
-    out: Out = Path("hones-demo"),
-    fresh: Fresh = False,
-) -> None:
-    """The whole pipeline on a built-in model and pictures, all four tasks, in about three minutes; ends in a report."""
-    from hones.demo import demo_config
-
-    config = demo_config(model, out / Path(model).name)
-    _run(config, fresh)
-    cli_report.write(config.out)
-
-
-@app.command(rich_help_panel=START)
-def run(
-    config: Annotated[Path, typer.Argument(help="YAML configuration; unknown keys are errors.")], fresh: Fresh = False
-) -> None:
-    """All stages of all tasks from one configuration; picks up after finished stages.
-
-    Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
-    ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, revision, max_left_out,
-    seed.
-    """
-    from hones.pipeline import read_config
-
-    _run(read_config(config), fresh)
+FIND, PROVE, STEER = "Find", "Prove", "Steer"
 
 
 @app.command(rich_help_panel=FIND)
@@ -282,28 +252,7 @@ def steer(
 
 
 add_analysis(app, PROVE, FIND)
-
-
-def _run(config, fresh: bool) -> None:
-    from hones import tables
-    from hones.pipeline import Outcome, run_config
-    from hones.study import Study, all_left_out
-
-    started = time.monotonic()
-
-    def show(study: Study, outcome: Outcome) -> None:
-        seconds = time.monotonic() - started
-        _out.rule(f"{outcome.task} ({len(outcome.neurons)} neurons; {seconds:.0f} s so far)")
-        _out.print(tables.head_table(outcome.heads), tables.head_map(outcome.heads))
-        _err.print(tables.left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{outcome.task},")]))
-
-    outcomes = run_config(config, fresh=fresh, on_outcome=show)
-    _out.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
-    _out.print(tables.outcome_tables(outcomes))
-    _out.print(
-        f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task)",
-        soft_wrap=True,
-    )
+cli_report.register(app)
 
 
 def _show(study, *parts, of: str = "") -> None:

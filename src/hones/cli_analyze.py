@@ -62,7 +62,8 @@ def analyze(
     study = RunStudy(vlm, found.folder, sweep, seed, fresh, max_left_out)
     for name in found.skipped:
         _err.print(f"{name} has no neurons yet and is left out: run `hones neurons` for it", style="yellow")
-    analysis = study.analyze(found, AnalysisSettings(lens_items, cards, draws, limit))
+    settings = AnalysisSettings(lens_items=lens_items, cards=cards, draws=draws, limit=limit)
+    analysis = study.analyze(found, settings)
     _err.print(left_out_list(all_left_out(study)))
     _out.print(analysis_tables(analysis))
     _out.print(f"written: {run / 'analysis' / 'analysis.json'}", soft_wrap=True)
@@ -76,7 +77,7 @@ def explain(
     raw: Annotated[bool, typer.Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False,
     top_k: Annotated[int | None, typer.Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None,
     neurons: Annotated[int, typer.Option(min=1, help="Neurons to name.")] = 12,
-    out: Annotated[Path | None, typer.Option(help="Folder for explanation.json.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page and explanation.json.")] = None,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
     engine: EngineOption = "replay",
@@ -91,6 +92,8 @@ def explain(
     from hones.analysis.explain import explain as explain_answer
     from hones.artifacts import write_result
     from hones.models.loading import load_vlm
+    from hones.report import render_explanation
+    from hones.store import write_bytes
     from hones.tables_analysis import explanation_views
 
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
@@ -100,7 +103,8 @@ def explain(
     _out.print(explanation_views(found))
     if out is not None:
         write_result(out / "explanation.json", found)
-        _out.print(f"written: {out / 'explanation.json'}", soft_wrap=True)
+        write_bytes(out / "explanation.html", render_explanation(found, image).encode())
+        _out.print(f"written: {out / 'explanation.html'} and explanation.json", soft_wrap=True)
 
 
 def add_commands(app: typer.Typer, analyze_panel: str, explain_panel: str) -> None:

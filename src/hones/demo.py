@@ -1,19 +1,23 @@
 """The whole method on a built-in model and built-in pictures: what `hones demo` does.
 
 Sizes are chosen so that all four tasks take some three minutes on two cores: retrieval ranks 1 + 7 captions instead of
-1 + 49, and scales are learned with a larger step than the released one because there are few dev items.
+1 + 49, scales are learned with a larger step than the released one because there are few dev items, a few methods are
+compared at one budget, and groups of neurons are masked on the first test items only.
 """
 
 from pathlib import Path
 
+from hones.analysis.stage import AnalysisSettings
 from hones.data.shapes import write_shapes
-from hones.pipeline import DataFiles, RunConfig
+from hones.pipeline import Comparing, DataFiles, RunConfig
 from hones.steering import SteeringSettings
 from hones.store import RunFolder
 
 SIZES = {"discovery": 48, "dev": 96, "test": 100}
 CANDIDATES = 8
 RATIO = 0.03
+METHODS = ("dvp", "wanda", "atp", "random")
+ANALYSIS = AnalysisSettings(lens_items=1, cards=4, draws=2, limit=32)
 
 
 def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
@@ -27,4 +31,6 @@ def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
         ratio=RATIO,
         candidates=CANDIDATES,
         steering=SteeringSettings(learning_rate=0.02, batch_size=8),
+        compare=Comparing(methods=METHODS, draws=3, curves=False),
+        analyze=ANALYSIS,
     )

@@ -9,6 +9,8 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
     limit: {discovery: 5000, dev: 2000, test: 3000}
     ratio: 0.01
     steering: {epochs: 2}
+    compare: {methods: [dvp, atp, random]}       # optional
+    analyze: {cards: 8}                          # optional
 """
 
 from collections.abc import Callable
@@ -19,6 +21,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from hones.analysis.source import read_run
+from hones.analysis.stage import AnalysisSettings, RunStudy
+from hones.comparators import make_methods
+from hones.comparators.compare import BUDGETS
+from hones.comparators.results import Comparison
+from hones.comparators.stage import compare
 from hones.data.items import MAX_LEFT_OUT, Items, load_items
 from hones.errors import HonesError
 from hones.heads import HeadResult
@@ -29,7 +37,7 @@ from hones.steering import SteeringResult, SteeringSettings
 from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
 from hones.sweep import MAX_NEW_TOKENS, EngineName, SweepSettings
-from hones.tasks import TASKS, make_task
+from hones.tasks import TASKS, Task, make_task
 
 SPLITS = ("discovery", "dev", "test")
 Count = Annotated[int, Field(ge=1)]
@@ -62,8 +70,24 @@ def _distinct(tasks: tuple[str, ...]) -> tuple[str, ...]:
     return tasks
 
 
+def _known(methods: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        make_methods(",".join(methods))
+    except HonesError as error:
+        raise ValueError(str(error)) from error
+    return methods
+
+
+class Comparing(_Section):
+    """Which methods are compared with HONES, how often random ones are drawn, and whether budgets are varied."""
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)]
+    draws: Count = 5
+    curves: bool = True
+
+
 class RunConfig(_Section):
-    """Everything a run depends on."""
+    """Everything a run depends on. compare, analyze: stages that are left out unless asked for."""
 
     model: str
     out: Path
@@ -84,6 +108,8 @@ class RunConfig(_Section):
     max_left_out: float = Field(default=MAX_LEFT_OUT, ge=0, le=1)
     seed: int = Field(default=DEFAULT_SEED, ge=0)
     steering: SteeringSettings = SteeringSettings()
+    compare: Comparing | None = None
+    analyze: AnalysisSettings | None = None
 
     @property
     def training(self) -> SteeringSettings:
@@ -94,13 +120,14 @@ class RunConfig(_Section):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the four stages found for one task."""
+    """What the four stages, and the comparison if there is one, found for one task."""
 
     task: str
     heads: HeadResult
     neurons: list[RankedNeuron]
     masking: MaskingResult
     steering: SteeringResult
+    comparison: Comparison | None
 
 
 def read_config(file: Path) -> RunConfig:
@@ -151,10 +178,23 @@ def run_config(
         neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
         masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
         steering = study.steer(task, splits["dev"], splits["test"], folder / "neurons.json", config.training)
-        outcomes.append(Outcome(task.name, heads, neurons, masking, steering))
+        comparison = _compare(config, study, task, splits)
+        outcomes.append(Outcome(task.name, heads, neurons, masking, steering, comparison))
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])
+    if config.analyze is not None:
+        RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(read_run(run.path), config.analyze)
     return outcomes
+
+
+def _compare(config: RunConfig, study: Study, task: Task, splits: dict[str, Items]) -> Comparison | None:
+    wanted = config.compare
+    if wanted is None:
+        return None
+    methods, heads = make_methods(",".join(wanted.methods)), study.run.task(task.name) / "heads.json"
+    budgets = BUDGETS if wanted.curves else ()
+    options: dict[str, Any] = {"ratio": config.ratio, "draws": wanted.draws, "budgets": budgets}
+    return compare(study, task, splits["discovery"], splits["test"], methods, heads, **options)
 
 
 def load_splits(config: RunConfig) -> dict[str, Items]:

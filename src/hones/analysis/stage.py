@@ -9,12 +9,13 @@
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from hones.analysis.ablation import most_changed, score_ablations, sweep_groups
 from hones.analysis.cards import contributions_of, drivers, head_shares
@@ -36,14 +37,15 @@ THUMBNAIL = 160
 DRIVERS = 4
 
 
-@dataclass(frozen=True)
-class AnalysisSettings:
+class AnalysisSettings(BaseModel):
     """lens_items, cards: of each task; draws: random sets per group; limit: test items of each task, None: all."""
 
-    lens_items: int = 2
-    cards: int = 8
-    draws: int = 3
-    limit: int | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lens_items: int = Field(default=2, ge=0)
+    cards: int = Field(default=8, ge=0)
+    draws: int = Field(default=3, ge=1)
+    limit: int | None = Field(default=None, ge=1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class RunStudy(Study):
             }
             for job in jobs
         }
-        common = self.fingerprint(jobs[0].test, **self.swept(), **asdict(settings), tasks=used)
+        common = self.fingerprint(jobs[0].test, **self.swept(), **settings.model_dump(), tasks=used)
         return {key: value for key, value in common.items() if key not in jobs[0].test.fingerprint}
 
     def _ablate(

@@ -1,0 +1,74 @@
+"""`hones demo` and `hones run`: the whole pipeline, from built-in data or from a configuration."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hones.cli_options import Fresh, Model, Out
+from hones.cli_report import write
+
+START = "Start here"
+_out = Console()
+_err = Console(stderr=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the two commands."""
+    app.command(rich_help_panel=START)(demo)
+    app.command(rich_help_panel=START)(run)
+
+
+def demo(
+    model: Model = "tiny-llava",
+    out: Out = Path("hones-demo"),
+    fresh: Fresh = False,
+) -> None:
+    """The whole pipeline on a built-in model and pictures, all four tasks, in a few minutes; ends in a report."""
+    from hones.demo import demo_config
+
+    config = demo_config(model, out / Path(model).name)
+    follow(config, fresh)
+
+
+def run(
+    config: Annotated[Path, typer.Argument(help="YAML configuration; unknown keys are errors.")], fresh: Fresh = False
+) -> None:
+    """All stages of all tasks from one configuration; picks up after finished stages.
+
+    Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
+    ratio, draws, positive_part, steering, compare, analyze, engine, max_new_tokens, batch_size, dtype, device,
+    revision, max_left_out, seed.
+    """
+    from hones.pipeline import read_config
+
+    follow(read_config(config), fresh)
+
+
+def follow(config, fresh: bool) -> None:
+    """Run a configuration, show what each task's stages find, and write the report."""
+    from hones import tables
+    from hones.comparators.tables import comparison_table
+    from hones.pipeline import Outcome, run_config
+    from hones.study import Study, all_left_out
+
+    started = time.monotonic()
+
+    def show(study: Study, outcome: Outcome) -> None:
+        seconds = time.monotonic() - started
+        _out.rule(f"{outcome.task} ({len(outcome.neurons)} neurons; {seconds:.0f} s so far)")
+        _out.print(tables.head_table(outcome.heads), tables.head_map(outcome.heads))
+        _err.print(tables.left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{outcome.task},")]))
+
+    outcomes = run_config(config, fresh=fresh, on_outcome=show)
+    _out.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
+    _out.print(tables.outcome_tables(outcomes))
+    for comparison in (o.comparison for o in outcomes if o.comparison is not None):
+        _out.print(comparison_table(comparison))
+    _out.print(
+        f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task)",
+        soft_wrap=True,
+    )
+    write(config.out)
