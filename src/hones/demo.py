@@ -17,7 +17,7 @@ SIZES = {"discovery": 48, "dev": 96, "test": 100}
 CANDIDATES = 8
 RATIO = 0.03
 METHODS = ("dvp", "wanda", "atp", "random")
-ANALYSIS = AnalysisSettings(lens_items=1, cards=4, draws=2, limit=32)
+ANALYSIS = AnalysisSettings(lens_items=1, cards=4, draws=1, limit=24)
 
 
 def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
@@ -31,6 +31,6 @@ def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
         ratio=RATIO,
         candidates=CANDIDATES,
         steering=SteeringSettings(learning_rate=0.02, batch_size=8),
-        compare=Comparing(methods=METHODS, draws=3, curves=False),
+        compare=Comparing(methods=METHODS, draws=1, curves=False),
         analyze=ANALYSIS,
     )
