@@ -35,8 +35,10 @@ from hones.models.vlm import VLM
 from hones.sweep import Race, RaceRules, SweepSettings, sweep, sweep_tasks
 from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
+from hones.sweep.forward import Forward
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan, make_plan
+from hones.sweep.naive import Naive
 from hones.sweep.passes import Savings
 from hones.sweep.replay import Replay
 from hones.tasks import Example, Task
@@ -304,6 +306,32 @@ def test_a_replay_that_is_wrong_is_found_out(
     with pytest.warns(UserWarning, match=r"cannot be served by replay \(its logits differ by"):
         engine = make_engine(vlm, "replay", NEW_TOKENS, 4, make_plan(vlm, 100, None), examples[:1], EDITS)
     assert type(engine).__name__ == "Forward"
+
+
+def test_whole_passes_answer_all_tasks_in_batches_of_any_size(
+    families: dict[str, VLM], pictures: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = families["qwen2.5-vl"]
+    members = [(task, example) for task, examples in jobs_of(pictures) for example in examples[:2]]
+    expected = Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=1).statistics(members, EDITS)
+    encode, sizes = VLM.encode, []
+
+    def limited(self, pictures, prompts):
+        sizes.append(len(prompts))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError
+        return encode(self, pictures, prompts)
+
+    for limit in (False, True):
+        if limit:
+            monkeypatch.setattr(VLM, "encode", limited)
+        found = Forward(vlm, max_new_tokens=NEW_TOKENS, batch_size=16).statistics(members, EDITS)
+        for (task, _), a, b in zip(members, expected, found, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5, err_msg=task.name)
+    assert 3 < max(sizes) <= 16 and sizes[-1] <= 2
+    monkeypatch.setattr(VLM, "encode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(HonesError, match="one prompt at a time"):
+        Forward(vlm, max_new_tokens=NEW_TOKENS, batch_size=2).statistics(members, EDITS)
 
 
 def test_out_of_memory_halves_the_passes(

@@ -1,9 +1,9 @@
 """The engine for families whose layers cannot be entered by `replay`: whole passes of the decoder, still exact.
 
-Pictures are encoded once per item: the decoder is called again with just what the model handed it, one intervention
-and one item at a time (for retrieval: its candidates in batches). Answers are drafted by the unedited model and checked
-by one teacher-forced pass; only cells that leave their draft are generated anew. Logits are computed where they are
-read.
+Pictures are encoded once per prompt, whatever the number of interventions: the decoder is called again with just what
+the model handed it, one intervention at a time on batches of prompts. Answers are drafted by the unedited model and
+checked by one teacher-forced pass; only cells that leave their draft are generated anew. Logits are computed where they
+are read.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,23 +11,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM, Encoded
+from hones.sweep.memory import is_out_of_memory
 from hones.sweep.naive import Naive
 from hones.sweep.prompts import kwargs_of_decoder
-from hones.tasks.base import Example, Task
+from hones.tasks.base import Answer, Example, Task
 
 TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
+
+Asked = Sequence[tuple[Example, str]]
 
 
 class Forward:
     """Answers groups of examples by whole decoder passes.
 
     Args:
-        batch_size: prompts at once.
+        batch_size: prompts at once, halved when the device runs out of memory.
     """
 
     def __init__(self, vlm: VLM, *, max_new_tokens: int, batch_size: int) -> None:
@@ -42,79 +46,127 @@ class Forward:
         advance: Callable[[float], object] = lambda cells: None,
     ) -> list[Float[np.ndarray, "edits _"]]:
         """The statistics of every member under every intervention; `advance` hears of finished cells."""
-        found = []
-        for task, example in members:
-            answers = {"yes_no": self._margins, "text": self._texts, "log_probability": self._gold}[task.answers](
-                example, edits
-            )
-            scored = [task.statistics(example, answer) for answer in answers]
-            found.append(np.array(scored, dtype=np.float32))
-            advance(len(edits))
-        return found
+        answers: list[list[Sequence[Any]]] = [[] for _ in members]
+        for kind, answer in (("text", self._texts), ("yes_no", self._margins), ("log_probability", self._gold)):
+            asked = [(m, p) for m, (task, x) in enumerate(members) if task.answers == kind for p in x.prompts]
+            while asked:
+                part = asked[: self.batch_size]
+                found = self._fitting(answer, [(members[m][1], prompt) for m, prompt in part], edits)
+                for (m, _), of_prompt in zip(part, found, strict=False):
+                    answers[m].append(of_prompt)
+                    advance(len(edits) / len(members[m][1].prompts))
+                asked = asked[len(found) :]
+        return [
+            np.array([task.statistics(example, answer) for answer in _by_edit(task, given)], dtype=np.float32)
+            for (task, example), given in zip(members, answers, strict=True)
+        ]
+
+    def _fitting(
+        self,
+        answer: Callable[[Asked, Sequence[Intervention]], list[Sequence[Any]]],
+        part: Asked,
+        edits: Sequence[Intervention],
+    ) -> list[Sequence[Any]]:
+        """Answers of the first prompts, as many as fit."""
+        while True:
+            try:
+                return answer(part[: self.batch_size], edits)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.batch_size == 1:
+                    raise HonesError(
+                        "out of device memory with one prompt at a time", do="use a smaller dtype"
+                    ) from error
+            if self.vlm.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.batch_size //= 2
 
     @torch.no_grad()
     def last_logits(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
         """Logits where each example's first prompt ends, under every intervention."""
-        handed = [self._decoder_kwargs(self._encode(x, x.prompts[:1])) for x in examples]
-        hidden = [torch.stack([self._last(kwargs, edit)[0] for kwargs in handed]) for edit in edits]
+        handed = [kwargs_of_decoder(self.vlm, self._encode([(x, x.prompts[0])]).inputs) for x in examples]
+        hidden = [torch.stack([self._hidden(kwargs, edit)[0, -1] for kwargs in handed]) for edit in edits]
         return torch.stack([self.vlm.anatomy.lm_head(rows) for rows in hidden])
 
-    def _encode(self, example: Example, prompts: Sequence[str]) -> Encoded:
-        return self.vlm.encode([example.open_picture()] * len(prompts), prompts)
+    def _encode(self, asked: Asked) -> Encoded:
+        pictures = {id(example): example.open_picture() for example, _ in asked}
+        return self.vlm.encode([pictures[id(example)] for example, _ in asked], [prompt for _, prompt in asked])
 
-    def _decoder_kwargs(self, encoded: Encoded) -> dict[str, Any]:
-        return kwargs_of_decoder(self.vlm, encoded.inputs)
-
-    def _last(self, kwargs: dict[str, Any], edit: Intervention, count: int = 1) -> Float[Tensor, "n d"]:
-        """Final hidden states at the last `count` positions, all rows."""
+    def _hidden(self, kwargs: dict[str, Any], edit: Intervention) -> Float[Tensor, "rows t d"]:
+        """Final hidden states of the edited decoder."""
         with edit.on(self.vlm.model):
-            hidden = self.vlm.anatomy.decoder(**kwargs).last_hidden_state
-        return hidden[:, -count:].flatten(0, 1)
+            return self.vlm.anatomy.decoder(**kwargs).last_hidden_state
 
-    def _margins(self, example: Example, edits: Sequence[Intervention]) -> Float[np.ndarray, "edits prompts"]:
-        out = np.zeros((len(edits), len(example.prompts)))
-        for start in range(0, len(example.prompts), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            kwargs = self._decoder_kwargs(self._encode(example, example.prompts[part]))
-            for e, edit in enumerate(edits):
-                out[e, part] = self.vlm.margins_of(self._last(kwargs, edit)).double().cpu().numpy()
-        return out
+    def _margins(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
+        kwargs = kwargs_of_decoder(self.vlm, self._encode(asked).inputs)
+        found = [self.vlm.margins_of(self._hidden(kwargs, edit)[:, -1]).double().cpu() for edit in edits]
+        return [*torch.stack(found, 1).numpy()]
 
-    def _gold(self, example: Example, edits: Sequence[Intervention]) -> list[float]:
-        ids = self.vlm.gold_ids(example.prompts[0], example.references[0])
-        kwargs = self._decoder_kwargs(with_answer(self.vlm, self._encode(example, example.prompts), ids[:-1]))
-        labels = torch.tensor(ids, device=self.vlm.device)
-        hidden = (self._last(kwargs, edit, len(ids)) for edit in edits)
-        return [float(self.vlm.token_log_probabilities(h, labels).sum()) for h in hidden]
-
-    def _texts(self, example: Example, edits: Sequence[Intervention]) -> list[str]:
-        encoded = self._encode(example, example.prompts)
-        draft = self.vlm.generate_ids(encoded, self.max_new_tokens)[0]
-        kwargs = self._decoder_kwargs(with_answer(self.vlm, encoded, draft[:-1]))
-        labels = torch.tensor(draft, device=self.vlm.device)
-        answers = []
+    def _gold(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
+        gold = [self.vlm.gold_ids(prompt, example.references[0]) for example, prompt in asked]
+        passes = _Answered(self.vlm, self._encode(asked), gold)
+        found = []
         for edit in edits:
-            if edit == BASELINE or self._keeps_to(labels, self._last(kwargs, edit, len(draft))):
-                answers.append(self.vlm.text_of(draft))
+            of_token = self.vlm.token_log_probabilities(
+                passes.at_answers(self._hidden(passes.kwargs, edit)), passes.labels
+            )
+            found.append(of_token.new_zeros(len(asked)).index_add(0, passes.rows, of_token).double().cpu())
+        return [*torch.stack(found, 1).numpy()]
+
+    def _texts(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
+        encoded = self._encode(asked)
+        drafts = self.vlm.generate_ids(encoded, self.max_new_tokens)
+        passes = _Answered(self.vlm, encoded, drafts)
+        answers = [[self.vlm.text_of(draft)] * len(edits) for draft in drafts]
+        for e, edit in enumerate(edits):
+            if edit == BASELINE:
                 continue
-            with edit.on(self.vlm.model):
-                answers.append(self.vlm.generate(encoded, self.max_new_tokens)[0])
-        return answers
+            logits = self.vlm.anatomy.lm_head(passes.at_answers(self._hidden(passes.kwargs, edit)))
+            self.vlm.check_finite(logits)
+            left = passes.rows[logits.argmax(-1) != passes.labels].unique().tolist()
+            if left:
+                with edit.on(self.vlm.model):
+                    own = self.vlm.generate(self._encode([asked[row] for row in left]), self.max_new_tokens)
+                for row, text in zip(left, own, strict=True):
+                    answers[row][e] = text
+        return [*answers]
 
-    def _keeps_to(self, labels: Int[Tensor, " n"], hidden: Float[Tensor, "n d"]) -> bool:
-        logits = self.vlm.anatomy.lm_head(hidden)
-        self.vlm.check_finite(logits)
-        return torch.equal(logits.argmax(-1), labels)
+
+def _by_edit(task: Task, given: Sequence[Sequence[Any]]) -> Sequence[Answer]:
+    """A member's answers under every intervention, from those of its prompts."""
+    return [*np.stack(given, 1)] if task.answers == "yes_no" else given[0]
 
 
-def with_answer(vlm: VLM, encoded: Encoded, answer: Sequence[int]) -> Encoded:
-    """One prompt's inputs with answer tokens appended; whatever runs along the tokens is extended with them."""
-    inputs, length = dict(encoded.inputs), encoded.inputs["input_ids"].shape[1]
-    fill = {"attention_mask": 1, "token_type_ids": TYPES_OF_TEXT.get(vlm.model.config.model_type, 0)}
+class _Answered:
+    """Prompts followed by answers as the decoder takes them, and where it predicts the answers' tokens.
+
+    labels: all tokens of all answers. rows: the prompt of each.
+    """
+
+    def __init__(self, vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -> None:
+        length, device = encoded.inputs["input_ids"].shape[1], vlm.device
+        self.kwargs = kwargs_of_decoder(vlm, with_answers(vlm, encoded, [a[:-1] for a in answers]).inputs)
+        self.labels = torch.tensor([token for answer in answers for token in answer], device=device)
+        self.rows = torch.tensor([r for r, answer in enumerate(answers) for _ in answer], device=device)
+        self.columns = torch.tensor([length - 1 + k for a in answers for k in range(len(a))], device=device)
+
+    def at_answers(self, hidden: Float[Tensor, "rows t d"]) -> Float[Tensor, "n d"]:
+        """Hidden states that predict the labels."""
+        return hidden[self.rows, self.columns]
+
+
+def with_answers(vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -> Encoded:
+    """Prompts with answer tokens appended, padded on the right; what runs along the tokens is extended with them."""
+    inputs, (rows, length) = dict(encoded.inputs), encoded.inputs["input_ids"].shape
+    width = max(map(len, answers))
+    pad = vlm.eos_ids[0]
+    tokens = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], dtype=torch.long)
+    real = torch.tensor([[1] * len(answer) + [0] * (width - len(answer)) for answer in answers])
+    types = torch.full((rows, width), TYPES_OF_TEXT.get(vlm.model.config.model_type, 0))
+    tails = {"input_ids": tokens, "attention_mask": real, "token_type_ids": types}
     for name, value in inputs.items():
-        if value.ndim == 2 and value.shape[1] == length:
-            tail = torch.full((1, len(answer)), fill.get(name, 0), dtype=value.dtype, device=value.device)
-            if name == "input_ids":
-                tail = torch.tensor([list(answer)], dtype=value.dtype, device=value.device)
-            inputs[name] = torch.cat([value, tail], 1)
+        if value.ndim == 2 and value.shape == (rows, length):
+            tail = tails.get(name, torch.zeros_like(types)).view(rows, width)
+            inputs[name] = torch.cat([value, tail.to(value)], 1)
     return Encoded(inputs)
