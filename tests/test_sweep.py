@@ -313,7 +313,8 @@ def test_whole_passes_answer_all_tasks_in_batches_of_any_size(
 ) -> None:
     vlm = families["qwen2.5-vl"]
     members = [(task, example) for task, examples in jobs_of(pictures) for example in examples[:2]]
-    expected = Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=1).statistics(members, EDITS)
+    edits = EDITS[:1] + EDITS[1::4]
+    expected = Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=1).statistics(members, edits)
     encode, sizes = VLM.encode, []
 
     def limited(self, pictures, prompts):
@@ -325,13 +326,13 @@ def test_whole_passes_answer_all_tasks_in_batches_of_any_size(
     for limit in (False, True):
         if limit:
             monkeypatch.setattr(VLM, "encode", limited)
-        found = Forward(vlm, max_new_tokens=NEW_TOKENS, batch_size=16).statistics(members, EDITS)
+        found = Forward(vlm, max_new_tokens=NEW_TOKENS, batch_size=16).statistics(members, edits)
         for (task, _), a, b in zip(members, expected, found, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5, err_msg=task.name)
     assert 3 < max(sizes) <= 16 and sizes[-1] <= 2
     monkeypatch.setattr(VLM, "encode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(HonesError, match="one prompt at a time"):
-        Forward(vlm, max_new_tokens=NEW_TOKENS, batch_size=2).statistics(members, EDITS)
+        Forward(vlm, max_new_tokens=NEW_TOKENS, batch_size=2).statistics(members, edits)
 
 
 def test_out_of_memory_halves_the_passes(

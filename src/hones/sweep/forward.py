@@ -101,7 +101,7 @@ class Forward:
     def _margins(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         kwargs = kwargs_of_decoder(self.vlm, self._encode(asked).inputs)
         found = [self.vlm.margins_of(self._hidden(kwargs, edit)[:, -1]).double().cpu() for edit in edits]
-        return [*torch.stack(found, 1).numpy()]
+        return torch.stack(found, 1).tolist()
 
     def _gold(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         gold = [self.vlm.gold_ids(prompt, example.references[0]) for example, prompt in asked]
@@ -112,7 +112,7 @@ class Forward:
                 passes.at_answers(self._hidden(passes.kwargs, edit)), passes.labels
             )
             found.append(of_token.new_zeros(len(asked)).index_add(0, passes.rows, of_token).double().cpu())
-        return [*torch.stack(found, 1).numpy()]
+        return torch.stack(found, 1).tolist()
 
     def _texts(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         encoded = self._encode(asked)
