@@ -184,7 +184,6 @@ class Decoder:
         self.layers = anatomy.layers
         self.returns_tuple = False  # of a decoder layer, found out by the first trace
 
-    @torch.no_grad()
     def run(
         self,
         hidden: Float[Tensor, "rows t d"],
@@ -198,6 +197,7 @@ class Decoder:
         wanted: Wanted | None = None,
         trace: Trace | None = None,
         activations: Activations | None = None,
+        gradients: bool = False,
     ) -> Float[Tensor, "rows t d"] | None:
         """The final hidden states after the norm, or None where the cache ended the pass at its last layer.
 
@@ -209,8 +209,10 @@ class Decoder:
             wanted: run the last layer's FFN at these positions only; other outputs are then meaningless.
             trace: filled with what enters each layer and its o_proj.
             activations: filled, for layers from `start` on, with the FFN's z at its positions.
+            gradients: record the pass for autograd.
         """
         with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(gradients))
             for layer in self.layers[:start]:
                 stack.enter_context(_forward_is(layer.block, self._hand_on))
             if attention is not None:
