@@ -15,7 +15,8 @@ from hones import HonesError, make_task, mask_neurons, scale_neurons, select_neu
 from hones.comparators import METHODS, Context, make_method, make_methods
 from hones.comparators.ape import entropy_score
 from hones.comparators.given import other_tasks
-from hones.comparators.knowledge_neurons import attributions, integrated_gradients
+from hones.comparators.integrated_gradients import integrated_gradients
+from hones.comparators.knowledge_neurons import attributions
 from hones.comparators.reading import ask, ask_with_gold, at_down_proj
 from hones.data.items import Items
 from hones.heads import HeadScore
@@ -256,7 +257,7 @@ def test_rows_at_once_do_not_change_integrated_gradients(vlm: VLM, discovery: It
 def test_qrnca_is_attribution_times_inverse_cluster_frequency(vlm: VLM, discovery: Items) -> None:
     context = context_of(vlm, discovery, "retrieval", count=2)
     context = replace(context, others=context.others[:1])
-    by_task = [[*attributions(context, task, examples, 16, "")] for task, examples in context.jobs]
+    by_task = [[a for _, a in attributions(context, [job], 16, "")] for job in context.jobs]
     assert [len(found) for found in by_task] == [2, 2]
     expected = np.zeros(by_task[0][0].shape)
     for layer, i in np.ndindex(expected.shape):

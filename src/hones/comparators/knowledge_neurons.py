@@ -16,8 +16,8 @@ from jaxtyping import Float
 from hones.comparators.base import Context, Method
 from hones.comparators.integrated_gradients import integrated_gradients
 from hones.comparators.reading import ROWS_WITH_GRADIENT, ask_with_gold
-from hones.comparators.tail import disproof, integrated_gradients_of, tails
-from hones.models.vlm import frozen
+from hones.comparators.tail import Tail, disproof, integrated_gradients_of, tails
+from hones.models.vlm import VLM, frozen
 from hones.progress import track
 from hones.sweep.prompts import Unserved
 from hones.tasks.base import Example, Task
@@ -56,19 +56,25 @@ def attributions(
     groups = [*of_picture.values()]
     with frozen(vlm.model):
         problem = disproof(vlm, *groups[0][0])
+        if problem is not None:
+            _say_slow(vlm, problem)
         for group in track(groups, f"{context.task.name}: {what}"):
-            ready = None
+            ready: list[Tail] = []
             if problem is None:
                 try:
                     ready = tails(vlm, group)
                 except Unserved as error:
                     problem = str(error)
-            if ready is not None:
+                    _say_slow(vlm, problem)
+            if problem is None:
                 found = (integrated_gradients_of(tail, steps, rows) for tail in ready)
             else:
-                name = type(vlm.model).__name__
-                warnings.warn(f"{name}: integrated gradients by whole passes take longer ({problem})", stacklevel=2)
                 asked = (ask_with_gold(vlm, task, [example]) for task, example in group)
                 found = (integrated_gradients(vlm, encoded, steps, rows or ROWS_WITH_GRADIENT) for encoded in asked)
             for (task, _), attribution in zip(group, found, strict=True):
                 yield task, attribution.double().cpu().numpy()
+
+
+def _say_slow(vlm: VLM, problem: str) -> None:
+    name = type(vlm.model).__name__
+    warnings.warn(f"{name}: integrated gradients by whole passes take longer ({problem})", stacklevel=3)

@@ -30,7 +30,7 @@ from hones.sweep.memory import bytes_per_position, free_memory, is_out_of_memory
 from hones.sweep.prompts import Unserved, encode_pictures
 from hones.tasks.base import Example, Task
 
-POSITIONS = {"cpu": 128, "cuda": 4096}
+POSITIONS = {"cpu": 512, "cuda": 4096}
 SHARE_OF_MEMORY, COPIES = 0.15, 3  # of keys and values: joined with the past, repeated for query heads, gradients
 
 
