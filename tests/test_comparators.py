@@ -31,7 +31,7 @@ HEADS = tuple(
 )
 
 
-def context_of(vlm: VLM, items: Items, task_name: str = "vqa", count: int = 3) -> Context:
+def context_of(vlm: VLM, items: Items, task_name: str = "vqa", count: int = 2) -> Context:
     task = make_task(task_name, candidates=4)
     examples = task.examples(items)[0][:count]
     return Context(vlm, task, examples, HEADS, other_tasks(vlm, task, items, examples), seed=1)
@@ -223,7 +223,7 @@ def test_integrated_gradients_add_up_to_what_the_layer_is_worth(vlm: VLM, discov
     z = [z[0, -1] for _, z in gate_and_z(double, double_inputs(ask(vlm, [example])))]
     short = replace(example, references=("a",))  # a probability that is not vanishingly small
     encoded = double_inputs(ask_with_gold(vlm, context.task, [short]))
-    found = integrated_gradients(double, encoded, 120, rows=60).sum(1)
+    found = integrated_gradients(double, encoded, 40, rows=40).sum(1)
     for layer in range(3):
         whole = probability_at(double, context, short, layer, z[layer])
         without = probability_at(double, context, short, layer, torch.zeros_like(z[layer]))
@@ -356,7 +356,7 @@ def test_every_method_of_the_table_is_there() -> None:
 
 
 def test_what_a_method_lacks_is_one_line(vlms: dict[str, VLM], discovery: Items, monkeypatch) -> None:
-    context = context_of(vlms["llava"], discovery)
+    context = context_of(vlms["llava"], discovery, count=3)
     with pytest.raises(HonesError, match="the method hones needs critical heads"):
         METHODS["hones"].check(replace(context, heads=()))
     with pytest.raises(HonesError, match="the method cna needs other tasks about the pictures of vqa"):
@@ -374,7 +374,7 @@ def test_what_a_method_lacks_is_one_line(vlms: dict[str, VLM], discovery: Items,
 
 def test_the_fast_variants_equal_their_definition(vlms: dict[str, VLM], discovery: Items) -> None:
     """All-token readings of both engines over targets of several lengths, more pictures than one group."""
-    context = context_of(vlms["llava"], discovery, "vqa", count=5)
+    context = context_of(vlms["llava"], discovery, "vqa", count=3)
     method = METHODS["hones-all-tokens"]
     naive, fast = (
         method.importance(replace(context, sweep=SweepSettings(engine, batch_size=2))) for engine in ("naive", "replay")

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,8 +214,12 @@ def test_what_a_neuron_writes_enters_after_its_layer(
     assert served(families[name], one) == {True}
     assert served(families[name], [one[0], two]) == {False}
     rescaled = copy.deepcopy(families[name])
+
+    def rescale(_: object, __: object, out: Any) -> Any:
+        return 1.01 * out
+
     for layer in rescaled.anatomy.layers:
-        layer.mlp.register_forward_hook(lambda _, __, out: 1.01 * out)
+        layer.mlp.register_forward_hook(rescale)
     assert served(rescaled, one) == {False}
 
 
