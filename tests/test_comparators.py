@@ -15,7 +15,8 @@ from hones import HonesError, make_task, mask_neurons, scale_neurons, select_neu
 from hones.comparators import METHODS, Context, make_method, make_methods
 from hones.comparators.ape import entropy_score
 from hones.comparators.given import other_tasks
-from hones.comparators.knowledge_neurons import attributions, integrated_gradients
+from hones.comparators.integrated_gradients import integrated_gradients
+from hones.comparators.knowledge_neurons import attributions
 from hones.comparators.reading import ask, ask_with_gold, at_down_proj
 from hones.data.items import Items
 from hones.heads import HeadScore
@@ -30,7 +31,7 @@ HEADS = tuple(
 )
 
 
-def context_of(vlm: VLM, items: Items, task_name: str = "vqa", count: int = 3) -> Context:
+def context_of(vlm: VLM, items: Items, task_name: str = "vqa", count: int = 2) -> Context:
     task = make_task(task_name, candidates=4)
     examples = task.examples(items)[0][:count]
     return Context(vlm, task, examples, HEADS, other_tasks(vlm, task, items, examples), seed=1)
@@ -222,7 +223,7 @@ def test_integrated_gradients_add_up_to_what_the_layer_is_worth(vlm: VLM, discov
     z = [z[0, -1] for _, z in gate_and_z(double, double_inputs(ask(vlm, [example])))]
     short = replace(example, references=("a",))  # a probability that is not vanishingly small
     encoded = double_inputs(ask_with_gold(vlm, context.task, [short]))
-    found = integrated_gradients(double, encoded, 120, rows=60).sum(1)
+    found = integrated_gradients(double, encoded, 40, rows=40).sum(1)
     for layer in range(3):
         whole = probability_at(double, context, short, layer, z[layer])
         without = probability_at(double, context, short, layer, torch.zeros_like(z[layer]))
@@ -256,7 +257,7 @@ def test_rows_at_once_do_not_change_integrated_gradients(vlm: VLM, discovery: It
 def test_qrnca_is_attribution_times_inverse_cluster_frequency(vlm: VLM, discovery: Items) -> None:
     context = context_of(vlm, discovery, "retrieval", count=2)
     context = replace(context, others=context.others[:1])
-    by_task = [[*attributions(context, task, examples, 16, "")] for task, examples in context.jobs]
+    by_task = [[a for _, a in attributions(context, [job], 16, "")] for job in context.jobs]
     assert [len(found) for found in by_task] == [2, 2]
     expected = np.zeros(by_task[0][0].shape)
     for layer, i in np.ndindex(expected.shape):
@@ -355,7 +356,7 @@ def test_every_method_of_the_table_is_there() -> None:
 
 
 def test_what_a_method_lacks_is_one_line(vlms: dict[str, VLM], discovery: Items, monkeypatch) -> None:
-    context = context_of(vlms["llava"], discovery)
+    context = context_of(vlms["llava"], discovery, count=3)
     with pytest.raises(HonesError, match="the method hones needs critical heads"):
         METHODS["hones"].check(replace(context, heads=()))
     with pytest.raises(HonesError, match="the method cna needs other tasks about the pictures of vqa"):
@@ -373,7 +374,7 @@ def test_what_a_method_lacks_is_one_line(vlms: dict[str, VLM], discovery: Items,
 
 def test_the_fast_variants_equal_their_definition(vlms: dict[str, VLM], discovery: Items) -> None:
     """All-token readings of both engines over targets of several lengths, more pictures than one group."""
-    context = context_of(vlms["llava"], discovery, "vqa", count=5)
+    context = context_of(vlms["llava"], discovery, "vqa", count=3)
     method = METHODS["hones-all-tokens"]
     naive, fast = (
         method.importance(replace(context, sweep=SweepSettings(engine, batch_size=2))) for engine in ("naive", "replay")

@@ -32,13 +32,13 @@ def rankings(vlms: dict[str, VLM]) -> list[Ranking]:
 
 @pytest.fixture(scope="module")
 def test_examples(shapes: dict[str, Path]) -> list[Example]:
-    return TASK.examples(load_items(shapes["test"]))[0]
+    return TASK.examples(load_items(shapes["test"], limit=4))[0]
 
 
 def test_every_arm_equals_the_masking_stage(vlms: dict[str, VLM], test_examples, rankings: list[Ranking]) -> None:
     vlm = vlms["qwen"]
     found = compare_methods(vlm, TASK, test_examples, rankings, ratio=0.1, budgets=(0.05, 0.1), seed=2)
-    assert (found.task, found.metric_name, found.items, found.ratio) == ("retrieval", "ndcg@5", 7, 0.1)
+    assert (found.task, found.metric_name, found.items, found.ratio) == ("retrieval", "ndcg@5", 4, 0.1)
     masked = {}
     for ranking in rankings:
         for draw, importance in enumerate(ranking.importances):
@@ -140,7 +140,7 @@ def test_methods_lists_every_method_with_its_source(capsys: pytest.CaptureFixtur
 
 def arguments_of(model: Path, shapes: dict[str, Path], out: Path, *more: object) -> tuple[object, ...]:
     files = ("--data", shapes["discovery"], "--test", shapes["test"])
-    common = ("--model", model, "--tasks", "retrieval", "--candidates", 6, "--ratio", 0.1)
+    common = ("--model", model, "--tasks", "retrieval", "--candidates", 6, "--ratio", 0.1, "--limit", 3)
     return ("compare", *common, *files, "--out", out, *more)
 
 
@@ -188,7 +188,7 @@ def test_what_compare_masks_is_what_neurons_selects(
     out = tmp_path / "run"
     assert call(*arguments_of(model_folders["llava"], shapes, out, "--methods", "wanda", "--no-curves")) == 0
     common = ("--model", model_folders["llava"], "--task", "retrieval", "--candidates", 6, "--ratio", 0.1)
-    common = (*common, "--data", shapes["discovery"])
+    common = (*common, "--data", shapes["discovery"], "--limit", 3)
     assert call("neurons", *common, "--out", tmp_path / "one", "--method", "wanda") == 0
     heads = ("--heads", out / "retrieval/heads.json")
     assert call("neurons", *common, "--out", tmp_path / "two", *heads) == 0
@@ -254,5 +254,5 @@ def test_the_oracle_is_refused_on_a_large_model(
 ) -> None:
     monkeypatch.setattr(type(METHODS["oracle"]), "most_cells", 100)
     assert call(*arguments_of(model_folders["llava"], shapes, tmp_path / "o", "--methods", "oracle")) == 2
-    assert "the method oracle on 6 items takes 360 answers; expected at most 100" in capsys.readouterr().err
+    assert "the method oracle on 3 items takes 180 answers; expected at most 100" in capsys.readouterr().err
     assert not (tmp_path / "o/retrieval/methods").exists()

@@ -1,5 +1,6 @@
 """Replay against the definition, cell by cell, on random models of several families; its journal and its limits."""
 
+import copy
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ from hones.sweep.forward import Forward
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan, make_plan
 from hones.sweep.naive import Naive
-from hones.sweep.passes import Savings
+from hones.sweep.passes import Passes, Savings
 from hones.sweep.replay import Replay
 from hones.tasks import Example, Task
 from hones.tasks.log_probability import LogProbability
@@ -189,6 +191,38 @@ def test_each_saving_can_be_switched_off(families: dict[str, VLM], pictures: Ite
     without = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=plan, savings=replace(Savings(), **{off: False}))
     for (task, _), a, b in zip(members, without.statistics(members, EDITS), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=5e-5 if task.answers != "text" else 0)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2.5-vl"])
+def test_what_a_neuron_writes_enters_after_its_layer(
+    families: dict[str, VLM], pictures: Items, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """One of the random models' neurons is few, two are not; a layer that rescales what it writes is found out."""
+    given: list[bool] = []
+    prefix_rows = Passes._prefix_rows
+    monkeypatch.setattr(Passes, "_prefix_rows", lambda *a: given.append(a[-1] is not None) or prefix_rows(*a))
+    one = [Intervention(masked=frozenset({(0, 1)})), Intervention(scales={(0, 3): 0.5, (2, 7): -1.5})]
+    one += [Intervention(masked=frozenset({(1, 0)})), Intervention(scales={(1, 2): 1.0})]
+    two = Intervention(masked=frozenset({(0, 3), (0, 4)}))
+    task = LogProbability(make_task("vqa"))
+    examples = task.examples(replace(pictures, items=pictures.items[:3]))[0]
+
+    def served(vlm: VLM, edits: list[Intervention]) -> set[bool]:
+        given.clear()
+        expected = sweep(vlm, task, examples, edits, NAIVE)
+        np.testing.assert_allclose(sweep(vlm, task, examples, edits, REPLAY), expected, atol=5e-5)
+        return {*given}
+
+    assert served(families[name], one) == {True}
+    assert served(families[name], [one[0], two]) == {False}
+    rescaled = copy.deepcopy(families[name])
+
+    def rescale(_: object, __: object, out: Any) -> Any:
+        return 1.01 * out
+
+    for layer in rescaled.anatomy.layers:
+        layer.mlp.register_forward_hook(rescale)
+    assert served(rescaled, one) == {False}
 
 
 def test_pictures_and_layers_below_an_edit_run_once(families: dict[str, VLM], pictures: Items) -> None:

@@ -32,12 +32,11 @@ class Qrnca(Method):
         """The product, from sums in float64."""
         shape = importance_shape(context.vlm)
         own, clusters, queries = np.zeros(shape), np.zeros(shape), 0
-        for task, examples in context.jobs:
-            for found in attributions(context, task, examples, STEPS, "qrnca"):
-                clusters += in_cluster(found)
-                queries += 1
-                if task is context.task:
-                    own += found
+        for task, found in attributions(context, context.jobs, STEPS, "qrnca"):
+            clusters += in_cluster(found)
+            queries += 1
+            if task is context.task:
+                own += found
         return (own / len(context.examples) * np.log(queries / (1 + clusters))).astype(np.float32)
 
 

@@ -133,3 +133,8 @@ def repeated(encoded: Encoded, times: int) -> Encoded:
     """The whole batch several times over."""
     inputs = {k: x.repeat(times, *[1] * (x.ndim - 1)) for k, x in encoded.inputs.items()}
     return Encoded(inputs, None if encoded.answer is None else encoded.answer.repeat(times, 1))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or in float64 where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -45,8 +45,8 @@ class Trace:
     heads: list[Float[Tensor, "rows t heads"]] = field(default_factory=list)
 
 
-class KeysKnown(Exception):
-    """The last layer's keys and values are stored: the rest of a pass that only fills the cache is not needed."""
+class PassEnds(Exception):
+    """The rest of a pass is not needed: what it was run for is known, as the last layer's keys and values."""
 
 
 class LayerRows(CacheLayerMixin):
@@ -84,7 +84,7 @@ class LayerRows(CacheLayerMixin):
             self.values[:, :, self.length : end] = value_states
         self.length = end
         if self.last:
-            raise KeysKnown
+            raise PassEnds
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
@@ -184,7 +184,6 @@ class Decoder:
         self.layers = anatomy.layers
         self.returns_tuple = False  # of a decoder layer, found out by the first trace
 
-    @torch.no_grad()
     def run(
         self,
         hidden: Float[Tensor, "rows t d"],
@@ -198,8 +197,9 @@ class Decoder:
         wanted: Wanted | None = None,
         trace: Trace | None = None,
         activations: Activations | None = None,
+        gradients: bool = False,
     ) -> Float[Tensor, "rows t d"] | None:
-        """The final hidden states after the norm, or None where the cache ended the pass at its last layer.
+        """The final hidden states after the norm, or None where the cache or a hook ended the pass before.
 
         Args:
             hidden: the residual entering layer `start`.
@@ -209,8 +209,10 @@ class Decoder:
             wanted: run the last layer's FFN at these positions only; other outputs are then meaningless.
             trace: filled with what enters each layer and its o_proj.
             activations: filled, for layers from `start` on, with the FFN's z at its positions.
+            gradients: record the pass for autograd.
         """
         with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(gradients))
             for layer in self.layers[:start]:
                 stack.enter_context(_forward_is(layer.block, self._hand_on))
             if attention is not None:
@@ -232,7 +234,7 @@ class Decoder:
                     past_key_values=Cache(layers=list(cache)),
                     use_cache=True,
                 )
-            except KeysKnown:
+            except PassEnds:
                 return None
         return output.last_hidden_state
 

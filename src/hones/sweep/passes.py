@@ -4,6 +4,10 @@ Rows are in the order e * J + j. The prefixes run once per intervention and pict
 of their prompts run on it. At the first edited layer l the attention is the baseline's, its heads fanned out:
 
     o_proj(x') = o_proj(x) + W_h (mean over j != h of x_j - x_h)
+
+Where only a few neurons are edited at layer l, the prefixes enter layer l + 1, with what these neurons write changed:
+
+    x'[l+1] = x[l+1] + sum over edited i of (factor_i - 1) z_i W_down[:,i]
 """
 
 from collections import defaultdict
@@ -12,11 +16,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from hones.interventions import Intervention
+from hones.interventions import BASELINE, Intervention
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
-from hones.sweep.decoder import Activations, LayerRows, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.decoder import Activations, LayerRows, PassEnds, RowEdits, Trace, Wanted, others_mean
 from hones.sweep.memory import Plan, rows_at_once
 
 
@@ -30,6 +34,7 @@ class Savings:
     draft: bool = True
     shared_prefix: bool = True
     wanted_only: bool = True
+    written: bool = True
 
 
 @dataclass
@@ -66,9 +71,10 @@ class Passes:
         at_once = max(1, rows_at_once(self.vlm, plan, length, 0) // count)
         room = max(suffixes.shape[1] for suffixes in batches)
         for layer, members in sorted(by_layer.items()):
+            z = self._z_that_is_written(prefixes, layer, [edits[e] for e in members])
             for start in range(0, len(members), at_once):
                 chunk = members[start : start + at_once]
-                cache = self._prefix_rows(prefixes, layer, [edits[e] for e in chunk], room)
+                cache = self._prefix_rows(prefixes, layer, [edits[e] for e in chunk], room, z)
                 for suffixes in batches:
                     rows, width = suffixes.shape
                     step = max(1, rows_at_once(self.vlm, plan, width, length) // rows)
@@ -76,23 +82,86 @@ class Passes:
                         part = slice(at, min(at + step, len(chunk)))
                         yield self._suffix_rows(prefixes, suffixes, cache, layer, chunk[part], part, edits)
 
-    def _prefix_rows(self, prefixes: Prefixes, layer: int, edits: Sequence[Intervention], room: int) -> list[LayerRows]:
-        """Keys and values [E * B, ...] of the prefixes under each intervention, at the layers where they differ."""
+    def _prefix_rows(
+        self,
+        prefixes: Prefixes,
+        layer: int,
+        edits: Sequence[Intervention],
+        room: int,
+        z: Float[Tensor, "b p neurons"] | None,
+    ) -> list[LayerRows]:
+        """Keys and values [E * B, ...] of the prefixes under each intervention, at the layers where they differ.
+
+        z: of the unedited prefixes at `layer`, where what is edited there is what neurons write.
+        """
         count, _ = prefixes.shape
         cache = self.baseline.empty_cache(room)
         if self._first_of_its_own(layer) == len(self.decoder.layers):
             return cache
-        attention = self._attention(prefixes.trace, layer, edits)
+        rows = self._rows(edits, count)
+        if z is None:
+            start, hidden = layer, prefixes.trace.residual[layer].repeat(len(edits), 1, 1)
+            attention = self._attention(prefixes.trace, layer, edits)
+        else:
+            start, attention = layer + 1, None
+            hidden = self._written(prefixes.trace.residual[start], layer, z, rows.factors[layer]).flatten(0, 1)
         self.decoder.run(
-            prefixes.trace.residual[layer].repeat(len(edits), 1, 1),
+            hidden,
             _repeat(prefixes.positions, len(edits), -2),
             prefixes.valid.repeat(len(edits), 1),
             cache,
-            start=layer,
+            start=start,
             attention=attention,
-            edits=self._rows(edits, count),
+            edits=rows,
         )
         return cache
+
+    def _z_that_is_written(
+        self, prefixes: Prefixes, layer: int, edits: Sequence[Intervention]
+    ) -> Float[Tensor, "b p neurons"] | None:
+        """z of the unedited prefixes at a layer whose edits only change what a few neurons write, else None.
+
+        None also after the last layer, and where the family's layer does not add W_down z itself to the residual.
+        """
+        after, few = layer + 1, self.vlm.anatomy.neurons // 16
+        if not self.savings.written or self._first_of_its_own(layer) == layer or after == len(self.decoder.layers):
+            return None
+        for edit in edits:
+            neurons = sum(at == layer for at, _ in (*edit.masked, *edit.scales))
+            if not 0 < neurons <= few or any(at == layer for at, _ in edit.heads):
+                return None
+        residual, down_proj = prefixes.trace.residual, self.decoder.layers[layer].down_proj
+        attention, found = self._attention(prefixes.trace, layer, [BASELINE]), []
+
+        def read(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            found.append(args[0])
+            raise PassEnds
+
+        hook = down_proj.register_forward_pre_hook(read)
+        try:
+            cache = self.baseline.empty_cache()
+            self.decoder.run(
+                residual[layer], prefixes.positions, prefixes.valid, cache, start=layer, attention=attention
+            )
+        finally:
+            hook.remove()
+        (z,) = found
+        parts = [residual[layer], attention, down_proj(z)]
+        size = sum(x.abs() for x in (*parts, residual[after]))
+        exact = (sum(parts) - residual[after]).abs() <= 8 * torch.finfo(z.dtype).eps * size
+        return z if bool(exact[prefixes.valid].all()) else None
+
+    def _written(
+        self,
+        residual: Float[Tensor, "b p d"],
+        layer: int,
+        z: Float[Tensor, "b p neurons"],
+        factors: Float[Tensor, "e neurons"],
+    ) -> Float[Tensor, "e b p d"]:
+        """The residual leaving a layer whose neurons are multiplied by the factors of each intervention."""
+        edited = (factors != 1).any(0).nonzero()[:, 0]
+        change = (z[..., edited] * (factors[:, None, None, edited] - 1)).to(z.dtype)
+        return residual + change @ self.decoder.layers[layer].down_proj.weight[:, edited].T
 
     def _suffix_rows(
         self,

@@ -9,6 +9,7 @@
 5. One prefix per (picture, intervention), shared by all prompts of all tasks about that picture.
 6. Only what is read: no logits elsewhere; of the last layer only keys and values in the prefix, and its FFN only at the
    wanted positions of the suffix.
+7. A few neurons edited at layer l change what layer l adds to the residual of the prefix, which enters layer l + 1.
 
 Rows are (intervention e, prompt j) in the order e * J + j. Each saving can be switched off; the numbers stay.
 """
