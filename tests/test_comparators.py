@@ -12,7 +12,7 @@ import torch
 from helpers import double_inputs, gate_and_z, in_double, slow_contributions, with_model, without_head
 
 from hones import HonesError, make_task, mask_neurons, scale_neurons, select_neurons
-from hones.comparators import METHODS, Context, make_method, make_methods
+from hones.comparators import METHODS, Context, make_method, make_methods, qrnca
 from hones.comparators.ape import entropy_score
 from hones.comparators.given import other_tasks
 from hones.comparators.integrated_gradients import integrated_gradients
@@ -254,7 +254,9 @@ def test_rows_at_once_do_not_change_integrated_gradients(vlm: VLM, discovery: It
     torch.testing.assert_close(one, seven, atol=1e-6 * float(one.abs().max()), rtol=1e-3)
 
 
-def test_qrnca_is_attribution_times_inverse_cluster_frequency(vlm: VLM, discovery: Items) -> None:
+def test_qrnca_is_attribution_times_inverse_cluster_frequency(
+    vlm: VLM, discovery: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = context_of(vlm, discovery, "retrieval", count=2)
     context = replace(context, others=context.others[:1])
     by_task = [[a for _, a in attributions(context, [job], 16, "")] for job in context.jobs]
@@ -265,6 +267,18 @@ def test_qrnca_is_attribution_times_inverse_cluster_frequency(vlm: VLM, discover
         mean = (by_task[0][0][layer, i] + by_task[0][1][layer, i]) / 2
         expected[layer, i] = mean * math.log(4 / (1 + clusters))
     close(METHODS["qrnca"].importance(context), expected)
+    asked: list[int] = []
+
+    def counted(context, jobs, *more):
+        asked.append(len(jobs))
+        return attributions(context, jobs, *more)
+
+    monkeypatch.setattr(qrnca, "attributions", counted)
+    ((other, examples),) = context.others
+    of_other = replace(context, task=other, examples=examples, others=[(context.task, context.examples)])
+    alone = METHODS["qrnca"].importance(replace(of_other, shared={}))
+    np.testing.assert_array_equal(METHODS["qrnca"].importance(of_other), alone)
+    assert asked == [2], "what both tasks share is computed once"
 
 
 def test_contrast_is_against_the_other_prompts_of_the_same_picture(vlm: VLM, discovery: Items) -> None:

@@ -1,7 +1,7 @@
 """The commands `methods` and `compare`: every way to rank neurons, and all of them on the same test items."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -96,6 +96,7 @@ def compare(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     if heads_from is None:
         study.heads(asked, splits["discovery"], top_k)
+    shared: dict[Any, Any] = {}
     for task in asked:
         result = compare_stage(
             study,
@@ -107,6 +108,7 @@ def compare(
             ratio=ratio,
             draws=seeds,
             budgets=BUDGETS if curves else (),
+            shared=shared,
         )
         _err.print(left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{task.name},")]))
         _out.print(comparison_table(result))

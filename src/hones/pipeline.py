@@ -171,14 +171,14 @@ def run_config(
     vlm = load_vlm(config.model, dtype=config.dtype, device=config.device, revision=config.revision)
     sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
     study = Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
-    outcomes = []
+    outcomes, shared = [], {}
     heads_of_tasks = study.heads(tasks, splits["discovery"], config.top_k)
     for task, heads in zip(tasks, heads_of_tasks, strict=True):
         folder = run.task(task.name)
         neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
         masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
         steering = study.steer(task, splits["dev"], splits["test"], folder / "neurons.json", config.training)
-        comparison = _compare(config, study, task, splits)
+        comparison = _compare(config, study, task, splits, shared)
         outcomes.append(Outcome(task.name, heads, neurons, masking, steering, comparison))
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])
@@ -187,13 +187,15 @@ def run_config(
     return outcomes
 
 
-def _compare(config: RunConfig, study: Study, task: Task, splits: dict[str, Items]) -> Comparison | None:
+def _compare(
+    config: RunConfig, study: Study, task: Task, splits: dict[str, Items], shared: dict[Any, Any]
+) -> Comparison | None:
     wanted = config.compare
     if wanted is None:
         return None
     methods, heads = make_methods(",".join(wanted.methods)), study.run.task(task.name) / "heads.json"
     budgets = BUDGETS if wanted.curves else ()
-    options: dict[str, Any] = {"ratio": config.ratio, "draws": wanted.draws, "budgets": budgets}
+    options: dict[str, Any] = {"ratio": config.ratio, "draws": wanted.draws, "budgets": budgets, "shared": shared}
     return compare(study, task, splits["discovery"], splits["test"], methods, heads, **options)
 
 

@@ -9,7 +9,7 @@ the first caption, Yes to the true caption.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +26,8 @@ class Context:
     """What a method may use.
 
     examples: the task's discovery items. heads: the task's critical heads. others: the other tasks' examples on the
-    same pictures. hones: the importance that the method `hones` found, where it is known already.
+    same pictures. hones: the importance that the method `hones` found, where it is known already. shared: what methods
+    keep for the other tasks of the same comparison.
     """
 
     vlm: VLM
@@ -37,6 +38,7 @@ class Context:
     seed: int = 3407
     sweep: SweepSettings = field(default_factory=SweepSettings)
     hones: Float[np.ndarray, "layers neurons"] | None = None
+    shared: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def jobs(self) -> list[tuple[Task, Sequence[Example]]]:

@@ -69,18 +69,20 @@ def give(
     methods: Sequence[Method],
     seed: int,
     sweep: SweepSettings,
+    shared: dict[Any, Any] | None = None,
 ) -> Given:
     """What the methods use on a task's examples.
 
     Args:
         discovery: where the other tasks' examples come from.
+        shared: what methods keep for other tasks on the same discovery items.
 
     Raises:
         HonesError: a method lacks something it needs.
     """
     needed = any(method.needs_other_tasks for method in methods)
     others = other_tasks(vlm, task, discovery, examples) if needed else []
-    context = Context(vlm, task, examples, heads.critical, others, seed, sweep)
+    context = Context(vlm, task, examples, heads.critical, others, seed, sweep, shared={} if shared is None else shared)
     for method in methods:
         method.check(context)
     asked = repr([(t.name, e.id, e.prompts[0], e.target) for t, of_task in others for e in of_task])

@@ -8,13 +8,15 @@ that hold the neuron among the N queries of all tasks about the same pictures. A
 less than 0 and is not selected.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
 from hones.comparators.knowledge_neurons import attributions
+from hones.tasks.base import Example, Task
 from hones.write_in import importance_shape
 
 STEPS, THRESHOLD = 16, 0.2
@@ -30,14 +32,35 @@ class Qrnca(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The product, from sums in float64."""
-        shape = importance_shape(context.vlm)
-        own, clusters, queries = np.zeros(shape), np.zeros(shape), 0
-        for task, found in attributions(context, context.jobs, STEPS, "qrnca"):
-            clusters += in_cluster(found)
-            queries += 1
-            if task is context.task:
-                own += found
-        return (own / len(context.examples) * np.log(queries / (1 + clusters))).astype(np.float32)
+        known: dict[Any, Counted] = context.shared.setdefault(self.name, {})
+        asked = {_key(task, examples): (task, examples) for task, examples in context.jobs}
+        new = {key: job for key, job in asked.items() if key not in known}
+        counting = {task.name: Counted(*importance_shape(context.vlm)) for task, _ in new.values()}
+        for task, found in attributions(context, [*new.values()], STEPS, "qrnca") if new else ():
+            counting[task.name].add(found)
+        known.update({key: counting[task.name] for key, (task, _) in new.items()})
+        counted = [known[key] for key in asked]
+        queries, clusters = sum(c.queries for c in counted), sum(c.clusters for c in counted)
+        mean = known[_key(context.task, context.examples)].total / len(context.examples)
+        return (mean * np.log(queries / (1 + clusters))).astype(np.float32)
+
+
+class Counted:
+    """What one task's queries add up to: attributions [L, I], clusters that hold each neuron [L, I], queries."""
+
+    def __init__(self, layers: int, neurons: int) -> None:
+        self.total, self.clusters, self.queries = np.zeros((layers, neurons)), np.zeros((layers, neurons)), 0
+
+    def add(self, attribution: Float[np.ndarray, "layers neurons"]) -> None:
+        """One more query."""
+        self.total += attribution
+        self.clusters += in_cluster(attribution)
+        self.queries += 1
+
+
+def _key(task: Task, examples: Sequence[Example]) -> tuple[Any, ...]:
+    """What identifies a task's queries."""
+    return (task.name, *((e.image, e.prompts[0], task.answers_to_learn(e)[0]) for e in examples))
 
 
 def in_cluster(attribution: Float[np.ndarray, "layers neurons"]) -> np.ndarray:

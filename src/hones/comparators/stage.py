@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -61,12 +62,14 @@ def compare(
     ratio: float = DEFAULT_RATIO,
     draws: int = 5,
     budgets: Sequence[float] = BUDGETS,
+    shared: dict[Any, Any] | None = None,
 ) -> Comparison:
     """Rank on the discovery items, mask on the test items; writes methods/NAME/ and comparison.json of the task.
 
     Args:
         methods: HONES itself is compared with, named or not.
         draws: of the random methods.
+        shared: handed to every task of one comparison, keeps what methods need for several tasks.
 
     Raises:
         HonesError: something a method needs is missing; inputs other than those of an earlier comparison.
@@ -76,7 +79,7 @@ def compare(
     neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     heads = critical_heads(study.vlm, task, heads_file, methods)
     items = study.prepare(task, discovery, "discovery")
-    given = give(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep)
+    given = give(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
     held_out = study.prepare(task, test, "test")
     folder = study.run.task(task.name)
     rankings = []
