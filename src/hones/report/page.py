@@ -11,6 +11,7 @@ from hones.report.groups import ablation_chart, group_chart
 from hones.report.pictures import Thumbnail, thumbnail
 from hones.report.provenance import provenance
 from hones.report.results import RunResults, read_run
+from hones.report.stale import stale
 from hones.report.summary import sentences, tiles
 from hones.report.table import Table
 from hones.report.templating import render
@@ -63,6 +64,7 @@ def render_report(results: RunResults) -> str:
         tasks=[t.task for t in results.tasks],
         tiles=tiles(results),
         sentences=sentences(results),
+        stale=stale(results),
         sections=[*_found(results), *_compared(results), *_analysed(results)],
         lens=_lens(analysis.lens, results.folder / "analysis") if analysis is not None else [],
         cards=_cards(analysis.cards, results.folder / "analysis") if analysis is not None else [],
