@@ -76,7 +76,7 @@ def _drop(ablation: Ablation) -> Text:
 def _overlaps(analysis: Analysis) -> Table:
     table = _table("What two tasks share", "tasks", "heads", "neurons")
     for heads, neurons in zip(analysis.heads_overlap, analysis.neurons_overlap, strict=True):
-        shares = (f"{x.shared} of {x.union} ({x.shared / x.union:.0%})" for x in (heads, neurons))
+        shares = (f"{x.shared} of {x.union} ({x.shared / max(1, x.union):.0%})" for x in (heads, neurons))
         table.add_row(f"{heads.first}, {heads.second}", *shares)
     return table
 
