@@ -324,6 +324,20 @@ def spoil_model(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(record))
 
 
+def other_method(run: Path) -> None:
+    change_neurons(run, method="dvp")
+
+
+def other_ratio(run: Path) -> None:
+    change_neurons(run, ratio=0.5)
+
+
+def change_neurons(run: Path, **values: Any) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["stages"]["retrieval/neurons"]["fingerprint"] |= values
+    (run / "run.json").write_text(json.dumps(record))
+
+
 def forget_neurons(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     record["stages"] = {k: v for k, v in record["stages"].items() if "heads" in k}
@@ -345,6 +359,8 @@ def forget_places(run: Path) -> None:
         (other_picture, "the discovery items of vqa are not those of the run (asked = "),
         (spoil_heads, "what vqa/heads left is missing or has changed; run the stage again"),
         (spoil_model, "used sha256:0000"),
+        (other_method, "method is hones for vqa and dvp for retrieval; expected one for all"),
+        (other_ratio, "for vqa and 0.5 for retrieval; expected one for all"),
         (forget_neurons, "has no task with heads.json and neurons.json; run `hones neurons` first"),
         (forget_places, "run.json: vqa: neurons.discovery.file: Field required; run the stage again"),
         (lambda run: (run / "run.json").unlink(), "is not a run folder; expected a folder with run.json"),
