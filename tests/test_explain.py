@@ -112,10 +112,11 @@ def test_the_command_writes_what_it_shows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    options = ("--model", model_folders["qwen"], "--image", picture, "--answer", "[red]", "--out", tmp_path / "x")
+    options = ("--model", model_folders["qwen"], "--image", picture, "--answer", "[red]", "--out", tmp_path / "[/x]")
     assert call("explain", *options, "Is it [bold]?") == 0
     out = capsys.readouterr().out
-    found = read_result(tmp_path / "x/explanation.json", Explanation)
+    found = read_result(tmp_path / "[/x]/explanation.json", Explanation)
+    assert f"written: {tmp_path}/[/x]/explanation.html" in out
     assert found.question == "Is it [bold]?" and found.answer == "[red]" and "answer: [red]" in out
     head = found.all_heads[0]
     assert f"head {head.layer}, {head.head}  {found.probability:.3g}" in out and "● critical" in out

@@ -20,8 +20,8 @@ from hones.cli_options import (
     sweep_settings,
 )
 
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def analyze(

@@ -28,8 +28,8 @@ from hones.cli_options import (
 )
 from hones.errors import HonesError
 
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def methods() -> None:

@@ -8,8 +8,8 @@ from rich.console import Console
 
 SHARE = "Share"
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def figures(
 
     _name_stale(run)
     for file in write_figures(run, to, form):
-        _out.print(f"written: {file}", soft_wrap=True, markup=False)
+        _out.print(f"written: {file}", soft_wrap=True)
 
 
 def write(run: Path, to: Path | None = None) -> None:
@@ -49,7 +49,7 @@ def write(run: Path, to: Path | None = None) -> None:
     from hones.report import write_report
 
     _name_stale(run)
-    _out.print(f"report: {write_report(run, to)}", soft_wrap=True, markup=False)
+    _out.print(f"report: {write_report(run, to)}", soft_wrap=True)
 
 
 def _name_stale(run: Path) -> None:
@@ -57,4 +57,4 @@ def _name_stale(run: Path) -> None:
     from hones.report.stale import stale
 
     for line in stale(read_run(run)):
-        _err.print(line, style="yellow", soft_wrap=True, markup=False)
+        _err.print(line, style="yellow", soft_wrap=True)

@@ -11,8 +11,8 @@ from hones.cli_options import Fresh, Model, Out
 from hones.cli_report import write
 
 START = "Start here"
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def register(app: typer.Typer) -> None:
