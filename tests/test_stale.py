@@ -43,8 +43,8 @@ def test_other_neurons_make_masking_and_analysis_stale(run: Path, capsys: pytest
     found = stale(read_run(run))
     assert found == [
         "vqa/neurons.json: changed since vqa/neurons wrote it",
-        "vqa/mask: found from another vqa/neurons.json than the one here",
-        "analysis: found from another vqa/neurons.json than the one here",
+        "vqa/mask: not found from the present vqa/neurons.json",
+        "analysis: not found from the present vqa/neurons.json",
     ]
     RunFolder(run).finish("vqa/neurons", {"heads": digest_of(run / "vqa/heads.json")}, {}, [file])
     assert stale(read_run(run)) == found[1:]
@@ -56,10 +56,11 @@ def test_other_neurons_make_masking_and_analysis_stale(run: Path, capsys: pytest
 def test_other_heads_and_unfinished_stages_are_named(run: Path) -> None:
     write_heads(run / "vqa", make_heads(random.Random(9)), LAYERS, 4)
     RunFolder(run).forget("vqa/mask")
+    write_neurons(run / "vqa", np.zeros((LAYERS, 100), dtype=np.float32), make_neurons(random.Random(7)))
     lines = "\n".join(stale(read_run(run)))
     assert "vqa/masking.json: run.json has no finished vqa/mask" in lines
-    assert "vqa/neurons: found from another vqa/heads.json" in lines
-    assert "analysis: found from another vqa/heads.json" in lines
+    assert "vqa/neurons: not found from the present vqa/heads.json" in lines
+    assert "analysis: not found from the present vqa/heads.json and vqa/neurons.json" in lines
 
 
 def test_compared_methods_must_be_those_in_the_folder(run: Path) -> None:
@@ -68,6 +69,4 @@ def test_compared_methods_must_be_those_in_the_folder(run: Path) -> None:
     RunFolder(run).finish("vqa/compare", {"methods": {"dvp": digest_of(file)}}, {})
     assert stale(read_run(run)) == []
     file.write_bytes(b"other")
-    assert stale(read_run(run)) == [
-        "vqa/compare: found from another vqa/methods/dvp/neuron_importance.npy than the one here"
-    ]
+    assert stale(read_run(run)) == ["vqa/compare: not found from the present vqa/methods/dvp/neuron_importance.npy"]

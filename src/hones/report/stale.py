@@ -4,11 +4,11 @@ A stage's record in run.json names the digests of its files and of what it was c
 says nothing about itself, and nothing is said about it.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hones.report.results import FILES, RunResults
+from hones.report.text import joined
 from hones.store import digest_of
 
 _STAGES = dict(zip(FILES, ("heads", "neurons", "mask", "compare"), strict=True))
@@ -34,21 +34,19 @@ def _of_task(results: RunResults, task: str) -> Iterator[str]:
         stage = f"{task}/steer" if file.parent.name == "hones" else f"{task}/steer/{file.parent.name}"
         if stage in results.stages:
             yield from _written(results, stage, str(file.relative_to(results.folder)))
-    heads, neurons = results.folder / task / "heads.json", results.folder / task / "neurons.json"
-    for stage, key, file in (
-        *(("neurons", "heads", heads), ("methods/hones", "heads", heads)),
-        *(("mask", "neurons", neurons), ("steer", "neurons", neurons)),
-    ):
-        yield from _from(results, f"{task}/{stage}", _used(results, f"{task}/{stage}").get(key), file)
-    for method, digest in _used(results, f"{task}/compare").get("methods", {}).items():
-        file = results.folder / task / "methods" / method / "neuron_importance.npy"
-        yield from _from(results, f"{task}/compare", digest, file)
+    for stage, key in (("neurons", "heads"), ("methods/hones", "heads"), ("mask", "neurons"), ("steer", "neurons")):
+        used = _used(results, f"{task}/{stage}").get(key)
+        yield from _from(results, f"{task}/{stage}", {f"{task}/{key}.json": used})
+    compared = _used(results, f"{task}/compare").get("methods", {}).items()
+    arrays = {f"{task}/methods/{method}/neuron_importance.npy": digest for method, digest in compared}
+    yield from _from(results, f"{task}/compare", arrays)
 
 
 def _analysed(results: RunResults) -> Iterator[str]:
-    for task, used in _used(results, "analysis").get("tasks", {}).items():
-        for kind in ("heads", "neurons"):
-            yield from _from(results, "analysis", used.get(kind), results.folder / task / f"{kind}.json")
+    used = _used(results, "analysis").get("tasks", {}).items()
+    kinds = ("heads", "neurons")
+    files = {f"{task}/{kind}.json": digests.get(kind) for task, digests in used for kind in kinds}
+    yield from _from(results, "analysis", files)
 
 
 def _used(results: RunResults, stage: str) -> dict[str, Any]:
@@ -65,7 +63,9 @@ def _written(results: RunResults, stage: str, file: str) -> Iterator[str]:
         yield f"{file}: changed since {stage} wrote it"
 
 
-def _from(results: RunResults, stage: str, used: str | None, file: Path) -> Iterator[str]:
-    """Whether what the stage was computed from is what the folder holds now."""
-    if used is not None and file.is_file() and digest_of(file) != used:
-        yield f"{stage}: found from another {file.relative_to(results.folder)} than the one here"
+def _from(results: RunResults, stage: str, used: Mapping[str, str | None]) -> Iterator[str]:
+    """Whether the files that a stage was computed from, by their digests, are those that the folder holds now."""
+    here = {name: results.folder / name for name, digest in used.items() if digest is not None}
+    changed = [name for name, file in here.items() if file.is_file() and digest_of(file) != used[name]]
+    if changed:
+        yield f"{stage}: not found from the present {joined(changed)}"
