@@ -25,7 +25,7 @@ from hones.analysis.cards import contributions_of, drivers, head_shares
 from hones.analysis.groups import exclusive_groups, overlaps, per_layer
 from hones.analysis.lens import delta_lens, logit_lens
 from hones.analysis.results import Ablation, Group, Overlap, TaskSets
-from hones.analysis.tokens import written_tokens
+from hones.analysis.tokens import token_name, written_tokens
 from hones.artifacts import read_result
 from hones.data.items import Items
 from hones.models.loading import load_vlm
@@ -149,7 +149,7 @@ def test_the_delta_is_that_of_two_explicit_runs(vlm: VLM, discovery: Items) -> N
         n = [e.id for e in examples].index(row.item)
         delta = (logit_lens(vlm, encoded) - logit_lens(masked, encoded))[row.layer, n]
         values, ids = delta.topk(4)
-        assert [t.text for t in row.falls] == [vlm.tokenizer.decode([i]) for i in ids.tolist()]
+        assert [t.text for t in row.falls] == [token_name(vlm.tokenizer, i) for i in ids.tolist()]
         np.testing.assert_allclose([t.weight for t in row.falls], values, atol=1e-5)
         assert (row.picture, row.target) == (["a.jpg", "b.jpg"][n], examples[n].target)
 
@@ -186,7 +186,7 @@ def test_written_tokens_are_those_of_the_unembedded_column(vlm: VLM) -> None:
     for (layer, i), (promotes, suppresses) in zip(sites, written_tokens(vlm, sites, 6), strict=True):
         written = (vlm.anatomy.lm_head.weight @ vlm.anatomy.layers[layer].down_proj.weight[:, i]).detach()
         for tokens, (values, ids) in ((promotes, written.topk(6)), (suppresses, written.topk(6, largest=False))):
-            assert [t.text for t in tokens] == [vlm.tokenizer.decode([x]) for x in ids.tolist()]
+            assert [t.text for t in tokens] == [token_name(vlm.tokenizer, x) for x in ids.tolist()]
             np.testing.assert_allclose([t.weight for t in tokens], values, atol=1e-6)
 
 

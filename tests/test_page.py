@@ -5,11 +5,13 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 from rich.console import Console
 from run_results import make_analysis, write_analysis
 
 from hones.analysis.results import LensRow, Overlap, Token
+from hones.analysis.tokens import token_name
 from hones.artifacts import write_heads
 from hones.heads import HeadResult, HeadScore
 from hones.report import write_report
@@ -35,6 +37,20 @@ def test_the_lens_shows_the_groups_of_an_item_once_its_own_first(tmp_path: Path)
         shown, folded = article.split("<summary>2 other groups</summary>")
         assert article.count("<img") == 1 and "vqa2" in shown and "vqa3" in shown
         assert "vqa-ocr2" not in shown and all(f"{name}3" in folded for name in ("vqa-ocr", "vqa-caption"))
+
+
+def test_tokens_keep_their_space_and_parts_of_characters_their_numbers() -> None:
+    pieces = {
+        1: ("▁red", "red"),
+        2: ("red", "red"),
+        3: ("<0xE2>", "\ufffd"),
+        4: ("Ġred", " red"),
+        5: ("<0x82>", "\ufffd"),
+    }
+    tokenizer = SimpleNamespace(
+        decode=lambda ids: pieces[ids[0]][1], convert_ids_to_tokens=lambda token: pieces[token][0]
+    )
+    assert [token_name(tokenizer, i) for i in pieces] == [" red", "red", "\ufffd#3", " red", "\ufffd#5"]
 
 
 def test_no_two_of_many_curves_look_alike() -> None:
