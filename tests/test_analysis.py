@@ -25,7 +25,7 @@ from hones.analysis.cards import contributions_of, drivers, head_shares
 from hones.analysis.groups import exclusive_groups, overlaps, per_layer
 from hones.analysis.lens import delta_lens, logit_lens
 from hones.analysis.results import Ablation, Group, Overlap, TaskSets
-from hones.analysis.tokens import written_tokens
+from hones.analysis.tokens import token_name, written_tokens
 from hones.artifacts import read_result
 from hones.data.items import Items
 from hones.models.loading import load_vlm
@@ -149,7 +149,7 @@ def test_the_delta_is_that_of_two_explicit_runs(vlm: VLM, discovery: Items) -> N
         n = [e.id for e in examples].index(row.item)
         delta = (logit_lens(vlm, encoded) - logit_lens(masked, encoded))[row.layer, n]
         values, ids = delta.topk(4)
-        assert [t.text for t in row.falls] == [vlm.tokenizer.decode([i]) for i in ids.tolist()]
+        assert [t.text for t in row.falls] == [token_name(vlm.tokenizer, i) for i in ids.tolist()]
         np.testing.assert_allclose([t.weight for t in row.falls], values, atol=1e-5)
         assert (row.picture, row.target) == (["a.jpg", "b.jpg"][n], examples[n].target)
 
@@ -186,7 +186,7 @@ def test_written_tokens_are_those_of_the_unembedded_column(vlm: VLM) -> None:
     for (layer, i), (promotes, suppresses) in zip(sites, written_tokens(vlm, sites, 6), strict=True):
         written = (vlm.anatomy.lm_head.weight @ vlm.anatomy.layers[layer].down_proj.weight[:, i]).detach()
         for tokens, (values, ids) in ((promotes, written.topk(6)), (suppresses, written.topk(6, largest=False))):
-            assert [t.text for t in tokens] == [vlm.tokenizer.decode([x]) for x in ids.tolist()]
+            assert [t.text for t in tokens] == [token_name(vlm.tokenizer, x) for x in ids.tolist()]
             np.testing.assert_allclose([t.weight for t in tokens], values, atol=1e-6)
 
 
@@ -324,6 +324,20 @@ def spoil_model(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(record))
 
 
+def other_method(run: Path) -> None:
+    change_neurons(run, method="dvp")
+
+
+def other_ratio(run: Path) -> None:
+    change_neurons(run, ratio=0.5)
+
+
+def change_neurons(run: Path, **values: Any) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["stages"]["retrieval/neurons"]["fingerprint"] |= values
+    (run / "run.json").write_text(json.dumps(record))
+
+
 def forget_neurons(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     record["stages"] = {k: v for k, v in record["stages"].items() if "heads" in k}
@@ -345,6 +359,8 @@ def forget_places(run: Path) -> None:
         (other_picture, "the discovery items of vqa are not those of the run (asked = "),
         (spoil_heads, "what vqa/heads left is missing or has changed; run the stage again"),
         (spoil_model, "used sha256:0000"),
+        (other_method, "method is hones for vqa and dvp for retrieval; expected one for all"),
+        (other_ratio, "for vqa and 0.5 for retrieval; expected one for all"),
         (forget_neurons, "has no task with heads.json and neurons.json; run `hones neurons` first"),
         (forget_places, "run.json: vqa: neurons.discovery.file: Field required; run the stage again"),
         (lambda run: (run / "run.json").unlink(), "is not a run folder; expected a folder with run.json"),

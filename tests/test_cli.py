@@ -292,3 +292,11 @@ def test_data_shapes_writes_disjoint_splits(tmp_path: Path) -> None:
     sizes = {name: len(hones.load_items(tmp_path / "s" / f"{name}.json")) for name in ("discovery", "dev", "test")}
     assert sizes == {"discovery": 2, "dev": 1, "test": 3}
     assert len(list((tmp_path / "s/images").iterdir())) == 6
+
+
+def test_a_budget_out_of_range_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for ratio in ("0", "nan", "1.5"):
+        options = ("--model", "absent", "--data", "absent.json", "--test", "absent.json", "--out", "absent")
+        assert call("compare", *options, "--ratio", ratio) == 2
+        assert "--ratio" in capsys.readouterr().err
+    assert not Path("absent").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from test_cli import call
 
 from hones import Explanation, HonesError, explain, replace_heads
@@ -14,7 +15,9 @@ from hones.analysis.tokens import written_tokens
 from hones.artifacts import read_result
 from hones.models.vlm import VLM
 from hones.neurons import drops
+from hones.report import render_explanation
 from hones.sweep import SweepSettings
+from hones.tables_analysis import explanation_views
 from hones.tasks import Example
 from hones.tasks.vqa import PROMPT, Vqa
 
@@ -61,6 +64,13 @@ def test_heads_neurons_and_tokens_are_those_of_explicit_runs(vlm: VLM, picture: 
         assert sum(h.value for h in n.heads) == pytest.approx(1)
 
 
+def render(found: Explanation) -> str:
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(explanation_views(found))
+    return shown.get()
+
+
 def test_both_engines_explain_alike(vlm: VLM, picture: Path) -> None:
     fast, slow = (explain(vlm, picture, QUESTION, settings=SweepSettings(engine)) for engine in ("replay", "naive"))
     assert fast.answer == slow.answer
@@ -74,6 +84,17 @@ def test_the_answer_is_the_models_own_to_the_prompt_that_was_asked(vlm: VLM, pic
         (answer,) = vlm.generate(vlm.encode([example.open_picture()], [prompt]), 5)
         found = explain(vlm, picture, QUESTION, raw=raw, neurons=1, settings=SweepSettings(max_new_tokens=5))
         assert found.answer == answer
+
+
+def test_an_answer_that_was_cut_is_said_to_be(vlm: VLM, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = vlm.answer_ids(PROMPT.format(question=QUESTION), "red")
+    for ids, cut in ((said, True), ([*said, vlm.eos_ids[0]], False)):
+        monkeypatch.setattr(VLM, "generate_ids", lambda *_, ids=ids: [ids])
+        found = explain(vlm, picture, QUESTION, neurons=1)
+        assert (found.answer, found.cut) == ("red", cut)
+        text = render_explanation(found, picture) + render(found)
+        assert text.count("cut before its end") == 2 * cut
+    assert not explain(vlm, picture, QUESTION, neurons=1, answer="red").cut
 
 
 def test_heads_that_do_not_lower_the_probability_feed_nothing(vlm: VLM, picture: Path) -> None:
@@ -91,13 +112,14 @@ def test_the_command_writes_what_it_shows(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    options = ("--model", model_folders["qwen"], "--image", picture, "--answer", "[red]", "--out", tmp_path / "x")
+    options = ("--model", model_folders["qwen"], "--image", picture, "--answer", "[red]", "--out", tmp_path / "[/x]")
     assert call("explain", *options, "Is it [bold]?") == 0
     out = capsys.readouterr().out
-    found = read_result(tmp_path / "x/explanation.json", Explanation)
+    found = read_result(tmp_path / "[/x]/explanation.json", Explanation)
+    assert f"written: {tmp_path}/[/x]/explanation.html" in out
     assert found.question == "Is it [bold]?" and found.answer == "[red]" and "answer: [red]" in out
     head = found.all_heads[0]
-    assert f"head {head.layer}, {head.head}  {found.probability:.3f}" in out and "● critical" in out
+    assert f"head {head.layer}, {head.head}  {found.probability:.3g}" in out and "● critical" in out
     assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("written"))
 
 
@@ -109,7 +131,7 @@ def test_the_command_writes_what_it_shows(
         ({"--top-k": "13"}, "--top-k 13; expected 1 to 12"),
         ({"--answer": " "}, "the answer is empty"),
         ({"--engine": "warp"}, "no engine 'warp'"),
-        ({"question": " "}, "the question ' '"),
+        ({"question": " "}, "the question ' ' is empty"),
         ({"question": "an <image> here"}, "its text holds <image>"),
     ],
 )

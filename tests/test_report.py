@@ -39,10 +39,8 @@ from test_cli import call
 from hones.artifacts import write_heads, write_neurons, write_result
 from hones.report import render_explanation, write_figures, write_report
 from hones.report.pictures import thumbnail
-from hones.report.summary import comparison_sentence, includes_zero, masking_sentence, steering_sentence
 from hones.report.table import Table
 from hones.report.text import clean, number, slug, token_text
-from hones.uncertainty import Interval
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")
@@ -197,35 +195,6 @@ def test_values_in_the_page_are_those_of_the_artifacts(run: Path, page: str) -> 
     assert drops == {(" + ".join(a.group), a.task): a.drop.value for a in analysis.ablations}
     assert [float(x) for x in tables["steering.csv"][1][2:6]] == [200, 0.7, 0.74, 0.04]
     assert [row[1:] for row in tables["left-out.csv"][1:]] == [["9", "no picture 9.png"]]
-
-
-@pytest.mark.parametrize(
-    ("drop", "advantage", "parts"),
-    [
-        (
-            Interval(0.22, 0.15, 0.30),
-            Interval(0.2, 0.1, 0.3),
-            ["lowers vqa from 0.96 to 0.74 (drop 0.22 [0.15, 0.30]);"],
-        ),
-        (
-            Interval(0.02, -0.01, 0.05),
-            Interval(0.0, -0.1, 0.1),
-            ["includes zero, so 200 test items cannot", "whose int"],
-        ),
-        (Interval(-0.02, -0.03, -0.01), Interval(-0.1, -0.2, -0.05), ["raises vqa", "0.10 less for the selection"]),
-        (Interval(0.0, 0.0, 0.0), Interval(0.0, 0.0, 0.0), ["leaves vqa at 0.96", "includes zero"]),
-    ],
-)
-def test_masking_in_words(drop: Interval, advantage: Interval, parts: list[str]) -> None:
-    text = masking_sentence("vqa", make_masking(drop, advantage))
-    assert all(part in text for part in parts), text
-    assert ("includes zero" in text) == (includes_zero(drop) or includes_zero(advantage))
-
-
-def test_comparisons_and_steering_in_words() -> None:
-    text = comparison_sentence(make_comparison("vqa"))
-    assert "HONES" in text and "random" in text and "is beaten by none" in text and "includes zero" in text
-    assert "raises vqa on 200 test items from 0.70 to 0.74" in steering_sentence("vqa", "hones", make_steering())
 
 
 def test_missing_parts_are_named_with_their_command(tmp_path: Path) -> None:

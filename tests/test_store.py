@@ -64,6 +64,13 @@ def test_a_finished_stage_is_recognised_and_other_inputs_are_named(tmp_path: Pat
     assert again.record["stages"]["vqa/heads"]["versions"]["hones"]
 
 
+def test_a_difference_inside_an_input_is_named_where_it_is(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.finish("vqa/compare", {"methods": {"atp": "a" * 60, "dvp": "c", "wanda": "d"}, "draws": 5}, {})
+    with pytest.raises(HonesError, match=r'with methods\.wanda = "d", now null'):
+        run.is_finished("vqa/compare", {"methods": {"atp": "a" * 60, "dvp": "c"}, "draws": 5})
+
+
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HonesError, match="cannot write to"):

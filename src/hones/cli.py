@@ -53,8 +53,8 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data", rich_help_panel="Data")
 cli_run.register(app)
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 FIND, PROVE, STEER = "Find", "Prove", "Steer"
 

@@ -20,8 +20,8 @@ from hones.cli_options import (
     sweep_settings,
 )
 
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def analyze(
@@ -77,7 +77,10 @@ def explain(
     raw: Annotated[bool, typer.Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False,
     top_k: Annotated[int | None, typer.Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None,
     neurons: Annotated[int, typer.Option(min=1, help="Neurons to name.")] = 12,
-    out: Annotated[Path | None, typer.Option(help="Folder for the page and explanation.json.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]"),
+    ] = None,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
     engine: EngineOption = "replay",

@@ -28,8 +28,8 @@ from hones.cli_options import (
 )
 from hones.errors import HonesError
 
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def methods() -> None:
@@ -76,11 +76,13 @@ def compare(
     from hones.comparators.compare import BUDGETS
     from hones.comparators.stage import compare as compare_stage
     from hones.comparators.tables import comparison_table, curve_table
+    from hones.neurons import check_ratio
     from hones.pipeline import check_disjoint
     from hones.study import all_left_out
     from hones.tables import left_out_list
     from hones.tasks import TASKS
 
+    check_ratio(ratio)
     chosen = make_methods(methods)
     names = list(TASKS) if tasks == "all" else tasks.split(",")
     if len(set(names)) < len(names):

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-_out = Console()
+_out = Console(markup=False)
 
 Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: images/ beside the file]")]
 Candidates = Annotated[int, typer.Option(min=2, help="Retrieval: captions per picture, one of them true.")]

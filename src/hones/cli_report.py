@@ -8,7 +8,8 @@ from rich.console import Console
 
 SHARE = "Share"
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
-_out = Console()
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -38,12 +39,22 @@ def figures(
     """
     from hones.report import write_figures
 
+    _name_stale(run)
     for file in write_figures(run, to, form):
-        _out.print(f"written: {file}", soft_wrap=True, markup=False)
+        _out.print(f"written: {file}", soft_wrap=True)
 
 
 def write(run: Path, to: Path | None = None) -> None:
     """Write the report and print its path."""
     from hones.report import write_report
 
-    _out.print(f"report: {write_report(run, to)}", soft_wrap=True, markup=False)
+    _name_stale(run)
+    _out.print(f"report: {write_report(run, to)}", soft_wrap=True)
+
+
+def _name_stale(run: Path) -> None:
+    from hones.report.results import read_run
+    from hones.report.stale import stale
+
+    for line in stale(read_run(run)):
+        _err.print(line, style="yellow", soft_wrap=True)

@@ -11,8 +11,8 @@ from hones.cli_options import Fresh, Model, Out
 from hones.cli_report import write
 
 START = "Start here"
-_out = Console()
-_err = Console(stderr=True)
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
 
 
 def register(app: typer.Typer) -> None:
@@ -39,8 +39,8 @@ def run(
     """All stages of all tasks from one configuration; picks up after finished stages.
 
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
-    ratio, draws, positive_part, steering, compare, analyze, engine, max_new_tokens, batch_size, dtype, device,
-    revision, max_left_out, seed.
+    ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, revision, max_left_out,
+    seed, and the stages compare: {methods: [dvp, atp], draws, curves} and analyze: {lens_items, cards, draws, limit}.
     """
     from hones.pipeline import read_config
 
@@ -68,7 +68,8 @@ def follow(config, fresh: bool) -> None:
     for comparison in (o.comparison for o in outcomes if o.comparison is not None):
         _out.print(comparison_table(comparison))
     _out.print(
-        f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task)",
+        f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task; "
+        "comparison.json and analysis/ where asked for)",
         soft_wrap=True,
     )
     write(config.out)

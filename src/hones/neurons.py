@@ -220,14 +220,19 @@ def _mean_per_prompt(
     return sums / torch.bincount(of, minlength=prompts)[:, None]
 
 
+def check_ratio(ratio: float) -> None:
+    """Raises HonesError for a ratio outside (0, 1]."""
+    if not 0 < ratio <= 1:
+        raise HonesError(f"--ratio {ratio}", expected="a share of all neurons above 0 and at most 1")
+
+
 def neuron_budget(total: int, ratio: float) -> int:
     """How many of `total` neurons a ratio is: rounded (1 % of LLaVA-1.5-7B's 352,256 is 3,523), at least 1.
 
     Raises:
         HonesError: ratio outside (0, 1].
     """
-    if not 0 < ratio <= 1:
-        raise HonesError(f"--ratio {ratio}", expected="a share of all neurons above 0 and at most 1")
+    check_ratio(ratio)
     return max(1, round(ratio * total))
 
 

@@ -80,8 +80,9 @@ class RunFolder:
         old, new = done["fingerprint"], json.loads(json.dumps(fingerprint))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
+                where, was, now = _difference(key, old.get(key), new.get(key))
                 raise HonesError(
-                    f"{self.path} holds {stage} with {key} = {_short(old.get(key))}, now {_short(new.get(key))}",
+                    f"{self.path} holds {stage} with {where} = {_short(was)}, now {_short(now)}",
                     expected="the same inputs to pick up from",
                     do="use a new --out, or --fresh to compute it again",
                 )
@@ -192,6 +193,14 @@ def _finite(content: Any) -> Any:
 def digest_of(file: Path) -> str:
     """16 hexadecimal digits of a file's SHA-256."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def _difference(where: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """The first place where two unequal values differ, dots between keys, and what they hold there."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+        return _difference(f"{where}.{key}", old.get(key), new.get(key))
+    return where, old, new
 
 
 def _short(value: Any) -> str:

@@ -76,7 +76,7 @@ def _drop(ablation: Ablation) -> Text:
 def _overlaps(analysis: Analysis) -> Table:
     table = _table("What two tasks share", "tasks", "heads", "neurons")
     for heads, neurons in zip(analysis.heads_overlap, analysis.neurons_overlap, strict=True):
-        shares = (f"{x.shared} of {x.union} ({x.shared / x.union:.0%})" for x in (heads, neurons))
+        shares = (f"{x.shared} of {x.union} ({x.shared / max(1, x.union):.0%})" for x in (heads, neurons))
         table.add_row(f"{heads.first}, {heads.second}", *shares)
     return table
 
@@ -101,7 +101,8 @@ def explanation_views(explanation: Explanation) -> Group:
     answer = Text.assemble(
         "answer: ",
         (explanation.answer, "bold"),
-        f"   probability {explanation.probability:.3f}",
+        f"   probability {explanation.probability:.3g}",
+        ("\ncut before its end: raise --max-new-tokens" if explanation.cut else "", "yellow"),
     )
     critical = explanation.all_heads[: explanation.top_k]
     marked = {(h.layer, h.head) for h in critical}
@@ -121,7 +122,7 @@ def _tree(explanation: Explanation, critical: Iterable[ExplainedHead]) -> Tree:
         if head.log_probability_drop <= 0:
             continue
         without = explanation.probability - head.probability_drop
-        label = f"head {head.layer}, {head.head}  {explanation.probability:.3f} -> {without:.3f}"
+        label = f"head {head.layer}, {head.head}  {explanation.probability:.3g} -> {without:.3g}"
         branch = tree.add(Text(label, style="bold"))
         for neuron in fed[head.layer, head.head]:
             share = f"neuron {neuron.layer}, {neuron.neuron} ({neuron.heads[0].value:.0%}) "

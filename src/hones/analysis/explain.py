@@ -55,13 +55,15 @@ def explain(
         HonesError: a picture that cannot be read, a question or answer without text, an impossible top_k.
     """
     check_head_settings(vlm, top_k, None)
-    if not question.strip() or neurons < 1:
-        raise HonesError(f"the question {question!r} and {neurons} neurons", expected="a question, at least one neuron")
+    if not question.strip():
+        raise HonesError(f"the question {question!r} is empty", expected="what to ask about the picture")
+    if neurons < 1:
+        raise HonesError(f"{neurons} neurons to name", expected="at least one")
     settings = settings or SweepSettings()
     layers, width, _ = vlm.anatomy.shape
     k = default_top_k(layers, width) if top_k is None else top_k
     example = _ask(vlm, Path(picture), question if raw else PROMPT.format(question=question.strip()))
-    example = _answered(vlm, example, answer, settings.max_new_tokens)
+    example, cut = _answered(vlm, example, answer, settings.max_new_tokens)
     base, heads = head_drops(vlm, example, settings)
     return Explanation(
         model=vlm.name,
@@ -74,6 +76,7 @@ def explain(
         all_heads=heads,
         top_k=k,
         neurons=_fed_neurons(vlm, example, heads[:k], neurons, settings),
+        cut=cut,
     )
 
 
@@ -98,14 +101,16 @@ def _ask(vlm: VLM, picture: Path, prompt: str) -> Example:
     return example
 
 
-def _answered(vlm: VLM, example: Example, answer: str | None, max_new_tokens: int) -> Example:
-    """The example with its answer, given or the model's own."""
-    text = answer.strip() if answer is not None else ""
+def _answered(vlm: VLM, example: Example, answer: str | None, max_new_tokens: int) -> tuple[Example, bool]:
+    """The example with its answer, given or the model's own, and whether that was cut before its end."""
     if answer is None:
-        (text,) = vlm.generate(vlm.encode([example.open_picture()], example.prompts), max_new_tokens)
+        (ids,) = vlm.generate_ids(vlm.encode([example.open_picture()], example.prompts), max_new_tokens)
+        text, cut = vlm.text_of(ids), ids[-1] not in vlm.eos_ids
+    else:
+        text, cut = answer.strip(), False
     if not text:
         raise HonesError("the answer is empty", expected="an answer to explain", do="pass one with --answer")
-    return replace(example, target=text, references=(text,))
+    return replace(example, target=text, references=(text,)), cut
 
 
 def _fed_neurons(

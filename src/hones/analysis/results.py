@@ -1,4 +1,4 @@
-"""What an analysis found, as it is written to RUN/analysis/analysis.json and RUN/explain/NAME/explanation.json."""
+"""What an analysis found, as it is written to RUN/analysis/analysis.json, and to explanation.json."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -185,7 +185,11 @@ class ExplainedNeuron:
 
 @dataclass(frozen=True)
 class Explanation(Tabular):
-    """Why a model gives its answer to one question about one picture. all_heads: every head, best first."""
+    """Why a model gives its answer to one question about one picture.
+
+    probability: of the answer and its end token. all_heads: every head, best first. cut: the model had not ended its
+    answer where it was cut; the end token is then not its own.
+    """
 
     model: str
     picture: str
@@ -197,6 +201,7 @@ class Explanation(Tabular):
     all_heads: tuple[ExplainedHead, ...]
     top_k: int
     neurons: tuple[ExplainedNeuron, ...]
+    cut: bool = False
 
     def drops(self) -> Float[np.ndarray, "layers heads"]:
         """How much each head's replacement lowers the answer's log-probability."""
@@ -207,7 +212,7 @@ class Explanation(Tabular):
 
     def tables(self) -> dict[str, Rows]:
         """The answer, every head and the neurons they feed."""
-        about = ("model", "picture", "question", "answer", "probability")
+        about = ("model", "picture", "question", "answer", "probability", "cut")
         numbers = ("layer", "neuron", "contribution", "dependence")
         return {
             "answer": [{name: getattr(self, name) for name in about}],

@@ -1,7 +1,8 @@
 """What a finished run says about itself: its model, and for each task the sets it found and the items it used.
 
-A task counts that has heads.json and neurons.json. Its items are those that run.json records: the discovery items of
-`hones neurons` and the test items of `hones mask`. Everything must be as it was; a difference is named.
+A task counts that has heads.json and neurons.json; all sets are of one method and one budget. A task's items are those
+that run.json records: the discovery items of `hones neurons` and the test items of `hones mask`. Everything must be as
+it was; a difference is named.
 """
 
 import hashlib
@@ -76,7 +77,8 @@ def read_run(
         images: the folder of all pictures, likewise.
 
     Raises:
-        HonesError: not a run folder, no task with heads and neurons, files that are missing or have changed.
+        HonesError: not a run folder, no task with heads and neurons, files that are missing or have changed, or
+            tasks whose neurons were found by different methods or at different budgets.
     """
     path = Path(path)
     if not (path / "run.json").is_file():
@@ -91,6 +93,8 @@ def read_run(
     moved = {"discovery": discovery, "test": data}
     tasks = tuple(_source(folder, name, record, moved, images) for name, record in records.items())
     neurons = {name: record.neurons.fingerprint for name, record in records.items()}
+    for what in ("method", "ratio"):
+        _common(path, what, {name: getattr(x, what) for name, x in neurons.items()})
     answered = {name: (record.mask or record.heads).fingerprint.max_new_tokens for name, record in records.items()}
     return FinishedRun(
         folder,
@@ -121,6 +125,7 @@ class _AskedOfModel(_Asked):
     dtype: str
     heads: str | None = None
     method: str
+    ratio: float
 
 
 class _Answered(_Asked):

@@ -29,7 +29,7 @@ from hones.comparators import Hones
 from hones.errors import HonesError
 from hones.interventions import Site
 from hones.neurons import head_importance
-from hones.store import write_bytes
+from hones.store import digest_of, write_bytes
 from hones.study import Prepared, Study
 from hones.tasks.base import Example
 
@@ -125,8 +125,8 @@ class RunStudy(Study):
             job.source.name: {
                 "discovery": job.discovery.fingerprint,
                 "test": job.test.fingerprint,
-                "heads": _digest(job.source.heads),
-                "neurons": _digest(job.source.neurons),
+                "heads": digest_of(self.run.task(job.source.name) / "heads.json"),
+                "neurons": digest_of(self.run.task(job.source.name) / "neurons.json"),
             }
             for job in jobs
         }
@@ -201,7 +201,3 @@ def _thumbnail(example: Example, folder: Path) -> str:
     name = f"pictures/{sha256(buffer.getvalue()).hexdigest()[:16]}.jpg"
     write_bytes(folder / name, buffer.getvalue())
     return name
-
-
-def _digest(thing: Any) -> str:
-    return sha256(repr(thing).encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ final norm's gain is not applied. float32.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -38,4 +39,13 @@ def top_tokens(
     """The tokens of the largest weights, best first; `positive`: only where the weight is above zero."""
     values, ids = weights.float().topk(min(count, len(weights)))
     kept = [(value, token) for value, token in zip(values.tolist(), ids.tolist(), strict=True)]
-    return tuple(Token(vlm.tokenizer.decode([token]), sign * v) for v, token in kept if v > 0 or not positive)
+    return tuple(Token(token_name(vlm.tokenizer, token), sign * v) for v, token in kept if v > 0 or not positive)
+
+
+def token_name(tokenizer: Any, token: int) -> str:
+    """A token's text with its leading space; part of a character, which has no text, is told by its number."""
+    text, piece = tokenizer.decode([token]), tokenizer.convert_ids_to_tokens(token)
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        return f"{text}#{token}"
+    drops_space = piece.startswith("▁") and not text.startswith(" ")
+    return f" {text}" if drops_space else text

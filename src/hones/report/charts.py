@@ -27,6 +27,7 @@ from hones.report.style import (
     Marks,
     category_rows,
     legend_above,
+    look,
     new_figure,
 )
 from hones.report.table import Table
@@ -254,11 +255,11 @@ def budget_curves(comparison: Comparison) -> Chart:
     """The metric of each method along budgets."""
     figure, marks = new_figure(WIDTH, 3.4), Marks()
     axes = figure.subplots()
-    others = (i for i in range(len(comparison.curves)))
+    others = iter(range(len(comparison.curves)))
     for curve in comparison.curves:
         first = curve.method == HONES
         i = -1 if first else next(others)
-        colour, marker, dash = (WARM, "o", "-") if first else (CATEGORIES[i % 8], MARKERS[i % 8], DASHES[(i + 1) % 8])
+        colour, marker, dash = (WARM, "o", "-") if first else look(i)
         values, shares = [level.value for level in curve.masked], [100 * r for r in curve.ratios]
         axes.plot(
             shares, values, color=colour, linestyle=dash, linewidth=2.4 if first else 1.2, zorder=3 if first else 2

@@ -11,6 +11,7 @@ from hones.report.groups import ablation_chart, group_chart
 from hones.report.pictures import Thumbnail, thumbnail
 from hones.report.provenance import provenance
 from hones.report.results import RunResults, read_run
+from hones.report.stale import stale
 from hones.report.summary import sentences, tiles
 from hones.report.table import Table
 from hones.report.templating import render
@@ -31,14 +32,22 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Lens:
-    """The lens rows of one item and group, layer by layer."""
+class LensGroup:
+    """The lens rows of one item under one group, layer by layer."""
 
-    first: LensRow
-    group: str
-    picture: Thumbnail
+    name: str
     rows: tuple[LensRow, ...]
     table: Table
+
+
+@dataclass(frozen=True)
+class Lens:
+    """One item: the group of its own task alone, or else its first, and the other groups, folded."""
+
+    first: LensRow
+    picture: Thumbnail
+    own: LensGroup
+    others: tuple[LensGroup, ...]
 
 
 def write_report(folder: Path, to: Path | None = None) -> Path:
@@ -63,6 +72,7 @@ def render_report(results: RunResults) -> str:
         tasks=[t.task for t in results.tasks],
         tiles=tiles(results),
         sentences=sentences(results),
+        stale=stale(results),
         sections=[*_found(results), *_compared(results), *_analysed(results)],
         lens=_lens(analysis.lens, results.folder / "analysis") if analysis is not None else [],
         cards=_cards(analysis.cards, results.folder / "analysis") if analysis is not None else [],
@@ -155,18 +165,22 @@ def _overlap_table(name: str, caption: str, overlaps: Sequence[Overlap]) -> Tabl
 
 
 def _lens(rows: Sequence[LensRow], folder: Path) -> list[Lens]:
-    by_item: dict[tuple[object, ...], list[LensRow]] = {}
+    by_item: dict[tuple[str, ...], dict[tuple[str, ...], list[LensRow]]] = {}
     for row in rows:
-        by_item.setdefault((row.task, row.item, row.group, row.prompt), []).append(row)
-    return [
-        Lens(same[0], group_name(same[0].group), thumbnail(same[0].picture, folder), tuple(same), _lens_table(i, same))
-        for i, same in enumerate(by_item.values(), 1)
-    ]
+        by_item.setdefault((row.task, row.item, row.prompt), {}).setdefault(row.group, []).append(row)
+    found = []
+    for i, by_group in enumerate(by_item.values(), 1):
+        same = sorted(by_group.values(), key=lambda rows: rows[0].group != (rows[0].task,))
+        own, *others = (_lens_group(f"lens-{i}-{n}", rows) for n, rows in enumerate(same, 1))
+        first = same[0][0]
+        found.append(Lens(first, thumbnail(first.picture, folder), own, tuple(others)))
+    return found
 
 
-def _lens_table(i: int, rows: Sequence[LensRow]) -> Table:
+def _lens_group(name: str, rows: Sequence[LensRow]) -> LensGroup:
     cells = tuple((r.layer, token_text(t.text), t.weight) for r in rows for t in r.falls)
-    return Table(f"lens-{i}", "Tokens that fall", ("layer", "token", "fall"), cells)
+    group = group_name(rows[0].group)
+    return LensGroup(group, tuple(rows), Table(name, f"Tokens that fall, {group}", ("layer", "token", "fall"), cells))
 
 
 def _cards(cards: Sequence[NeuronCard], folder: Path) -> list[tuple[str, list[Card]]]:

@@ -15,7 +15,7 @@ from hones.steering import SteeringResult
 from hones.store import RunFolder
 from hones.tasks import TASK_NAMES
 
-_FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
+FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _order(folder: Path) -> tuple[int, str]:
 
 
 def _is_task(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _FILES) or any(folder.glob("steering/*/result.json"))
+    return any((folder / name).is_file() for name in FILES) or any(folder.glob("steering/*/result.json"))
 
 
 def _read_task(folder: Path) -> TaskResults:

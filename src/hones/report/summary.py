@@ -1,7 +1,8 @@
-"""The findings in words, generated from the numbers; an interval that includes zero is said to."""
+"""The findings in words, generated from the numbers. A direction is named only where the interval excludes zero."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isnan
 
 from hones.analysis.results import Analysis
 from hones.comparators.results import Comparison
@@ -11,7 +12,9 @@ from hones.report.charts import HONES
 from hones.report.results import RunResults, TaskResults
 from hones.report.text import count, group_name, joined, metric, number, with_interval
 from hones.steering import SteeringResult
-from hones.uncertainty import Interval
+from hones.uncertainty import LEVEL, Interval
+
+NO_CHANGE = "no change that the interval supports"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def sentences(results: RunResults) -> list[tuple[str, list[str]]]:
     """The findings of each task, then those across tasks."""
     found = [(t.task, [*_of_task(t)]) for t in results.tasks]
     if results.analysis is not None and len(results.analysis.tasks) > 1:
-        found.append(("across tasks", [*_across(results.analysis)]))
+        found.append(("across tasks", [*across_sentences(results.analysis)]))
     return [(name, texts) for name, texts in found if texts]
 
 
@@ -71,29 +74,30 @@ def _of_task(t: TaskResults) -> Iterator[str]:
 def heads_sentence(r: HeadResult) -> str:
     """The strongest head, and how many critical heads are beyond doubt."""
     best = r.heads[0]
-    certain = sum(h.score.low > 0 for h in r.critical)
-    text = (
-        f"Replacing its strongest head (layer {best.layer}, head {best.head}) costs {with_interval(best.score, 2)} of "
-        f"{number(r.baseline.value, 2)} {metric(r.metric_name)}; {certain} of the {count(r.top_k, 'critical head')} "
-        f"{'has' if certain == 1 else 'have'} an interval above zero."
-    )
+    replaced = f"Replacing its strongest head (layer {best.layer}, head {best.head})"
+    of = f"of {number(r.baseline.value, 2)} {metric(r.metric_name)}"
+    if all(isnan(h.score.low) for h in r.critical):
+        text = f"{replaced} costs {number(best.score.value, 2)} {of}; its heads file gives no intervals."
+    else:
+        cost = f"costs {with_interval(best.score, 2)}"
+        if includes_zero(best.score):
+            cost = f"makes {NO_CHANGE} (drop {with_interval(best.score, 2)})"
+        certain = sum(h.score.low > 0 for h in r.critical)
+        have = f"{'has' if certain == 1 else 'have'} an interval above zero"
+        text = f"{replaced} {cost} {of}; {certain} of the {count(r.top_k, 'critical head')} {have}."
     return text + (" Heads left a race early: an approximation." if r.racing is not None else "")
 
 
 def masking_sentence(task: str, r: MaskingResult) -> str:
     """What masking the neurons costs, against random neurons."""
     drop, cost = r.absolute_drop, r.baseline.value - r.control.value
-    verb = "lowers" if drop.value > 0 else "raises" if drop.value < 0 else "leaves"
+    on, masked = f"{task} on {count(r.items, 'test item')}", f"Masking the {count(r.neurons, 'neuron')}"
+    did = f"makes {NO_CHANGE} to" if includes_zero(drop) else "lowers" if drop.value > 0 else "raises"
     moved = f"from {number(r.baseline.value, 2)} to {number(r.masked.value, 2)}"
-    if drop.value == 0:
-        moved = f"at {number(r.baseline.value, 2)}"
-    neurons = f"the {count(r.neurons, 'neuron')}"
-    text = f"Masking {neurons} {verb} {task} {moved} (drop {with_interval(drop, 2)})"
-    if includes_zero(drop):
-        text += f"; the interval includes zero, so {count(r.items, 'test item')} cannot tell it from no effect"
+    text = f"{masked} {did} {on} {moved} (drop {with_interval(drop, 2)})"
     random = f"random neurons of the same layers cost {number(cost, 2)}"
     if includes_zero(r.advantage):
-        verdict = f"a difference of {with_interval(r.advantage, 2)}, whose interval includes zero"
+        verdict = f"no difference that the interval supports ({with_interval(r.advantage, 2)})"
     else:
         more = "more" if r.advantage.value > 0 else "less"
         verdict = f"{number(abs(r.advantage.value), 2)} {more} for the selection, an interval that excludes zero"
@@ -122,15 +126,14 @@ def comparison_sentence(c: Comparison) -> str:
 
 def steering_sentence(task: str, method: str, r: SteeringResult) -> str:
     """What steering gains."""
-    way = "raises" if r.gain.value > 0 else "lowers" if r.gain.value < 0 else "does not change"
-    text = f"Steering ({method}) {way} {task} on {count(r.items, 'test item')}"
-    if r.gain.value != 0:
-        text += f" from {number(r.base.value, 2)} to {number(r.steered.value, 2)}"
-    text += f" (gain {with_interval(r.gain, 2)})"
-    return text + ("; the interval includes zero." if includes_zero(r.gain) else ".")
+    on = f"{task} on {count(r.items, 'test item')}"
+    did = f"makes {NO_CHANGE} to" if includes_zero(r.gain) else "raises" if r.gain.value > 0 else "lowers"
+    moved = f"from {number(r.base.value, 2)} to {number(r.steered.value, 2)}"
+    return f"Steering ({method}) {did} {on} {moved} (gain {with_interval(r.gain, 2)})."
 
 
-def _across(analysis: Analysis) -> Iterator[str]:
+def across_sentences(analysis: Analysis) -> Iterator[str]:
+    """What the tasks share, and which group matters beyond chance."""
     names = [t.task for t in analysis.tasks]
     total = sum(g.neurons for g in analysis.groups)
     everywhere = sum(g.neurons for g in analysis.groups if len(g.tasks) == len(names))
@@ -141,11 +144,18 @@ def _across(analysis: Analysis) -> Iterator[str]:
             f"serve all of {joined(names)}."
         )
     certain = [a for a in analysis.ablations if a.advantage.low > 0]
+    below, pairs = sum(a.advantage.high < 0 for a in analysis.ablations), len(analysis.ablations)
     if certain:
         most = max(certain, key=lambda a: a.advantage.value)
         yield (
             f"The group that matters most beyond chance is {group_name(most.group)}: masking it costs {most.task} "
             f"{with_interval(most.drop, 2)}, random neurons {number(most.random_drop.value, 2)}."
         )
-    elif analysis.ablations:
-        yield "No group's drop differs from that of random neurons: every interval includes zero."
+    elif pairs:
+        yield "No group's drop is larger than that of random neurons by more than its interval."
+    if certain or below:
+        chance = number(pairs * (1 - LEVEL) / 2, 1)
+        yield (
+            f"Of {count(pairs, 'pair')} of group and task, {len(certain)} have an interval above random neurons and "
+            f"{below} below; chance alone would give about {chance} of each."
+        )
