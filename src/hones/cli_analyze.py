@@ -16,7 +16,6 @@ from hones.cli_options import (
     Model,
     NewTokens,
     Revision,
-    Seed,
     sweep_settings,
 )
 
@@ -38,7 +37,7 @@ def analyze(
     engine: EngineOption = "replay",
     dtype: Annotated[str, typer.Option(help="auto (as the run), float32, bfloat16 or float16.")] = "auto",
     device: Device = "auto",
-    seed: Seed = 3407,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of bootstraps and controls. [default: the run's]")] = None,
     fresh: Fresh = False,
     max_left_out: MaxLeftOut = 0.05,
 ) -> None:
@@ -59,7 +58,7 @@ def analyze(
     sweep = sweep_settings(engine, batch_size)
     dtype = found.dtype if dtype == "auto" else dtype
     vlm = load_vlm(model or found.model, dtype=dtype, device=device, revision=found.hub_revision)
-    study = RunStudy(vlm, found.folder, sweep, seed, fresh, max_left_out)
+    study = RunStudy(vlm, found.folder, sweep, found.seed if seed is None else seed, fresh, max_left_out)
     for name in found.skipped:
         _err.print(f"{name} has no neurons yet and is left out: run `hones neurons` for it", style="yellow")
     settings = AnalysisSettings(lens_items=lens_items, cards=cards, draws=draws, limit=limit)

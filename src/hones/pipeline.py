@@ -193,7 +193,9 @@ def _compare(
     wanted = config.compare
     if wanted is None:
         return None
-    methods, heads = make_methods(",".join(wanted.methods)), study.run.task(task.name) / "heads.json"
+    masked = () if config.positive_part == "mean" else ("hones-per-item",)
+    names = ",".join(dict.fromkeys((*masked, *wanted.methods)))
+    methods, heads = make_methods(names), study.run.task(task.name) / "heads.json"
     budgets = BUDGETS if wanted.curves else ()
     options: dict[str, Any] = {"ratio": config.ratio, "draws": wanted.draws, "budgets": budgets, "shared": shared}
     return compare(study, task, splits["discovery"], splits["test"], methods, heads, **options)

@@ -52,6 +52,7 @@ class FinishedRun:
     model: str
     revision: str
     dtype: str
+    seed: int
     max_new_tokens: int
     tasks: tuple[Source, ...]
     skipped: tuple[str, ...]
@@ -101,6 +102,7 @@ def read_run(
         _common(path, "model", {name: x.model for name, x in neurons.items()}),
         _common(path, "revision", {name: x.revision for name, x in neurons.items()}),
         _common(path, "dtype", {name: x.dtype for name, x in neurons.items()}),
+        _common(path, "seed", {name: x.seed for name, x in neurons.items()}),
         _common(path, "max_new_tokens", answered),
         tasks,
         skipped,
@@ -123,6 +125,7 @@ class _AskedOfModel(_Asked):
     model: str
     revision: str
     dtype: str
+    seed: int
     heads: str | None = None
     method: str
     ratio: float
