@@ -45,7 +45,8 @@ def comparison_table(result: Comparison) -> Table:
             *oracle,
             f"{m.seconds:.0f}" if m.seconds >= 100 else f"{m.seconds:.1f}",
         )
-    notes = "bold: HONES's set matters more (interval above 0); ! less (below 0); share: of HONES's neurons; p: two-sided, not corrected for many methods"
+    notes = "bold: HONES's set matters more (interval above 0); ! less (below 0); share: of HONES's neurons"
+    notes += "; p: two-sided, not corrected for many methods"
     table.caption = notes + ("; oracle: rank correlation and recall of its set" if with_oracle else "")
     return table
 
