@@ -3,7 +3,8 @@
     python bench/racing.py [--models tiny-llava tiny-qwen2.5-vl] [--items 300] [--drawn 5000] [--seeds 10] [--out FILE]
 
 The exact cells of --items pictures are computed once; --drawn items are drawn from them with replacement, the size of a
-real discovery set at a fraction of its cost, and the exact top K is that of the drawn items. A race sees them in its own order, group by group, as `hones heads --racing` would.
+real discovery set at a fraction of its cost, and the exact top K is that of the drawn items. A race sees them in its
+own order, group by group, as `hones heads --racing` would.
 `exact, or as good`: share of the found heads whose exact score is at most the margin below the K-th; `regret`: how much
 lower the mean exact score of the found heads is than that of the exact top K.
 """
