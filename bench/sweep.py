@@ -104,14 +104,16 @@ def differing_cells(vlm: VLM, members: Sequence[Member], found: Sequence[np.ndar
     return float(np.mean([(a != b[chosen]).any(1) for a, b in zip(expected, found, strict=True)]))
 
 
-def matmul_rate(vlm: VLM, positions: int) -> float:
-    """FLOP per second of the model's own up-projection shape, median of several."""
-    x = torch.randn(positions, vlm.anatomy.width, dtype=vlm.model.dtype)
+def matmul_rate(vlm: VLM) -> float:
+    """FLOP per second of the model's own up-projection, median of several runs, at the best of several batch sizes."""
     weight = torch.randn(vlm.anatomy.neurons, vlm.anatomy.width, dtype=vlm.model.dtype)
-    flop = 2 * positions * weight.numel()
-    with torch.no_grad():
-        times = [seconds_of(lambda: torch.nn.functional.linear(x, weight)) for _ in range(15)]
-    return flop / statistics.median(times)
+    rates = []
+    for positions in (256, 512, 1024, 2048, 4096):
+        x = torch.randn(positions, vlm.anatomy.width, dtype=vlm.model.dtype)
+        out = torch.empty(positions, vlm.anatomy.neurons, dtype=vlm.model.dtype)
+        times = [seconds_of(lambda x=x, out=out: torch.mm(x, weight.T, out=out)) for _ in range(15)]
+        rates.append(2 * positions * weight.numel() / statistics.median(times))
+    return max(rates)
 
 
 def floor_seconds(vlm: VLM, members: Sequence[Member], rate: float) -> float:
@@ -145,10 +147,10 @@ def vision_flop(vlm: VLM) -> float:
 
 def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool) -> list[Measured]:
     rng, edits = random.Random(0), head_edits(vlm)
-    rate = matmul_rate(vlm, 4096)
+    rate = matmul_rate(vlm)
     together = [member for members in jobs.values() for member in members]
     rows = []
-    for name, members in {**jobs, "all four": together}.items():
+    for name, members in {**jobs, "together": together}.items():
         make_replay(vlm).statistics(members[:1], edits[:3])
         found: list[np.ndarray] = []
         replay, cells = make_replay(vlm), len(edits) * len(members)
@@ -156,7 +158,7 @@ def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool)
         seconds, differing = {"replay": run / cells}, float("nan")
         texts = len(edits) * sum(task.answers == "text" for task, _ in members)
         left = replay.left_draft / texts if texts else float("nan")
-        if name != "all four":
+        if name != "together":
             few = 3 if name == "retrieval" else samples
             for arm, (batch, peer) in peers(vlm).items():
                 seconds[arm] = peer_seconds(vlm, members, peer, batch, few, rng)
@@ -165,7 +167,7 @@ def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool)
             for arm in peers(vlm):
                 seconds[arm] = sum(row.seconds[arm] * row.cells for row in rows) / cells
         if ablate:
-            part = members[:4] if name != "all four" else [m for ms in jobs.values() for m in ms[:4]]
+            part = members[:4] if name != "together" else [m for ms in jobs.values() for m in ms[:4]]
             seconds["all on"] = (
                 seconds_of(lambda p=part: make_replay(vlm).statistics(p, edits)) / len(part) / len(edits)
             )
@@ -201,6 +203,7 @@ def show(console: Console, title: str, rows: Sequence[Measured], ablate: bool) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["tiny-llava", "tiny-qwen2.5-vl", "wide"])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--samples", type=int, default=12, help="naive cells per task")
     parser.add_argument("--no-ablation", action="store_true")
@@ -216,10 +219,10 @@ def main() -> None:
             vlm = wide_llava(Path(folder) / "model", SPREAD[name]) if wide else load_vlm(name)
             count, size = (2, 1) if wide else (options.items, options.samples)
             items = load_items(write_shapes(Path(folder) / name, {"bench": count}, seed=3)["bench"])
-            tasks = [make_task(task, candidates=8 if wide else 50) for task in TASKS]
+            tasks = [make_task(task, candidates=8 if wide else 50) for task in options.tasks]
             jobs = {task.name: [(task, example) for example in task.examples(items)[0]] for task in tasks}
             ablate = not (options.no_ablation or wide)
-            title = f"{name}: {count} pictures, retrieval 1 + {len(jobs['retrieval'][0][1].prompts) - 1}"
+            title = f"{name}: {count} pictures, retrieval 1 + {7 if wide else 49}"
             show(console, title, measure(vlm, jobs, size, ablate), ablate)
     console.print(f"load after {os.getloadavg()[0]:.1f}")
     if options.out is not None:
