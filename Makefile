@@ -23,6 +23,7 @@ bench: .venv/ready
 	$(BIN)/python bench/stages.py
 	$(BIN)/python bench/racing.py
 	$(BIN)/python bench/bfloat16.py
+	$(BIN)/python bench/comparison.py
 
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints
