@@ -68,8 +68,8 @@ class Passes:
             if intervention.layers:
                 by_layer[intervention.layers[0] if self.savings.start_at_layer else 0].append(e)
         count, length = prefixes.shape
-        at_once = max(1, rows_at_once(self.vlm, plan, length, 0) // count)
         room = max(suffixes.shape[1] for suffixes in batches)
+        at_once = max(1, rows_at_once(self.vlm, plan, length, room) // count)
         for layer, members in sorted(by_layer.items()):
             z = self._z_that_is_written(prefixes, layer, [edits[e] for e in members])
             for start in range(0, len(members), at_once):
