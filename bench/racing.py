@@ -4,7 +4,7 @@
 
 The exact cells of --items pictures are computed once; --drawn items are drawn from them with replacement, the size of a
 real discovery set at a fraction of its cost, and the exact top K is that of the drawn items. A race sees them in its
-own order, group by group, as `hones heads --racing` would.
+own order, look by look, as `hones heads --racing` would.
 `exact, or as good`: share of the found heads whose exact score is at most the margin below the K-th; `regret`: how much
 lower the mean exact score of the found heads is than that of the exact top K.
 """
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--drawn", type=int, default=5000)
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--look", type=int, default=64, help="items per look")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     console = Console(record=True, width=140)
@@ -62,7 +63,8 @@ def main() -> None:
             items = load_items(write_shapes(Path(folder), {"bench": options.items}, seed=9)["bench"])
             jobs = [(task, task.examples(items)[0]) for task in tasks]
             swept = sweep_tasks(vlm, jobs, edits)
-        title = f"{name}: {options.drawn} items drawn from {options.items}, confidence 0.95, {options.seeds} seeds"
+        title = f"{name}: {options.drawn} items drawn from {options.items}, confidence 0.95, {options.seeds} seeds, "
+        title += f"a look every {options.look} items"
         table = Table(
             "task", "margin", "of the exact top K", "exact, or as good", "of the cells", "regret", title=title
         )
@@ -74,7 +76,8 @@ def main() -> None:
             drops = {e: score[0] - score[e] for e in range(1, len(cells))}
             exact = set(sorted(drops, key=lambda e: (-drops[e], e))[:top_k])
             for margin in (0.01, 0.02):
-                races = [run_race(task, cells, top_k, RaceRules(0.95, margin), seed) for seed in range(options.seeds)]
+                rules = RaceRules(0.95, margin, options.look)
+                races = [run_race(task, cells, top_k, rules, seed) for seed in range(options.seeds)]
                 found = np.mean([len(chosen & exact) / top_k for chosen, _ in races])
                 enough = min(drops[e] for e in exact) - margin
                 close = np.mean([drops[e] >= enough for chosen, _ in races for e in chosen])
