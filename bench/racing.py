@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--look", type=int, default=64, help="items per look")
+    parser.add_argument("--margins", type=float, nargs="+", default=[0.003, 0.005, 0.01])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     console = Console(record=True, width=140)
@@ -75,7 +76,7 @@ def main() -> None:
             score = np.array([float(task.score(arm.sum(0))) for arm in cells])
             drops = {e: score[0] - score[e] for e in range(1, len(cells))}
             exact = set(sorted(drops, key=lambda e: (-drops[e], e))[:top_k])
-            for margin in (0.01, 0.02):
+            for margin in options.margins:
                 rules = RaceRules(0.95, margin, options.look)
                 races = [run_race(task, cells, top_k, rules, seed) for seed in range(options.seeds)]
                 found = np.mean([len(chosen & exact) / top_k for chosen, _ in races])
