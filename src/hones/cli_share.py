@@ -35,7 +35,8 @@ def export(
         bool, typer.Option("--check/--no-check", help="Load the export again and compare its logits.")
     ] = True,
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16. [default: as the model is stored]")
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16. [default: merged: as the model is stored; else auto]"),
     ] = None,
     device: Device = "auto",
     revision: Revision = None,
@@ -51,7 +52,8 @@ def export(
     from hones.tables_share import export_table
 
     check_request(form, to, overwrite)
-    vlm = load_vlm(model, dtype=dtype or stored_dtype(model, revision), device=device, revision=revision)
+    dtype = dtype or (stored_dtype(model, revision) if form == "merged" else "auto")
+    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
     done = export_scales(vlm, scales, to, format=form, run=run, overwrite=overwrite, check=check)
     _out.print(export_table(done))
     _out.print(f"written: {to}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """Exports, uploads and answers as tables in the terminal."""
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -9,23 +10,23 @@ from hones.sharing.export import Exported
 from hones.sharing.push import Upload
 
 
-def export_table(done: Exported) -> Table:
+def export_table(done: Exported) -> Group:
     """The files with their sizes, what is scaled, and how the reloaded export compares."""
     m = done.manifest
-    caption = f"{m.scaled_neurons} neurons in {m.scaled_layers} layers, largest scale {m.largest_scale:+.3g}"
+    said = f"{m.scaled_neurons} neurons in {m.scaled_layers} layers, largest scale {m.largest_scale:+.3g}"
     if m.rank is not None:
-        caption += f", rank {m.rank}"
+        said += f", rank {m.rank}"
     if m.check is None:
-        caption += "; not checked"
+        said += "; not checked"
     else:
-        caption += (
+        said += (
             f"; reloaded: at most {m.check.deviation:.2g} logits from the scaled model ({m.check.dtype}, allowed "
             f"{m.check.tolerance:.2g}; the scales change up to {m.check.effect:.2g})"
         )
-    return _files(f"Export as {m.format}", done.sizes, caption)
+    return _files(f"Export as {m.format}", done.sizes, said)
 
 
-def upload_table(done: Upload) -> Table:
+def upload_table(done: Upload) -> Group:
     """The files with their sizes and the repository."""
     kind = "private " if done.private else ""
     return _files(f"{done.folder} to {kind}{done.repo}", done.sizes, f"{_bytes(sum(done.sizes.values()))} in all")
@@ -53,12 +54,12 @@ def _answer(reply: Reply) -> Text:
     return Text(reply.answer + (" ..." if reply.cut else ""))
 
 
-def _files(title: str, sizes: dict[str, int], caption: str) -> Table:
-    table = Table("file", title=title, box=SIMPLE_HEAD, pad_edge=False, caption=caption)
+def _files(title: str, sizes: dict[str, int], said: str) -> Group:
+    table = Table("file", title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("size", justify="right")
     for name, size in sizes.items():
         table.add_row(name, _bytes(size))
-    return table
+    return Group(table, Text(said))
 
 
 def _bytes(size: int) -> str:

@@ -1,5 +1,6 @@
 """The base model's own files: its processor, its licence, the dtype that it is stored in."""
 
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,16 @@ def stored_dtype(name: str, revision: str | None) -> str:
 
 
 def license_of(vlm: VLM) -> str | None:
-    """The licence that the base model's card or configuration names; None where neither can be read to name one."""
+    """The licence that the base model's card or configuration names, of the built-in ones hones' own; else None."""
+    if kind_of(vlm) == "built-in":
+        return metadata("hones")["License-Expression"]
     for file in files_of(vlm, ("README.md",)):
         try:
-            metadata = metadata_load(file)
+            front = metadata_load(file)
         except (ValueError, yaml.YAMLError):
             continue  # a card without readable front matter names none
-        if isinstance(metadata, dict) and isinstance(metadata.get("license"), str):
-            return metadata["license"]
+        if isinstance(front, dict) and isinstance(front.get("license"), str):
+            return front["license"]
     said = getattr(vlm.model.config, "license", None)
     return said if isinstance(said, str) else None
 

@@ -58,9 +58,10 @@ def _front_matter(manifest: Manifest) -> dict[str, Any]:
 def _size(manifest: Manifest) -> str:
     total = manifest.layers * manifest.neurons_per_layer
     rank = f" Rank {manifest.rank}." if manifest.rank is not None else ""
+    largest = f"the largest scale is {manifest.largest_scale:+.4g}, a factor of {1 + manifest.largest_scale:.4g}"
     return (
         f"{manifest.scaled_neurons} of {total} neurons are scaled, in {manifest.scaled_layers} of {manifest.layers} "
-        f"layers; the largest scale is {manifest.largest_scale:+.4g}, a factor of {1 + manifest.largest_scale:.4g}.{rank}"
+        f"layers; {largest}.{rank}"
     )
 
 
@@ -109,14 +110,16 @@ def _checked(manifest: Manifest) -> str:
         f"prompts: the largest deviation is {check.deviation:.3g} logits (allowed {check.tolerance:.3g}); the scales "
         f"themselves move logits by up to {check.effect:.3g}, the largest logit is {check.largest_logit:.3g}."
     )
-    if check.effect <= check.tolerance and check.deviation > 0:
-        text += " The scales move the probe by no more than is allowed, so this check alone could not have failed."
+    if manifest.format == "merged":
+        text += " Every weight was read back bit-equal to what was written, every input of the processor to the base's."
+    elif check.effect <= check.tolerance:
+        text += " The scales move the probe by no more than is allowed: export in float32 for a sharper check."
     return text
 
 
 def _license(manifest: Manifest) -> str:
     if manifest.license is not None:
-        return f"`{manifest.license}`, as the base model's card says."
+        return f"`{manifest.license}`, as the base model says."
     return "Unknown: the base model names none that could be read. Find it before you pass this on."
 
 
@@ -130,8 +133,8 @@ def _how_to_load(manifest: Manifest) -> str:
         parts.append("The processor is the base model's.")
     if manifest.format == "lora":
         parts.append(
-            "Servers that swap LoRA adapters, for example vLLM with `--enable-lora` and a `--max-lora-rank` of at least "
-            f"{manifest.rank}, can serve it beside the base model if they take adapters on `down_proj` (not tried here)."
+            "Servers that swap LoRA adapters, for example vLLM with `--enable-lora` and a `--max-lora-rank` of at least"
+            f" {manifest.rank}, can serve it beside the base model if they take adapters on `down_proj` (not tried)."
         )
     if manifest.format == "json":
         parts.append('Or: `hones ask --model BASE --scales scales.json --image photo.jpg "What is this?"`.')
