@@ -149,8 +149,7 @@ def read_scales(path: Path) -> Scales:
         rows = TypeAdapter(list[_ScaleRow]).validate_python(listed, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        row, *field = first["loc"] or ("",)
-        where = f"row {row}: {'.'.join(map(str, field))}: " if field else ""
+        where = "".join(f"{'row ' if isinstance(part, int) else ''}{part}: " for part in first["loc"])
         raise HonesError(f"{path}: {where}{first['msg']}, found {short(first['input'])}", expected=expected) from error
     if not rows:
         raise HonesError(f"{path} holds no scales", expected="at least one")

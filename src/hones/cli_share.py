@@ -102,11 +102,11 @@ def ask(
     """
     from hones.models.loading import load_vlm
     from hones.sharing import ask as ask_model
-    from hones.sharing.ask import prompt_of
+    from hones.sharing.ask import read_question
     from hones.tables_share import asked_table
 
-    prompt_of(task, question)
     corners = None if box is None else _box(box)
+    read_question(image, question, task, corners)
     vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
     options = {"scales": scales, "task": task, "box": corners, "max_new_tokens": max_new_tokens}
     _out.print(asked_table(ask_model(vlm, image, question, **options)))

@@ -42,9 +42,9 @@ def asked_table(asked: Asked) -> Table:
     for heading in ("model", "answer", "p", *(["p of the other"] if steered else []), "likeliest first tokens"):
         table.add_column(heading)
     for reply in asked.replies:
-        first = ", ".join(f"{token!r} {p:.3f}" for token, p in reply.first)
-        others = [] if reply.others is None else [f"{reply.others:.3f}"]
-        table.add_row(reply.model, _answer(reply), f"{reply.probability:.3f}", *others, Text(first))
+        first = ", ".join(f"{token!r} {p:.3g}" for token, p in reply.first)
+        others = [] if reply.others is None else [f"{reply.others:.3g}"]
+        table.add_row(reply.model, _answer(reply), f"{reply.probability:.3g}", *others, Text(first))
     return table
 
 

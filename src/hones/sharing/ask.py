@@ -77,14 +77,11 @@ def ask(
     Raises:
         HonesError: a picture that cannot be read, no question, an unknown task, scales that do not fit the model.
     """
-    prompt = prompt_of(task, question)
-    if box is not None and task != "ocr":
-        raise HonesError(f"a box for {task}", expected="a box for ocr alone")
+    opened, prompt = read_question(picture, question, task, box)
     try:
-        opened = open_picture(Path(picture), box)
         vlm.wrap(prompt)
     except BadItem as error:
-        raise HonesError(str(error), expected="a picture and a question that the model can take") from error
+        raise HonesError(str(error), expected="a question that the model can take") from error
     arms: dict[str, Mapping[Site, float]] = {"as it is": {}}
     if scales is not None:
         arms["steered"] = (scales if isinstance(scales, Scales) else scales_for(vlm, scales)[0]).values
@@ -97,15 +94,28 @@ def ask(
             found = {arm: exp(_log_probability(vlm, opened, prompt, drafts[arm].answer)) for arm in arms}
         others = next((p for arm, p in found.items() if arm != name), None)
         replies.append(replace(drafts[name], model=name, probability=found[name], others=others))
-    return Asked(prompt, len(arms.get("steered", {})), tuple(replies))
+    return Asked(prompt, sum(s != 0 for s in arms.get("steered", {}).values()), tuple(replies))
 
 
-def prompt_of(task: str, question: str | None) -> str:
-    """The prompt without template.
+def read_question(
+    picture: str | Path, question: str | None, task: str, box: tuple[float, float, float, float] | None
+) -> tuple[Image.Image, str]:
+    """The picture, and the prompt without template.
 
     Raises:
-        HonesError: an unknown task, vqa without a question, another task with one.
+        HonesError: a picture that cannot be read, an unknown task, vqa without a question, another task with one, a box
+            for another task than ocr.
     """
+    prompt = _prompt_of(task, question)
+    if box is not None and task != "ocr":
+        raise HonesError(f"a box for {task}", expected="a box for ocr alone")
+    try:
+        return open_picture(Path(picture), box), prompt
+    except BadItem as error:
+        raise HonesError(str(error), expected="a picture") from error
+
+
+def _prompt_of(task: str, question: str | None) -> str:
     if task not in PROMPTED:
         raise HonesError(f"no prompt for {task!r}", expected=" or ".join(PROMPTED))
     if task == "vqa":

@@ -52,8 +52,8 @@ def check_export(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: For
     elif form == "json":
         exported = _of_json(vlm, folder, encoded)
     else:
-        with adapter(vlm, folder) as adapted:
-            exported = compared_logits(adapted, encoded)
+        with adapter(vlm, folder):
+            exported = compared_logits(vlm, encoded)
     largest = float(hooked.abs().max())
     check = Check(
         dtype=vlm.dtype,
@@ -90,8 +90,8 @@ def compared_logits(vlm: VLM, encoded: Encoded) -> Float[Tensor, "positions voca
 
 
 @contextmanager
-def adapter(vlm: VLM, folder: Path) -> Iterator[VLM]:
-    """The model with the PEFT adapter in `folder`; afterwards it is as it was.
+def adapter(vlm: VLM, folder: Path) -> Iterator[None]:
+    """The model itself with the PEFT adapter in `folder`; afterwards it is as it was.
 
     Raises:
         HonesError: peft is not installed.
@@ -104,7 +104,7 @@ def adapter(vlm: VLM, folder: Path) -> Iterator[VLM]:
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             adapted = library.PeftModel.from_pretrained(vlm.model, str(folder))
         try:
-            yield replace(vlm, model=adapted)
+            yield
         finally:
             adapted.unload()
             for name in [name for name in vars(vlm.model) if "peft" in name and name not in own]:

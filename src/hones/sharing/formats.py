@@ -129,7 +129,7 @@ def lora_matrices(
 ) -> tuple[Float[Tensor, "rank neurons"], Float[Tensor, "width rank"]]:
     """A, one one-hot row per scaled neuron, and B = W[:, S] diag(s), both padded with zeros to `rank`."""
     (chosen,) = s.nonzero(as_tuple=True)
-    a, b = torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
+    a, b = weight.new_zeros(rank, weight.shape[1]), weight.new_zeros(weight.shape[0], rank)
     a[torch.arange(len(chosen)), chosen] = 1
     b[:, : len(chosen)] = weight[:, chosen] * s[chosen]
     return a, b
