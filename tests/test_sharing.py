@@ -243,7 +243,7 @@ def test_another_models_scales_are_refused(vlms: dict[str, VLM], tmp_path: Path)
     with pytest.raises(HonesError, match=r"run.json names"):
         hones.scales_for(vlms["qwen"], copied, tmp_path / "run")
     write(copied, rows({(0, 1): 0.5}))
-    with pytest.raises(HonesError, match="names no scales file like"):
+    with pytest.raises(HonesError, match="wrote no scales file like"):
         hones.scales_for(vlms["llava"], copied, tmp_path / "run")
     for changed in (file, export / "scales.json"):
         write(changed, rows({(0, 1): 0.5}))
@@ -275,6 +275,48 @@ def test_the_card_says_what_the_run_recorded(vlm: VLM, tmp_path: Path, monkeypat
     result.unlink()
     text = (export_scales(vlm, file, tmp_path / "again", format="json").folder / "README.md").read_text()
     assert "No test figures were recorded" in text and "0.1250" not in text
+
+
+def test_evidence_beside_the_scales_goes_into_the_card(vlms: dict[str, VLM], tmp_path: Path) -> None:
+    """As `hones steer --methods` leaves it: figures of all ways and seeds in one file, a folder per further seed."""
+    vlm, run = vlms["llava"], tmp_path / "run"
+    first = as_a_run(vlm, run)
+    interval = {"value": 0.5, "low": 0.25, "high": 0.75}
+    gains = {name: {**interval, "value": value} for name, value in {"hones": 0.11, "random:1": 0.12}.items()}
+    ways = [{"method": name, "neurons": 5, "steered": interval, "gain": gain} for name, gain in gains.items()]
+    tested = {"file": "data/test.json", "metric_name": "anls", "items": 9, "base": interval, "methods": ways}
+    other = {"task": "caption", "metric_name": "bleu4", "items": 4, "base": interval, "steered": interval}
+    elsewhere = [{**other, "change": {**interval, "value": -0.13}}]
+    content = {"task": "vqa", "test": tested, "elsewhere": elsewhere, "out_of_domain": {**tested, "items": 3}}
+    evidence = write(run / "vqa/steering/evidence.json", content)
+    second = write(first.parent / "seed-2" / "scales.json", rows({(0, 1): 0.5}))
+    control = write(run / "vqa/steering/random-1/scales.json", rows({(0, 2): 0.5}))
+    fingerprint = {"model": vlm.name, "revision": vlm.revision, "settings": {"seed": 2}, "data": "ef" * 32}
+    dev = {"items": ["1", "2"], "file": "dev.json"}
+    RunFolder(run).finish("vqa/steer/hones/seed-2", fingerprint, {"dev": dev}, [second])
+    RunFolder(run).finish("vqa/steer/random-1", fingerprint, {}, [control])
+    RunFolder(run).finish("vqa/evidence", fingerprint, {"test": {"items": ["1"]}}, [evidence])
+
+    def card_of(file: Path) -> str:
+        return (
+            export_scales(vlm, file, tmp_path / f"out-{file.parent.name}", format="json").folder / "README.md"
+        ).read_text()
+
+    level = "0.5000 [0.2500, 0.7500]"
+    text = card_of(second)
+    assert "No test figures were recorded with these scales" in text and "| Method | hones |" in text
+    assert "| Learned on | 2 items of dev.json, SHA-256 efefefefefefefef |" in text and "| Settings | seed 2 |" in text
+    assert f"| random:1, test items | anls | 9 | {level} | {level} | +0.1200 [+0.2500, +0.7500] |" in text
+    assert f"| hones, out of domain | anls | 3 | {level}" in text and "| caption items | bleu4 | 4 |" in text
+    assert "vqa_soft_accuracy on 7 test items" in card_of(first)
+    assert "caption items" not in card_of(control), "measured under HONES's scales alone"
+    write(evidence, {**content, "elsewhere": []})
+    with pytest.raises(HonesError, match=r"evidence.json is not the file that its run wrote"):
+        export_scales(vlm, second, tmp_path / "out", format="json")
+    write(evidence, {"test": 3})
+    RunFolder(run).finish("vqa/evidence", fingerprint, {}, [evidence])
+    with pytest.raises(HonesError, match=r"evidence.json is not an evidence file"):
+        export_scales(vlm, second, tmp_path / "out", format="json")
 
 
 def test_the_licence_is_the_base_models(vlms: dict[str, VLM], tmp_path: Path) -> None:
@@ -345,7 +387,7 @@ def test_push_uploads_what_was_written(
         assert push_export(folder, "me/steered", token_from_env="SHARE_TOKEN").url is None and not there.asked
         done = push_export(folder, "me/steered", yes=True, private=True, token_from_env="SHARE_TOKEN")
         assert done.url is not None and done.url.endswith("/commit/" + "1" * 40)
-        assert there.tokens == {"Bearer token-of-the-test"} and there.created[0]["visibility"] == "private"
+        assert there.tokens == {"Bearer token-of-the-test"} and "private" in str(there.created[0])
         assert there.files == {p.name: p.read_bytes() for p in folder.iterdir()}
         there.refuse = True
         with pytest.raises(HonesError, match="the hub did not take me/steered") as refused:

@@ -45,6 +45,7 @@ def export(
 
     Example: hones export runs/a/vqa/steering/hones/scales.json --model tiny-llava --format lora --to vqa-lora
     """
+    from hones.artifacts import read_scales
     from hones.models.loading import load_vlm
     from hones.sharing import export_scales
     from hones.sharing.base import stored_dtype
@@ -52,6 +53,7 @@ def export(
     from hones.tables_share import export_table
 
     check_request(form, to, overwrite)
+    read_scales(scales)  # a bad file is named before a model is loaded
     dtype = dtype or (stored_dtype(model, revision) if form == "merged" else "auto")
     vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
     done = export_scales(vlm, scales, to, format=form, run=run, overwrite=overwrite, check=check)
@@ -100,6 +102,7 @@ def ask(
 
     Example: hones ask --model tiny-llava --scales scales.json --image photo.jpg "What is this?"
     """
+    from hones.artifacts import read_scales
     from hones.models.loading import load_vlm
     from hones.sharing import ask as ask_model
     from hones.sharing.ask import read_question
@@ -107,6 +110,8 @@ def ask(
 
     corners = None if box is None else _box(box)
     read_question(image, question, task, corners)
+    if scales is not None:
+        read_scales(scales)
     vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
     options = {"scales": scales, "task": task, "box": corners, "max_new_tokens": max_new_tokens}
     _out.print(asked_table(ask_model(vlm, image, question, **options)))

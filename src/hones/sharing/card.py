@@ -4,6 +4,7 @@ What the run did not record is said to be absent; figures are never made up.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -88,9 +89,29 @@ def _split(split: Split | None) -> str:
 
 
 def _measured(manifest: Manifest) -> str:
+    parts = [_tested(manifest)]
+    if manifest.figures:
+        rows = [
+            (
+                f.what,
+                f.metric,
+                str(f.items),
+                *(_level(value, False) for value in (f.base, f.steered)),
+                _level(f.gain, True),
+            )
+            for f in manifest.figures
+        ]
+        heads = ("Scales of", "metric", "items", "without", "with", "gain, paired")
+        parts.append(
+            f"Beside other ways to steer, on other data and other tasks (means over seeds):\n\n{_table(rows, heads)}"
+        )
+    return "\n\n".join(parts)
+
+
+def _tested(manifest: Manifest) -> str:
     metric = manifest.metric
     if metric is None:
-        return "No test figures were recorded with the scales: what they gain is not known here."
+        return "No test figures were recorded with these scales: what they alone gain is not known here."
     rows = [("Without the scales", metric.base), ("With the scales", metric.steered), ("Gain, paired", metric.gain)]
     table = _table([(name, _level(value, signed=name.startswith("Gain"))) for name, value in rows])
     return f"{metric.name} on {metric.items} test items, 95 % bootstrap intervals:\n\n{table}"
@@ -187,6 +208,6 @@ def _base_arguments(manifest: Manifest) -> str:
     return f"base_model, revision={json.dumps(manifest.commit)}" if manifest.commit else "base_model"
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
-    lines = [f"| {name} | {' '.join(value.split()).replace('|', '/')} |" for name, value in rows]
-    return "\n".join(["| | |", "|---|---|", *lines])
+def _table(rows: Sequence[Sequence[str]], heads: Sequence[str] = ("", "")) -> str:
+    cells = [[" ".join(cell.split()).replace("|", "/") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *cells])

@@ -124,8 +124,8 @@ def check_request(format: str, folder: Path, overwrite: bool) -> None:
 def _header(vlm: VLM, origin: Origin | None) -> Header:
     recorded: dict[str, Any] = {}
     if origin is not None:
-        names = ("task", "method", "learned_on", "tested_on", "metric")
-        recorded = {name: getattr(origin, name) for name in names} | {"settings": origin.settings or {}}
+        names = ("task", "method", "learned_on", "tested_on", "metric", "figures")
+        recorded = {name: getattr(origin.said, name) for name in names} | {"settings": origin.said.settings or {}}
     return Header(
         model=shown_name(vlm),
         revision=vlm.revision,

@@ -42,6 +42,17 @@ class Metric(_Record):
     gain: Interval
 
 
+class Figure(_Record):
+    """One more row of evidence, by which way to steer and on which items; means over seeds."""
+
+    what: str
+    metric: str
+    items: int
+    base: Interval
+    steered: Interval
+    gain: Interval
+
+
 class Check(_Record):
     """The reloaded export beside the hooked model on probe prompts, in logits.
 
@@ -78,6 +89,7 @@ class Header(_Record):
     learned_on: Split | None = None
     tested_on: Split | None = None
     metric: Metric | None = None
+    figures: tuple[Figure, ...] = ()
 
 
 class Manifest(Header):

@@ -52,7 +52,7 @@ def push_export(
         return plan
     api = HfApi(token=token)
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
+        api.create_repo(repo, private=private or None, exist_ok=True)
         commit = api.upload_folder(
             repo_id=repo, folder_path=folder, allow_patterns=files, commit_message=f"hones export: {manifest.format}"
         )
