@@ -5,6 +5,7 @@ localize_heads, attribute_neurons, select_neurons          steps 1 and 2: find
 evaluate_masking                                           step 3: prove
 METHODS, compare_methods                                   other rankings of neurons, masked on the same items
 learn_scales, evaluate_scales                              step 4: steer
+scales_for, export_scales, push_export, ask                read scales, share them, ask with them
 read_run, RunStudy, explain                                what the found sets share and do; why one answer
 replace_heads, mask_neurons, scale_neurons                 the edits, context managers on any transformers model
 """
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from hones.models.vlm import VLM
     from hones.neurons import RankedNeuron, attribute_neurons, select_neurons
     from hones.pipeline import RunConfig, read_config, run_config
+    from hones.sharing import Asked, Exported, ask, export_scales, push_export
+    from hones.sharing.origin import scales_for
     from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
     from hones.store import RunFolder
     from hones.study import Study
@@ -42,11 +45,13 @@ __all__ = [
     "METHODS",
     "VLM",
     "Analysis",
+    "Asked",
     "BadItem",
     "Comparison",
     "Context",
     "Example",
     "Explanation",
+    "Exported",
     "HeadResult",
     "HeadScore",
     "HonesError",
@@ -62,12 +67,14 @@ __all__ = [
     "SteeringSettings",
     "Study",
     "Task",
+    "ask",
     "attach",
     "attribute_neurons",
     "compare_methods",
     "evaluate_masking",
     "evaluate_scales",
     "explain",
+    "export_scales",
     "layer_matched_random",
     "learn_scales",
     "load_items",
@@ -75,11 +82,13 @@ __all__ = [
     "localize_heads",
     "make_task",
     "mask_neurons",
+    "push_export",
     "read_config",
     "read_run",
     "replace_heads",
     "run_config",
     "scale_neurons",
+    "scales_for",
     "select_neurons",
     "write_shapes",
 ]
@@ -142,6 +151,14 @@ _MODULES = {
         "read_config",
         "run_config",
     ),
+    "hones.sharing": (
+        "Asked",
+        "Exported",
+        "ask",
+        "export_scales",
+        "push_export",
+    ),
+    "hones.sharing.origin": ("scales_for",),
     "hones.steering": (
         "SteeringResult",
         "SteeringSettings",

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hones.errors import HonesError
 from hones.heads import HeadResult, HeadScore
 from hones.neurons import RankedNeuron, RankedNeurons
 from hones.steering.train import Scales
-from hones.store import read_json, write_json, write_npy
+from hones.store import read_json, short, write_json, write_npy
 from hones.sweep import RaceRules
 from hones.uncertainty import Interval
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> None:
@@ -116,19 +118,46 @@ def write_scales(path: Path, scales: Scales) -> None:
     write_json(path, rows)
 
 
+MAX_SCALES_BYTES = 2**28  # a row for every neuron of a 70B model takes 160 MiB
+
+
+class _ScaleRow(BaseModel):
+    """One row; further fields are allowed."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    layer: int = Field(ge=0)
+    neuron: int = Field(ge=0)
+    scale: float = Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)
+
+
 def read_scales(path: Path) -> Scales:
-    """scales.json.
+    """scales.json, or the list under "scales" of an exported steering.json; `scales_for` also fits it to a model.
 
     Raises:
-        HonesError: no such file, or not of that form.
+        HonesError: no such file, too large, or not of that form: rows of whole numbers layer and neuron >= 0 and a
+            finite scale, no neuron twice. The line names the first such row.
     """
-    rows = read_json(path)
+    expected = "a list of {layer, neuron, scale}, each neuron once"
+    if path.exists() and not path.is_file():
+        raise HonesError(f"{path} is not a file", expected=expected)
+    if path.exists() and path.stat().st_size > MAX_SCALES_BYTES:
+        raise HonesError(f"{path} has {path.stat().st_size} bytes", expected=f"at most {MAX_SCALES_BYTES}")
+    content = read_json(path)
+    listed = content.get("scales") if isinstance(content, dict) else content
     try:
-        scales = {(int(row["layer"]), int(row["neuron"])): float(row["scale"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
-        raise HonesError(f"{path} is not a scales file", expected="a list of {layer, neuron, scale}") from error
-    if not scales or not np.isfinite(list(scales.values())).all():
-        raise HonesError(f"{path} holds no scales, or some that are not finite", expected="at least one finite scale")
+        rows = TypeAdapter(list[_ScaleRow]).validate_python(listed, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{'row ' if isinstance(part, int) else ''}{part}: " for part in first["loc"])
+        raise HonesError(f"{path}: {where}{first['msg']}, found {short(first['input'])}", expected=expected) from error
+    if not rows:
+        raise HonesError(f"{path} holds no scales", expected="at least one")
+    scales: dict[tuple[int, int], float] = {}
+    for number, row in enumerate(rows):
+        if (row.layer, row.neuron) in scales:
+            raise HonesError(f"{path}: row {number}: neuron {row.layer, row.neuron} again", expected=expected)
+        scales[row.layer, row.neuron] = row.scale
     return Scales(scales)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from hones import cli_report, cli_run
+from hones import cli_report, cli_run, cli_share
 from hones.cli_analyze import add_commands as add_analysis
 from hones.cli_compare import compare, methods
 from hones.cli_data import data_app
@@ -253,6 +253,7 @@ def steer(
 
 add_analysis(app, PROVE, FIND)
 cli_report.register(app)
+cli_share.register(app)
 
 
 def _show(study, *parts, of: str = "") -> None:

@@ -82,7 +82,7 @@ class RunFolder:
             if old.get(key) != new.get(key):
                 where, was, now = _difference(key, old.get(key), new.get(key))
                 raise HonesError(
-                    f"{self.path} holds {stage} with {where} = {_short(was)}, now {_short(now)}",
+                    f"{self.path} holds {stage} with {where} = {short(was)}, now {short(now)}",
                     expected="the same inputs to pick up from",
                     do="use a new --out, or --fresh to compute it again",
                 )
@@ -144,7 +144,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise HonesError(f"no file {path}", do="run the stage that writes it first") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # also undecodable bytes, digits or brackets without end
         raise HonesError(f"{path} is not readable JSON ({error})", do="run the stage that writes it again") from error
 
 
@@ -195,6 +195,12 @@ def digest_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
+def sha256_of(file: Path) -> str:
+    """The whole SHA-256 of a file of any size."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 def _difference(where: str, old: Any, new: Any) -> tuple[str, Any, Any]:
     """The first place where two unequal values differ, dots between keys, and what they hold there."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -203,6 +209,7 @@ def _difference(where: str, old: Any, new: Any) -> tuple[str, Any, Any]:
     return where, old, new
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value of a JSON file in at most 60 characters."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,144 @@
+"""One question about one picture, asked of the model as it is and with scales.
+
+Each of the two answers is given its probability p(answer, end | picture, prompt), teacher forced, by both models: what
+the scales do to an answer shows even where the words stay the same. Beside it the likeliest first tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import exp
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from hones.data.pictures import open_picture
+from hones.errors import BadItem, HonesError
+from hones.interventions import Site, scale_neurons
+from hones.models.vlm import VLM
+from hones.notebook import Rows, Tabular
+from hones.sharing.origin import scales_for
+from hones.steering.train import Scales
+from hones.tasks import caption, ocr, vqa
+
+PROMPTED = ("vqa", "ocr", "caption")
+FIRST_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One model's answer.
+
+    probability: of its own answer. others: of the other model's answer; None where there is no other model. cut: the
+    answer was cut off before its end, whose probability then counts all the same. first: the likeliest first tokens.
+    """
+
+    model: str
+    answer: str
+    cut: bool
+    probability: float
+    others: float | None
+    first: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Asked(Tabular):
+    """The prompt without template, and the replies: of the model as it is and, with scales, of the steered one."""
+
+    prompt: str
+    neurons: int
+    replies: tuple[Reply, ...]
+
+    def tables(self) -> dict[str, Rows]:
+        """One row per model."""
+        shown = ("model", "answer", "probability", "others")
+        return {"answers": [{name: getattr(reply, name) for name in shown} for reply in self.replies]}
+
+
+@torch.no_grad()
+def ask(
+    vlm: VLM,
+    picture: str | Path,
+    question: str | None = None,
+    *,
+    scales: str | Path | Scales | None = None,
+    task: str = "vqa",
+    box: tuple[float, float, float, float] | None = None,
+    max_new_tokens: int = 24,
+) -> Asked:
+    """Ask about a picture, with and without scales.
+
+    Args:
+        question: for vqa; the other tasks ask their own.
+        scales: scales.json or scales just learned; without it only the model as it is answers.
+        task: vqa, ocr or caption: how the prompt is worded.
+        box: [x, y, width, height] to outline in blue, for ocr.
+
+    Raises:
+        HonesError: a picture that cannot be read, no question, an unknown task, scales that do not fit the model.
+    """
+    opened, prompt = read_question(picture, question, task, box)
+    try:
+        vlm.wrap(prompt)
+    except BadItem as error:
+        raise HonesError(str(error), expected="a question that the model can take") from error
+    arms: dict[str, Mapping[Site, float]] = {"as it is": {}}
+    if scales is not None:
+        arms["steered"] = (scales if isinstance(scales, Scales) else scales_for(vlm, scales)[0]).values
+    drafts, replies = {}, []
+    for name, values in arms.items():
+        with scale_neurons(vlm.model, values):
+            drafts[name] = _draft(vlm, opened, prompt, max_new_tokens)
+    for name, values in arms.items():
+        with scale_neurons(vlm.model, values):
+            found = {arm: exp(_log_probability(vlm, opened, prompt, drafts[arm].answer)) for arm in arms}
+        others = next((p for arm, p in found.items() if arm != name), None)
+        replies.append(replace(drafts[name], model=name, probability=found[name], others=others))
+    return Asked(prompt, sum(s != 0 for s in arms.get("steered", {}).values()), tuple(replies))
+
+
+def read_question(
+    picture: str | Path, question: str | None, task: str, box: tuple[float, float, float, float] | None
+) -> tuple[Image.Image, str]:
+    """The picture, and the prompt without template.
+
+    Raises:
+        HonesError: a picture that cannot be read, an unknown task, vqa without a question, another task with one, a box
+            for another task than ocr.
+    """
+    prompt = _prompt_of(task, question)
+    if box is not None and task != "ocr":
+        raise HonesError(f"a box for {task}", expected="a box for ocr alone")
+    try:
+        return open_picture(Path(picture), box), prompt
+    except BadItem as error:
+        raise HonesError(str(error), expected="a picture") from error
+
+
+def _prompt_of(task: str, question: str | None) -> str:
+    if task not in PROMPTED:
+        raise HonesError(f"no prompt for {task!r}", expected=" or ".join(PROMPTED))
+    if task == "vqa":
+        if question is None or not question.strip():
+            raise HonesError("no question", expected="what to ask about the picture")
+        return vqa.PROMPT.format(question=question.strip())
+    if question is not None:
+        raise HonesError(f"a question with {task}", expected="none: the task asks its own")
+    return ocr.PROMPT if task == "ocr" else caption.PROMPT
+
+
+def _draft(vlm: VLM, picture: Image.Image, prompt: str, max_new_tokens: int) -> Reply:
+    """The greedy answer and the likeliest first tokens; probabilities of answers come later."""
+    encoded = vlm.encode([picture], [prompt])
+    (ids,) = vlm.generate_ids(encoded, max_new_tokens)
+    likeliest = vlm.logits(encoded, keep=1)[0, -1].softmax(-1).topk(FIRST_TOKENS)
+    first = tuple(
+        (vlm.tokenizer.decode([token]), p)
+        for token, p in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    )
+    return Reply("", vlm.text_of(ids), ids[-1] not in vlm.eos_ids, float("nan"), None, first)
+
+
+def _log_probability(vlm: VLM, picture: Image.Image, prompt: str, answer: str) -> float:
+    """log p of the answer and its end token, in nats."""
+    return float(vlm.log_probabilities(vlm.encode_with_answers([picture], [prompt], [answer]))[0])

@@ -1,0 +1,92 @@
+"""The base model's own files: its processor, its licence, the dtype that it is stored in."""
+
+from importlib.metadata import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import metadata_load
+from transformers import AutoConfig
+from transformers.utils import cached_file
+
+from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
+from hones.models.vlm import VLM
+from hones.sharing.manifest import Kind
+
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "NOTICE.md")
+
+
+def source_of(name: str) -> str:
+    """The folder or hub id behind a model's name."""
+    return str(BUILT_IN_FOLDER / name) if name in BUILT_IN else name
+
+
+def shown_name(vlm: VLM) -> str:
+    """The name that others may read: a local folder's own name, not where it lies."""
+    return Path(vlm.name).resolve().name if kind_of(vlm) == "folder" else vlm.name
+
+
+def kind_of(vlm: VLM) -> Kind:
+    """Where the model was loaded from; memory: attached by the user."""
+    if vlm.name in BUILT_IN:
+        return "built-in"
+    if not vlm.revision:
+        return "memory"
+    return "folder" if Path(vlm.name).is_dir() else "hub"
+
+
+def commit_of(vlm: VLM) -> str | None:
+    """The hub's commit that the model was loaded from, where it is known."""
+    return vlm.revision if kind_of(vlm) == "hub" and vlm.revision != "unknown" else None
+
+
+def stored_dtype(name: str, revision: str | None) -> str:
+    """The dtype of the model's files as its configuration says; "auto" where it says none or cannot be read."""
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    try:
+        config = AutoConfig.from_pretrained(source_of(name), **options)
+    except (OSError, ValueError, KeyError):
+        return "auto"  # loading the model, which follows, names the problem
+    dtype = config.dtype or config.get_text_config().dtype
+    return "auto" if dtype is None else str(dtype).removeprefix("torch.")
+
+
+def license_of(vlm: VLM) -> str | None:
+    """The licence that the base model's card or configuration names, of the built-in ones hones' own; else None."""
+    if kind_of(vlm) == "built-in":
+        return metadata("hones")["License-Expression"]
+    for file in files_of(vlm, ("README.md",)):
+        try:
+            front = metadata_load(file)
+        except (ValueError, yaml.YAMLError):
+            continue  # a card without readable front matter names none
+        if isinstance(front, dict) and isinstance(front.get("license"), str):
+            return front["license"]
+    said = getattr(vlm.model.config, "license", None)
+    return said if isinstance(said, str) else None
+
+
+def files_of(vlm: VLM, names: tuple[str, ...]) -> list[Path]:
+    """Those of the named files that the base model has, from its folder or from the hub; none of an attached model."""
+    source, kind = source_of(vlm.name), kind_of(vlm)
+    if kind in ("built-in", "folder"):
+        return [Path(source) / name for name in names if (Path(source) / name).is_file()]
+    if kind == "memory":
+        return []
+    quiet: Any = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = [cached_file(source, name, revision=commit_of(vlm), **quiet) for name in names]
+    return [Path(file) for file in found if file is not None]

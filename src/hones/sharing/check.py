@@ -1,0 +1,141 @@
+"""An export checks itself: it is loaded again as anyone would load it, and its logits on a probe are compared with
+those of the hooked model (`scale_neurons`).
+
+    deviation = max |exported - hooked|     over all positions of three prompts about three drawn pictures
+    effect    = max |hooked - base|         what the scales change there, for comparison
+
+In float32 the deviation may be 1e-5 times the largest |logit| (or 1e-5, if that is below 1). In half precision both
+sides round differently, and the bound, 8 roundings of the largest |logit|, is loose: the exact proof is in float32. A
+merged checkpoint's weights must be bit-equal to what was written in any dtype.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import AutoModelForImageTextToText
+
+from hones.data.shapes import draw, make_scene
+from hones.errors import HonesError
+from hones.interventions import Site, scale_neurons
+from hones.models.anatomy import find_anatomy
+from hones.models.loading import load_processor
+from hones.models.vlm import VLM, Encoded, frozen
+from hones.sharing.formats import merged_weights, peft
+from hones.sharing.manifest import Check, Format
+from hones.tasks import caption, ocr, vqa
+
+PROMPTS = (vqa.PROMPT.format(question="What colour is the star?"), ocr.PROMPT, caption.PROMPT)
+FLOAT32_TOLERANCE = 1e-5
+HALF_ROUNDINGS = 8
+
+
+@torch.no_grad()
+def check_export(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: Format) -> Check:
+    """Load what was written to `folder` and compare.
+
+    Raises:
+        HonesError: it deviates from the hooked model by more than rounding can explain.
+    """
+    encoded = probe(vlm)
+    base = compared_logits(vlm, encoded)
+    with scale_neurons(vlm.model, scales):
+        hooked = compared_logits(vlm, encoded)
+    if form == "merged":
+        exported = _of_merged(vlm, scales, folder, encoded)
+    elif form == "json":
+        exported = _of_json(vlm, folder, encoded)
+    else:
+        with adapter(vlm, folder):
+            exported = compared_logits(vlm, encoded)
+    largest = float(hooked.abs().max())
+    check = Check(
+        dtype=vlm.dtype,
+        deviation=float((exported - hooked).abs().max()),
+        tolerance=tolerance(vlm.model.dtype) * max(1.0, largest),
+        effect=float((hooked - base).abs().max()),
+        largest_logit=largest,
+        positions=len(hooked),
+    )
+    if not check.deviation <= check.tolerance:
+        raise HonesError(
+            f"the {form} export deviates from the scaled model by {check.deviation:.3g} logits",
+            expected=f"at most {check.tolerance:.3g} in {check.dtype}; nothing was written",
+            do="please report it with the model's name, or export as json",
+        )
+    return check
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """The largest deviation, as a share of the largest |logit|."""
+    if dtype in (torch.float32, torch.float64):
+        return FLOAT32_TOLERANCE
+    return HALF_ROUNDINGS * torch.finfo(dtype).eps
+
+
+def probe(vlm: VLM) -> Encoded:
+    """Three drawn pictures, each with the prompt of another task."""
+    return vlm.encode([draw(make_scene(f"export/{i}")) for i in range(len(PROMPTS))], PROMPTS)
+
+
+def compared_logits(vlm: VLM, encoded: Encoded) -> Float[Tensor, "positions vocabulary"]:
+    """Logits at every position that is not padding."""
+    return vlm.logits(encoded)[encoded.inputs["attention_mask"].bool()]
+
+
+@contextmanager
+def adapter(vlm: VLM, folder: Path) -> Iterator[None]:
+    """The model itself with the PEFT adapter in `folder`; afterwards it is as it was.
+
+    Raises:
+        HonesError: peft is not installed.
+    """
+    library = peft()
+    own = {name: value for name, value in vars(vlm.model).items() if "peft" in name}
+    with frozen(vlm.model):
+        with warnings.catch_warnings():
+            # peft asks transformers for a property that version 5 has renamed
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            adapted = library.PeftModel.from_pretrained(vlm.model, str(folder))
+        try:
+            yield
+        finally:
+            adapted.unload()
+            for name in [name for name in vars(vlm.model) if "peft" in name and name not in own]:
+                delattr(vlm.model, name)
+
+
+def _of_merged(
+    vlm: VLM, scales: Mapping[Site, float], folder: Path, encoded: Encoded
+) -> Float[Tensor, "positions vocabulary"]:
+    """Its logits; its weights and the inputs that its processor makes must be exactly those expected."""
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=vlm.model.dtype)
+    model = loaded.to(vlm.device).eval()
+    wanted = {**vlm.model.state_dict(), **merged_weights(vlm, scales)}
+    found = model.state_dict()
+    wrong = [name for name in wanted.keys() | found.keys() if not _same(wanted.get(name), found.get(name))]
+    processor = load_processor(str(folder), model.config.model_type)
+    processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
+    reloaded = replace(vlm, name=folder.name, model=model, processor=processor, anatomy=find_anatomy(model))
+    inputs = probe(reloaded)
+    wrong += [name for name, value in encoded.inputs.items() if not _same(value, inputs.inputs.get(name))]
+    if wrong:
+        raise HonesError(f"the merged checkpoint reads back with another {min(wrong)}", expected="what was written")
+    return compared_logits(reloaded, inputs)
+
+
+def _of_json(vlm: VLM, folder: Path, encoded: Encoded) -> Float[Tensor, "positions vocabulary"]:
+    from hones.artifacts import read_scales
+
+    with scale_neurons(vlm.model, read_scales(folder / "steering.json").values):
+        return compared_logits(vlm, encoded)
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is not None and b is not None and a.shape == b.shape and torch.equal(a, b.to(a.device))

@@ -1,0 +1,183 @@
+"""Export: scales and a model become a folder that others load.
+
+    DIR/  what the format needs (formats.py), scales.json, README.md (card.py), hones_export.json (manifest.py)
+
+It is written to a hidden folder beside DIR, checked there (check.py) and renamed, so that DIR is whole or not there.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from safetensors import SafetensorError
+
+from hones.artifacts import write_scales
+from hones.errors import HonesError
+from hones.models.vlm import VLM
+from hones.sharing.base import commit_of, kind_of, license_of, shown_name
+from hones.sharing.card import card
+from hones.sharing.check import check_export
+from hones.sharing.formats import WRITERS, lora_rank, peft, scale_vectors
+from hones.sharing.manifest import CARD, MANIFEST, Check, Format, Header, Manifest, read_manifest
+from hones.sharing.origin import Origin, scales_for
+from hones.steering.train import Scales
+from hones.store import sha256_of, versions, write_bytes, write_json
+
+FORMATS: tuple[str, ...] = get_args(Format)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written export: its folder, what it says about itself, and the sizes of its files in bytes."""
+
+    folder: Path
+    manifest: Manifest
+    sizes: dict[str, int]
+
+    @property
+    def check(self) -> Check | None:
+        """How far the reloaded export is from the hooked model; None where it was not checked."""
+        return self.manifest.check
+
+
+def export_scales(
+    vlm: VLM,
+    scales: str | Path | Scales,
+    to: str | Path,
+    *,
+    format: str = "merged",
+    run: str | Path | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+) -> Exported:
+    """Write scales and their model as a folder that other software loads.
+
+    Args:
+        scales: scales.json, or scales just learned. What a run recorded beside the file goes into the model card.
+        to: the folder; new or empty.
+        format: merged (a plain checkpoint), ia3 or lora (PEFT adapters), json.
+        run: the run folder that wrote the file, where it was copied from there.
+        overwrite: replace an earlier export in `to`.
+        check: load the export again and compare its logits with the hooked model's; a merged checkpoint needs room for
+            a second model.
+
+    Raises:
+        HonesError: a scales file that is none, another model's or changed since its run; a folder in use; a format that
+            cannot hold the scales; an export that deviates. Nothing is left behind.
+    """
+    folder = Path(to)
+    check_request(format, folder, overwrite)
+    if isinstance(scales, Scales):
+        origin = None
+        for site in scales.values:
+            vlm.anatomy.check_neuron(*site)
+    else:
+        scales, origin = scales_for(vlm, scales, run)
+    if not any(scales.values.values()):
+        raise HonesError("every scale is 0", expected="something to export")
+    header = _header(vlm, origin)
+    form = cast(Format, format)
+    with _written_beside(folder) as part:
+        try:
+            WRITERS[format](vlm, scales.values, part)
+        except SafetensorError as error:
+            raise HonesError(f"cannot write {part} ({error})", do="free space or choose another --to") from error
+        write_scales(part / "scales.json", scales)
+        if form == "json":
+            rows = [{"layer": k[0], "neuron": k[1], "scale": s} for k, s in sorted(scales.values.items())]
+            write_json(part / "steering.json", {**header.model_dump(), "scales": rows})
+        done = check_export(vlm, scales.values, part, form) if check else None
+        manifest = _manifest(vlm, header, form, scales, done)
+        write_bytes(part / CARD, card(manifest).encode())
+        manifest = manifest.model_copy(update={"files": {p.name: sha256_of(p) for p in sorted(part.iterdir())}})
+        write_json(part / MANIFEST, manifest.model_dump())
+        sizes = {p.name: p.stat().st_size for p in sorted(part.iterdir())}
+    return Exported(folder, manifest, sizes)
+
+
+def check_request(format: str, folder: Path, overwrite: bool) -> None:
+    """Before any model is loaded: a known format, its library, and a folder that is new, empty, or with `overwrite` an
+    earlier export.
+
+    Raises:
+        HonesError: it is not so.
+    """
+    if format not in FORMATS:
+        raise HonesError(f"no format {format!r}", expected=" or ".join(FORMATS))
+    if format in ("ia3", "lora"):
+        peft()
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise HonesError(f"{folder} is a file", expected="a new folder")
+    if not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise HonesError(f"{folder} is not empty", expected="a new or empty folder", do="or pass --overwrite")
+    read_manifest(folder)
+
+
+def _header(vlm: VLM, origin: Origin | None) -> Header:
+    recorded: dict[str, Any] = {}
+    if origin is not None:
+        names = ("task", "method", "learned_on", "tested_on", "metric", "figures")
+        recorded = {name: getattr(origin.said, name) for name in names} | {"settings": origin.said.settings or {}}
+    return Header(
+        model=shown_name(vlm),
+        revision=vlm.revision,
+        commit=commit_of(vlm),
+        kind=kind_of(vlm),
+        license=license_of(vlm),
+        layers=len(vlm.anatomy.layers),
+        neurons_per_layer=vlm.anatomy.neurons,
+        **recorded,
+    )
+
+
+def _manifest(vlm: VLM, header: Header, form: Format, scales: Scales, check: Check | None) -> Manifest:
+    scaled = {site: s for site, s in scales.values.items() if s != 0}
+    return Manifest(
+        **dict(header),
+        format=form,
+        dtype=vlm.dtype if form == "merged" else "float32",
+        scaled_neurons=len(scaled),
+        scaled_layers=len(scale_vectors(vlm, scales.values)),
+        largest_scale=max(scaled.values(), key=abs),
+        rank=lora_rank(vlm, scales.values) if form == "lora" else None,
+        check=check,
+        versions=versions(),
+    )
+
+
+@contextmanager
+def _written_beside(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` that takes its place at the end; after an error it is gone.
+
+    Raises:
+        HonesError: it cannot be written.
+    """
+    folder = folder.resolve()
+    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise HonesError(f"cannot write beside {folder} ({error.strerror})", do="choose another --to") from error
+    try:
+        yield part
+        if folder.exists():
+            folder.rename(old)
+        try:
+            part.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise HonesError(f"cannot write {folder} ({error.strerror})", do="choose another --to") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,174 @@
+"""The same scaled model, z[l,i] <- (1 + s[l,i]) z[l,i], in forms that other software loads.
+
+With W the weight [d, I] of a layer's down_proj and S its k scaled neurons:
+
+    merged   W' = W diag(1 + s), float32 arithmetic, then the model's dtype; a plain checkpoint with its processor
+    ia3      the input of down_proj times the vector 1 + s [1, I]; a PEFT adapter ((IA)3, a feed-forward module)
+    lora     W + B A with A [r, I] one-hot rows of S and B [d, r] = W[:, S] diag(s), alpha = r; a PEFT adapter. r is the
+             largest k of all layers, at most 512; rows and columns beyond a layer's own k are zero
+    json     steering.json: the scales under a header that says which model's they are
+
+Adapters name the language model's modules in full: a vision tower often has a down_proj as well. Layers without scales
+have no adapter. Weights are safetensors, in float32 for adapters.
+"""
+
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hones.errors import HonesError
+from hones.interventions import Site
+from hones.models.vlm import VLM
+from hones.sharing.base import LICENSE_FILES, PROCESSOR_FILES, commit_of, files_of, shown_name
+
+MAX_RANK = 512  # what servers that swap LoRA adapters take at most
+
+Factors = dict[int, Float[Tensor, " neurons"]]
+
+
+def scale_vectors(vlm: VLM, scales: Mapping[Site, float]) -> Factors:
+    """s [I] in float32 of every layer with a scale other than 0, on the CPU."""
+    found: dict[int, Tensor] = defaultdict(lambda: torch.zeros(vlm.anatomy.neurons))
+    for (layer, neuron), scale in sorted(scales.items()):
+        if scale != 0:
+            found[layer][neuron] = scale
+    return dict(found)
+
+
+def lora_rank(vlm: VLM, scales: Mapping[Site, float]) -> int:
+    """The largest number of scaled neurons in one layer.
+
+    Raises:
+        HonesError: it is larger than 512; the line names the layer.
+    """
+    counts = {layer: int((s != 0).sum()) for layer, s in scale_vectors(vlm, scales).items()}
+    layer = max(counts, key=counts.__getitem__)
+    if counts[layer] > MAX_RANK:
+        raise HonesError(
+            f"layer {layer} has {counts[layer]} scaled neurons, each takes one rank of a LoRA",
+            expected=f"at most {MAX_RANK} per layer, which is what servers take",
+            do="export as merged or ia3, or select fewer neurons",
+        )
+    return counts[layer]
+
+
+def write_merged(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
+    """A plain checkpoint, with the base model's own processor and licence files.
+
+    Raises:
+        HonesError: a scaled weight does not fit the model's dtype.
+    """
+    vlm.model.save_pretrained(folder, state_dict={**vlm.model.state_dict(), **merged_weights(vlm, scales)})
+    copied = files_of(vlm, PROCESSOR_FILES)
+    if not copied:  # an attached model has no files of its own
+        vlm.processor.save_pretrained(folder)
+    for file in (*copied, *files_of(vlm, LICENSE_FILES)):
+        shutil.copyfile(file, folder / file.name)
+
+
+def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
+    """The scaled down_proj weights by their name in the model, in its dtype; others stay as they are.
+
+    Raises:
+        HonesError: one does not fit the model's dtype.
+    """
+    found = {}
+    for layer, s in scale_vectors(vlm, scales).items():
+        weight = vlm.anatomy.layers[layer].down_proj.weight.detach()
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        scaled = (weight.to(wide) * (1 + s).to(weight.device, wide)).to(weight.dtype)
+        if not torch.isfinite(scaled).all():
+            raise HonesError(
+                f"layer {layer}: a scaled weight does not fit {vlm.dtype}", expected="finite weights", do="see --dtype"
+            )
+        found[f"{_module_names(vlm)[layer]}.weight"] = scaled
+    return found
+
+
+def write_ia3(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
+    """adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        HonesError: peft is not installed.
+    """
+    factors = {layer: 1 + s[None] for layer, s in scale_vectors(vlm, scales).items()}
+    names = [_module_names(vlm)[layer] for layer in factors]
+    config = peft().IA3Config(target_modules=names, feedforward_modules=names, **_base(vlm))
+    config.feedforward_modules = names
+    _write_adapter(folder, config, names, {f"{_module_names(vlm)[k]}.ia3_l": v for k, v in factors.items()})
+
+
+def write_lora(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
+    """adapter_config.json and adapter_model.safetensors.
+
+    Raises:
+        HonesError: peft is not installed, or more than 512 neurons of a layer are scaled.
+    """
+    rank, vectors = lora_rank(vlm, scales), scale_vectors(vlm, scales)
+    names = _module_names(vlm)
+    targets = [names[layer] for layer in vectors]
+    config = peft().LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, lora_dropout=0.0, **_base(vlm))
+    weights = {}
+    for layer, s in vectors.items():
+        weight = vlm.anatomy.layers[layer].down_proj.weight.detach().float().cpu()
+        a, b = lora_matrices(weight, s, rank)
+        weights |= {f"{names[layer]}.lora_A.weight": a, f"{names[layer]}.lora_B.weight": b}
+    _write_adapter(folder, config, targets, weights)
+
+
+def lora_matrices(
+    weight: Float[Tensor, "width neurons"], s: Float[Tensor, " neurons"], rank: int
+) -> tuple[Float[Tensor, "rank neurons"], Float[Tensor, "width rank"]]:
+    """A, one one-hot row per scaled neuron, and B = W[:, S] diag(s), both padded with zeros to `rank`."""
+    (chosen,) = s.nonzero(as_tuple=True)
+    a, b = weight.new_zeros(rank, weight.shape[1]), weight.new_zeros(weight.shape[0], rank)
+    a[torch.arange(len(chosen)), chosen] = 1
+    b[:, : len(chosen)] = weight[:, chosen] * s[chosen]
+    return a, b
+
+
+def write_nothing(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
+    """json: the scales themselves, which every export holds, are all there is."""
+
+
+WRITERS: dict[str, Callable[[VLM, Mapping[Site, float], Path], None]] = {
+    "merged": write_merged,
+    "ia3": write_ia3,
+    "lora": write_lora,
+    "json": write_nothing,
+}
+
+
+def _module_names(vlm: VLM) -> list[str]:
+    """The full name of every layer's down_proj in the model."""
+    names = {id(module): name for name, module in vlm.model.named_modules()}
+    return [names[id(layer.down_proj)] for layer in vlm.anatomy.layers]
+
+
+def _base(vlm: VLM) -> dict[str, Any]:
+    """What an adapter says of its base model."""
+    return {"base_model_name_or_path": shown_name(vlm), "revision": commit_of(vlm), "inference_mode": True}
+
+
+def _write_adapter(folder: Path, config: Any, targets: list[str], weights: Mapping[str, Tensor]) -> None:
+    config.target_modules = targets  # in order; peft keeps a set
+    named = {f"base_model.model.{name}": weight.contiguous() for name, weight in weights.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
+
+
+def peft() -> Any:
+    try:
+        return import_module("peft")
+    except ModuleNotFoundError as error:
+        if error.name != "peft":
+            raise
+        raise HonesError("ia3 and lora need peft", do="pip install 'hones[share]'") from error

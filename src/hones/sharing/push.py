@@ -1,0 +1,98 @@
+"""Upload an export to the hub: only what hones wrote, nothing else that lies in the folder."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from hones.errors import HonesError
+from hones.sharing.base import LICENSE_FILES
+from hones.sharing.manifest import CARD, MANIFEST, Manifest, read_manifest
+from hones.store import sha256_of
+
+SUFFIXES = (".safetensors", ".json", ".md", ".jinja", ".model", ".txt")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What would be, or was, uploaded: the files with their sizes in bytes, and the commit's address where it was."""
+
+    folder: Path
+    repo: str
+    private: bool
+    manifest: Manifest
+    sizes: dict[str, int]
+    url: str | None = None
+
+
+def push_export(
+    folder: str | Path, repo: str, *, yes: bool = False, private: bool = False, token_from_env: str | None = None
+) -> Upload:
+    """Upload an export; without `yes` say only what would be uploaded.
+
+    Args:
+        repo: USER/REPO; created if need be.
+        private: of a new repository.
+        token_from_env: the environment variable with the token; default: huggingface_hub's own login.
+
+    Raises:
+        HonesError: not an export, other or changed files in it, a bad repository name, no token, or the hub's refusal.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    _check_repo(repo)
+    files = sorted([*manifest.files, MANIFEST])
+    plan = Upload(folder, repo, private, manifest, {name: (folder / name).stat().st_size for name in files})
+    token = None if token_from_env is None else _token(token_from_env)
+    if not yes:
+        return plan
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo, folder_path=folder, allow_patterns=files, commit_message=f"hones export: {manifest.format}"
+        )
+    except LocalTokenNotFoundError as error:
+        raise HonesError("no token for the hub", do="run `hf auth login`, or pass --token-from-env") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise HonesError(f"the hub did not take {repo} ({_first_line(error)})", do="see the token's rights") from error
+    return Upload(plan.folder, plan.repo, plan.private, plan.manifest, plan.sizes, str(commit.commit_url))
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raises HonesError unless the folder holds exactly the files that were written; the card may have been edited."""
+    found = {path.name: path for path in folder.iterdir()}
+    for name in sorted({*found, *manifest.files, MANIFEST}):
+        if name not in found:
+            raise HonesError(f"{folder} lacks {name}", expected="every file of the export", do="export again")
+        if name not in manifest.files and name != MANIFEST:
+            raise HonesError(f"{folder} holds {name}, which hones did not write", expected="an export alone")
+        path = found[name]
+        if path.is_symlink() or not path.is_file() or not (path.suffix in SUFFIXES or name in LICENSE_FILES):
+            raise HonesError(f"{path} is not a kind of file that an export holds", expected=", ".join(SUFFIXES))
+        if name not in (CARD, MANIFEST) and sha256_of(path) != manifest.files[name]:
+            raise HonesError(f"{path} has changed since the export", do="export again")
+
+
+def _check_repo(repo: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO") from error
+    if repo.count("/") != 1:
+        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO")
+
+
+def _token(variable: str) -> str:
+    token = os.environ.get(variable, "").strip()
+    if not token:
+        raise HonesError(f"the environment variable {variable} is empty", expected="a token for the hub")
+    return token
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
