@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from hones.errors import HonesError
 
-OUT_PROJECTIONS = ("self_attn.o_proj",)
+OUT_PROJECTIONS = ("self_attn.o_proj", "cross_attn.o_proj")
 DOWN_PROJECTIONS = ("mlp.down_proj",)
 
 

@@ -6,6 +6,7 @@ wants a video part load without torchvision, with the same inputs.
 """
 
 import hashlib
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import is_torchvision_available
 
 from hones.errors import HonesError
 from hones.models.anatomy import find_anatomy
+from hones.models.pixtral import PixtralParts
 from hones.models.probe import check_edits, find_answer_tokens
 from hones.models.vlm import VLM
 
@@ -103,20 +106,34 @@ def load_processor(source: str, model_type: str, revision: str | None = None) ->
     """The family's processor with its picture and text parts only, pictures prepared by PIL.
 
     Raises:
-        HonesError: the family has no processor, or its files are missing.
+        HonesError: the family has no processor, its files are missing, or it needs a package that is not there.
     """
-    family = PROCESSOR_MAPPING_NAMES.get(model_type)
-    if family is None:
-        raise HonesError(f"no processor is known for models of type {model_type!r}")
-    parts = picture_processor(getattr(transformers, family))
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        return parts.from_pretrained(source, **options)
+        named = ProcessorMixin.get_processor_dict(source, **options)[0].get("processor_class")
+    except OSError:
+        named = None  # a checkpoint may have no processor_config.json
+    family = named or PROCESSOR_MAPPING_NAMES.get(model_type)
+    if family is None:
+        raise HonesError(f"no processor is known for models of type {model_type!r}")
+    try:
+        return picture_processor(_processor_class(family)).from_pretrained(source, **options)
+    except ImportError as error:
+        raise HonesError(f"{family} cannot be loaded ({_first_line(error)})", do="install that package") from error
     except (OSError, ValueError) as error:
         raise HonesError(
             f"cannot load the processor of {source} ({_first_line(error)})",
             expected="tokenizer.json, tokenizer_config.json and preprocessor_config.json or processor_config.json",
         ) from error
+
+
+def _processor_class(family: str) -> type[ProcessorMixin]:
+    if family == "PixtralProcessor" and not is_torchvision_available():
+        return PixtralParts
+    found = getattr(transformers, family, None)
+    if found is None:
+        raise HonesError(f"transformers {transformers.__version__} has no processor {family}")
+    return found
 
 
 def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
@@ -128,12 +145,16 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
     def load_image_processor(cls: type, source: str, processor_dict: dict | None = None, **options: Any) -> list[Any]:
         options.pop("subfolder", None)
         image_processor = transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options)
-        return [image_processor, transformers.AutoTokenizer.from_pretrained(source, **options)]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        wants_video = [*signature(family.__init__).parameters][3:4] == ["video_processor"]
+        return [image_processor, tokenizer, *([None] if wants_video else [])]
 
     members = {
         "get_attributes": classmethod(get_attributes),
         "_get_arguments_from_pretrained": classmethod(load_image_processor),
     }
+    if family.__name__ == "PaliGemmaProcessor":  # its own would put a line break behind a given answer
+        members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
     return type(family.__name__, (family,), members)
 
 

@@ -1,7 +1,8 @@
 """A vision-language model as the method uses it: encode pictures and prompts, generate greedily, read logits.
 
 Prompts of a batch are padded on the left, so that the last position is the one that predicts the first answer token.
-LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, other models use their own chat template.
+LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, PaliGemma's (base models) end in a line break, other
+models use their own chat template.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from hones.errors import BadItem, HonesError
 from hones.models.anatomy import Anatomy
 
 LLAVA_TEMPLATE = "USER: {image}\n{prompt}\nASSISTANT:"
+PALIGEMMA_TEMPLATE = "{image}{start}{prompt}\n"
+TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,9 @@ class VLM:
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             marks[row, -len(self.gold_ids(prompt, answer)) :] = True
+        if "token_type_ids" in inputs:
+            types = inputs["token_type_ids"]
+            inputs["token_type_ids"] = types.masked_fill(marks, TYPES_OF_TEXT.get(self.model.config.model_type, 0))
         return Encoded(inputs, marks)
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
@@ -247,23 +253,30 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
 
     Raises:
         BadItem: the prompt's own text holds the picture's placeholder.
+        HonesError: the processor has no chat template.
     """
     placeholder = processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
     if placeholder in prompt:
         raise BadItem(f"its text holds {placeholder}, the picture's placeholder")
-    if model.config.model_type == "llava":
+    if model.config.model_type == "llava" and type(processor).__name__ == "LlavaProcessor":
         return LLAVA_TEMPLATE.format(image=processor.image_token, prompt=prompt)  # pyright: ignore
+    if model.config.model_type == "paligemma":
+        start = processor.tokenizer.bos_token  # pyright: ignore[reportAttributeAccessIssue]
+        return PALIGEMMA_TEMPLATE.format(image=placeholder, start=start, prompt=prompt)
+    if getattr(processor, "chat_template", None) is None:
+        raise HonesError(f"{type(processor).__name__} has no chat template", do="use the instruction-tuned checkpoint")
     conversation: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)  # pyright: ignore
+    template: Any = ProcessorMixin.apply_chat_template  # families override it for the sake of videos
+    return template(processor, conversation, tokenize=False, add_generation_prompt=True)
 
 
 def encode(
     model: PreTrainedModel, processor: ProcessorMixin, pictures: Sequence[Image.Image], texts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Model inputs of wrapped texts; `position_ids` count from each row's first token where the model expects them."""
+    """Model inputs of wrapped texts, on the model's device; everything that the processor gives but labels."""
     prepare: Any = processor
-    batch = prepare(images=list(pictures), text=list(texts), padding=True, return_tensors="pt")
-    return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
+    batch = prepare(images=[[picture] for picture in pictures], text=list(texts), padding=True, return_tensors="pt")
+    return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor) and k != "labels"}
 
 
 def forward_logits(
