@@ -38,6 +38,8 @@ from hones.cli_options import (
     sweep_settings,
     task_of,
 )
+from hones.cli_run import START
+from hones.cli_verify import add_command as add_verify
 from hones.errors import HonesError
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
@@ -252,6 +254,7 @@ def steer(
 
 
 add_analysis(app, PROVE, FIND)
+add_verify(app, START)
 cli_report.register(app)
 
 

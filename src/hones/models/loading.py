@@ -6,6 +6,7 @@ wants a video part load without torchvision, with the same inputs.
 """
 
 import hashlib
+from functools import partialmethod
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def attach(name: str, model: PreTrainedModel, processor: ProcessorMixin, revisio
     processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     anatomy = find_anatomy(model)
     vlm = VLM(name, model, processor, anatomy, revision, "pil", find_answer_tokens(name, model, processor))
-    check_edits(vlm)
+    vlm.no_write_in = next((check.problem for check in check_edits(vlm) if check.problem is not None), None)
     return vlm
 
 
@@ -153,8 +154,9 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
         "get_attributes": classmethod(get_attributes),
         "_get_arguments_from_pretrained": classmethod(load_image_processor),
     }
-    if family.__name__ == "PaliGemmaProcessor":  # its own would put a line break behind a given answer
+    if family.__name__ == "PaliGemmaProcessor":  # its own call would put a line break behind a given answer
         members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
+        members["__call__"] = partialmethod(ProcessorMixin.__call__, return_token_type_ids=True)
     return type(family.__name__, (family,), members)
 
 

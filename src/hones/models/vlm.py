@@ -49,6 +49,7 @@ class VLM:
     """A loaded model with its processor and anatomy. Build it with `load_vlm`.
 
     name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil".
+    no_write_in: why it is not known what a neuron writes, None where it was measured at loading.
     """
 
     name: str
@@ -58,6 +59,7 @@ class VLM:
     revision: str
     image_backend: str
     answer_tokens: AnswerTokens
+    no_write_in: str | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -77,6 +79,11 @@ class VLM:
         ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
         ids = self.tokenizer.eos_token_id if ids is None else ids
         return list(ids) if isinstance(ids, list | tuple) else [ids]
+
+    def check_write_in(self) -> None:
+        """Raises HonesError unless what a neuron writes into the residual is known."""
+        if self.no_write_in is not None:
+            raise HonesError(f"{self.name}: {self.no_write_in}", do="head scores and masking work, write-in does not")
 
     def wrap(self, prompt: str) -> str:
         """The prompt inside the model's template, with one placeholder for the picture."""
@@ -273,10 +280,10 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
 def encode(
     model: PreTrainedModel, processor: ProcessorMixin, pictures: Sequence[Image.Image], texts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Model inputs of wrapped texts, on the model's device; everything that the processor gives but labels."""
+    """Model inputs of wrapped texts, on the model's device; everything that the processor gives."""
     prepare: Any = processor
     batch = prepare(images=[[picture] for picture in pictures], text=list(texts), padding=True, return_tensors="pt")
-    return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor) and k != "labels"}
+    return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
 
 
 def forward_logits(
