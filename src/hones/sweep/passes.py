@@ -113,6 +113,7 @@ class Passes:
             start=start,
             attention=attention,
             edits=rows,
+            between={at: _repeat(x, len(edits), 0) for at, x in prefixes.between.items() if at >= start},
         )
         return cache
 
@@ -146,7 +147,7 @@ class Passes:
         finally:
             hook.remove()
         (z,) = found
-        parts = [residual[layer], attention, down_proj(z)]
+        parts = [residual[layer], attention, down_proj(z), prefixes.between.get(layer, torch.zeros_like(attention))]
         size = sum(x.abs() for x in (*parts, residual[after]))
         exact = (sum(parts) - residual[after]).abs() <= 8 * torch.finfo(z.dtype).eps * size
         return z if bool(exact[prefixes.valid].all()) else None
