@@ -33,6 +33,7 @@ from hones.cli_options import (
     Revision,
     Seed,
     TaskName,
+    add_loading_options,
     open_study,
     read_items,
     sweep_settings,
@@ -256,6 +257,7 @@ def steer(
 add_analysis(app, PROVE, FIND)
 add_verify(app, START)
 cli_report.register(app)
+add_loading_options(app)
 
 
 def _show(study, *parts, of: str = "") -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hones.cli_options import Device, Dtype, Model, Revision
+from hones.cli_options import Device, Dtype, Model, Revision, load
 
 _out = Console(markup=False)
 
@@ -28,12 +28,11 @@ def verify(
 
     Example: hones verify --model tiny-llava
     """
-    from hones.models.loading import load_vlm
     from hones.models.verify import verify as measure
     from hones.store import write_json
     from hones.tables_verify import verification_table
 
-    found = measure(load_vlm(model, dtype=dtype, device=device, revision=revision))
+    found = measure(load(model, dtype, device, revision))
     _out.print(verification_table(found))
     if out is not None:
         write_json(out, asdict(found) | {"ok": not found.failed, **found.tables()})

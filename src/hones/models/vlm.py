@@ -46,9 +46,10 @@ class Encoded:
 
 @dataclass
 class VLM:
-    """A loaded model with its processor and anatomy. Build it with `load_vlm`.
+    """A loaded model with its processor and anatomy. Build it with `load_vlm` or `attach`.
 
-    name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil".
+    name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil", or
+    "torchvision" where an attached processor uses that.
     no_write_in: why it is not known what a neuron writes, None where it was measured at loading.
     """
 
@@ -67,7 +68,13 @@ class VLM:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where inputs go: the device of the input embeddings."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def attention(self) -> str:
+        """The attention implementation of transformers in use."""
+        return str(self.model.config.get_text_config()._attn_implementation)
 
     @property
     def dtype(self) -> str:
@@ -283,7 +290,8 @@ def encode(
     """Model inputs of wrapped texts, on the model's device; everything that the processor gives."""
     prepare: Any = processor
     batch = prepare(images=[[picture] for picture in pictures], text=list(texts), padding=True, return_tensors="pt")
-    return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
+    device = model.get_input_embeddings().weight.device
+    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
 
 
 def forward_logits(

@@ -163,13 +163,13 @@ def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows h
 def _replace(replaced: Bool[Tensor, "rows heads"], heads: int) -> Callable[[Tensor], Tensor]:
     def change(x: Tensor) -> Tensor:
         by_head = x.unflatten(-1, (heads, -1))
-        return torch.where(replaced[:, None, :, None], others_mean(by_head), by_head).flatten(-2)
+        return torch.where(replaced[:, None, :, None].to(x.device), others_mean(by_head), by_head).flatten(-2)
 
     return change
 
 
 def _multiply(factors: Float[Tensor, "rows neurons"]) -> Callable[[Tensor], Tensor]:
-    return lambda z: (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None]).to(z.dtype)
+    return lambda z: (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None].to(z.device)).to(z.dtype)
 
 
 def _hook(change: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Any, ...]]:
