@@ -5,14 +5,20 @@ between the families is written in `FAMILIES`, a builder each; three layers, wid
 """
 
 import json
-from importlib import import_module
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import transformers
-from random_models import fill_weights, save_random_internvl, save_random_llava, save_random_qwen, save_random_qwen2_vl
-from random_models import save_random_qwen3_vl as save_random_qwen3_vl
+from random_models import (
+    fill_weights,
+    save_random_internvl,
+    save_random_llava,
+    save_random_qwen,
+    save_random_qwen2_vl,
+    save_random_qwen3_vl,
+)
 from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
 
 from hones.models.loading import BUILT_IN_FOLDER
@@ -65,7 +71,7 @@ class Words:
         settings = json.loads(file.read_text()) | {"extra_special_tokens": self.marks}
         for name in ("processor_class", "image_token", "additional_special_tokens"):
             settings.pop(name, None)
-        file.write_text(json.dumps(settings | {k: v for k, v in self.marks.items()}))
+        file.write_text(json.dumps(settings | self.marks))
         if template is not None:
             (folder / "chat_template.jinja").write_text(template)
 
@@ -474,4 +480,26 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "Gemma 3": save_gemma3,
     "PaliGemma": save_paligemma,
     "Mllama": save_mllama,
+}
+
+REMARKS = {
+    "LLaVA-1.5": "prompts are `USER: <image>\\n...\\nASSISTANT:`",
+    "LLaVA-OneVision": "processor without its video part",
+    "Pixtral in LLaVA": "processor from parts where torchvision is absent",
+    "Mistral 3": "processor from parts where torchvision is absent",
+    "Qwen2-VL": "processor without its video part",
+    "Qwen2.5-VL": "processor without its video part",
+    "Qwen3-VL": "picture features are added between layers",
+    "GLM-4V": "norm after down_proj: the true write-in through it",
+    "InternVL": "processor without its video part",
+    "SmolVLM": "its processor needs the package num2words",
+    "Aya Vision": "attention and FFN side by side: a head edit leaves z of its own layer unchanged",
+    "Gemma 3": "norm after down_proj: the true write-in through it; picture tokens see each other",
+    "PaliGemma": "base model: no chat template, prompts end in a line break; the prompt sees itself",
+    "Mllama": "cross-attention layers: heads of cross_attn.o_proj, gated write-in",
+}
+NOT_SERVED = {
+    "Molmo 2": "its image processor needs torchvision",
+    "Phi-4 multimodal": "its image processor needs torchvision; transformers has it as a causal language model only",
+    "text-only models": "all tasks show a picture; in Python the edits work on them",
 }

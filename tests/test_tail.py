@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import double_inputs, in_double
 from family_models import save_mllama
+from helpers import double_inputs, in_double
 from torch import Tensor
 
 from hones import load_vlm, make_task

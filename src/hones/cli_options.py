@@ -90,9 +90,7 @@ def add_loading_options(app: typer.Typer) -> None:
 
 def _with_options(own: Callable[..., None], options: dict[str, Any]) -> Callable[..., None]:
     @wraps(own)
-    def command(
-        device_map: str | None, attention: str | None, trust_remote_code: bool, **others: Any
-    ) -> None:
+    def command(device_map: str | None, attention: str | None, trust_remote_code: bool, **others: Any) -> None:
         token = _loading.set(
             {"device_map": device_map, "attn_implementation": attention, "trust_remote_code": trust_remote_code}
         )

@@ -4,10 +4,10 @@
     u_y = v / ||v||,  v = sum over target tokens t of w_t U[t]             U: raw lm_head rows, first 128 tokens
 
 z is read at the last prompt position, which predicts the first answer token. Shapes: z and c [items, L, I], u
-[items, d], W_down [d, I]. Everything after z is float32, whatever the model's dtype. Where a norm or a gate stands between
-down_proj and the residual, z and W_down are those of the true write-in (`hones.models.writing`). Two variants: `Reading.norm_gain`
-folds the final norm's gain g into the direction (g U[t] in place of U[t]), `Reading.all_tokens` reads z at every
-position that predicts a target token, teacher forced, and takes the mean over these positions.
+[items, d], W_down [d, I]. Everything after z is float32, whatever the model's dtype. Where a norm or a gate stands
+between down_proj and the residual, z and W_down are those of the true write-in (`hones.models.writing`). Two variants:
+`Reading.norm_gain` folds the final norm's gain g into the direction (g U[t] in place of U[t]), `Reading.all_tokens`
+reads z at every position that predicts a target token, teacher forced, and takes the mean over these positions.
 """
 
 from collections.abc import Sequence

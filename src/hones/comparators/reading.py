@@ -77,7 +77,10 @@ def at_gate(vlm: VLM, see: See) -> Iterator[None]:
         for number, layer in enumerate(vlm.anatomy.layers):
             activation = next((m for n in ACTIVATIONS if (m := getattr(layer.mlp, n, None)) is not None), None)
             if not isinstance(activation, torch.nn.Module):
-                raise HonesError(f"{vlm.name} layer {number}: no {' or '.join(ACTIVATIONS)} in its FFN", do="use a method that reads z")
+                raise HonesError(
+                    f"{vlm.name} layer {number}: no {' or '.join(ACTIVATIONS)} in its FFN",
+                    do="use a method that reads z",
+                )
             stack.callback(activation.register_forward_hook(of(number)).remove)
         yield
 

@@ -159,7 +159,7 @@ def _load_model(
 
 def _check_shows_pictures(name: str, config: Any) -> None:
     """Raises HonesError for a model of text alone: every task shows a picture."""
-    of_text = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    of_text = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")
     if of_text and config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise HonesError(
             f"{name} is a text-only model ({config.model_type})",

@@ -4,7 +4,7 @@ A picture of h x w pixels, resized by the image processor to whole patches of p 
 tokens; each row ends with the break token, the last one with the end token. Used by Pixtral in LLaVA and Mistral 3.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers.processing_utils import ProcessorMixin
 
@@ -12,8 +12,8 @@ from transformers.processing_utils import ProcessorMixin
 class PixtralParts(ProcessorMixin):
     """Pictures and text as `PixtralProcessor` prepares them."""
 
-    text_kwargs = {"return_tensors": "pt"}
-    images_kwargs = {"return_tensors": "pt"}
+    text_kwargs: ClassVar[dict[str, str]] = {"return_tensors": "pt"}
+    images_kwargs: ClassVar[dict[str, str]] = {"return_tensors": "pt"}
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""What is measured when a model is attached, on two built-in pictures: its Yes and No, that edits take effect, what an FFN adds."""
+"""What is measured when a model is attached, on two built-in pictures.
+
+Which tokens are its Yes and No, that every edit takes effect, and that what an FFN adds is what its neurons write.
+"""
 
 import random
 from collections.abc import Iterator
@@ -119,8 +122,10 @@ def _write_in(
     precision = torch.finfo(vlm.model.dtype).eps
     allowed = float(ROUNDINGS * precision * (1 + leaving[layer].norm() / expected.norm()))
     if not distance <= allowed:
-        return distance, allowed, (
-            f"what the FFN of layer {layer} adds to the residual is not what its neurons write, off by {distance:.2g}"
+        return (
+            distance,
+            allowed,
+            f"what the FFN of layer {layer} adds to the residual is not what its neurons write (off by {distance:.2g})",
         )
     return distance, allowed, None
 

@@ -1,7 +1,7 @@
 """`hones verify`: every claim that an intervention relies on, measured on this model.
 
-Two built-in pictures with prompts of different lengths are answered by the model itself, edited and unedited; each claim
-is one number beside what rounding allows. Distances between logits are in their standard deviation. What is measured
+Two built-in pictures with prompts of different lengths are answered by the model itself, edited and unedited; each
+claim is one number beside what rounding allows. Distances between logits are in their standard deviation. What is measured
 at loading (`hones.models.probe`) is measured again here, so that the table is whole.
 """
 
@@ -42,7 +42,7 @@ SAVINGS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One measured claim. allowed None: the deviation must be above 0 (an edit must show). note: what else was found."""
+    """One measured claim. allowed None: the deviation must be above 0, an edit must show. note: what else was found."""
 
     name: str
     deviation: float
@@ -81,7 +81,9 @@ class Verification(Tabular):
         for claim in self.failed:
             bound = "more than 0" if claim.allowed is None else f"at most {claim.allowed:.2g}"
             raise HonesError(
-                f"{self.model} ({self.family}): {claim.name}: {claim.deviation:.2g}", expected=bound, do=claim.note or None
+                f"{self.model} ({self.family}): {claim.name}: {claim.deviation:.2g}",
+                expected=bound,
+                do=claim.note or None,
             )
 
     def tables(self) -> dict[str, Rows]:
@@ -121,9 +123,7 @@ def verify(vlm: VLM) -> Verification:
     if engine == "Replay" and is_plain(vlm.anatomy):
         savings += ", few neurons from the next layer"
     family = type(vlm.model).__name__
-    return Verification(
-        vlm.name, family, vlm.revision, vlm.dtype, engine.lower(), savings, (*claims, claim)
-    )
+    return Verification(vlm.name, family, vlm.revision, vlm.dtype, engine.lower(), savings, (*claims, claim))
 
 
 def _examples(folder: Path) -> list[Example]:
@@ -215,7 +215,9 @@ def _generation_claims(vlm: VLM, encoded: Encoded, examples: list[Example], tole
     as_text = vlm.log_probabilities(
         vlm.encode_with_answers([e.open_picture() for e in examples], prompts, answers)
     ).float()
-    as_tokens = [row.log_softmax(-1).gather(-1, ids[:, None]).sum() for row, ids in _log_probabilities(vlm, encoded, gold)]
+    as_tokens = [
+        row.log_softmax(-1).gather(-1, ids[:, None]).sum() for row, ids in _log_probabilities(vlm, encoded, gold)
+    ]
     distance = float((as_text - torch.stack(as_tokens).to(as_text)).abs().max() / max(map(len, gold)))
     yield Claim("an answer is as likely as text as in tokens", distance, tolerance, "nats per token")
 

@@ -1,8 +1,8 @@
 """A vision-language model as the method uses it: encode pictures and prompts, generate greedily, read logits.
 
 Prompts of a batch are padded on the left, so that the last position is the one that predicts the first answer token.
-LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, PaliGemma's (base models) end in a line break, other
-models use their own chat template.
+LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, PaliGemma's (base models) end in a line break,
+other models use their own chat template.
 """
 
 from collections.abc import Iterator, Sequence

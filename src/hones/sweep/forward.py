@@ -167,7 +167,9 @@ def with_answers(vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -
         if value.ndim == 2 and value.shape == (rows, length):
             tail = tails.get(name, torch.zeros_like(types)).view(rows, width)
             inputs[name] = torch.cat([value, tail.to(value)], 1)
-    if "cross_attention_mask" in inputs:  # [rows, positions, pictures, tiles]: an answer sees what its prompt's end sees
+    if (
+        "cross_attention_mask" in inputs
+    ):  # [rows, positions, pictures, tiles]: an answer sees what its prompt's end sees
         seen = inputs["cross_attention_mask"]
         inputs["cross_attention_mask"] = torch.cat([seen, seen[:, -1:].expand(-1, width, -1, -1)], 1)
     return Encoded(inputs)
