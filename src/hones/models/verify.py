@@ -1,8 +1,8 @@
 """`hones verify`: every claim that an intervention relies on, measured on this model.
 
 Two built-in pictures with prompts of different lengths are answered by the model itself, edited and unedited; each
-claim is one number beside what rounding allows. Distances between logits are in their standard deviation. What is measured
-at loading (`hones.models.probe`) is measured again here, so that the table is whole.
+claim is one number beside what rounding allows. Distances between logits are in their standard deviation. What is
+measured at loading (`hones.models.probe`) is measured again here, so that the table is whole.
 """
 
 import math

@@ -122,9 +122,12 @@ class Passes:
     ) -> Float[Tensor, "b p neurons"] | None:
         """z of the unedited prefixes at a layer whose edits only change what a few neurons write, else None.
 
-        None also after the last layer, and where the family's layer does not add W_down z itself to the residual.
+        None also after the last layer, and where the family's layer does not add W_down z itself to the residual
+        or W_down is not known as numbers.
         """
         after, few = layer + 1, self.vlm.anatomy.neurons // 16
+        if self.vlm.no_write_in is not None:
+            return None
         if not self.savings.written or self._first_of_its_own(layer) == layer or after == len(self.decoder.layers):
             return None
         for edit in edits:
