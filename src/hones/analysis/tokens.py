@@ -1,8 +1,8 @@
 """Tokens that a direction of the vocabulary favours.
 
 A neuron's write vector W_down[:, i] (`hones.models.writing`) changes the logits by U W_down[:, i] per unit of z: it
-promotes the tokens with the largest values and suppresses those with the smallest. U [V, d] are the raw lm_head rows, as in the method's u_y: the
-final norm's gain is not applied. float32.
+promotes the tokens with the largest values and suppresses those with the smallest. U [V, d] are the raw lm_head rows,
+as in the method's u_y: the final norm's gain is not applied. float32.
 """
 
 from collections.abc import Sequence

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -255,10 +256,10 @@ def _seen(vlm: VLM, site: str) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     through: list[tuple[Tensor, Tensor]] = []
 
-    def projected(_: torch.nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+    def projected(_: torch.nn.Module, args: Any, out: Tensor) -> None:
         through.append((args[0], out))
 
-    def left(_: torch.nn.Module, args: object, out: Tensor | tuple[Tensor, ...]) -> None:
+    def left(_: torch.nn.Module, args: Any, out: Any) -> None:
         seen.append((*through[-1], out[0] if isinstance(out, tuple) else out))
 
     with ExitStack() as stack:
