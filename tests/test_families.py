@@ -31,6 +31,7 @@ from hones.sweep import SweepSettings
 from hones.uncertainty import Interval
 from hones.write_in import activations, contributions, readout_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's own processor
 TABLE = Path(__file__).parents[1] / "docs" / "families.md"
 WITH_MORE_AFTER_DOWN_PROJ = {"GLM-4V": save_glm4v, "Gemma 3": save_gemma3, "Mllama": save_mllama}
 

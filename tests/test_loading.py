@@ -77,8 +77,10 @@ def test_a_loaded_pair_is_attached_as_it_is(vlms: dict[str, VLM]) -> None:
     encoded = encoded_probe(own)
     with torch.no_grad():
         assert torch.equal(vlm.logits(encoded, 1), own.logits(encoded, 1))
+    of_text = copy.copy(own.processor)
+    del of_text.image_processor  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(HonesError, match=r"has no image_processor"):
-        attach("mine", model, own.tokenizer)
+        attach("mine", model, of_text)
 
 
 def test_offloaded_weights_are_refused(vlms: dict[str, VLM]) -> None:

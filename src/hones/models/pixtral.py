@@ -4,7 +4,7 @@ A picture of h x w pixels, resized by the image processor to whole patches of p 
 tokens; each row ends with the break token, the last one with the end token. Used by Pixtral in LLaVA and Mistral 3.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, no_type_check
 
 from transformers.processing_utils import ProcessorMixin
 
@@ -15,6 +15,7 @@ class PixtralParts(ProcessorMixin):
     text_kwargs: ClassVar[dict[str, str]] = {"return_tensors": "pt"}
     images_kwargs: ClassVar[dict[str, str]] = {"return_tensors": "pt"}
 
+    @no_type_check  # transformers reads the names of the parameters from its code object
     def __init__(
         self,
         image_processor: Any = None,
@@ -46,7 +47,7 @@ class PixtralParts(ProcessorMixin):
     def _process_images(self, images: Any, **options: Any) -> Any:
         return super()._process_images(images, **{**options, "patch_size": self._pixels_per_token})
 
-    def replace_image_token(self, image_inputs: dict[str, Any], image_idx: int, **_: Any) -> str:
+    def replace_image_token(self, image_inputs: Any, image_idx: int, **_: Any) -> str:
         height, width = image_inputs["image_sizes"][image_idx]
         rows, columns = height // self._pixels_per_token, width // self._pixels_per_token
         row = self.image_token * columns
