@@ -92,7 +92,7 @@ def test_replay_and_the_definition_agree_on_importance_through_a_norm(
 ) -> None:
     vlm, task = loaded("GLM-4V"), make_task("vqa")
     examples, _ = task.examples(discovery)
-    heads = [HeadScore(0, 1, Interval(1, 1, 1), 0.0, 0.0), HeadScore(1, 2, Interval(0.5, 0.5, 0.5), 0.0, 0.0)]
+    heads = [HeadScore(0, 1, Interval(1.0, 1.0, 1.0), 0.0, 0.0), HeadScore(1, 2, Interval(0.5, 0.5, 0.5), 0.0, 0.0)]
     found = attribute_neurons(vlm, task, examples[:3], heads, sweep=SweepSettings("replay"))
     expected = attribute_neurons(vlm, task, examples[:3], heads, sweep=SweepSettings("naive"))
     np.testing.assert_allclose(found, expected, atol=1e-5)
