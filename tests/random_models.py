@@ -196,13 +196,20 @@ def _qwen_parts(built_in: Any) -> dict[str, Any]:
     return {"text_config": text, **{name: getattr(built_in, name) for name in ids}}
 
 
-def _save(model: PreTrainedModel, processor_of: str, folder: Path) -> Path:
-    """Weights large enough that every edit shows; processor files copied from the built-in model of the family."""
+def fill_weights(model: PreTrainedModel) -> None:
+    """Random weights; norms near 1, gates open."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        is_norm = "norm" in name and parameter.ndim == 1
-        parameter.data = 1 + 0.2 * noise if is_norm else noise * (0.2 if parameter.ndim > 1 else 0.1)
+        if ("norm" in name and parameter.ndim == 1) or name.endswith(("attn_gate", "mlp_gate")):
+            parameter.data = 1 + 0.2 * noise
+        else:
+            parameter.data = noise * (0.2 if parameter.ndim > 1 else 0.1)
+
+
+def _save(model: PreTrainedModel, processor_of: str, folder: Path) -> Path:
+    """Weights large enough that every edit shows; processor files copied from the built-in model of the family."""
+    fill_weights(model)
     config = AutoConfig.from_pretrained(BUILT_IN_FOLDER / processor_of)
     assert model.generation_config is not None
     model.generation_config.eos_token_id = config.text_config.eos_token_id

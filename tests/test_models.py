@@ -175,7 +175,7 @@ def test_unknown_models_and_options_are_errors(model_folders: dict[str, Path], t
     with pytest.raises(HonesError, match="no device 'abacus'"):
         load_vlm(str(model_folders["llava"]), device="abacus")
     with pytest.raises(HonesError, match="no processor is known"):
-        load_processor(str(model_folders["llava"]), "abacus")
+        load_processor(str(tmp_path), "abacus")
 
 
 def test_corrupt_weights_are_an_error(model_folders: dict[str, Path], tmp_path: Path) -> None:

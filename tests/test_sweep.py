@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family_models import save_mllama
 from PIL import Image
 from random_models import (
     save_random_internvl,
@@ -53,6 +54,7 @@ SAVED: dict[str, Callable[[Path], Path]] = {
     "llava-qwen3": save_random_llava_qwen3,
     "qwen2-vl": save_random_qwen2_vl,
     "qwen2.5-vl": save_random_qwen,
+    "qwen3-vl": save_random_qwen3_vl,
 }
 SITES = [(layer, head) for layer in range(3) for head in range(4)]
 EDITS = [BASELINE, *(Intervention(heads=frozenset({site})) for site in SITES)]
@@ -295,11 +297,11 @@ def test_the_model_is_as_before_a_sweep_also_after_an_error(
 
 
 def test_a_family_that_replay_cannot_enter_is_named_and_served_exactly(tmp_path: Path, pictures: Items) -> None:
-    """Qwen3-VL adds picture features between layers."""
-    vlm = ending_early(load_vlm(str(save_random_qwen3_vl(tmp_path / "model"))))
+    """Mllama's decoder is given the picture's features, which its second layer attends to."""
+    vlm = ending_early(load_vlm(str(save_mllama(tmp_path / "model"))))
     jobs = jobs_of(replace(pictures, items=pictures.items[:3]))
     expected = [sweep(vlm, task, examples, EDITS + OTHERS, NAIVE) for task, examples in jobs]
-    with pytest.warns(UserWarning, match=r"Qwen3VL.* cannot be served by replay \(its decoder is also given"):
+    with pytest.warns(UserWarning, match=r"Mllama.* cannot be served by replay \(its decoder is not given"):
         found = sweep_tasks(vlm, jobs, EDITS + OTHERS, REPLAY)
     assert_equal_cells(found, expected)
     task = make_task("vqa")

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from family_models import save_mllama
 from helpers import double_inputs, in_double
-from random_models import save_random_qwen3_vl
 from torch import Tensor
 
 from hones import load_vlm, make_task
@@ -102,9 +102,9 @@ def test_other_families_are_named_and_served_by_the_definition(
     discovery: Items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hones.comparators.knowledge_neurons.STEPS", 1)
-    vlm = load_vlm(str(save_random_qwen3_vl(tmp_path / "qwen3-vl")))
+    vlm = load_vlm(str(save_mllama(tmp_path / "mllama")))
     task, example = asked_about_one_picture(discovery)[1]
-    with pytest.warns(UserWarning, match="Qwen3VL.*by whole passes take longer .*also given.*deepstack"):
+    with pytest.warns(UserWarning, match="Mllama.*by whole passes take longer .*not given embeddings"):
         found = METHODS["knowledge-neurons"].importance(Context(vlm, task, [example]))
     expected = integrated_gradients(vlm, ask_with_gold(vlm, task, [example]), 1, rows=4)
     np.testing.assert_array_equal(found, expected.numpy())

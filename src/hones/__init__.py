@@ -1,6 +1,7 @@
 """Which attention heads and which FFN neurons of a vision-language model do a task: found, proven and steered.
 
-load_vlm, load_items, make_task                            a model, annotated pictures, one of four tasks
+load_vlm, attach, load_items, make_task                    a model, annotated pictures, one of four tasks
+verify                                                     every claim that an edit relies on, measured on a model
 localize_heads, attribute_neurons, select_neurons          steps 1 and 2: find
 evaluate_masking                                           step 3: prove
 METHODS, compare_methods                                   other rankings of neurons, masked on the same items
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from hones.interventions import mask_neurons, replace_heads, scale_neurons
     from hones.masking import MaskingResult, evaluate_masking, layer_matched_random
     from hones.models.loading import attach, load_vlm
+    from hones.models.verify import Verification, verify
     from hones.models.vlm import VLM
     from hones.neurons import RankedNeuron, attribute_neurons, select_neurons
     from hones.pipeline import RunConfig, read_config, run_config
@@ -67,6 +69,7 @@ __all__ = [
     "SteeringSettings",
     "Study",
     "Task",
+    "Verification",
     "ask",
     "attach",
     "attribute_neurons",
@@ -90,6 +93,7 @@ __all__ = [
     "scale_neurons",
     "scales_for",
     "select_neurons",
+    "verify",
     "write_shapes",
 ]
 
@@ -139,6 +143,10 @@ _MODULES = {
     "hones.models.loading": (
         "attach",
         "load_vlm",
+    ),
+    "hones.models.verify": (
+        "Verification",
+        "verify",
     ),
     "hones.models.vlm": ("VLM",),
     "hones.neurons": (

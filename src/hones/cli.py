@@ -33,11 +33,14 @@ from hones.cli_options import (
     Revision,
     Seed,
     TaskName,
+    add_loading_options,
     open_study,
     read_items,
     sweep_settings,
     task_of,
 )
+from hones.cli_run import START
+from hones.cli_verify import add_command as add_verify
 from hones.errors import HonesError
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
@@ -252,8 +255,10 @@ def steer(
 
 
 add_analysis(app, PROVE, FIND)
+add_verify(app, START)
 cli_report.register(app)
 cli_share.register(app)
+add_loading_options(app)
 
 
 def _show(study, *parts, of: str = "") -> None:

@@ -16,6 +16,7 @@ from hones.cli_options import (
     Model,
     NewTokens,
     Revision,
+    load,
     sweep_settings,
 )
 
@@ -49,7 +50,6 @@ def analyze(
     """
     from hones.analysis.source import read_run
     from hones.analysis.stage import AnalysisSettings, RunStudy
-    from hones.models.loading import load_vlm
     from hones.study import all_left_out
     from hones.tables import left_out_list
     from hones.tables_analysis import analysis_tables
@@ -57,7 +57,7 @@ def analyze(
     found = read_run(run, data=data, discovery=discovery, images=images)
     sweep = sweep_settings(engine, batch_size)
     dtype = found.dtype if dtype == "auto" else dtype
-    vlm = load_vlm(model or found.model, dtype=dtype, device=device, revision=found.hub_revision)
+    vlm = load(model or found.model, dtype, device, found.hub_revision)
     study = RunStudy(vlm, found.folder, sweep, found.seed if seed is None else seed, fresh, max_left_out)
     for name in found.skipped:
         _err.print(f"{name} has no neurons yet and is left out: run `hones neurons` for it", style="yellow")
@@ -93,13 +93,12 @@ def explain(
     """
     from hones.analysis.explain import explain as explain_answer
     from hones.artifacts import write_result
-    from hones.models.loading import load_vlm
     from hones.report import render_explanation
     from hones.store import write_bytes
     from hones.tables_analysis import explanation_views
 
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
-    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
+    vlm = load(model, dtype, device, revision)
     options = {"answer": answer, "top_k": top_k, "neurons": neurons, "raw": raw}
     found = explain_answer(vlm, image, question, **options, settings=sweep)
     _out.print(explanation_views(found))

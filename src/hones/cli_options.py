@@ -3,8 +3,12 @@
 Modules that import torch are imported inside, so that help and bad arguments answer at once.
 """
 
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +28,13 @@ EngineOption = Annotated[str, typer.Option(help="replay (fast) or naive (the def
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
+DeviceMap = Annotated[
+    str | None, typer.Option(help="auto: spread the layers over all GPUs; in place of --device.", show_default=False)
+]
+Attention = Annotated[
+    str | None, typer.Option(help="eager, sdpa or flash_attention_2. [default: the model's]", show_default=False)
+]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code from the hub.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of bootstraps, controls and training.")]
 Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
 MaxLeftOut = Annotated[float, typer.Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
@@ -58,6 +69,46 @@ def sweep_settings(engine: str, batch_size: int | None, max_new_tokens: int = 24
     return SweepSettings(engine, batch_size, max_new_tokens)
 
 
+_loading: ContextVar[dict[str, Any]] = ContextVar("_loading", default={})  # noqa: B039
+
+
+def load(model: str, dtype: str, device: str, revision: str | None):
+    """--model with all that its loading depends on."""
+    from hones.models.loading import load_vlm
+
+    return load_vlm(model, dtype=dtype, device=device, revision=revision, **_loading.get())
+
+
+def add_loading_options(app: typer.Typer) -> None:
+    """Give every command that loads a model the options that only `load` needs, so that no stage hands them on."""
+    options = {"device_map": DeviceMap, "attention": Attention, "trust_remote_code": TrustRemoteCode}
+    for command in app.registered_commands:
+        own = command.callback
+        if own is not None and "dtype" in signature(own).parameters:
+            command.callback = _with_options(own, options)
+
+
+def _with_options(own: Callable[..., None], options: dict[str, Any]) -> Callable[..., None]:
+    @wraps(own)
+    def command(device_map: str | None, attention: str | None, trust_remote_code: bool, **others: Any) -> None:
+        token = _loading.set(
+            {"device_map": device_map, "attn_implementation": attention, "trust_remote_code": trust_remote_code}
+        )
+        try:
+            own(**others)
+        finally:
+            _loading.reset(token)
+
+    given = signature(own)
+    more = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=False if name == "trust_remote_code" else None, annotation=kind)
+        for name, kind in options.items()
+    ]
+    command.__signature__ = given.replace(parameters=[*given.parameters.values(), *more])  # pyright: ignore
+    command.__annotations__ = {**own.__annotations__, **options}
+    return command
+
+
 def open_study(
     model: str,
     out: Path,
@@ -70,10 +121,9 @@ def open_study(
     max_left_out: float,
 ):
     """--model and --out with all that a study depends on; the model is loaded and checked."""
-    from hones.models.loading import load_vlm
     from hones.store import RunFolder
     from hones.study import Study
 
     folder = RunFolder(out)
-    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
+    vlm = load(model, dtype, device, revision)
     return Study(vlm, folder, sweep, seed, fresh, max_left_out)

@@ -39,7 +39,8 @@ def run(
     """All stages of all tasks from one configuration; picks up after finished stages.
 
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
-    ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, revision, max_left_out,
+    ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
+    attn_implementation, trust_remote_code, revision, max_left_out,
     seed, and the stages compare: {methods: [dvp, atp], draws, curves} and analyze: {lens_items, cards, draws, limit}.
     """
     from hones.pipeline import read_config

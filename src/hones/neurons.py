@@ -20,6 +20,7 @@ from hones.errors import HonesError
 from hones.heads import HeadScore
 from hones.interventions import Intervention, Site, replace_heads
 from hones.models.vlm import VLM, Encoded
+from hones.models.writing import written
 from hones.notebook import Rows, Tabular
 from hones.progress import track
 from hones.sweep import SweepSettings
@@ -197,8 +198,8 @@ def replayed_drops(
             readout = readouts.of(directions[owners])
             assert done.activations is not None and done.suffixes.activations is not None
             for layer, z in done.activations.z.items():
-                base = done.suffixes.activations.z[layer].float()
-                change = base - z.float().view(len(done.edits), *base.shape)
+                base = written(vlm.anatomy.layers[layer], done.suffixes.activations.z[layer])
+                change = base - written(vlm.anatomy.layers[layer], z).view(len(done.edits), *base.shape)
                 drop = _mean_per_prompt(change, done.suffixes.wanted.rows, len(owners)) * readout[layer]
                 drop = drop.clamp(min=0) if positive_part == "item" else drop
                 part[done.edits, layer] += drop.sum(1)

@@ -97,6 +97,9 @@ class RunConfig(_Section):
     revision: str | None = None
     dtype: str = "auto"
     device: str = "auto"
+    device_map: str | dict[str, int | str] | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
     top_k: Count | None = None
     ratio: float = Field(default=DEFAULT_RATIO, gt=0, le=1)
     positive_part: PositivePart = "mean"
@@ -168,7 +171,15 @@ def run_config(
     run = RunFolder(config.out)
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
     splits = load_splits(config)
-    vlm = load_vlm(config.model, dtype=config.dtype, device=config.device, revision=config.revision)
+    vlm = load_vlm(
+        config.model,
+        dtype=config.dtype,
+        device=config.device,
+        revision=config.revision,
+        device_map=config.device_map,
+        attn_implementation=config.attn_implementation,
+        trust_remote_code=config.trust_remote_code,
+    )
     sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
     study = Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
     outcomes, shared = [], {}

@@ -270,6 +270,7 @@ class Study:
 
     def finish(self, stage: str, inputs: dict[str, Any], started: float, files: Sequence[Path], **more: Any) -> None:
         details: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "device": str(self.vlm.device)}
+        details["attention"] = self.vlm.attention
         for name, value in more.items():
             if isinstance(value, Prepared):
                 value = self._provenance(value)

@@ -4,9 +4,10 @@
     u_y = v / ||v||,  v = sum over target tokens t of w_t U[t]             U: raw lm_head rows, first 128 tokens
 
 z is read at the last prompt position, which predicts the first answer token. Shapes: z and c [items, L, I], u
-[items, d], W_down [d, I]. Everything after z is float32, whatever the model's dtype. Two variants: `Reading.norm_gain`
-folds the final norm's gain g into the direction (g U[t] in place of U[t]), `Reading.all_tokens` reads z at every
-position that predicts a target token, teacher forced, and takes the mean over these positions.
+[items, d], W_down [d, I]. Everything after z is float32, whatever the model's dtype. Where a norm or a gate stands
+between down_proj and the residual, z and W_down are those of the true write-in (`hones.models.writing`). Two variants:
+`Reading.norm_gain` folds the final norm's gain g into the direction (g U[t] in place of U[t]), `Reading.all_tokens`
+reads z at every position that predicts a target token, teacher forced, and takes the mean over these positions.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.models.vlm import VLM, Encoded
+from hones.models.writing import write_vectors, written
 from hones.tasks.base import Example, Task
 
 MAX_TARGET_TOKENS = 128
@@ -114,11 +116,13 @@ def target_ids(vlm: VLM, task: Task, example: Example) -> list[int]:
 
 
 def readout_of(vlm: VLM, directions: Float[Tensor, "batch width"]) -> list[Float[Tensor, "batch neurons"]]:
-    """<W_down[:,i], u_y> for every layer."""
-    return [
-        directions.to(layer.down_proj.weight.device) @ layer.down_proj.weight.detach().float()
-        for layer in vlm.anatomy.layers
-    ]
+    """<W_down[:,i], u_y> for every layer.
+
+    Raises:
+        HonesError: what a neuron writes is not known for this model.
+    """
+    vlm.check_write_in()
+    return [directions.to(x.down_proj.weight.device) @ write_vectors(x) for x in vlm.anatomy.layers]
 
 
 @torch.no_grad()
@@ -129,20 +133,29 @@ def contributions(
     weights: Float[Tensor, "batch positions"] | None = None,
 ) -> Float[Tensor, "batch layers neurons"]:
     """c[l,i](x) of `activations`, under whatever edits are in force."""
-    return activations(vlm, encoded, weights) * torch.stack([*readout], dim=1)
+    z = activations(vlm, encoded, weights, as_written=True)
+    return z * torch.stack([x.to(z.device) for x in readout], dim=1)
 
 
 @torch.no_grad()
 def activations(
-    vlm: VLM, encoded: Encoded, weights: Float[Tensor, "batch positions"] | None = None
+    vlm: VLM,
+    encoded: Encoded,
+    weights: Float[Tensor, "batch positions"] | None = None,
+    *,
+    as_written: bool = False,
 ) -> Float[Tensor, "batch layers neurons"]:
-    """z[l,i] at the last position, or summed over positions with `weights`; down_proj's true input, float32."""
+    """z[l,i] at the last position, or summed over positions with `weights`; down_proj's true input, float32.
+
+    as_written: multiplied by what a norm after down_proj lets through.
+    """
     parts: dict[int, Tensor] = {}
 
     def capture(layer: int):
         def hook(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-            z = args[0]
-            parts[layer] = z[:, -1].float() if weights is None else torch.einsum("bt,bti->bi", weights, z.float())
+            z = (args[0][:, -1:] if weights is None else args[0]).float()
+            z = written(vlm.anatomy.layers[layer], z) if as_written else z
+            parts[layer] = z[:, 0] if weights is None else torch.einsum("bt,bti->bi", weights.to(z.device), z)
 
         return hook
 

@@ -1,8 +1,8 @@
 """Tokens that a direction of the vocabulary favours.
 
-A neuron's write vector W_down[:, i] changes the logits by U W_down[:, i] per unit of z: it promotes the tokens with the
-largest values and suppresses those with the smallest. U [V, d] are the raw lm_head rows, as in the method's u_y: the
-final norm's gain is not applied. float32.
+A neuron's write vector W_down[:, i] (`hones.models.writing`) changes the logits by U W_down[:, i] per unit of z: it
+promotes the tokens with the largest values and suppresses those with the smallest. U [V, d] are the raw lm_head rows,
+as in the method's u_y: the final norm's gain is not applied. float32.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from torch import Tensor
 from hones.analysis.results import Token
 from hones.interventions import Site
 from hones.models.vlm import VLM
+from hones.models.writing import write_vectors
 
 SHOWN = 8
 
@@ -26,9 +27,11 @@ def written_tokens(
     """The tokens that each neuron's write vector promotes most and suppresses most, strongest first."""
     if not neurons:
         return []
+    vlm.check_write_in()
     unembedding = vlm.anatomy.lm_head.weight
     layers = vlm.anatomy.layers
-    columns = torch.stack([layers[at].down_proj.weight[:, i].float().to(unembedding.device) for at, i in neurons], 1)
+    vectors = {at: write_vectors(layers[at]) for at in {at for at, _ in neurons}}
+    columns = torch.stack([vectors[at][:, i].to(unembedding.device) for at, i in neurons], 1)
     written = torch.cat([rows.float() @ columns for rows in unembedding.split(8192)])
     return [(top_tokens(vlm, x, count), top_tokens(vlm, -x, count, sign=-1)) for x in written.T]
 

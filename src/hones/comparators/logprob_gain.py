@@ -18,7 +18,9 @@ from torch import Tensor
 
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import PROMPTS_AT_ONCE, ask, batches
+from hones.errors import HonesError
 from hones.models.vlm import VLM
+from hones.models.writing import is_plain
 from hones.write_in import activations, final_gain, importance_shape
 
 CELLS_AT_ONCE = 2**24
@@ -35,6 +37,12 @@ class LogProbabilityGain(Method):
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The mean gain; everything after z and h in float32, sums in float64."""
         vlm, total = context.vlm, np.zeros(importance_shape(context.vlm))
+        vlm.check_write_in()
+        if not is_plain(vlm.anatomy):
+            raise HonesError(
+                f"{vlm.name}: a norm or a gate follows down_proj, so z W_down is not what enters the residual",
+                do="use a method that does not add z W_down to it, such as hones or dvp",
+            )
         gain = final_gain(vlm)
         unembedding = vlm.anatomy.lm_head.weight.float() * gain
         for part in batches(context, context.examples, PROMPTS_AT_ONCE, "log-probability gain"):

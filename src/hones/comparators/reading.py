@@ -18,6 +18,7 @@ from hones.progress import track
 from hones.tasks.base import Example, Task
 from hones.write_in import importance_shape
 
+ACTIVATIONS = ("act_fn", "activation_fn")
 PROMPTS_AT_ONCE, ROWS_WITH_GRADIENT = 16, 4
 
 See = Callable[[int, Tensor], Tensor | None]
@@ -60,7 +61,7 @@ def at_down_proj(vlm: VLM, see: See) -> Iterator[None]:
 
 @contextmanager
 def at_gate(vlm: VLM, see: See) -> Iterator[None]:
-    """Call see(layer, act(gate) [batch, positions, I]) for every layer.
+    """Call see(layer, act(gate) [batch, positions, I]) for every layer, also where gate and up are one projection.
 
     Raises:
         HonesError: the FFN has no activation function of its own.
@@ -74,9 +75,12 @@ def at_gate(vlm: VLM, see: See) -> Iterator[None]:
 
     with ExitStack() as stack:
         for number, layer in enumerate(vlm.anatomy.layers):
-            activation = getattr(layer.mlp, "act_fn", None)
+            activation = next((m for n in ACTIVATIONS if (m := getattr(layer.mlp, n, None)) is not None), None)
             if not isinstance(activation, torch.nn.Module):
-                raise HonesError(f"{vlm.name} layer {number}: no act_fn in its FFN", do="use a method that reads z")
+                raise HonesError(
+                    f"{vlm.name} layer {number}: no {' or '.join(ACTIVATIONS)} in its FFN",
+                    do="use a method that reads z",
+                )
             stack.callback(activation.register_forward_hook(of(number)).remove)
         yield
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import at_down_proj, mean_over_tokens
+from hones.models.writing import check_weights
 
 
 class Wanda(Method):
@@ -19,6 +20,8 @@ class Wanda(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """Both norms in float32 or better."""
+        for number, layer in enumerate(context.vlm.anatomy.layers):
+            check_weights(layer, f"{context.vlm.name} layer {number}")
         square, tokens = mean_over_tokens(context, context.examples, at_down_proj, torch.square, "wanda")
         norms = [layer.down_proj.weight.detach().float().norm(dim=0).cpu() for layer in context.vlm.anatomy.layers]
         return (np.sqrt(square * tokens) * torch.stack(norms).numpy()).astype(np.float32)

@@ -2,7 +2,8 @@
 
 For each decoder layer l: `o_proj`, whose input is [.., H * d_h] (head h owns the slice h * d_h : (h + 1) * d_h), and
 `down_proj`, whose input is z [.., I]. Only the language model's layers count: a vision tower often has modules of the
-same names. Sites are data: paths below a decoder layer, the first that exists is taken.
+same names. Sites are data: paths below a decoder layer, the first that exists is taken. So is what stands between
+down_proj and the residual in some families, a norm or a gate.
 """
 
 from dataclasses import dataclass
@@ -12,19 +13,27 @@ from transformers import PreTrainedModel
 
 from hones.errors import HonesError
 
-OUT_PROJECTIONS = ("self_attn.o_proj",)
+OUT_PROJECTIONS = ("self_attn.o_proj", "cross_attn.o_proj")
 DOWN_PROJECTIONS = ("mlp.down_proj",)
+POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
+GATES = ("cross_attn_mlp_gate",)
+AFTER = (POST_NORMS, GATES)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to."""
+    """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to.
+
+    post_norm: a norm between down_proj and the residual; gate: what the FFN's output is multiplied by, its tanh.
+    """
 
     block: nn.Module
     attention: nn.Module
     mlp: nn.Module
     o_proj: nn.Linear
     down_proj: nn.Linear
+    post_norm: nn.Module | None = None
+    gate: nn.Parameter | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
 def _layer(block: nn.Module, where: str) -> Layer:
     attention, o_proj = _site(block, OUT_PROJECTIONS, where)
     mlp, down_proj = _site(block, DOWN_PROJECTIONS, where)
-    return Layer(block, attention, mlp, o_proj, down_proj)
+    post_norm, gate = (next((getattr(block, name) for name in names if hasattr(block, name)), None) for names in AFTER)
+    return Layer(block, attention, mlp, o_proj, down_proj, post_norm, gate)
 
 
 def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> tuple[nn.Module, nn.Linear]:

@@ -6,6 +6,8 @@ wants a video part load without torchvision, with the same inputs.
 """
 
 import hashlib
+from functools import partialmethod
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,18 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import is_torchvision_available
+from transformers.utils.hub import resolve_revision
 
 from hones.errors import HonesError
 from hones.models.anatomy import find_anatomy
+from hones.models.pixtral import PixtralParts
 from hones.models.probe import check_edits, find_answer_tokens
 from hones.models.vlm import VLM
 
@@ -26,38 +35,72 @@ BUILT_IN = ("tiny-llava", "tiny-qwen2.5-vl")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_vlm(name: str, *, dtype: str = "auto", device: str = "auto", revision: str | None = None) -> VLM:
+def load_vlm(
+    name: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+) -> VLM:
     """Load a model and check it.
 
     Args:
         name: `tiny-llava`, `tiny-qwen2.5-vl`, a local folder or a hub id.
         dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU.
         device: a torch device; auto: the GPU if there is one.
-        revision: branch, tag or commit on the hub.
+        revision: branch, tag or commit on the hub; the commit that it stands for is loaded and recorded.
+        device_map: "auto" to spread the layers over all devices, or which part goes where; in place of `device`.
+        attn_implementation: of transformers, such as eager, sdpa or flash_attention_2; by default the model's own.
+        trust_remote_code: run the model's own code from the hub.
 
     Raises:
         HonesError: no such model, an unsupported one, equal Yes and No tokens, or an edit that changes nothing.
     """
+    if device_map is not None and device != "auto":
+        raise HonesError(f"device {device!r} and a device_map", expected="one of them")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
         raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
-    source = _source(name)
-    model = _load_model(source, name, DTYPES[dtype], revision).to(_device(device)).eval()  # pyright: ignore
-    processor = load_processor(source, model.config.model_type, revision)
-    return attach(name, model, processor, _revision(source, model))
+    source, place = _source(name), _device(device)
+    commit = getattr(resolve_revision(source, revision), "resolved", revision)
+    hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
+    model = _load_model(source, name, place, device_map, attn_implementation, dtype=DTYPES[dtype], **hub)
+    processor = load_processor(source, model.config.model_type, **hub)
+    return attach(name, model, processor, _digest(source) if Path(source).is_dir() else commit or "unknown")
 
 
 def attach(name: str, model: PreTrainedModel, processor: ProcessorMixin, revision: str = "") -> VLM:
-    """A VLM from an already loaded model and processor, self-checked.
+    """A VLM from a model and a processor that are loaded already, checked as `load_vlm` does.
+
+    The model may be quantised or spread over several devices; it is put into evaluation mode, and the tokenizer pads on
+    the left from here on. Nothing else about either is changed.
+
+    Args:
+        name: what errors and run.json call the model. revision: recorded in run.json.
 
     Raises:
-        HonesError: as `load_vlm`.
+        HonesError: as `load_vlm`, or the processor has no tokenizer or image processor.
     """
+    for part in ("tokenizer", "image_processor"):
+        if not hasattr(processor, part):
+            raise HonesError(f"{name}: {type(processor).__name__} has no {part}", expected="a family's processor")
+    offloaded = next((n for n, p in model.named_parameters() if p.device.type == "meta"), None)
+    if offloaded is not None:
+        raise HonesError(
+            f"{name}: {offloaded} is not on any device (offloaded)",
+            expected="all weights in memory",
+            do="use more devices, a smaller dtype or a quantised checkpoint",
+        )
+    model.eval()
     processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     anatomy = find_anatomy(model)
-    vlm = VLM(name, model, processor, anatomy, revision, "pil", find_answer_tokens(name, model, processor))
-    check_edits(vlm)
+    backend = "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
+    vlm = VLM(name, model, processor, anatomy, revision, backend, find_answer_tokens(name, model, processor))
+    vlm.no_write_in = next((check.problem for check in check_edits(vlm) if check.problem is not None), None)
     return vlm
 
 
@@ -76,12 +119,25 @@ def _device(device: str) -> torch.device:
         ) from error
 
 
-def _load_model(source: str, name: str, dtype: torch.dtype, revision: str | None) -> PreTrainedModel:
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+def _load_model(
+    source: str,
+    name: str,
+    device: torch.device,
+    device_map: str | dict[str, Any] | None,
+    attn_implementation: str | None,
+    *,
+    dtype: torch.dtype,
+    **hub: Any,
+) -> PreTrainedModel:
     try:
-        config = AutoConfig.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **hub)
+        _check_shows_pictures(name, config)
+        if device_map is None and getattr(config, "quantization_config", None) is not None:
+            device_map = {"": device}  # packed weights cannot be moved afterwards
+        placed = {} if device_map is None else {"device_map": device_map}
+        attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, **options
+            source, config=config, dtype=dtype, output_loading_info=True, **placed, **attention, **hub
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise HonesError(
@@ -89,6 +145,8 @@ def _load_model(source: str, name: str, dtype: torch.dtype, revision: str | None
             expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text model, or a hub id",
             do="check the spelling, the folder or the network",
         ) from error
+    except ImportError as error:  # of a quantisation, an attention implementation or a device map
+        raise HonesError(f"cannot load the model {name!r} ({_first_line(error)})", do="install that package") from error
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
@@ -96,27 +154,54 @@ def _load_model(source: str, name: str, dtype: torch.dtype, revision: str | None
             f"{name}: {len(missing)} weights are missing, the first is {missing[0]}",
             do="download or save the model again",
         )
-    return model
+    return model.to(device) if device_map is None else model
 
 
-def load_processor(source: str, model_type: str, revision: str | None = None) -> ProcessorMixin:
+def _check_shows_pictures(name: str, config: Any) -> None:
+    """Raises HonesError for a model of text alone: every task shows a picture."""
+    of_text = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")
+    if of_text and config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise HonesError(
+            f"{name} is a text-only model ({config.model_type})",
+            expected="an image-text-to-text model: all tasks show a picture",
+            do="in Python, replace_heads, mask_neurons and scale_neurons work on it",
+        )
+
+
+def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
     """The family's processor with its picture and text parts only, pictures prepared by PIL.
 
+    Args:
+        hub: revision and trust_remote_code, as `from_pretrained` takes them.
+
     Raises:
-        HonesError: the family has no processor, or its files are missing.
+        HonesError: the family has no processor, its files are missing, or it needs a package that is not there.
     """
-    family = PROCESSOR_MAPPING_NAMES.get(model_type)
+    try:
+        named = ProcessorMixin.get_processor_dict(source, **hub)[0].get("processor_class")
+    except OSError:
+        named = None  # a checkpoint may have no processor_config.json
+    family = named or PROCESSOR_MAPPING_NAMES.get(model_type)
     if family is None:
         raise HonesError(f"no processor is known for models of type {model_type!r}")
-    parts = picture_processor(getattr(transformers, family))
-    options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        return parts.from_pretrained(source, **options)
+        return picture_processor(_processor_class(family)).from_pretrained(source, **hub)
+    except ImportError as error:
+        raise HonesError(f"{family} cannot be loaded ({_first_line(error)})", do="install that package") from error
     except (OSError, ValueError) as error:
         raise HonesError(
             f"cannot load the processor of {source} ({_first_line(error)})",
             expected="tokenizer.json, tokenizer_config.json and preprocessor_config.json or processor_config.json",
         ) from error
+
+
+def _processor_class(family: str) -> type[ProcessorMixin]:
+    if family == "PixtralProcessor" and not is_torchvision_available():
+        return PixtralParts
+    found = getattr(transformers, family, None)
+    if found is None:
+        raise HonesError(f"transformers {transformers.__version__} has no processor {family}")
+    return found
 
 
 def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
@@ -128,19 +213,22 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
     def load_image_processor(cls: type, source: str, processor_dict: dict | None = None, **options: Any) -> list[Any]:
         options.pop("subfolder", None)
         image_processor = transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options)
-        return [image_processor, transformers.AutoTokenizer.from_pretrained(source, **options)]
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        wants_video = [*signature(family.__init__).parameters][3:4] == ["video_processor"]
+        return [image_processor, tokenizer, *([None] if wants_video else [])]
 
     members = {
         "get_attributes": classmethod(get_attributes),
         "_get_arguments_from_pretrained": classmethod(load_image_processor),
     }
+    if family.__name__ == "PaliGemmaProcessor":  # its own call would put a line break behind a given answer
+        members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
+        members["__call__"] = partialmethod(ProcessorMixin.__call__, return_token_type_ids=True)
     return type(family.__name__, (family,), members)
 
 
-def _revision(source: str, model: PreTrainedModel) -> str:
-    """The hub's commit, or for a local folder a digest of all its files."""
-    if not Path(source).is_dir():
-        return str(getattr(model.config, "_commit_hash", None) or "unknown")
+def _digest(source: str) -> str:
+    """Of all files of a local folder."""
     digest = hashlib.sha256()
     for path in sorted(p for p in Path(source).iterdir() if p.is_file()):
         digest.update(f"{path.name} ".encode())

@@ -1,7 +1,8 @@
 """A vision-language model as the method uses it: encode pictures and prompts, generate greedily, read logits.
 
 Prompts of a batch are padded on the left, so that the last position is the one that predicts the first answer token.
-LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, other models use their own chat template.
+LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, PaliGemma's (base models) end in a line break,
+other models use their own chat template.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from hones.errors import BadItem, HonesError
 from hones.models.anatomy import Anatomy
 
 LLAVA_TEMPLATE = "USER: {image}\n{prompt}\nASSISTANT:"
+PALIGEMMA_TEMPLATE = "{image}{start}{prompt}\n"
+TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,11 @@ class Encoded:
 
 @dataclass
 class VLM:
-    """A loaded model with its processor and anatomy. Build it with `load_vlm`.
+    """A loaded model with its processor and anatomy. Build it with `load_vlm` or `attach`.
 
-    name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil".
+    name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil", or
+    "torchvision" where an attached processor uses that.
+    no_write_in: why it is not known what a neuron writes, None where it was measured at loading.
     """
 
     name: str
@@ -55,6 +60,7 @@ class VLM:
     revision: str
     image_backend: str
     answer_tokens: AnswerTokens
+    no_write_in: str | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -62,7 +68,13 @@ class VLM:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        """Where inputs go: the device of the input embeddings."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def attention(self) -> str:
+        """The attention implementation of transformers in use."""
+        return str(self.model.config.get_text_config()._attn_implementation)
 
     @property
     def dtype(self) -> str:
@@ -74,6 +86,11 @@ class VLM:
         ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
         ids = self.tokenizer.eos_token_id if ids is None else ids
         return list(ids) if isinstance(ids, list | tuple) else [ids]
+
+    def check_write_in(self) -> None:
+        """Raises HonesError unless what a neuron writes into the residual is known."""
+        if self.no_write_in is not None:
+            raise HonesError(f"{self.name}: {self.no_write_in}", do="head scores and masking work, write-in does not")
 
     def wrap(self, prompt: str) -> str:
         """The prompt inside the model's template, with one placeholder for the picture."""
@@ -93,6 +110,9 @@ class VLM:
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             marks[row, -len(self.gold_ids(prompt, answer)) :] = True
+        if "token_type_ids" in inputs:
+            types = inputs["token_type_ids"]
+            inputs["token_type_ids"] = types.masked_fill(marks, TYPES_OF_TEXT.get(self.model.config.model_type, 0))
         return Encoded(inputs, marks)
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
@@ -247,23 +267,31 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
 
     Raises:
         BadItem: the prompt's own text holds the picture's placeholder.
+        HonesError: the processor has no chat template.
     """
     placeholder = processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
     if placeholder in prompt:
         raise BadItem(f"its text holds {placeholder}, the picture's placeholder")
-    if model.config.model_type == "llava":
+    if model.config.model_type == "llava" and type(processor).__name__ == "LlavaProcessor":
         return LLAVA_TEMPLATE.format(image=processor.image_token, prompt=prompt)  # pyright: ignore
+    if model.config.model_type == "paligemma":
+        start = processor.tokenizer.bos_token  # pyright: ignore[reportAttributeAccessIssue]
+        return PALIGEMMA_TEMPLATE.format(image=placeholder, start=start, prompt=prompt)
+    if getattr(processor, "chat_template", None) is None:
+        raise HonesError(f"{type(processor).__name__} has no chat template", do="use the instruction-tuned checkpoint")
     conversation: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    return processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)  # pyright: ignore
+    template: Any = ProcessorMixin.apply_chat_template  # families override it for the sake of videos
+    return template(processor, conversation, tokenize=False, add_generation_prompt=True)
 
 
 def encode(
     model: PreTrainedModel, processor: ProcessorMixin, pictures: Sequence[Image.Image], texts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Model inputs of wrapped texts; `position_ids` count from each row's first token where the model expects them."""
+    """Model inputs of wrapped texts, on the model's device; everything that the processor gives."""
     prepare: Any = processor
-    batch = prepare(images=list(pictures), text=list(texts), padding=True, return_tensors="pt")
-    return {k: v.to(model.device) for k, v in batch.items() if isinstance(v, Tensor)}
+    batch = prepare(images=[[picture] for picture in pictures], text=list(texts), padding=True, return_tensors="pt")
+    device = model.get_input_embeddings().weight.device
+    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
 
 
 def forward_logits(

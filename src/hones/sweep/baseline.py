@@ -20,12 +20,16 @@ from hones.sweep.prompts import Picture, Prompt
 
 @dataclass
 class Prefixes:
-    """B pictures' common beginnings, P positions, and the baseline's trace and keys and values."""
+    """B pictures' common beginnings, P positions, and the baseline's trace and keys and values.
+
+    between: what the family adds behind a layer, at the layers where it does.
+    """
 
     valid: Bool[Tensor, "b p"]
     positions: Int[Tensor, "*axes b p"]
     trace: Trace
     cache: list[LayerRows]
+    between: dict[int, Float[Tensor, "b p d"]] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,8 +91,12 @@ class Baseline:
         for row, picture in enumerate(pictures):
             hidden[row, longest - picture.shared :] = picture.embeddings[: picture.shared]
             positions[..., row, longest - picture.shared :] = picture.positions[..., : picture.shared]
-        prefixes = Prefixes(valid, positions, Trace(), self.empty_cache())
-        self.decoder.run(hidden, positions, valid, prefixes.cache, trace=prefixes.trace)
+        between = {layer: torch.zeros_like(hidden) for picture in pictures for layer in picture.between}
+        for row, picture in enumerate(pictures):
+            for layer, features in picture.between.items():
+                between[layer][row, longest - picture.shared :] = features[: picture.shared]
+        prefixes = Prefixes(valid, positions, Trace(), self.empty_cache(), between)
+        self.decoder.run(hidden, positions, valid, prefixes.cache, trace=prefixes.trace, between=between)
         return prefixes
 
     def empty_cache(self, room: int = 0) -> list[LayerRows]:

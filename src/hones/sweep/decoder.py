@@ -6,7 +6,7 @@ be given. So rotary positions, masks and whatever else a family prepares for its
 these rows, and no forward is copied. Shapes: rows R, new positions T, past positions P, residual width d.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,13 +163,13 @@ def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows h
 def _replace(replaced: Bool[Tensor, "rows heads"], heads: int) -> Callable[[Tensor], Tensor]:
     def change(x: Tensor) -> Tensor:
         by_head = x.unflatten(-1, (heads, -1))
-        return torch.where(replaced[:, None, :, None], others_mean(by_head), by_head).flatten(-2)
+        return torch.where(replaced[:, None, :, None].to(x.device), others_mean(by_head), by_head).flatten(-2)
 
     return change
 
 
 def _multiply(factors: Float[Tensor, "rows neurons"]) -> Callable[[Tensor], Tensor]:
-    return lambda z: (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None]).to(z.dtype)
+    return lambda z: (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None].to(z.device)).to(z.dtype)
 
 
 def _hook(change: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Any, ...]]:
@@ -197,6 +197,7 @@ class Decoder:
         wanted: Wanted | None = None,
         trace: Trace | None = None,
         activations: Activations | None = None,
+        between: Mapping[int, Float[Tensor, "rows t d"]] | None = None,
         gradients: bool = False,
     ) -> Float[Tensor, "rows t d"] | None:
         """The final hidden states after the norm, or None where the cache or a hook ended the pass before.
@@ -209,6 +210,7 @@ class Decoder:
             wanted: run the last layer's FFN at these positions only; other outputs are then meaningless.
             trace: filled with what enters each layer and its o_proj.
             activations: filled, for layers from `start` on, with the FFN's z at its positions.
+            between: added to what leaves a layer, for layers from `start` on.
             gradients: record the pass for autograd.
         """
         with ExitStack() as stack:
@@ -220,6 +222,10 @@ class Decoder:
                 stack.enter_context(_forward_is(self.layers[start].attention, lambda *_, **__: (given, None)))
             if wanted is not None:
                 stack.enter_context(_forward_is(self.layers[-1].mlp, _only(self.layers[-1].mlp.forward, wanted)))
+            for layer, features in (between or {}).items():
+                if layer >= start:
+                    hook = self.layers[layer].block.register_forward_hook(_adding(features))
+                    stack.callback(hook.remove)
             if edits is not None:
                 edits.place(stack, start, start if attention is not None else None, wanted)
             if trace is not None:
@@ -267,6 +273,13 @@ class Decoder:
             stack.callback(layer.block.register_forward_hook(leaving).remove)
             hook = layer.o_proj.register_forward_pre_hook(lambda _, args: trace.heads.append(args[0]))
             stack.callback(hook.remove)
+
+
+def _adding(features: Float[Tensor, "rows t d"]) -> Callable[..., Any]:
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        return (output[0] + features, *output[1:]) if isinstance(output, tuple) else output + features
+
+    return hook
 
 
 def _only(forward: Callable[[Tensor], Tensor], wanted: Wanted) -> Callable[[Tensor], Tensor]:

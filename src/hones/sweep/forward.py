@@ -16,13 +16,11 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention
-from hones.models.vlm import VLM, Encoded
+from hones.models.vlm import TYPES_OF_TEXT, VLM, Encoded
 from hones.sweep.memory import is_out_of_memory
 from hones.sweep.naive import Naive
 from hones.sweep.prompts import kwargs_of_decoder
 from hones.tasks.base import Answer, Example, Task
-
-TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
 
 Asked = Sequence[tuple[Example, str]]
 
@@ -169,4 +167,9 @@ def with_answers(vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -
         if value.ndim == 2 and value.shape == (rows, length):
             tail = tails.get(name, torch.zeros_like(types)).view(rows, width)
             inputs[name] = torch.cat([value, tail.to(value)], 1)
+    if (
+        "cross_attention_mask" in inputs
+    ):  # [rows, positions, pictures, tiles]: an answer sees what its prompt's end sees
+        seen = inputs["cross_attention_mask"]
+        inputs["cross_attention_mask"] = torch.cat([seen, seen[:, -1:].expand(-1, width, -1, -1)], 1)
     return Encoded(inputs)

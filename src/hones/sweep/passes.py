@@ -113,6 +113,7 @@ class Passes:
             start=start,
             attention=attention,
             edits=rows,
+            between={at: _repeat(x, len(edits), 0) for at, x in prefixes.between.items() if at >= start},
         )
         return cache
 
@@ -121,9 +122,12 @@ class Passes:
     ) -> Float[Tensor, "b p neurons"] | None:
         """z of the unedited prefixes at a layer whose edits only change what a few neurons write, else None.
 
-        None also after the last layer, and where the family's layer does not add W_down z itself to the residual.
+        None also after the last layer, and where the family's layer does not add W_down z itself to the residual
+        or W_down is not known as numbers.
         """
         after, few = layer + 1, self.vlm.anatomy.neurons // 16
+        if self.vlm.no_write_in is not None:
+            return None
         if not self.savings.written or self._first_of_its_own(layer) == layer or after == len(self.decoder.layers):
             return None
         for edit in edits:
@@ -146,7 +150,7 @@ class Passes:
         finally:
             hook.remove()
         (z,) = found
-        parts = [residual[layer], attention, down_proj(z)]
+        parts = [residual[layer], attention, down_proj(z), prefixes.between.get(layer, torch.zeros_like(attention))]
         size = sum(x.abs() for x in (*parts, residual[after]))
         exact = (sum(parts) - residual[after]).abs() <= 8 * torch.finfo(z.dtype).eps * size
         return z if bool(exact[prefixes.valid].all()) else None

@@ -3,12 +3,16 @@
 The prefix of a picture is what all its prompts begin with, picture tokens included; it runs once, whatever the number
 of prompts. The vision part also runs once per picture: the model is called with the first prompt and stopped where it
 hands embeddings and positions to its decoder. Further prompts only need the embeddings of their text.
+
+A decoder may be given more, such as picture features that are added between its layers (Qwen3-VL). It then runs once,
+and what enters layer l + 1 beyond what leaves layer l is kept: between[l] = input[l+1] - output[l], zero at text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -38,12 +42,14 @@ class Picture:
     """One encoded picture and all its prompts.
 
     embeddings, positions: of the first prompt, S tokens, no padding. shared: tokens that all prompts begin with.
+    between: what is added behind a layer, at the layers where that is not zero.
     """
 
     embeddings: Float[Tensor, "s d"]
     positions: Int[Tensor, "*axes s"]
     prompts: list[Prompt]
     shared: int
+    between: dict[int, Float[Tensor, "s d"]] = field(default_factory=dict)
 
     def positions_after(self, count: int) -> Int[Tensor, "*axes count"]:
         """Positions of `count` text tokens that follow the prefix."""
@@ -57,6 +63,7 @@ class Handed:
     embeddings: Float[Tensor, "b s d"]
     positions: Int[Tensor, "*axes b s"]
     mask: Bool[Tensor, "b s"]
+    between: dict[int, Float[Tensor, "b s d"]] = field(default_factory=dict)
 
 
 class _Stop(Exception):
@@ -67,17 +74,45 @@ def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
     """What the vision part gives.
 
     Raises:
-        Unserved: the decoder is called with other tensors too, or without embeddings and a plain padding mask.
+        Unserved: the decoder is not called with embeddings and a plain padding mask.
     """
     seen = kwargs_of_decoder(vlm, inputs)
     known = ("inputs_embeds", "position_ids", "attention_mask")
-    others = [k for k, v in seen.items() if k not in known and _holds_tensor(v)]
-    if others:
-        raise Unserved(f"its decoder is also given {', '.join(others)}")
     embeddings, positions, mask = (seen.get(k) for k in known)
     if embeddings is None or positions is None or not (isinstance(mask, Tensor) and mask.ndim == 2):
         raise Unserved("its decoder is not given embeddings, positions and a padding mask")
-    return Handed(embeddings, positions, mask.bool())
+    if all(k in known or not _holds_tensor(v) for k, v in seen.items()):
+        return Handed(embeddings, positions, mask.bool())
+    return Handed(embeddings, positions, mask.bool(), _added_between(vlm, seen))
+
+
+@torch.no_grad()
+def _added_between(vlm: VLM, kwargs: dict[str, Any]) -> dict[int, Float[Tensor, "b s d"]]:
+    """Run the decoder once and compare what leaves each layer with what enters the next."""
+    left: dict[int, Tensor] = {}
+    between: dict[int, Tensor] = {}
+
+    def entering(layer: int):
+        def hook(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+            added = (args[0] if args else given["hidden_states"]) - left.pop(layer - 1)
+            if added.any():
+                between[layer - 1] = added
+
+        return hook
+
+    def leaving(layer: int):
+        def hook(_: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+            left[layer] = out[0] if isinstance(out, tuple) else out
+
+        return hook
+
+    blocks = [layer.block for layer in vlm.anatomy.layers]
+    with ExitStack() as stack:
+        for number, (block, following) in enumerate(pairwise(blocks)):
+            stack.callback(block.register_forward_hook(leaving(number)).remove)
+            stack.callback(following.register_forward_pre_hook(entering(number + 1), with_kwargs=True).remove)
+        vlm.anatomy.decoder(**kwargs)
+    return between
 
 
 @torch.no_grad()
@@ -145,29 +180,29 @@ def _encode_batch(vlm: VLM, examples: Sequence[Example], groups: Sequence[list[t
         for owner, number in group[1:]:
             tail = text_after_picture(vlm, examples[owner].prompts[number])
             prompts.append(Prompt(owner, number, ids[:after_picture] + tail))
+        between = {layer: x[row][mask] for layer, x in handed.between.items()}
+        if any(x[after_picture:].any() for x in between.values()):
+            raise Unserved("its decoder adds more than picture features between its layers")
         pictures.append(
             Picture(
                 handed.embeddings[row][mask],
                 handed.positions[..., row, :][..., mask],
                 prompts,
                 _shared_length([p.ids for p in prompts], after_picture),
+                between,
             )
         )
     return pictures
-
-
-def picture_token(vlm: VLM) -> int:
-    """The id whose places the picture's features take."""
-    return int(vlm.model.config.image_token_id)
 
 
 def text_after_picture(vlm: VLM, prompt: str) -> list[int]:
     """The tokens that follow the picture's placeholder in a wrapped prompt.
 
     Raises:
-        Unserved: the template has no single placeholder of the picture's own token.
+        Unserved: the template has no single placeholder, as one token.
     """
-    token, ids = picture_token(vlm), vlm.tokenizer(vlm.wrap(prompt))["input_ids"]
+    placeholder = vlm.processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
+    token, ids = vlm.tokenizer.convert_tokens_to_ids(placeholder), vlm.tokenizer(vlm.wrap(prompt))["input_ids"]
     if ids.count(token) != 1:
         raise Unserved("its template has no single picture token")
     return ids[ids.index(token) + 1 :]

@@ -1,0 +1,85 @@
+"""What an FFN adds to the residual, neuron by neuron.
+
+    added = a(z) g * (W_down z + b),   so neuron i writes  a(z) z_i (g * W_down[:, i])
+
+z [.., I] is the input of down_proj. In most families g = 1 and a = 1. Where a norm follows down_proj (Gemma 3, GLM-4V),
+g [d] is its gain and a(z) = 1 / rms(W_down z + b) its denominator, held fixed at the value that it has for this z: the
+norm is linear there, and the neurons' shares sum to what the FFN adds. Where a gate follows (Mllama's cross-attention
+layers), g = tanh(gate). `hones.models.probe` measures at loading that the FFN adds just that.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hones.errors import HonesError
+from hones.models.anatomy import Anatomy, Layer
+
+
+def check_weights(layer: Layer, where: str) -> None:
+    """Raises HonesError unless the weights of down_proj are plain numbers [d, I]."""
+    weight, shape = layer.down_proj.weight, (layer.down_proj.out_features, layer.down_proj.in_features)
+    if not weight.is_floating_point() or tuple(weight.shape) != shape:
+        raise HonesError(
+            f"{where}: the weights of its {type(layer.down_proj).__name__} are quantised",
+            expected=f"floating-point numbers {list(shape)} to tell what a neuron writes",
+            do="load the model without quantisation for this step",
+        )
+
+
+def is_plain(anatomy: Anatomy) -> bool:
+    """Whether every neuron of the model writes z_i W_down[:, i]: nothing follows down_proj."""
+    return all(layer.post_norm is None and layer.gate is None for layer in anatomy.layers)
+
+
+@torch.no_grad()
+def gain(layer: Layer) -> Float[Tensor, " width"] | None:
+    """g, up to a positive factor that `share` makes good; None where it is 1."""
+    if layer.post_norm is None and layer.gate is None:
+        return None
+    weight = layer.down_proj.weight
+    g = torch.ones(layer.down_proj.out_features, device=weight.device)
+    if layer.post_norm is not None:
+        g = layer.post_norm(g[None])[0].float()
+    if layer.gate is not None:
+        g = g * layer.gate.detach().float().tanh()
+    return g
+
+
+@torch.no_grad()
+def write_vectors(layer: Layer) -> Float[Tensor, "width neurons"]:
+    """g * W_down, float32: column i is the direction in which neuron i writes."""
+    weight, g = layer.down_proj.weight.detach().float(), gain(layer)
+    return weight if g is None else g[:, None] * weight
+
+
+@torch.no_grad()
+def written(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
+    """a(z) z, float32: how much of its write vector each neuron writes."""
+    z = z.float()
+    return z if layer.post_norm is None else z * share(layer, z)[..., None]
+
+
+@torch.no_grad()
+def share(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions"]:
+    """a(z) of a layer with a norm after down_proj, as <norm(y), g * y> / |g * y|^2 of y = W_down z + b."""
+    assert layer.post_norm is not None
+    y = _output(layer, z)
+    ones = torch.ones(y.shape[-1], device=y.device)
+    plain = layer.post_norm(ones[None])[0].float() * y
+    return (layer.post_norm(y).float() * plain).sum(-1) / plain.square().sum(-1).clamp(min=1e-30)
+
+
+@torch.no_grad()
+def added(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions width"]:
+    """All that the FFN adds to the residual for this z, its bias included, float32."""
+    y, g = _output(layer, z.float()), gain(layer)
+    y = y if g is None else g * y
+    return y if layer.post_norm is None else y * share(layer, z.float())[..., None]
+
+
+def _output(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions width"]:
+    bias = layer.down_proj.bias
+    return torch.nn.functional.linear(
+        z, layer.down_proj.weight.detach().float(), None if bias is None else bias.detach().float()
+    )

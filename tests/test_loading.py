@@ -1,0 +1,169 @@
+"""Models that come in other ways: already loaded, quantised, on given devices, pinned to a commit, or not at all."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import encoded_probe
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from hones import HonesError, attach, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
+from hones.data.items import Items
+from hones.heads import HeadScore
+from hones.interventions import BASELINE, Intervention
+from hones.models.anatomy import find_anatomy
+from hones.models.loading import load_processor
+from hones.models.vlm import VLM
+from hones.sweep import SweepSettings, sweep
+from hones.uncertainty import Interval
+
+
+class Packed(nn.Linear):
+    """A linear layer whose weights are bytes and a scale, as quantised checkpoints have them."""
+
+    def __init__(self, own: nn.Linear) -> None:
+        super().__init__(own.in_features, own.out_features, bias=False)
+        scale = own.weight.detach().abs().max() / 127
+        self.register_buffer("scale", scale)
+        self.weight = nn.Parameter((own.weight.detach() / scale).round().to(torch.int8), requires_grad=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return nn.functional.linear(input, self.weight.to(input) * self.scale)
+
+
+@pytest.fixture(scope="module")
+def packed(vlms: dict[str, VLM]) -> VLM:
+    model = copy.deepcopy(vlms["llava"].model)
+    for layer in find_anatomy(model).layers:
+        layer.attention.o_proj = Packed(layer.o_proj)  # pyright: ignore[reportArgumentType]
+        layer.mlp.down_proj = Packed(layer.down_proj)  # pyright: ignore[reportArgumentType]
+    return attach("packed", model, vlms["llava"].processor)
+
+
+def test_quantised_weights_can_be_masked_and_heads_scored(packed: VLM, discovery: Items) -> None:
+    task = make_task("vqa")
+    examples = task.examples(discovery)[0][:3]
+    edits = [BASELINE, Intervention(heads=frozenset({(1, 2)})), Intervention(masked=frozenset({(0, 1)}))]
+    expected = sweep(packed, task, examples, edits, SweepSettings("naive", max_new_tokens=3))
+    with pytest.warns(UserWarning, match="cannot be served by replay"):
+        found = sweep(packed, task, examples, edits, SweepSettings("replay", max_new_tokens=3))
+    np.testing.assert_array_equal(found, expected)
+    assert verify(packed).failed[0].name == "an FFN adds what its neurons write"
+
+
+def test_quantised_weights_have_no_write_in(packed: VLM, discovery: Items) -> None:
+    task = make_task("vqa")
+    heads = [HeadScore(0, 1, Interval(1.0, 1.0, 1.0), 0.0, 0.0)]
+    with pytest.raises(
+        HonesError, match=r"packed: layer 0: the weights of its Packed are quantised; expected floating"
+    ):
+        attribute_neurons(packed, task, task.examples(discovery)[0][:2], heads, sweep=SweepSettings("naive"))
+
+
+def test_a_loaded_pair_is_attached_as_it_is(vlms: dict[str, VLM]) -> None:
+    own = vlms["qwen"]
+    model, before = copy.deepcopy(own.model).train(), {k: v.clone() for k, v in own.model.state_dict().items()}
+    vlm = attach("mine", model, own.processor, revision="abc")
+    assert vlm.model is model and not model.training and (vlm.name, vlm.revision) == ("mine", "abc")
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    encoded = encoded_probe(own)
+    with torch.no_grad():
+        assert torch.equal(vlm.logits(encoded, 1), own.logits(encoded, 1))
+    of_text = copy.copy(own.processor)
+    del of_text.image_processor  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(HonesError, match=r"has no image_processor"):
+        attach("mine", model, of_text)
+
+
+def test_offloaded_weights_are_refused(vlms: dict[str, VLM]) -> None:
+    model = copy.deepcopy(vlms["llava"].model)
+    find_anatomy(model).layers[2].down_proj.to("meta")
+    with pytest.raises(HonesError, match=r"layers\.2\.mlp\.down_proj\.weight is not on any device"):
+        attach("offloaded", model, vlms["llava"].processor)
+
+
+def test_devices_and_attention_are_those_asked_for(model_folders: dict[str, Path], vlms: dict[str, VLM]) -> None:
+    folder = str(model_folders["llava"])
+    vlm = load_vlm(folder, device_map={"": "cpu"}, attn_implementation="eager")
+    assert vlm.attention == "eager" != vlms["llava"].attention and vlm.device.type == "cpu"
+    encoded = encoded_probe(vlm)
+    with torch.no_grad():
+        torch.testing.assert_close(vlm.logits(encoded, 1), vlms["llava"].logits(encoded, 1), atol=1e-4, rtol=1e-3)
+    with pytest.raises(HonesError, match="device 'cpu' and a device_map; expected one of them"):
+        load_vlm(folder, device="cpu", device_map="auto")
+    with pytest.raises(HonesError, match="cannot load the model"):
+        load_vlm(folder, attn_implementation="abacus")
+
+
+def test_a_text_only_model_is_refused_but_can_be_edited(tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(HonesError, match=r"is a text-only model \(llama\); expected an image-text-to-text model"):
+        load_vlm(str(tmp_path))
+    ids = torch.arange(5)[None]
+    with torch.no_grad():
+        base = model(ids).logits
+        for edit in (replace_heads(model, [(0, 1)]), mask_neurons(model, [(1, 3)])):
+            with edit:
+                assert not torch.equal(model(ids).logits, base)
+
+
+def test_code_from_the_hub_is_not_run_unless_asked(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "own-code"
+    shutil.copytree(model_folders["llava"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(HonesError, match="cannot load the model"):
+        load_vlm(str(folder))
+    with pytest.raises(SystemExit, match="ran"):
+        load_vlm(str(folder), trust_remote_code=True)
+
+
+@pytest.mark.parametrize("family", ["Molmo2", "Phi4Multimodal"])
+def test_image_processors_that_need_torchvision_are_refused(
+    family: str, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for file in model_folders["llava"].glob("token*"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": f"{family}ImageProcessor"}))
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": f"{family}Processor"}))
+    with pytest.raises(HonesError, match=f"cannot load the processor|{family}Processor cannot be loaded"):
+        load_processor(str(tmp_path), family.lower())
+
+
+def test_the_commit_that_a_branch_stands_for_is_recorded(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    """In a cache of the hub's form, without a network."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(model_folders["llava"], repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    code = "from hones import load_vlm; print(load_vlm('someone/tiny').revision)"
+    paths: Any = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == commit, done.stderr
+
+
+def test_every_command_that_loads_a_model_takes_the_loading_options(capsys: pytest.CaptureFixture[str]) -> None:
+    from hones.cli import app
+
+    loading = {"device_map", "attention", "trust_remote_code"}
+    commands = {c.callback.__name__: c.callback for c in app.registered_commands if c.callback is not None}
+    from inspect import signature
+
+    with_options = {name for name, call in commands.items() if loading <= set(signature(call).parameters)}
+    assert {"heads", "neurons", "mask", "steer", "compare", "analyze", "explain", "verify"} <= with_options
+    assert "demo" not in with_options
