@@ -17,6 +17,7 @@ from jaxtyping import Float
 from rapidfuzz.distance import Levenshtein
 
 from hones.data.items import ImageInfo, Item
+from hones.data.pictures import BOX_OUTSIDE
 from hones.errors import BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, Task
 
@@ -78,10 +79,11 @@ def _size(picture: ImageInfo) -> tuple[int, int] | None:
 def _check_box(box: tuple[float, float, float, float], picture: ImageInfo) -> None:
     x, y, width, height = box
     if not all(map(math.isfinite, box)):
-        raise BadItem(f"ocr box {list(box)} is not finite")
+        raise BadItem(f"ocr box {list(box)} is not finite", kind="box without area")
     if width <= 0 or height <= 0:
-        raise BadItem(f"ocr box {list(box)} has no area")
+        raise BadItem(f"ocr box {list(box)} has no area", kind="box without area")
     beyond_right = picture.width is not None and x >= picture.width
     beyond_bottom = picture.height is not None and y >= picture.height
     if x + width <= 0 or y + height <= 0 or beyond_right or beyond_bottom:
-        raise BadItem(f"ocr box {list(box)} lies outside the picture ({picture.width} x {picture.height})")
+        size = f"{picture.width} x {picture.height}"
+        raise BadItem(f"ocr box {list(box)} lies outside the picture ({size})", kind=BOX_OUTSIDE)
