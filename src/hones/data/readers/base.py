@@ -16,9 +16,9 @@ Pictures = Callable[[Sequence[Item]], Path]
 class Reading:
     """A source's rows in the unified format, to be validated.
 
-    rows: dicts, or what is left out. also: SHA-256 of further files that were read; sha256: of the data, where it is not
-    of the source's files. file: what is read again instead of the source. pictures: puts the pictures of the items it
-    is given into a folder, where the source holds them itself.
+    rows: dicts, or what is left out. also: SHA-256 of further files that were read. sha256: of the data, where it is
+    not of the source's files. file: what is read again instead of the source. pictures: puts the pictures of the items
+    it is given into a folder, where the source holds them itself.
     """
 
     rows: Iterable[Any]
