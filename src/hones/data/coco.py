@@ -20,6 +20,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -129,9 +130,7 @@ def _write(
 
 def _lost(counts: Mapping[str, int]) -> str:
     steps = [*counts.items()]
-    return ", ".join(
-        f"{before - after} without {name}" for (_, before), (name, after) in zip(steps, steps[1:], strict=False)
-    )
+    return ", ".join(f"{before - after} without {name}" for (_, before), (name, after) in pairwise(steps))
 
 
 def _one(rows: list[dict[str, Any]], seed: str, choose: str) -> dict[str, Any]:

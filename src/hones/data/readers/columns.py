@@ -116,14 +116,21 @@ def _fields(cells: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _texts(cells: Mapping[str, Any], name: str, field: str) -> list[Any]:
-    """The list in a cell: texts, or objects with the text in `field`."""
+def _texts(cells: Mapping[str, Any], name: str, field: str) -> list[str]:
+    """The list in a cell: texts, or objects with the text in `field`.
+
+    Raises:
+        ValueError: it is none.
+    """
     if name not in cells:
         return []
     value = _list(cells[name])
     if value is None:
         raise ValueError(f"{name} is no list")
-    return [one.get(field) if isinstance(one, Mapping) else one for one in value]
+    found = [one.get(field) if isinstance(one, Mapping) else one for one in value]
+    if not all(isinstance(one, str) for one in found):
+        raise ValueError(f"{name} is no list of texts")
+    return found
 
 
 def _box(value: Any) -> Any:
