@@ -15,8 +15,9 @@ from hones.data.check import check_items
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Path:
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with one problem of each kind among good items."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
     images = tmp_path / "images"
     images.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -26,7 +27,7 @@ def broken(tmp_path: Path) -> Path:
     (images / "truncated.jpg").write_bytes(raw[: len(raw) // 2])
     (images / "corrupt.jpg").write_bytes(b"no picture")
     (images / "empty.jpg").touch()
-    Image.new("1", (20000, 20000)).save(images / "huge.png")
+    Image.new("1", (120, 120)).save(images / "huge.png")
     shutil.copy(images / "good.jpg", images / "copy.jpg")
     (tmp_path / "secret.jpg").touch()
     (images / "link.jpg").symlink_to(tmp_path / "secret.jpg")

@@ -72,7 +72,7 @@ def build_coco(
     pictures, captions = _captions(files.captions, hashes)
     counts = {"pictures with captions": len(pictures)}
     kept = {i for i, info in pictures.items() if info["file_name"] in present}
-    counts["picture file is there"] = len(kept)
+    counts["picture file"] = len(kept)
     kept = {i for i in kept if len(captions.get(i, ())) >= CAPTIONS_NEEDED}
     counts[f"{CAPTIONS_NEEDED} captions"] = len(kept)
     words = _words(files.text, pictures, kept, hashes)
@@ -83,7 +83,7 @@ def build_coco(
     counts["question"] = len(kept)
     answered = _answered(files.annotations, questions, hashes)
     kept &= answered.keys()
-    counts["question with answers"] = len(kept)
+    counts["answers"] = len(kept)
     if len(kept) < sum(splits.values()):
         wanted = " + ".join(f"{size} {name}" for name, size in splits.items())
         raise HonesError(

@@ -45,7 +45,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Box = tuple[float, float, float, float]
+Number = int | float
+Box = tuple[Number, Number, Number, Number]
 
 
 def open_picture(

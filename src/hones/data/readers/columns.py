@@ -99,13 +99,9 @@ def _fields(cells: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     if "question" in cells:
-        answers = _texts(cells, "answers", "answer") or ([cells["answer"]] if "answer" in cells else [])
-        common = most_common(answers) if answers else ""
-        fields["vqa"] = {
-            "question": cells["question"],
-            "answer": cells.get("answer", common),
-            "all_answers": answers,
-        }
+        answers = _texts(cells, "answers", "answer")
+        answer = cells.get("answer", most_common(answers) if answers else "")
+        fields["vqa"] = {"question": cells["question"], "answer": answer, "all_answers": answers or [answer]}
     captions = [*([cells["caption"]] if "caption" in cells else []), *_texts(cells, "captions", "caption")]
     if captions:
         fields["captions"] = [{"caption": caption} for caption in captions]
