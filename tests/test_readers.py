@@ -139,9 +139,12 @@ def test_gqa(write: Callable[..., Path]) -> None:
     assert items.format == "gqa" and named(items) == [("202", "no answer"), ("203", "no imageId")]
 
 
-def test_textvqa_serves_vqa(write: Callable[..., Path]) -> None:
+def test_textvqa_serves_vqa_and_ocr_by_question(write: Callable[..., Path]) -> None:
     items = load_items(write(TEXTVQA))
     assert vqa_of(items) == [("34602", "003a.jpg", "what brand?", "dakota", ["dakota", "nikon", "dakota"])]
+    ocr = make_task("ocr").examples(items)[0][0]
+    assert ocr.box is None and ocr.prompts == ("Question: what brand?\nAnswer the question with a short phrase.",)
+    assert make_task("ocr").statistics(ocr, "NIKONS").tolist() == pytest.approx([5 / 6, 1])
     assert items.items[0].image_info.width == 1024 and named(items) == [("34603", "no answers")]
 
 

@@ -126,7 +126,7 @@ def _remarks(items: Items, broken: dict[str, BadItem], pictures: bool) -> Iterab
     content: dict[str, str] = {}
     for item in items.items:
         name, info = item.image_info.file_name, item.image_info
-        if item.ocr is not None and info.width is not None and info.height is not None:
+        if item.ocr is not None and item.ocr.bbox is not None and info.width is not None and info.height is not None:
             x, y, width, height = item.ocr.bbox
             if x < 0 or y < 0 or x + width > info.width or y + height > info.height:
                 yield LeftOut(item.id, f"box {list(item.ocr.bbox)}", "box partly outside the picture")

@@ -1,8 +1,8 @@
 """The unified format: one picture with its annotations for up to four tasks.
 
 A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
-`vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} or `retrieval`
-{negatives}. Where several items ask about one picture, `item_id` tells them apart. Unknown fields are allowed:
+`vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} (without a
+box: {text, question, all_texts}) or `retrieval` {negatives}. Where several items ask about one picture, `item_id` tells them apart. Unknown fields are allowed:
 published files carry many.
 
 bbox is in pixels of the picture as it is stored, before any EXIF rotation (`hones.data.pictures`).
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hones.errors import BadItem
 
@@ -55,8 +55,18 @@ class Caption(_Record):
 
 
 class OcrFields(_Record):
+    """A text in a box; or, where there is no box, the answer to a question about it (TextVQA)."""
+
     text: str
-    bbox: tuple[float, float, float, float]
+    bbox: tuple[float, float, float, float] | None = None
+    question: str | None = None
+    all_texts: list[str] = []
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "OcrFields":
+        if self.bbox is None and self.question is None:
+            raise ValueError("neither bbox nor question")
+        return self
 
 
 class RetrievalFields(_Record):

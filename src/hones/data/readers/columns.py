@@ -123,7 +123,7 @@ def _texts(cells: Mapping[str, Any], name: str, field: str) -> list[str]:
     value = _list(cells[name])
     if value is None:
         raise ValueError(f"{name} is no list")
-    found = [one.get(field) if isinstance(one, Mapping) else one for one in value]
+    found: list[Any] = [one.get(field) if isinstance(one, Mapping) else one for one in value]
     if not all(isinstance(one, str) for one in found):
         raise ValueError(f"{name} is no list of texts")
     return found

@@ -54,4 +54,5 @@ def _rows(questions: list[Any]) -> Iterable[Row]:
                 "item_id": name,
                 "image_info": {"file_name": f"{row['image_id']}.jpg", **size},
                 "vqa": {"question": row.get("question"), "answer": answer, "all_answers": answers},
+                "ocr": {"question": row.get("question"), "text": answer, "all_texts": answers},
             }
