@@ -2,8 +2,8 @@
 
 A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
 `vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} (without a
-box: {text, question, all_texts}) or `retrieval` {negatives}. Where several items ask about one picture, `item_id` tells them apart. Unknown fields are allowed:
-published files carry many.
+box: {text, question, all_texts}) or `retrieval` {negatives}. Where several items ask about one picture, `item_id` tells
+them apart. Unknown fields are allowed: published files carry many.
 
 bbox is in pixels of the picture as it is stored, before any EXIF rotation (`hones.data.pictures`).
 """
