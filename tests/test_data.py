@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from hones import HonesError, load_items, make_task, write_shapes
-from hones.data.items import LeftOut, check_left_out
-from hones.data.pictures import BOX_COLOUR, draw_box, open_picture
+from hones.data.disjoint import check_disjoint
+from hones.data.items import Items, LeftOut, check_left_out
+from hones.data.pictures import BOX_COLOUR, HUGE, TRUNCATED, draw_box, open_picture
 from hones.data.shapes import (
     SIZE,
     Statement,
@@ -78,8 +80,6 @@ def test_a_missing_file_or_folder_is_named(tmp_path: Path) -> None:
     )
 )
 def test_any_row_is_read_or_named(row: Any) -> None:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         items = load_items(file_with(Path(folder), item(7), row))
         assert [i.id for i in items.items] == ["7"] and len(items.left_out) == 1 and items.left_out[0].reason
@@ -196,6 +196,136 @@ def test_only_ocr_draws_the_box(discovery) -> None:
         assert e.box is not None
         pixels = np.asarray(e.open_picture())
         assert (pixels[int(e.box[1]), int(e.box[0])] == BOX_COLOUR).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_turns_with_its_picture(tmp_path: Path, orientation: int) -> None:
+    """The definition: paint the box on the stored picture, turn the painted picture, look where the paint is."""
+    path, (x, y, width, height) = tmp_path / "turned.png", (10, 6, 30, 12)
+    painted = Image.new("L", (80, 60))
+    painted.paste(255, (x, y, x + width, y + height))
+    painted.getexif()[ExifTags.Base.Orientation] = orientation
+    left, top, right, bottom = ImageOps.exif_transpose(painted).getbbox() or (0, 0, 0, 0)
+    Image.new("RGB", (80, 60)).save(path, exif=painted.getexif())
+    for size in (None, (80, 60)):
+        pixels = np.asarray(open_picture(path, (x, y, width, height), size))
+        rows, columns = np.nonzero((pixels == BOX_COLOUR).all(-1))
+        assert (columns.min(), rows.min(), columns.max(), rows.max()) == (left, top, right, bottom)
+
+
+def test_a_box_measured_on_the_upright_picture_stays(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for name in ("turned.jpg", "turned.tif"):
+        Image.new("RGB", (40, 20)).save(tmp_path / name, exif=exif, quality=95)
+        upright = open_picture(tmp_path / name, (2, 20, 10, 10), (20, 40))
+        assert upright.size == (20, 40)
+        rows, columns = np.nonzero(np.asarray(upright)[..., 2] > 128)
+        assert (columns.min(), rows.min()) == (2, 20)
+        with pytest.raises(BadItem, match="annotated for 100x40 pixels"):
+            open_picture(tmp_path / name, (2, 20, 10, 10), (100, 40))
+
+
+def test_sixteen_bits_and_the_first_frame(tmp_path: Path) -> None:
+    grey = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.asarray(open_picture(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0))]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert open_picture(tmp_path / "moving.gif").getpixel((0, 0)) == (255, 0, 0)
+    Image.new("F", (8, 8)).save(tmp_path / "float.tif")
+    with pytest.raises(BadItem, match="mode F: brightness of no known range"):
+        open_picture(tmp_path / "float.tif")
+
+
+def test_transparent_palettes_do_not_warn(tmp_path: Path) -> None:
+    picture = Image.new("P", (8, 8))
+    picture.putpalette([10, 20, 30] * 256)
+    picture.save(tmp_path / "x.png", transparency=bytes([0] * 256))
+    assert open_picture(tmp_path / "x.png").getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_decompression_bombs_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (100, 100)).save(tmp_path / "bomb.png")
+    for limit in (9_000, 4_000):  # Pillow's warning, and its error at twice the limit
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(BadItem, match=f"too large .more than {limit} pixels") as caught:
+            open_picture(tmp_path / "bomb.png")
+        assert caught.value.kind == HUGE
+
+
+def test_a_truncated_jpeg_is_named_as_such(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.jpg")
+    whole = (tmp_path / "x.jpg").read_bytes()
+    (tmp_path / "x.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadItem, match="truncated") as caught:
+        open_picture(tmp_path / "x.jpg")
+    assert caught.value.kind == TRUNCATED
+
+
+def test_only_picture_formats_are_opened(tmp_path: Path) -> None:
+    """EPS would start Ghostscript."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.eps")
+    with pytest.raises(BadItem, match="cannot identify image file"):
+        open_picture(tmp_path / "x.eps")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "webp", "tif", "ppm"])
+@given(data=st.data())
+def test_damaged_pictures_are_opened_or_bad_items(suffix: str, data: st.DataObject) -> None:
+    import io
+
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    Image.linear_gradient("L").resize((24, 16)).convert("RGB").save(
+        file, suffix.replace("jpg", "jpeg").replace("tif", "tiff"), exif=exif
+    )
+    raw = bytearray(file.getvalue()[: data.draw(st.integers(0, len(file.getvalue())))])
+    for place, value in data.draw(st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=6)):
+        if raw:
+            raw[place % min(len(raw), 200)] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        path.write_bytes(raw)
+        try:
+            assert open_picture(path, (1, 1, 4, 4)).mode == "RGB"
+        except BadItem as error:
+            assert str(error)
+
+
+# --- splits ---
+
+
+def split_of(folder: Path, name: str, *contents: bytes) -> Items:
+    (folder / name).mkdir()
+    for number, content in enumerate(contents):
+        (folder / name / f"{name}{number}.png").write_bytes(content)
+    rows = [item(n, image_info={"file_name": f"{name}{n}.png"}) for n in range(len(contents))]
+    return load_items(file_with(folder / name, *rows), images=folder / name)
+
+
+def test_a_copied_picture_under_another_name_is_found(tmp_path: Path) -> None:
+    dev, test = split_of(tmp_path, "dev", b"aa", b"bb", b"ccc", b"bb"), split_of(tmp_path, "test", b"dd", b"eee")
+    check_disjoint({"dev": dev, "test": test})
+    ood = split_of(tmp_path, "ood", b"gg", b"bb")
+    with pytest.raises(HonesError, match=r"the picture ood1.png is in both dev as dev1.png and ood; expected splits"):
+        check_disjoint({"dev": dev, "test": test, "ood": ood})
+    with pytest.raises(HonesError, match=r"the picture dev0.png is in both dev and again"):
+        check_disjoint({"dev": dev, "again": dev})
+    (tmp_path / "dev" / "dev1.png").unlink()
+    (tmp_path / "dev" / "dev3.png").write_bytes(b"xx")
+    check_disjoint({"dev": dev, "test": test, "ood": ood})
+
+
+def test_only_pictures_of_a_size_that_two_splits_have_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr("hones.data.disjoint.content_hash", lambda file: read.append(file.name) or file.name)
+    check_disjoint(
+        {"dev": split_of(tmp_path, "dev", b"1", b"22", b"22"), "test": split_of(tmp_path, "test", b"333", b"4")}
+    )
+    assert sorted(read) == ["dev0.png", "test1.png"]
 
 
 # --- built-in scenes ---

@@ -239,7 +239,7 @@ def steer(
     --out runs/a
     """
     from hones import tables
-    from hones.pipeline import check_disjoint
+    from hones.data.disjoint import check_disjoint
     from hones.steering import SteeringSettings
 
     splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}

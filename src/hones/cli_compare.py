@@ -76,8 +76,8 @@ def compare(
     from hones.comparators.compare import BUDGETS
     from hones.comparators.stage import compare as compare_stage
     from hones.comparators.tables import comparison_table, curve_table
+    from hones.data.disjoint import check_disjoint
     from hones.neurons import check_ratio
-    from hones.pipeline import check_disjoint
     from hones.study import all_left_out
     from hones.tables import left_out_list
     from hones.tasks import TASKS

@@ -14,4 +14,11 @@ class HonesError(Exception):
 
 
 class BadItem(Exception):
-    """An item that a task cannot use. It is reported by name and left out of every arm of a comparison."""
+    """An item that a task cannot use. It is reported by name and left out of every arm of a comparison.
+
+    kind: the reason without what is particular to this item, by which such items are counted.
+    """
+
+    def __init__(self, reason: str, *, kind: str = "") -> None:
+        super().__init__(reason)
+        self.kind = kind or reason

@@ -27,7 +27,9 @@ from hones.comparators import make_methods
 from hones.comparators.compare import BUDGETS
 from hones.comparators.results import Comparison
 from hones.comparators.stage import compare
+from hones.data.disjoint import check_disjoint
 from hones.data.items import MAX_LEFT_OUT, Items, load_items
+from hones.data.sources import source_in
 from hones.errors import HonesError
 from hones.heads import HeadResult
 from hones.masking import MaskingResult
@@ -48,7 +50,7 @@ class _Section(BaseModel):
 
 
 class DataFiles(_Section):
-    """One unified annotation file per split; their pictures are disjoint."""
+    """One annotation file per split, of any format (docs/data.md); their pictures are disjoint."""
 
     discovery: Path
     dev: Path
@@ -156,7 +158,7 @@ def read_config(file: Path) -> RunConfig:
         raise HonesError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     base = file.parent
     data = config.data
-    files = {name: base / path for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}
+    files = {name: source_in(base, path) for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}
     return config.model_copy(update={"out": base / config.out, "data": DataFiles(**files)})
 
 
@@ -224,16 +226,3 @@ def load_splits(config: RunConfig) -> dict[str, Items]:
     }
     check_disjoint(splits)
     return splits
-
-
-def check_disjoint(splits: dict[str, Items]) -> None:
-    """Raises HonesError if two splits share a picture: nothing is tested on what it was found or learned on."""
-    seen: dict[Path, str] = {}
-    for name, items in splits.items():
-        for item in items.items:
-            picture = (items.images / item.image_info.file_name).resolve()
-            if seen.setdefault(picture, name) != name:
-                raise HonesError(
-                    f"the picture {item.image_info.file_name} is in both {seen[picture]} and {name}",
-                    expected="splits without common pictures",
-                )

@@ -5,7 +5,6 @@ that run.json records: the discovery items of `hones neurons` and the test items
 it was; a difference is named.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from hones.artifacts import read_heads, read_neurons
 from hones.comparators import Method, make_method
 from hones.data.items import Items, load_items
+from hones.data.readers import source_sha256
 from hones.errors import HonesError
 from hones.heads import HeadResult
 from hones.neurons import RankedNeurons
@@ -202,8 +202,8 @@ def _used(
     if used.file is None and moved is None:
         raise HonesError(f"{folder.path} does not say where the {split} items of {name} are", do=f"pass {option}")
     file = moved if moved is not None else root / str(used.file)
-    sha = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else asked.data
-    if sha != asked.data:
+    sha = source_sha256(file)
+    if sha is not None and sha != asked.data:
         raise HonesError(
             f"{file} has changed: sha256 {sha[:16]}, the run used {asked.data[:16]} as {split} items of {name}",
             do=f"pass the file as it was with {option}",

@@ -1,80 +1,36 @@
-"""Items in the unified format, and which of them were left out.
+"""The items of a file in any known format, which of them were left out, and why.
 
-A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
-`vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} or `retrieval`
-{negatives}. Unknown fields are allowed: published files carry many.
+A file's rows become unified rows (`hones.data.readers`), these become items (`hones.data.unified`); ids and a limit
+select among them. Pictures are opened when a stage needs them, not here; a name that leads out of the picture folder,
+by itself or through a symbolic link, is left out.
 """
 
-import hashlib
-import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
+from hones.data.readers import read_source
+from hones.data.sources import Source, default_images
+from hones.data.unified import OUTSIDE, Caption, ImageInfo, Item, LeftOut, OcrFields, RetrievalFields, VqaFields
 from hones.errors import HonesError
 
+__all__ = [
+    "MAX_LEFT_OUT",
+    "Caption",
+    "ImageInfo",
+    "Item",
+    "Items",
+    "LeftOut",
+    "OcrFields",
+    "RetrievalFields",
+    "VqaFields",
+    "check_left_out",
+    "load_items",
+]
+
 MAX_LEFT_OUT = 0.05
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ImageInfo(_Record):
-    file_name: str = Field(min_length=1)
-    height: int | None = None
-    width: int | None = None
-
-
-class VqaFields(_Record):
-    question: str
-    answer: str
-    all_answers: list[str] = []
-
-
-class Caption(_Record):
-    caption: str
-
-
-class OcrFields(_Record):
-    text: str
-    bbox: tuple[float, float, float, float]
-
-
-class RetrievalFields(_Record):
-    negatives: list[str]
-
-
-class Item(_Record):
-    """One picture with its annotations for up to four tasks."""
-
-    image_id: int | str
-    image_info: ImageInfo
-    vqa: VqaFields | None = None
-    captions: list[Caption] = []
-    ocr: OcrFields | None = None
-    retrieval: RetrievalFields | None = None
-
-    @field_validator("retrieval", mode="before")
-    @classmethod
-    def _without_published_list(cls, value: Any) -> Any:
-        """The published sample repeats a picture's own captions here as a list: there are no negatives in it."""
-        return None if isinstance(value, list) else value
-
-    @property
-    def id(self) -> str:
-        return str(self.image_id)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """An item that was not used, and why."""
-
-    id: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -82,7 +38,8 @@ class Items:
     """The items of one file in file order, what could not be read, and the file's hash.
 
     `captions_of` holds the captions of the whole file, also of items that a limit leaves aside: retrieval takes its
-    negatives from there, so that a limit does not change an item's candidates.
+    negatives from there, so that a limit does not change an item's candidates. `file` is what `load_items` reads again;
+    `format` the name of its reader.
     """
 
     items: tuple[Item, ...]
@@ -91,82 +48,60 @@ class Items:
     left_out: tuple[LeftOut, ...] = ()
     captions_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
     file: Path | None = None
+    format: str = "unified"
 
     def __len__(self) -> int:
         return len(self.items)
 
 
 def load_items(
-    file: str | Path, *, images: str | Path | None = None, ids: Iterable[str] | None = None, limit: int | None = None
+    file: str | Path,
+    *,
+    images: str | Path | None = None,
+    ids: Iterable[str] | None = None,
+    limit: int | None = None,
+    format: str = "auto",
 ) -> Items:
-    """Read a unified JSON file.
+    """Read annotated pictures: the unified JSON, or any format that `hones.data.readers` knows.
 
     Args:
-        file: the annotation file.
+        file: the annotation file, a folder, or `hf:` and a dataset; `?option=value&...` after it are options of the
+            format (`hones.data.sources`).
         images: folder of the pictures; default: `images/` beside the file if it exists, else the file's folder.
-        ids: keep these image ids only.
+        ids: keep these item ids only.
         limit: keep the first `limit` of them.
+        format: the name of a reader; `auto` tells by the content.
 
     Raises:
-        HonesError: no such file, not JSON, not the unified format, nothing left, duplicate or unknown ids.
+        HonesError: no such file, no known format or several, nothing left, duplicate or unknown ids.
     """
-    file, images = Path(file), None if images is None else Path(images)
-    raw = _read(file)
-    rows = _parse(raw, file)
+    source = Source.parse(file, format)
+    found = read_source(source)
+    rows = found.rows
     captions_of = {row.id: tuple(c.caption for c in row.captions) for row in rows if isinstance(row, Item)}
     if ids is not None:
-        rows = _select(rows, list(ids), file)
+        rows = _select(rows, list(ids), source)
     if limit is not None:
         rows = _first_items(rows, limit)
+    chosen = [row for row in rows if isinstance(row, Item)]
+    folder = found.pictures(chosen) if found.pictures is not None and images is None else None
+    folder = folder or (default_images(source.path) if images is None else Path(images))
+    if chosen and not folder.is_dir():
+        raise HonesError(f"no picture folder {folder}", expected="an existing folder", do="pass it as --images")
+    rows = _inside(rows, folder)
     items = [row for row in rows if isinstance(row, Item)]
     bad = [row for row in rows if isinstance(row, LeftOut)]
     if not items:
-        raise HonesError(f"{file}: no usable item", expected="at least one", do=_first(bad))
-    folder = images if images is not None else _default_images(file)
-    if not folder.is_dir():
-        raise HonesError(f"no picture folder {folder}", expected="an existing folder", do="pass it as --images")
-    return Items(tuple(items), folder, hashlib.sha256(raw).hexdigest(), tuple(bad), captions_of, file)
+        raise HonesError(f"{source}: no usable item", expected="at least one", do=_first(bad))
+    return Items(tuple(items), folder, found.sha256, tuple(bad), captions_of, found.file, found.format)
 
 
-def _read(file: Path) -> bytes:
-    if not file.is_file():
-        raise HonesError(f"no file {file}", expected="a unified JSON annotation file", do="check --data")
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise HonesError(f"cannot read {file} ({error.strerror})", do="check --data") from error
-
-
-def _parse(raw: bytes, file: Path) -> list[Item | LeftOut]:
-    """Every row of the file, read or with the reason why not, in order."""
-    try:
-        content = json.loads(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise HonesError(f"{file} is not JSON ({error})", expected='{"data": [item, ...]}') from error
-    found = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(found, list):
-        raise HonesError(f"{file} has no list under 'data'", expected='{"data": [item, ...]}')
-    rows: list[Item | LeftOut] = []
-    seen: set[str] = set()
-    for position, row in enumerate(found):
-        name = str(row.get("image_id", f"#{position}")) if isinstance(row, dict) else f"#{position}"
-        try:
-            item = Item.model_validate(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            rows.append(LeftOut(name, f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
-            continue
-        rows.append(LeftOut(item.id, "duplicate image_id") if item.id in seen else item)
-        seen.add(item.id)
-    return rows
-
-
-def _select(rows: Sequence[Item | LeftOut], ids: Sequence[str], file: Path) -> list[Item | LeftOut]:
+def _select(rows: Sequence[Item | LeftOut], ids: Sequence[str], source: Source) -> list[Item | LeftOut]:
     wanted = set(ids)
     missing = wanted - {row.id for row in rows}
     if missing:
         raise HonesError(
-            f"{len(missing)} of {len(wanted)} ids are not in {file}, the first is {min(missing)}", do="check --ids"
+            f"{len(missing)} of {len(wanted)} ids are not in {source}, the first is {min(missing)}", do="check --ids"
         )
     return [row for row in rows if row.id in wanted]
 
@@ -177,9 +112,28 @@ def _first_items(rows: Sequence[Item | LeftOut], limit: int) -> list[Item | Left
     return list(rows[: readable[limit - 1] + 1 if len(readable) >= limit else len(rows)])
 
 
-def _default_images(file: Path) -> Path:
-    folder = file.parent / "images"
-    return folder if folder.is_dir() else file.parent
+def _inside(rows: Sequence[Item | LeftOut], folder: Path) -> list[Item | LeftOut]:
+    """The rows, those left out whose picture is reached through a symbolic link out of the folder."""
+    root = os.path.realpath(folder)
+
+    @cache
+    def leaves(name: str) -> bool:
+        path = folder / name
+        if path.is_symlink():
+            return not Path(os.path.realpath(path)).is_relative_to(root)
+        return parent_leaves(path.parent)
+
+    @cache
+    def parent_leaves(parent: Path) -> bool:
+        return not Path(os.path.realpath(parent)).is_relative_to(root)
+
+    def checked(row: Item | LeftOut) -> Item | LeftOut:
+        if isinstance(row, LeftOut) or not leaves(row.image_info.file_name):
+            return row
+        reason = f"{row.image_info.file_name} is a symbolic link out of the picture folder {folder}"
+        return LeftOut(row.id, reason, OUTSIDE)
+
+    return [checked(row) for row in rows]
 
 
 def _first(bad: Sequence[LeftOut]) -> str | None:

@@ -1,13 +1,52 @@
-"""Pictures: opening them lazily and drawing the blue box of the ocr task."""
+"""Pictures: opening them lazily and drawing the blue box of the ocr task.
 
+A picture becomes RGB, upright by its EXIF orientation. Boxes are in pixels of the picture *as stored*, which is what
+COCO-Text and the `width` and `height` of annotation files mean, and turn with it. Only where an item's width and height
+are those of the upright picture and not of the stored one, its box was measured upright and stays.
+"""
+
+import struct
+import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image, ImageDraw, ImageFile
 
 from hones.errors import BadItem
 
 BOX_COLOUR = (0, 0, 255)
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
+MISSING, UNREADABLE, TRUNCATED, HUGE = "missing picture", "corrupt picture", "truncated picture", "huge picture"
+BOX_OUTSIDE, OTHER_SIZE = "box outside the picture", "picture of another size than annotated"
+_TOLERANCE = 0.05
+_BROKEN = (  # what Pillow's decoders raise for bytes that are no picture
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+    RuntimeError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Number = int | float
+Box = tuple[Number, Number, Number, Number]
 
 
 def open_picture(
@@ -19,24 +58,88 @@ def open_picture(
         size: (width, height) that the box was annotated for, where known.
 
     Raises:
-        BadItem: the file is missing, truncated or not a picture; the box lies outside it, or was annotated for a
-            picture whose sides differ by more than 5 %.
+        BadItem: the file is missing, truncated, not a picture, or larger than Pillow's limit against decompression
+            bombs; the box lies outside it, or was annotated for a picture whose sides differ by more than 5 %.
     """
-    try:
-        with Image.open(path) as file:
-            picture = ImageOps.exif_transpose(file).convert("RGB")
-    except FileNotFoundError as error:
-        raise BadItem(f"no picture {path}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadItem(f"cannot read picture {path} ({error})") from error
+    picture, orientation = _read(path)
     if box is None:
         return picture
-    if size is not None and any(abs(found / said - 1) > 0.05 for found, said in zip(picture.size, size, strict=True)):
-        found, said = ("x".join(map(str, s)) for s in (picture.size, size))
-        raise BadItem(f"its box was annotated for {said} pixels, {path} has {found}")
-    if box[0] >= picture.width or box[1] >= picture.height or box[0] + box[2] <= 0 or box[1] + box[3] <= 0:
-        raise BadItem(f"its box {list(box)} lies outside {path}")
-    return draw_box(picture, box)
+    stored = picture.size if orientation < 5 else (picture.height, picture.width)
+    if size is None or _alike(stored, size):
+        x, y, width, height = upright_box(box, stored, orientation)
+    elif _alike(picture.size, size):
+        x, y, width, height = box
+    else:
+        found, said = ("x".join(map(str, s)) for s in (stored, size))
+        raise BadItem(f"its box was annotated for {said} pixels, {path} has {found}", kind=OTHER_SIZE)
+    if x >= picture.width or y >= picture.height or x + width <= 0 or y + height <= 0:
+        raise BadItem(f"its box {list(box)} lies outside {path}", kind=BOX_OUTSIDE)
+    return draw_box(picture, (x, y, width, height))
+
+
+def _read(path: Path) -> tuple[Image.Image, int]:
+    """The picture as RGB and upright, and the EXIF orientation, 1 to 8, that it had; the first frame of an animation.
+
+    Raises:
+        BadItem: as `open_picture`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as file:
+                turned_by_pillow = file.format == "TIFF"  # as it loads
+                orientation = file.getexif().get(ExifTags.Base.Orientation, 1) if turned_by_pillow else 1
+                file.load()
+                orientation = orientation if turned_by_pillow else file.getexif().get(ExifTags.Base.Orientation, 1)
+                picture = _rgb(file)
+    except FileNotFoundError as error:
+        raise BadItem(f"no picture {path}", kind=MISSING) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        problem = f"more than {Image.MAX_IMAGE_PIXELS} pixels, Pillow's limit"
+        raise BadItem(f"picture {path} is too large ({problem})", kind=HUGE) from error
+    except _BROKEN as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        kind = TRUNCATED if "truncated" in problem.lower() else UNREADABLE
+        raise BadItem(f"cannot read picture {path} ({problem})", kind=kind) from error
+    picture.info = {}
+    if orientation not in _TURNS:
+        return picture, 1
+    return picture if turned_by_pillow else picture.transpose(_TURNS[orientation]), orientation
+
+
+def _rgb(picture: ImageFile.ImageFile) -> Image.Image:
+    """The picture in 8-bit RGB. 16 bits of grey keep their upper 8; transparency is dropped.
+
+    Raises:
+        ValueError: numbers of no known range.
+    """
+    sixteen = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
+    if sixteen:
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"mode {picture.mode}: brightness of no known range")
+    return picture.convert("RGBA").convert("RGB") if picture.mode == "P" else picture.convert("RGB")
+
+
+def _alike(found: tuple[int, int], said: tuple[int, int]) -> bool:
+    return all(abs(f / s - 1) <= _TOLERANCE for f, s in zip(found, said, strict=True))
+
+
+def upright_box(box: Sequence[int | float], size: tuple[int, int], orientation: int) -> Box:
+    """Where a box [x, y, width, height] of the stored picture of `size` = (width, height) lies in the upright one.
+
+    Orientations 5 to 8 exchange the axes first; then 2, 3, 7 and 6 mirror left and right, 3, 4, 7 and 8 up and down.
+    """
+    x, y, width, height = box
+    across, down = size
+    if orientation >= 5:
+        x, y, width, height, across, down = y, x, height, width, down, across
+    if orientation in (2, 3, 6, 7):
+        x = across - x - width
+    if orientation in (3, 4, 7, 8):
+        y = down - y - height
+    return (x, y, width, height)
 
 
 def draw_box(picture: Image.Image, box: Sequence[int | float]) -> Image.Image:

@@ -73,7 +73,7 @@ class Task(ABC):
             try:
                 good.append(self.example(item, items.images))
             except BadItem as error:
-                bad.append(LeftOut(item.id, str(error)))
+                bad.append(LeftOut.of(item.id, error))
         return good, bad
 
     @abstractmethod
@@ -112,7 +112,7 @@ def with_readable_pictures(examples: Sequence[Example]) -> tuple[list[Example], 
         try:
             example.open_picture()
         except BadItem as error:
-            bad.append(LeftOut(example.id, str(error)))
+            bad.append(LeftOut.of(example.id, error))
         else:
             good.append(example)
     return good, bad

@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Float
 from rapidfuzz.distance import Levenshtein
 
-from hones.data.items import ImageInfo, Item
+from hones.data.items import ImageInfo, Item, OcrFields
+from hones.data.pictures import BOX_OUTSIDE
 from hones.errors import BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, Task
+from hones.tasks.vqa import PROMPT as QUESTION_PROMPT
 
 PROMPT = "Transcribe the text inside the blue box.\nOutput text only."
 THRESHOLD = 0.5
@@ -39,7 +41,7 @@ class Ocr(Task):
     statistic_names: ClassVar[tuple[str, ...]] = ("anls", "n")
 
     def example(self, item: Item, images: Path) -> Example:
-        """The text of the item's box; `box` is [x, y, width, height] in native pixels.
+        """The text of the item's box, [x, y, width, height] in stored pixels; without a box, the item's question.
 
         Raises:
             BadItem: no text, or a box that cannot be drawn on the picture.
@@ -49,6 +51,8 @@ class Ocr(Task):
         text = item.ocr.text.strip()
         if not text:
             raise BadItem("empty ocr text")
+        if item.ocr.bbox is None:
+            return self._asked(item, item.ocr, text, images)
         _check_box(item.ocr.bbox, item.image_info)
         return Example(
             id=item.id,
@@ -58,6 +62,19 @@ class Ocr(Task):
             references=(text,),
             box=item.ocr.bbox,
             size=_size(item.image_info),
+        )
+
+    def _asked(self, item: Item, ocr: OcrFields, text: str, images: Path) -> Example:
+        """An item without a box asks its question as vqa does; every non-empty text given is a reference."""
+        question = (ocr.question or "").strip()
+        if not question:
+            raise BadItem("empty question")
+        return Example(
+            id=item.id,
+            image=images / item.image_info.file_name,
+            prompts=(QUESTION_PROMPT.format(question=question),),
+            target=text,
+            references=tuple(other for other in ocr.all_texts if other.strip()) or (text,),
         )
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
@@ -78,10 +95,11 @@ def _size(picture: ImageInfo) -> tuple[int, int] | None:
 def _check_box(box: tuple[float, float, float, float], picture: ImageInfo) -> None:
     x, y, width, height = box
     if not all(map(math.isfinite, box)):
-        raise BadItem(f"ocr box {list(box)} is not finite")
+        raise BadItem(f"ocr box {list(box)} is not finite", kind="box without area")
     if width <= 0 or height <= 0:
-        raise BadItem(f"ocr box {list(box)} has no area")
+        raise BadItem(f"ocr box {list(box)} has no area", kind="box without area")
     beyond_right = picture.width is not None and x >= picture.width
     beyond_bottom = picture.height is not None and y >= picture.height
     if x + width <= 0 or y + height <= 0 or beyond_right or beyond_bottom:
-        raise BadItem(f"ocr box {list(box)} lies outside the picture ({picture.width} x {picture.height})")
+        size = f"{picture.width} x {picture.height}"
+        raise BadItem(f"ocr box {list(box)} lies outside the picture ({size})", kind=BOX_OUTSIDE)

@@ -71,7 +71,7 @@ class Retrieval(Task):
             try:
                 captions = _captions(item)
             except BadItem as error:
-                bad.append(LeftOut(item.id, str(error)))
+                bad.append(LeftOut.of(item.id, error))
                 continue
             negatives = _own_negatives(item)
             if len(negatives) < self.candidates - 1:

@@ -1,0 +1,59 @@
+"""Splits share no picture: nothing is tested on what it was found or learned on.
+
+Two pictures are the same if their files are the same, or hold the same bytes under other names. Bytes are compared by
+size first, so that only files of a size that occurs in two splits are read. A picture that was encoded anew has other
+bytes and is not recognised.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from hones.data.items import Items
+from hones.errors import HonesError
+from hones.progress import track
+
+_CHUNK = 2**20
+
+
+def check_disjoint(splits: Mapping[str, Items]) -> None:
+    """Raises HonesError if two splits share a picture, by file or by content; names both files and splits."""
+    split_of: dict[Path, str] = {}
+    for name, items in splits.items():
+        for item in items.items:
+            picture = (items.images / item.image_info.file_name).resolve()
+            if split_of.setdefault(picture, name) != name:
+                raise _shared(item.image_info.file_name, split_of[picture], name)
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for picture in split_of:
+        if picture.is_file():
+            by_size[picture.stat().st_size].append(picture)
+    alike = [same for same in by_size.values() if len({split_of[picture] for picture in same}) > 1]
+    seen: dict[str, Path] = {}
+    for picture in track([picture for same in alike for picture in same], "comparing pictures of the splits"):
+        first = seen.setdefault(content_hash(picture), picture)
+        if split_of[first] != split_of[picture]:
+            raise _shared(picture.name, split_of[first], split_of[picture], f" as {first.name}")
+
+
+def content_hash(file: Path) -> str:
+    """SHA-256 of a file's bytes; of a file that has not changed it is computed once."""
+    state = file.stat()
+    return _hash(file, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=2**16)
+def _hash(file: Path, changed: int, size: int) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _shared(picture: str, first: str, second: str, other_name: str = "") -> HonesError:
+    return HonesError(
+        f"the picture {picture} is in both {first}{other_name} and {second}", expected="splits without common pictures"
+    )

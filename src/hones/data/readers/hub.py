@@ -1,0 +1,146 @@
+"""Hugging Face `datasets`: a saved folder, a parquet file, or a dataset of the hub (`hf:OWNER/NAME`).
+
+Options: `split`, `config`, `revision`, and the columns of `hones.data.readers.columns`. The pictures inside are neither
+decoded nor read before items are chosen; those of the chosen items are then copied, as they are encoded, into
+`~/.cache/hones` (or $HONES_CACHE), with the rows as a unified file beside them. That file's hash is the data's.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hones.data.readers.base import Reader, Reading
+from hones.data.readers.columns import COLUMNS, columns_of, unified_rows
+from hones.data.sources import Content, Source
+from hones.data.unified import Item, LeftOut, parse_rows
+from hones.errors import HonesError
+from hones.progress import track
+from hones.store import write_bytes, write_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_SELECTION = ("split", "config", "revision")
+
+
+class HuggingFace(Reader):
+    """Needs the `datasets` extra."""
+
+    name: ClassVar[str] = "hf"
+    about: ClassVar[str] = "Hugging Face datasets: hf:OWNER/NAME?split=S, a saved folder, or a parquet file"
+    options: ClassVar[tuple[str, ...]] = (*_SELECTION, *COLUMNS)
+
+    def claims(self, content: Content, source: Source) -> bool:
+        return content.kind == "dataset"
+
+    def read(self, content: Content, source: Source) -> Reading:
+        if content.kind != "dataset":
+            raise HonesError(f"{content.path} is no dataset", expected=self.about)
+        dataset = _open(content, source)
+        columns = columns_of(source.options, dataset.column_names, str(source))
+        inside = not _holds_text(dataset, columns["image"])
+        rows = parse_rows(unified_rows(_rows(dataset, columns, inside), columns))
+        bad = [row for row in rows if isinstance(row, LeftOut)]
+        good = [row.model_dump(exclude_none=True) for row in rows if isinstance(row, Item)]
+        if not inside:
+            return Reading([*good, *bad])
+        chosen = json.dumps([str(source), dataset._fingerprint, sorted(columns.items())])
+        file = _cache() / hashlib.sha256(chosen.encode()).hexdigest()[:16] / "items.json"
+        write_json(file, {"data": good})
+        sha = hashlib.sha256(file.read_bytes()).hexdigest()
+
+        def pictures(items: Sequence[Item]) -> Path:
+            return _unpack(dataset, columns["image"], items, file.parent / "images")
+
+        return Reading([*good, *bad], file=file, sha256=sha, pictures=pictures)
+
+
+def _open(content: Content, source: Source) -> "Dataset":
+    try:
+        import datasets
+        from datasets.exceptions import DatasetsError
+        from pyarrow.lib import ArrowException
+    except ImportError as error:
+        raise HonesError(f"{source} is a dataset", do="pip install 'hones[datasets]'") from error
+    config, revision, split = (source.options.get(name) for name in ("config", "revision", "split"))
+    try:
+        if source.hub:
+            found: Any = datasets.load_dataset(str(source.path), config, split=split, revision=revision)
+        elif content.path.is_dir():
+            found = datasets.load_from_disk(str(content.path))
+        else:
+            found = datasets.Dataset.from_parquet(str(content.path), cache_dir=str(_cache() / "parquet"))
+    except (OSError, ValueError, TypeError, KeyError, ArrowException, DatasetsError) as error:
+        problem = " ".join(str(error).split())[:300]
+        raise HonesError(f"cannot load the dataset {source} ({problem})", do="check its name and options") from error
+    return _split_of(found, split, source)
+
+
+def _split_of(found: Any, split: str | None, source: Source) -> "Dataset":
+    """The one split asked for, or the only one there is."""
+    if not isinstance(found, Mapping):
+        if split is not None and not source.hub:
+            raise HonesError(f"split={split} of {source}", expected="no split: it has one only")
+        return found
+    names = ", ".join(map(str, found))
+    if split is None and len(found) != 1:
+        raise HonesError(f"{source} has the splits {names}", expected="one of them", do="add ?split=NAME")
+    if split is not None and split not in found:
+        raise HonesError(f"{source} has no split {split!r}", expected=f"one of {names}")
+    return found[split] if split is not None else next(iter(found.values()))
+
+
+def _holds_text(dataset: "Dataset", column: str) -> bool:
+    """Whether the column names files; otherwise the pictures are inside."""
+    return getattr(dataset.features[column], "dtype", None) in ("string", "large_string")
+
+
+def _rows(dataset: "Dataset", columns: Mapping[str, str], inside: bool) -> Any:
+    """The rows without their pictures, whose names are the rows' numbers."""
+    picture = columns["image"]
+    wanted = [column for column in dict.fromkeys(columns.values()) if not (inside and column == picture)]
+    rows: Any = dataset.select_columns(wanted)
+    for number, row in enumerate(track(rows, "reading rows", len(dataset))):
+        yield {**row, picture: _file_name(number)} if inside else row
+
+
+def _file_name(row: int) -> str:
+    return f"row-{row:08d}"
+
+
+def _unpack(dataset: "Dataset", column: str, items: Sequence[Item], folder: Path) -> Path:
+    """Copy the encoded pictures of these items into the folder, those that are not there yet."""
+    import datasets
+
+    if isinstance(dataset.features[column], datasets.Image):
+        dataset = dataset.cast_column(column, datasets.Image(decode=False))
+    pictures = dataset.select_columns([column])
+    folder.mkdir(parents=True, exist_ok=True)
+    for item in track(items, "unpacking pictures"):
+        file = folder / item.image_info.file_name
+        if not file.exists():
+            write_bytes(file, _encoded(pictures[int(file.name.removeprefix("row-"))][column]))
+    return folder
+
+
+def _encoded(value: Any) -> bytes:
+    """The bytes of a picture as a dataset holds it; none where it holds no picture: the item is then named as such."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, Mapping):
+        if isinstance(value.get("bytes"), bytes):
+            return value["bytes"]
+        path = value.get("path")
+        if isinstance(path, str) and Path(path).is_file():
+            return Path(path).read_bytes()
+    return b""
+
+
+def _cache() -> Path:
+    chosen = os.environ.get("HONES_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hones"

@@ -1,0 +1,139 @@
+"""The unified format: one picture with its annotations for up to four tasks.
+
+A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
+`vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} (without a
+box: {text, question, all_texts}) or `retrieval` {negatives}. Where several items ask about one picture, `item_id` tells
+them apart. Unknown fields are allowed: published files carry many.
+
+bbox is in pixels of the picture as it is stored, before any EXIF rotation (`hones.data.pictures`).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hones.errors import BadItem
+
+OUTSIDE = "picture outside the folder"
+UNREADABLE = "row that cannot be read"
+DUPLICATE = "duplicate id"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ImageInfo(_Record):
+    """file_name: relative to the picture folder, which it may not leave. height, width: pixels as stored."""
+
+    file_name: str = Field(min_length=1)
+    height: int | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)
+
+    @field_validator("file_name")
+    @classmethod
+    def _inside(cls, name: str) -> str:
+        for path in (PurePosixPath(name), PureWindowsPath(name)):
+            if path.anchor or ".." in path.parts:
+                raise ValueError(f"{name!r} leaves the picture folder")
+        if not name.isprintable():
+            raise ValueError(f"{name!r} is no file name")
+        return name
+
+
+class VqaFields(_Record):
+    question: str
+    answer: str
+    all_answers: list[str] = []
+
+
+class Caption(_Record):
+    caption: str
+
+
+class OcrFields(_Record):
+    """A text in a box; or, where there is no box, the answer to a question about it (TextVQA)."""
+
+    text: str
+    bbox: tuple[float, float, float, float] | None = None
+    question: str | None = None
+    all_texts: list[str] = []
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "OcrFields":
+        if self.bbox is None and self.question is None:
+            raise ValueError("neither bbox nor question")
+        return self
+
+
+class RetrievalFields(_Record):
+    negatives: list[str]
+
+
+class Item(_Record):
+    """One picture with its annotations for up to four tasks."""
+
+    image_id: int | str
+    item_id: int | str | None = None
+    image_info: ImageInfo
+    vqa: VqaFields | None = None
+    captions: list[Caption] = []
+    ocr: OcrFields | None = None
+    retrieval: RetrievalFields | None = None
+
+    @field_validator("retrieval", mode="before")
+    @classmethod
+    def _without_published_list(cls, value: Any) -> Any:
+        """The published sample repeats a picture's own captions here as a list: there are no negatives in it."""
+        return None if isinstance(value, list) else value
+
+    @property
+    def id(self) -> str:
+        return str(self.image_id if self.item_id is None else self.item_id)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An item that was not used, and why. kind: the reason without what is particular to this item."""
+
+    id: str
+    reason: str
+    kind: str = ""
+
+    @classmethod
+    def of(cls, name: str, error: BadItem) -> "LeftOut":
+        """The item of that name that a task or a picture refused."""
+        return cls(name, str(error), error.kind)
+
+
+Row = dict[str, Any] | LeftOut  # what readers give
+
+
+def parse_rows(rows: Iterable[Any]) -> list[Item | LeftOut]:
+    """Every row as an item, or with the reason why it is none, in order."""
+    parsed: list[Item | LeftOut] = []
+    seen: set[str] = set()
+    for position, row in enumerate(rows):
+        if isinstance(row, LeftOut):
+            parsed.append(row)
+            continue
+        try:
+            item = Item.model_validate(row)
+        except ValidationError as error:
+            parsed.append(_unreadable(row, position, error))
+            continue
+        key = "image_id" if item.item_id is None else "item_id"
+        parsed.append(LeftOut(item.id, f"duplicate {key}", DUPLICATE) if item.id in seen else item)
+        seen.add(item.id)
+    return parsed
+
+
+def _unreadable(row: Any, position: int, error: ValidationError) -> LeftOut:
+    first = error.errors()[0]
+    where, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    kind = OUTSIDE if problem.endswith("leaves the picture folder") else UNREADABLE
+    name = next((row[key] for key in ("item_id", "image_id") if key in row), None) if isinstance(row, dict) else None
+    return LeftOut(f"#{position}" if name is None else str(name), f"{where}: {problem}", kind)
