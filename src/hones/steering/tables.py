@@ -29,17 +29,17 @@ def _narrow(title: str, *headings: str) -> Table:
 def _ways(tested: Tested, title: str, seeds: tuple[int, ...]) -> Table:
     """One row per way, HONES first."""
     where = f"{tested.items} items" + (f" of {tested.file}" if tested.file else "")
-    headings = ("way", tested.metric_name, "gain [95 %]", "HONES ahead by [95 %]")
-    table = _narrow(f"{title}, {where}\nbase {level(tested.base)}", *headings)
+    title = f"{title}, {where}\n{tested.metric_name} without scales {level(tested.base)}"
+    table = _narrow(title, "way", "steered", "gain [95 %]", "HONES ahead by")
     for way in tested.methods:
-        neurons = f"{way.neurons:,} neurons" + (f", {len(way.by_seed)} seeds" if len(way.by_seed) > 1 else "")
+        neurons = f"{way.neurons:,} neurons"
         steered = Text(f"{way.steered.value:.3f}\n[{way.steered.low:.3f}, {way.steered.high:.3f}]")
         table.add_row(
             Text.assemble(way.method, ("\n" + neurons, "dim")), steered, _change(way.gain, way.gain_p), _ahead(way)
         )
     table.caption = "bold: interval above 0; ! below 0; p: two-sided, not corrected for several ways"
     if len(seeds) > 1:
-        table.caption += f"; means over seeds {', '.join(map(str, seeds))}"
+        table.caption += f"; learned ways: means over seeds {', '.join(map(str, seeds))}"
     return table
 
 
@@ -72,11 +72,12 @@ def _elsewhere(evidence: Evidence) -> Table:
 
 def _scales(evidence: Evidence) -> Table:
     quantiles = [f"{100 * q:g} %" for q in QUANTILES]
-    table = Table(title=f"{evidence.task}: learned scales s", box=SIMPLE_HEAD, padding=0, show_edge=False)
+    table = Table(title=f"{evidence.task}: learned scales s, quantiles", box=SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("way", no_wrap=True)
-    for heading in ("count", "mean", *quantiles, "clamped"):
+    for heading in ("mean", *quantiles, "clamped"):
         table.add_column(heading, no_wrap=True, justify="right")
     for s in evidence.scales:
-        shown = (f"{x:+.3f}" for x in (s.mean, *s.quantiles))
-        table.add_row(s.method, f"{s.count:,}", *shown, f"{100 * s.clamped:.0f} %")
+        shown = (f"{x:+.3f}"[:6] for x in (s.mean, *s.quantiles))
+        name = s.method.replace(":", ":\n") if len(s.method) > len("rand-neuron") else s.method
+        table.add_row(Text.assemble(name, (f"\n{s.count:,}", "dim")), *shown, f"{100 * s.clamped:.0f} %")
     return table
