@@ -77,7 +77,7 @@ def _scales(evidence: Evidence) -> Table:
     for heading in ("mean", *quantiles, "clamped"):
         table.add_column(heading, no_wrap=True, justify="right")
     for s in evidence.scales:
-        shown = (f"{x:+.3f}"[:6] for x in (s.mean, *s.quantiles))
+        shown = (f"{x:+.3f}" for x in (s.mean, *s.quantiles))
         name = s.method.replace(":", ":\n") if len(s.method) > len("rand-neuron") else s.method
         table.add_row(Text.assemble(name, (f"\n{s.count:,}", "dim")), *shown, f"{100 * s.clamped:.0f} %")
     return table
