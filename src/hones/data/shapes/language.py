@@ -48,7 +48,7 @@ def describe(scene: Content, rng: random.Random) -> Statement:
     return Statement(things, rng.choice(true))
 
 
-def captions(statement: Statement, place: str = Content.place) -> list[str]:
+def captions(statement: Statement, place: str = "above") -> list[str]:
     """Five paraphrases of a statement; the first two carry the relation if there is one.
 
     place: where the objects are, seen from the label: "above" or "below".

@@ -10,7 +10,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -73,13 +72,17 @@ class Text:
 
 @dataclass(frozen=True)
 class Content:
-    """What is in a picture, however it looks. `things` are in reading order. place: of the things, to the label."""
+    """What is in a picture, however it looks. `things` are in reading order."""
 
-    place: ClassVar[str] = "above"
     seed: str
     things: tuple[Thing, ...]
     label: Text
     distractor: Text | None
+
+    @property
+    def place(self) -> str:
+        """Where the things are, seen from the label."""
+        return "above"
 
 
 @dataclass(frozen=True)

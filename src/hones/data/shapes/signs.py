@@ -1,15 +1,14 @@
 """Signs: a second source for the built-in models. The same objects and words as `scene`, in another look.
 
-The label stands in a strip above the objects, in serif, monospaced or Times-like letters of coloured ink; backgrounds
-are tinted, shaded from one side to the other, striped or dotted; every colour has two other tones that keep its name;
-the objects vary more in size. No built-in model was trained on them.
+The label stands in a strip, in every other picture above the objects, in serif, monospaced or Times-like letters of
+coloured ink; backgrounds are tinted, shaded from one side to the other, striped or dotted; every colour has two other
+tones that keep its name; the objects vary more in size. No built-in model was trained on them.
 """
 
 import random
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -29,11 +28,9 @@ TONES: dict[str, tuple[Colour, Colour]] = {
 }
 FONTS = (
     ("DejaVuSerif.ttf", 19),
-    ("DejaVuSerif-Bold.ttf", 17),
     ("DejaVuSansMono.ttf", 25),
     ("DejaVuSansMono-Bold.ttf", 25),
     ("STIXGeneral.ttf", 24),
-    ("STIXGeneralBol.ttf", 22),
 )
 TINTS = ((250, 236, 214), (222, 238, 250), (228, 246, 226), (248, 228, 236), (236, 232, 248), (244, 244, 220))
 INKS = ((20, 20, 24), (24, 38, 96), (96, 22, 26), (16, 70, 44))
@@ -48,9 +45,12 @@ _SPACING = 8
 
 @dataclass(frozen=True)
 class Sign(Content):
-    """Everything of a picture of the second source. tones: of the things. font: its file and size in pixels."""
+    """Everything of a picture of the second source.
 
-    place: ClassVar[str] = "below"
+    strip_above: the label stands above the things. tones: of the things. font: its file and size in pixels.
+    """
+
+    strip_above: bool
     tones: tuple[Colour, ...]
     background: Colour
     pattern: str
@@ -59,26 +59,33 @@ class Sign(Content):
     font: tuple[str, int]
     distractor_colour: Colour
 
+    @property
+    def place(self) -> str:
+        """Where the things are, seen from the label."""
+        return "below" if self.strip_above else "above"
+
 
 def make_sign(seed: int | str) -> Sign:
     """The sign of one seed."""
     rng = random.Random(f"signs/{seed}")
     cells = sorted(rng.sample([(r, c) for r in range(_ROWS) for c in range(_COLUMNS)], rng.choice((1, 2, 2, 3, 3))))
-    things, tones = [], []
+    strip_above = rng.random() < 0.5
+    top, things, tones = _STRIP if strip_above else 0, [], []
     for row, column in cells:
         colour, radius = rng.choice(list(TONES)), rng.uniform(8.0, 14.0)
         slack = min(_WIDTH, _HEIGHT) / 2 - radius - 1
         x = (column + 0.5) * _WIDTH + rng.uniform(-slack, slack)
-        y = _STRIP + (row + 0.5) * _HEIGHT + 0.5 + rng.uniform(-slack, slack)
+        y = top + (row + 0.5) * _HEIGHT + 0.5 + rng.uniform(-slack, slack)
         things.append(Thing(colour, rng.choice(SHAPES), row, column, x, y, radius))
         tones.append(rng.choice(TONES[colour]))
-    label, distractor = place_texts(rng, rng.randint(2, 5))
+    label, distractor = place_texts(rng, (0 if strip_above else SIZE - _STRIP) + rng.randint(2, 5))
     background, strip = rng.sample(TINTS, 2)
     return Sign(
         seed=f"signs/{seed}",
         things=tuple(things),
         label=label,
         distractor=distractor,
+        strip_above=strip_above,
         tones=tuple(tones),
         background=background,
         pattern=rng.choice(PATTERNS),
@@ -102,7 +109,8 @@ def draw_sign(sign: Sign) -> Image.Image:
         canvas.paste(tone, mask=mask)
     picture = canvas.reduce(2)
     pen = ImageDraw.Draw(picture)
-    pen.rectangle((0, 0, SIZE, _STRIP - 1), fill=sign.strip)
+    top = 0 if sign.strip_above else SIZE - _STRIP
+    pen.rectangle((0, top, SIZE, top + _STRIP - 1), fill=sign.strip)
     for text in (sign.label, sign.distractor):
         if text is not None:
             draw_text(pen, text, sign.ink, _font(*sign.font))
