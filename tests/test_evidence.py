@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from test_cli import call
 
 from hones import (
@@ -23,6 +24,7 @@ from hones import (
 from hones.artifacts import write_neurons
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
+from hones.pipeline import RunConfig, read_config
 from hones.steering.controls import CONTROLS, GRID, Given, make_steering, make_steerings, one_factor
 from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.steering.results import QUANTILES, Evidence
@@ -203,11 +205,12 @@ def test_intervals_resample_items_and_average_over_seeds(vlms, test_examples, ar
     """The definition, one resample, seed and item at a time."""
     vlm, bootstrap = vlms["qwen"], PairedBootstrap(len(test_examples), 2)
     found, _ = evaluate_arms(vlm, TASK, test_examples, arms, sweep=SWEEP, seed=2)
-    base = sweep(vlm, TASK, test_examples, [BASELINE], SWEEP)[0]
-    cells = {
-        arm.method: [sweep(vlm, TASK, test_examples, [Intervention(scales=s.values)], SWEEP)[0] for s in arm.scales]
-        for arm in arms
-    }
+    scales = [(arm.method, k, s) for arm in arms for k, s in enumerate(arm.scales)]
+    edits = [BASELINE, *(Intervention(scales=s.values) for *_, s in scales)]
+    base, *swept = sweep(vlm, TASK, test_examples, edits, replace(SWEEP, batch_size=1))
+    cells: dict[str, list[np.ndarray]] = {arm.method: [] for arm in arms}
+    for (method, *_), of_items in zip(scales, swept, strict=True):
+        cells[method].append(of_items)
 
     def metric(of_items: np.ndarray, counts: np.ndarray) -> float:
         return float(TASK.score(counts @ of_items))
@@ -454,3 +457,44 @@ def test_out_of_domain_shares_no_picture_with_the_splits(found, shapes: dict[str
     for split in ("dev", "test"):
         assert call(*found[1], "--out", tmp_path / "o", "--ood", shapes[split]) == 2
         assert f"{split}_00000.png is in both {split} and ood" in capsys.readouterr().err
+
+
+def test_a_configuration_runs_the_evidence_of_every_task(found, shapes, model_folders, tmp_path: Path, capsys) -> None:
+    folder = found[0]
+    content = {
+        "model": str(model_folders["qwen"]),
+        "out": "run",
+        "data": {name: str(file) for name, file in shapes.items()},
+        "limit": {"discovery": 3, "dev": 2, "test": 2, "ood": 1},
+        "tasks": ["retrieval"],
+        "candidates": 4,
+        "ratio": 0.1,
+        "draws": 1,
+        "seed": 5,
+        "compare": {"methods": ["dvp"], "curves": False},
+        "steering": {"epochs": 1, "methods": ["set:dvp"], "also": ["ocr", "retrieval"], "ood": "signs/test.json"},
+    }
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(content))
+    config = read_config(file)
+    assert config.steering.ood == folder / "signs/test.json"
+    assert config.training == SteeringSettings(epochs=1, seed=5) and type(config.training) is SteeringSettings
+    settings: Any = SteeringSettings(seed=9)
+    plain = RunConfig(model="m", out=tmp_path, data=config.data, steering=settings)
+    assert plain.training == SteeringSettings(seed=9) and not plain.steering.wants_evidence
+    assert call("run", file) == 0
+    assert "set:dvp" in capsys.readouterr().out
+    evidence = json.loads((folder / "run/retrieval/steering/evidence.json").read_text())
+    assert [m["method"] for m in evidence["test"]["methods"]] == ["hones", "set:dvp"] and evidence["seeds"] == [5]
+    assert (evidence["out_of_domain"]["items"], [e["task"] for e in evidence["elsewhere"]]) == (1, ["ocr"])
+    chosen = json.loads((folder / "run/retrieval/methods/dvp/neurons.json").read_text())
+    scales = json.loads((folder / "run/retrieval/steering/set-dvp/scales.json").read_text())
+    assert {(x["layer"], x["neuron"]) for x in scales} == {(x["layer"], x["neuron"]) for x in chosen}
+    assert 'id="evidence"' in (folder / "run/report.html").read_text()
+    for keys, message in (
+        ({"methods": ["telepathy"]}, "steering.methods: Value error, no way to steer"),
+        ({"also": ["telepathy"]}, "steering.also: Value error, telepathy; expected some of vqa"),
+        ({"ood": str(shapes["dev"])}, "dev_00000.png is in both dev and ood"),
+    ):
+        file.write_text(yaml.safe_dump({**content, "steering": keys}))
+        assert call("run", file) == 2 and message in capsys.readouterr().err

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hones.neurons import RankedNeuron, attribute_neurons, select_neurons
     from hones.pipeline import RunConfig, read_config, run_config
     from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
+    from hones.steering.results import Evidence
     from hones.store import RunFolder
     from hones.study import Study
     from hones.tasks import Example, Task, make_task
@@ -45,6 +46,7 @@ __all__ = [
     "BadItem",
     "Comparison",
     "Context",
+    "Evidence",
     "Example",
     "Explanation",
     "HeadResult",
@@ -148,6 +150,7 @@ _MODULES = {
         "evaluate_scales",
         "learn_scales",
     ),
+    "hones.steering.results": ("Evidence",),
     "hones.store": ("RunFolder",),
     "hones.study": ("Study",),
     "hones.tasks": (

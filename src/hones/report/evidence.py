@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
+from matplotlib.ticker import MaxNLocator
 
 from hones.report.charts import HONES, Chart, ends
 from hones.report.style import COOL, INK, LINE, MUTED, RC, WARM, WIDTH, Marks, category_rows, new_figure
@@ -52,6 +53,7 @@ def _changes(name: str, title: str, caption: str, axis: str, rows: Sequence[_Cha
         marks.add(point, r.label)
     category_rows(axes, [r.name for r in rows])
     axes.set_xlabel(axis)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x")
     return Chart(name, title, caption, table, figure, marks.labels)
 
