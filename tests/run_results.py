@@ -28,6 +28,7 @@ from hones.heads import HeadResult, HeadScore
 from hones.masking import MaskingResult
 from hones.neurons import RankedNeuron
 from hones.steering import SteeringResult
+from hones.steering.results import Elsewhere, Evidence, LayerScales, ScaleSpread, SteeredBy, Tested
 from hones.uncertainty import Interval
 
 LAYERS, HEADS = 6, 4
@@ -164,3 +165,28 @@ def make_neurons(rng: random.Random) -> list[RankedNeuron]:
 
 def make_steering() -> SteeringResult:
     return SteeringResult("vqa_soft_accuracy", 200, around(0.7), around(0.74), around(0.04))
+
+
+def make_evidence(
+    task: str, others: Sequence[str] = ("caption", "retrieval"), text: str = "signs/test.json"
+) -> Evidence:
+    """HONES ahead of no-kl, behind ia3, open against the rest; one other task falls. text: the name of the file."""
+    ways = {"hones": (0.05, None), "no-kl": (0.01, 0.04), "grid-search": (0.045, 0.005), "ia3": (0.09, -0.04)}
+    methods = tuple(
+        SteeredBy(
+            *(way, 115, around(0.7 + gain, 0.03), (0.7 + gain, 0.7 + gain), around(gain, 0.02), 0.03),
+            *((None, None) if ahead is None else (around(ahead, 0.02), 0.04)),
+        )
+        for way, (gain, ahead) in ways.items()
+    )
+    tested = Tested("data/test.json", "vqa_soft_accuracy", 200, around(0.7, 0.03), methods)
+    open_ = tuple(SteeredBy(m.method, 115, m.steered, m.by_seed, around(0.01, 0.02), 0.4) for m in methods[:1])
+    outside = Tested(text, "vqa_soft_accuracy", 90, around(0.5, 0.03), open_)
+    changes = tuple(
+        Elsewhere(other, "bleu4", 200, around(0.4), around(0.4 - 0.05 * (i == 0)), around(-0.05 * (i == 0), 0.02))
+        for i, other in enumerate(others)
+    )
+    quantiles = (-0.3, -0.2, -0.05, 0.01, 0.06, 0.2, 1.5)
+    layers = tuple(LayerScales(layer, 10, 0.02, quantiles) for layer in range(LAYERS))
+    spreads = tuple(ScaleSpread(way, 60, 0.02, 0.1, quantiles, 0.1, 1.5, layers) for way in ("hones", "no-kl", "ia3"))
+    return Evidence(task, (3407, 1), tested, changes, outside, spreads)

@@ -1,5 +1,6 @@
 """Items, pictures and the built-in scenes; bad ones are named."""
 
+import hashlib
 import json
 import os
 import random
@@ -18,18 +19,22 @@ from hones.data.disjoint import check_disjoint
 from hones.data.items import Items, LeftOut, check_left_out
 from hones.data.pictures import BOX_COLOUR, HUGE, TRUNCATED, draw_box, open_picture
 from hones.data.shapes import (
+    COLOURS,
     SIZE,
     Statement,
     annotate,
     captions,
     describe,
     draw,
+    draw_sign,
     holds,
     make_scene,
+    make_sign,
     perturb,
     questions,
 )
 from hones.errors import BadItem
+from hones.tasks import TASKS
 from hones.tasks.base import with_readable_pictures
 
 REAL_DATA = os.environ.get("HONES_REAL_DATA")
@@ -407,3 +412,52 @@ def test_five_captions_differ() -> None:
 
 def test_a_bad_item_error_is_not_a_stop() -> None:
     assert not issubclass(BadItem, HonesError)
+
+
+def test_the_first_source_is_what_it_always_was(tmp_path: Path) -> None:
+    """The annotations by their digest; the pixels, which depend on Pillow's font, as the scene is drawn."""
+    file = write_shapes(tmp_path, {"dev": 5}, seed=1)["dev"]
+    named = write_shapes(tmp_path / "named", {"dev": 5}, seed=1, source="shapes")["dev"]
+    assert named.read_bytes() == file.read_bytes()
+    items = json.loads(file.read_text())["data"]
+    assert hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16] == "7b38d7019590a2e4"
+    for i, row in enumerate(items):
+        picture = Image.open(tmp_path / "images" / row["image_info"]["file_name"])
+        assert np.array_equal(np.asarray(picture), np.asarray(draw(make_scene(f"1/dev/{i}"))))
+
+
+def test_signs_look_otherwise_and_say_the_same_things(tmp_path: Path) -> None:
+    first, second = (write_shapes(tmp_path / name, {"a": 4}, seed=4, source="signs")["a"] for name in "xy")
+    assert first.read_bytes() == second.read_bytes()
+    for picture in (tmp_path / "x/images").iterdir():
+        assert picture.read_bytes() == (tmp_path / "y/images" / picture.name).read_bytes()
+    items, others = load_items(first), load_items(write_shapes(tmp_path / "z", {"a": 4}, seed=4)["a"])
+    for name in TASKS:
+        task = make_task(name, candidates=20)
+        assert len(task.examples(items)[0]) == len(task.examples(others)[0]) == 4
+    assert {type(x).__name__ for x in (items.items[0].vqa, items.items[0].ocr)} == {"VqaFields", "OcrFields"}
+    with pytest.raises(HonesError, match="no source 'photos'; expected one of shapes, signs"):
+        write_shapes(tmp_path / "w", {"a": 1}, source="photos")
+
+
+def test_a_sign_shows_its_things_and_its_label() -> None:
+    above = 0
+    for seed in range(30):
+        sign = make_sign(seed)
+        pixels = np.asarray(draw_sign(sign)).astype(int)
+        for thing, tone in zip(sign.things, sign.tones, strict=True):
+            distance = 0.75 * thing.radius if thing.shape == "ring" else 0
+            seen = pixels[round(thing.y), round(thing.x + distance)]
+            assert np.abs(seen - tone).max() < 30, (seed, thing)
+            nearest = min(COLOURS, key=lambda c, tone=tone: np.abs(np.subtract(COLOURS[c], tone)).sum())
+            assert nearest == thing.colour, "a tone keeps its name"
+        x, y, width, height = sign.label.box
+        assert x >= 0 and x + width <= SIZE and y >= 0 and y + height <= SIZE
+        inside = pixels[y : y + height, x : x + width]
+        assert (np.abs(inside - sign.ink).max(-1) < 60).sum() > 15 * len(sign.label.string), "letters are drawn"
+        place = "below" if sign.strip_above else "above"
+        if seed < 5:
+            assert annotate(sign, 1, "x.png")["captions"][4]["caption"].endswith(f"{place} a sign")
+        assert all(thing.y > y + height if sign.strip_above else thing.y < y for thing in sign.things)
+        above += sign.strip_above
+    assert 5 < above < 25

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hones.sharing import Asked, Exported, ask, export_scales, push_export
     from hones.sharing.origin import scales_for
     from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
+    from hones.steering.results import Evidence
     from hones.store import RunFolder
     from hones.study import Study
     from hones.tasks import Example, Task, make_task
@@ -51,6 +52,7 @@ __all__ = [
     "BadItem",
     "Comparison",
     "Context",
+    "Evidence",
     "Example",
     "Explanation",
     "Exported",
@@ -173,6 +175,7 @@ _MODULES = {
         "evaluate_scales",
         "learn_scales",
     ),
+    "hones.steering.results": ("Evidence",),
     "hones.store": ("RunFolder",),
     "hones.study": ("Study",),
     "hones.tasks": (

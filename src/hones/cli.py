@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from hones import cli_report, cli_run, cli_share
+from hones import cli_report, cli_run, cli_share, cli_steer
 from hones.cli_analyze import add_commands as add_analysis
 from hones.cli_compare import compare, methods
 from hones.cli_data import data_app
@@ -222,6 +222,11 @@ def steer(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the dev items.")] = 2,
     beta: Annotated[float, typer.Option(min=0, help="Weight of the KL divergence from the original model.")] = 0.05,
     step_size: Annotated[int, typer.Option(min=1, help="Items per training step.")] = 4,
+    methods: cli_steer.Methods = None,
+    seeds: cli_steer.Seeds = None,
+    also: cli_steer.Also = None,
+    ood: cli_steer.Ood = None,
+    ood_images: cli_steer.OodImages = None,
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
@@ -235,6 +240,8 @@ def steer(
 ) -> None:
     """Step 4: learn one scale per selected neuron on dev items, the backbone frozen, and evaluate on test items.
 
+    With --methods, --seeds, --also or --ood the evidence too: controls, several seeds, the other tasks, another source.
+
     Example: hones steer --model tiny-llava --task vqa --neurons runs/a/vqa/neurons.json --dev dev.json --test test.json
     --out runs/a
     """
@@ -242,14 +249,22 @@ def steer(
     from hones.data.disjoint import check_disjoint
     from hones.steering import SteeringSettings
 
+    asked = cli_steer.Asked(methods, seeds, also, ood, ood_images)
     splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}
+    if ood is not None:
+        splits["ood"] = read_items(ood, ood_images, None, limit)
     check_disjoint(splits)
     if not learning_rate > 0:
         raise HonesError(f"--learning-rate {learning_rate}", expected="a number above 0")
     settings = SteeringSettings(learning_rate=learning_rate, epochs=epochs, beta=beta, batch_size=step_size, seed=seed)
     chosen = task_of(task, candidates)
+    wanted = asked.wanted(chosen, seed, splits.get("ood"), candidates)
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    if wanted is not None:
+        evidence = cli_steer.steer(study, chosen, splits, neurons, settings, wanted)
+        _show(study, *evidence, out / task / "steering" / "evidence.json")
+        return
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
 

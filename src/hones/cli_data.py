@@ -26,13 +26,16 @@ def shapes(
     dev: Annotated[int, typer.Option(min=1)] = 200,
     test: Annotated[int, typer.Option(min=1)] = 500,
     seed: Annotated[int, typer.Option(help="Another seed gives other pictures.")] = 0,
+    source: Annotated[
+        str, typer.Option(help="shapes, or signs: other fonts, tones, backgrounds and layout, for tests out of domain.")
+    ] = "shapes",
 ) -> None:
     """Write built-in pictures with annotations for all four tasks, in three picture-disjoint splits."""
     from hones.data.shapes import write_shapes
     from hones.store import RunFolder
 
     RunFolder(to)
-    for split, file in write_shapes(to, {"discovery": discovery, "dev": dev, "test": test}, seed).items():
+    for split, file in write_shapes(to, {"discovery": discovery, "dev": dev, "test": test}, seed, source).items():
         _out.print(f"{split}: {file}", soft_wrap=True)
 
 

@@ -42,6 +42,7 @@ def run(
     ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
     attn_implementation, trust_remote_code, revision, max_left_out,
     seed, and the stages compare: {methods: [dvp, atp], draws, curves} and analyze: {lens_items, cards, draws, limit}.
+    steering: {methods: [all], seeds: [3407, 3408], also: [vqa], ood: FILE, ood_images} adds controls and evidence.
     """
     from hones.pipeline import read_config
 
@@ -53,6 +54,7 @@ def follow(config, fresh: bool) -> None:
     from hones import tables
     from hones.comparators.tables import comparison_table
     from hones.pipeline import Outcome, run_config
+    from hones.steering.tables import evidence_tables
     from hones.study import Study, all_left_out
 
     started = time.monotonic()
@@ -66,6 +68,8 @@ def follow(config, fresh: bool) -> None:
     outcomes = run_config(config, fresh=fresh, on_outcome=show)
     _out.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
     _out.print(tables.outcome_tables(outcomes))
+    for evidence in (o.evidence for o in outcomes if o.evidence is not None):
+        _out.print(*evidence_tables(evidence))
     for comparison in (o.comparison for o in outcomes if o.comparison is not None):
         _out.print(comparison_table(comparison))
     _out.print(

@@ -10,7 +10,7 @@ from pathlib import Path
 from hones.analysis.stage import AnalysisSettings
 from hones.data.shapes import write_shapes
 from hones.pipeline import Comparing, DataFiles, RunConfig
-from hones.steering import SteeringSettings
+from hones.steering.config import SteeringConfig
 from hones.store import RunFolder
 
 SIZES = {"discovery": 48, "dev": 96, "test": 100}
@@ -30,7 +30,7 @@ def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
         data=DataFiles(**files, images=out / "data" / "images"),
         ratio=RATIO,
         candidates=CANDIDATES,
-        steering=SteeringSettings(learning_rate=0.02, batch_size=8),
+        steering=SteeringConfig(learning_rate=0.02, batch_size=8),
         compare=Comparing(methods=METHODS, draws=1, curves=False),
         analyze=ANALYSIS,
     )

@@ -8,7 +8,7 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
     tasks: [vqa, ocr, caption, retrieval]
     limit: {discovery: 5000, dev: 2000, test: 3000}
     ratio: 0.01
-    steering: {epochs: 2}
+    steering: {epochs: 2, methods: [all], seeds: [3407, 3408]}    # methods, seeds, also, ood: evidence, optional
     compare: {methods: [dvp, atp, random]}       # optional
     analyze: {cards: 8}                          # optional
 """
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from hones.analysis.source import read_run
 from hones.analysis.stage import AnalysisSettings, RunStudy
+from hones.artifacts import read_result
 from hones.comparators import make_methods
 from hones.comparators.compare import BUDGETS
 from hones.comparators.results import Comparison
@@ -36,6 +37,10 @@ from hones.masking import MaskingResult
 from hones.models.loading import load_vlm
 from hones.neurons import PositivePart, RankedNeuron
 from hones.steering import SteeringResult, SteeringSettings
+from hones.steering.config import SteeringConfig, as_steering_config
+from hones.steering.controls import HONES, make_steerings
+from hones.steering.results import Evidence
+from hones.steering.stage import Wanted, steer
 from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
 from hones.sweep import MAX_NEW_TOKENS, EngineName, SweepSettings
@@ -64,6 +69,7 @@ class Limits(_Section):
     discovery: Count | None = None
     dev: Count | None = None
     test: Count | None = None
+    ood: Count | None = None
 
 
 def _distinct(tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,7 +118,7 @@ class RunConfig(_Section):
     engine: EngineName = "replay"
     max_left_out: float = Field(default=MAX_LEFT_OUT, ge=0, le=1)
     seed: int = Field(default=DEFAULT_SEED, ge=0)
-    steering: SteeringSettings = SteeringSettings()
+    steering: Annotated[SteeringConfig, BeforeValidator(as_steering_config)] = SteeringConfig()
     compare: Comparing | None = None
     analyze: AnalysisSettings | None = None
 
@@ -120,12 +126,12 @@ class RunConfig(_Section):
     def training(self) -> SteeringSettings:
         """The steering settings, with the run's seed unless they have their own."""
         own = "seed" in self.steering.model_fields_set
-        return self.steering if own else self.steering.model_copy(update={"seed": self.seed})
+        return self.steering.training if own else self.steering.training.model_copy(update={"seed": self.seed})
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the four stages, and the comparison if there is one, found for one task."""
+    """What the four stages found for one task, and the comparison and the evidence of steering if they were wanted."""
 
     task: str
     heads: HeadResult
@@ -133,6 +139,7 @@ class Outcome:
     masking: MaskingResult
     steering: SteeringResult
     comparison: Comparison | None
+    evidence: Evidence | None = None
 
 
 def read_config(file: Path) -> RunConfig:
@@ -159,7 +166,10 @@ def read_config(file: Path) -> RunConfig:
     base = file.parent
     data = config.data
     files = {name: source_in(base, path) for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}
-    return config.model_copy(update={"out": base / config.out, "data": DataFiles(**files)})
+    steering, names = config.steering, ("ood", "ood_images")
+    outside = {name: source_in(base, path) for name in names if (path := getattr(steering, name)) is not None}
+    steering = steering.model_copy(update=outside)
+    return config.model_copy(update={"out": base / config.out, "data": DataFiles(**files), "steering": steering})
 
 
 def run_config(
@@ -190,14 +200,31 @@ def run_config(
         folder = run.task(task.name)
         neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
         masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
-        steering = study.steer(task, splits["dev"], splits["test"], folder / "neurons.json", config.training)
         comparison = _compare(config, study, task, splits, shared)
-        outcomes.append(Outcome(task.name, heads, neurons, masking, steering, comparison))
+        steering, evidence = _steer(config, study, task, splits, folder / "neurons.json")
+        outcomes.append(Outcome(task.name, heads, neurons, masking, steering, comparison, evidence))
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])
     if config.analyze is not None:
         RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(read_run(run.path), config.analyze)
     return outcomes
+
+
+def _steer(
+    config: RunConfig, study: Study, task: Task, splits: dict[str, Items], neurons_file: Path
+) -> tuple[SteeringResult, Evidence | None]:
+    """After the comparison, whose sets may be steered too."""
+    wanted, dev, test = config.steering, splits["dev"], splits["test"]
+    if not wanted.wants_evidence:
+        return study.steer(task, dev, test, neurons_file, config.training), None
+    named = config.tasks if wanted.also is None else wanted.also
+    also = [make_task(name, candidates=config.candidates) for name in named if name != task.name]
+    ways, seeds = make_steerings(",".join(wanted.methods or (HONES,))), wanted.seeds or (config.training.seed,)
+    evidence = steer(
+        study, task, dev, test, neurons_file, config.training, Wanted(ways, seeds, also, splits.get("ood"))
+    )
+    first = read_result(study.run.task(task.name) / "steering" / HONES / "result.json", SteeringResult)
+    return first, evidence
 
 
 def _compare(
@@ -224,5 +251,8 @@ def load_splits(config: RunConfig) -> dict[str, Items]:
         name: load_items(getattr(config.data, name), images=config.data.images, limit=getattr(config.limit, name))
         for name in SPLITS
     }
+    if config.steering.ood is not None:
+        images = config.steering.ood_images
+        splits["ood"] = load_items(config.steering.ood, images=images, limit=config.limit.ood)
     check_disjoint(splits)
     return splits

@@ -4,7 +4,7 @@
     RUN/T/heads.json, head_scores.npy      step 1
     RUN/T/neurons.json, neuron_importance.npy
     RUN/T/masking.json                     step 3
-    RUN/T/steering/hones/scales.json, result.json
+    RUN/T/steering/WAY/scales.json, result.json, seed-N/scales.json; RUN/T/steering/evidence.json
     RUN/analysis/analysis.json, pictures/  what the sets of the tasks share and do
 
 A file appears whole or not at all (written beside, flushed, renamed). A stage is finished when run.json lists it,

@@ -149,7 +149,7 @@ class Study:
 
     def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:
         """Step 3 on the test items; writes masking.json."""
-        neurons = self._sites(neurons_file)
+        neurons = self.sites(neurons_file)
         file, items = self.run.task(task.name) / "masking.json", self.prepare(task, test, "test")
         inputs = self.fingerprint(items, neurons=digest_of(neurons_file), draws=draws, **self.swept())
         if self.is_finished(f"{task.name}/mask", inputs):
@@ -174,16 +174,10 @@ class Study:
     ) -> SteeringResult:
         """Step 4: learn on the dev items, test on the others; writes scales.json and result.json in steering/hones."""
         settings = settings or SteeringSettings(seed=self.seed)
-        neurons = self._sites(neurons_file)
+        neurons = self.sites(neurons_file)
         folder = self.run.task(task.name) / "steering" / "hones"
         train, held_out = self.prepare(task, dev, "dev"), self.prepare(task, test, "test")
-        inputs = self.fingerprint(
-            held_out,
-            neurons=digest_of(neurons_file),
-            dev=train.fingerprint,
-            settings=settings.model_dump(),
-            **self.swept(),
-        )
+        inputs = self.steered(train, held_out, neurons_file, settings)
         if self.is_finished(f"{task.name}/steer", inputs):
             return read_result(folder / "result.json", SteeringResult)
         started = time.monotonic()
@@ -201,6 +195,13 @@ class Study:
         files = [folder / "scales.json", folder / "result.json"]
         self.finish(f"{task.name}/steer", inputs, started, files, losses=scales.losses, dev=train, test=held_out)
         return result
+
+    def steered(
+        self, train: Prepared, held_out: Prepared, neurons_file: Path, settings: SteeringSettings
+    ) -> dict[str, Any]:
+        """What the result of HONES's steering depends on."""
+        found = {"neurons": digest_of(neurons_file), "dev": train.fingerprint, "settings": settings.model_dump()}
+        return self.fingerprint(held_out, **found, **self.swept())
 
     def prepare(self, task: Task, items: Items, split: str) -> Prepared:
         """The examples whose picture opens and whose prompt the model's processor takes; the others are named."""
@@ -226,7 +227,8 @@ class Study:
         candidates = task.candidates if isinstance(task, Retrieval) else None
         return Prepared(good, left_out, fingerprint, items.file, items.images, candidates)
 
-    def _sites(self, neurons_file: Path) -> list[tuple[int, int]]:
+    def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
+        """The neurons of a neurons file, which the model must have."""
         sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
         for site in sites:
             self.vlm.anatomy.check_neuron(*site)

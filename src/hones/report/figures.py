@@ -8,6 +8,7 @@ import matplotlib as mpl
 
 from hones.errors import HonesError
 from hones.report.charts import Chart, budget_curves, comparison_chart, head_map, layer_curves
+from hones.report.evidence import evidence_charts
 from hones.report.groups import groups_with_drops
 from hones.report.page import masking_charts
 from hones.report.results import RunResults, read_run
@@ -42,6 +43,7 @@ def _charts(results: RunResults) -> Iterator[Chart]:
     if results.analysis is not None and results.analysis.groups:
         yield groups_with_drops(results.analysis)
     yield from masking_charts(results)
+    yield from evidence_charts([t.evidence for t in results.tasks if t.evidence is not None])
     for t in results.tasks:
         if t.heads is not None:
             yield head_map(t.task, t.heads)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hones.analysis.results import LensRow, NeuronCard, Overlap
 from hones.report.cards import Card, make_card
-from hones.report.charts import Arm, Chart, budget_curves, comparison_chart, head_map, layer_curves, level_chart
+from hones.report.charts import HONES, Arm, Chart, budget_curves, comparison_chart, head_map, layer_curves, level_chart
+from hones.report.evidence import evidence_charts
 from hones.report.groups import ablation_chart, group_chart
 from hones.report.pictures import Thumbnail, thumbnail
 from hones.report.provenance import provenance
@@ -78,6 +79,7 @@ def render_report(results: RunResults) -> str:
         cards=_cards(analysis.cards, results.folder / "analysis") if analysis is not None else [],
         analysed=analysis is not None,
         steering=_steering(results),
+        evidence=_evidence(results),
         provenance=provenance(results),
     )
 
@@ -191,7 +193,12 @@ def _cards(cards: Sequence[NeuronCard], folder: Path) -> list[tuple[str, list[Ca
 
 
 def _steering(results: RunResults) -> Section:
-    rows = [(t.task, method, r) for t in results.tasks for method, r in t.steering.items()]
+    rows = [
+        (t.task, method, r)
+        for t in results.tasks
+        for method, r in t.steering.items()
+        if t.evidence is None or method == HONES
+    ]
     columns = ("task", "method", "items", "base", "steered", "gain", "low", "high")
     cells = tuple(
         (task, method, r.items, r.base.value, r.steered.value, r.gain.value, r.gain.low, r.gain.high)
@@ -203,8 +210,17 @@ def _steering(results: RunResults) -> Section:
     charts = []
     if rows:
         arms = [Arm("base", tuple(r.base for *_, r in rows)), Arm("steered", tuple(r.steered for *_, r in rows))]
-        several = any(len(t.steering) > 1 for t in results.tasks)
+        several = len({task for task, *_ in rows}) < len(rows)
         names = [f"{task}, {method}" if several else task for task, method, _ in rows]
         caption = "Lines: 95 % intervals over the test pictures."
         charts = [level_chart("steering", "Steering", caption, names, [r.metric_name for *_, r in rows], arms)]
     return Section("steering", "Steering", lead, charts, tables if rows else (), missing)
+
+
+def _evidence(results: RunResults) -> Section | None:
+    """None where no evidence was measured."""
+    evidences = [t.evidence for t in results.tasks if t.evidence is not None]
+    if not evidences:
+        return None
+    lead = "HONES, its controls and other sets of neurons: the same trainer, settings and test pictures, paired."
+    return Section("evidence", "Evidence that steering helps", lead, evidence_charts(evidences))

@@ -14,7 +14,7 @@ _MODEL = {
     "yes_no_ids": "Yes and No ids",
     "seed": "seed",
 }
-_SPLITS = ("discovery", "dev", "test")
+_SPLITS = ("discovery", "dev", "test", "ood")
 
 
 @dataclass(frozen=True)

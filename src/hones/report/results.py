@@ -12,6 +12,7 @@ from hones.heads import HeadResult
 from hones.masking import MaskingResult
 from hones.neurons import RankedNeuron
 from hones.steering import SteeringResult
+from hones.steering.results import Evidence
 from hones.store import RunFolder
 from hones.tasks import TASK_NAMES
 
@@ -20,7 +21,7 @@ FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
 
 @dataclass(frozen=True)
 class TaskResults:
-    """What the stages found for one task. steering: by method."""
+    """What the stages found for one task. steering: by method. evidence: of steering."""
 
     task: str
     heads: HeadResult | None
@@ -28,6 +29,7 @@ class TaskResults:
     masking: MaskingResult | None
     comparison: Comparison | None
     steering: dict[str, SteeringResult]
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def _read_task(folder: Path) -> TaskResults:
         _read(folder / "masking.json", MaskingResult),
         _read(folder / "comparison.json", Comparison),
         {f.parent.name: read_result(f, SteeringResult) for f in sorted(folder.glob("steering/*/result.json"))},
+        _read(folder / "steering" / "evidence.json", Evidence),
     )
 
 

@@ -34,6 +34,11 @@ def _of_task(results: RunResults, task: str) -> Iterator[str]:
         stage = f"{task}/steer" if file.parent.name == "hones" else f"{task}/steer/{file.parent.name}"
         if stage in results.stages:
             yield from _written(results, stage, str(file.relative_to(results.folder)))
+    if (results.folder / task / "steering/evidence.json").is_file():
+        yield from _written(results, f"{task}/evidence", f"{task}/steering/evidence.json")
+        used = _used(results, f"{task}/evidence")
+        scales = {f"{task}/steering/{name}": digest for name, digest in used.get("scales", {}).items()}
+        yield from _from(results, f"{task}/evidence", {f"{task}/neurons.json": used.get("neurons"), **scales})
     for stage, key in (("neurons", "heads"), ("methods/hones", "heads"), ("mask", "neurons"), ("steer", "neurons")):
         used = _used(results, f"{task}/{stage}").get(key)
         yield from _from(results, f"{task}/{stage}", {f"{task}/{key}.json": used})

@@ -9,12 +9,11 @@ from hones.comparators.results import Comparison
 from hones.heads import HeadResult
 from hones.masking import MaskingResult
 from hones.report.charts import HONES
+from hones.report.evidence import evidence_sentences
 from hones.report.results import RunResults, TaskResults
-from hones.report.text import count, group_name, joined, metric, number, with_interval
+from hones.report.text import NO_CHANGE, count, group_name, includes_zero, joined, metric, number, with_interval
 from hones.steering import SteeringResult
-from hones.uncertainty import LEVEL, Interval
-
-NO_CHANGE = "no change that the interval supports"
+from hones.uncertainty import LEVEL
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,6 @@ def sentences(results: RunResults) -> list[tuple[str, list[str]]]:
     return [(name, texts) for name, texts in found if texts]
 
 
-def includes_zero(interval: Interval) -> bool:
-    """Whether the interval includes zero; one that is not known does."""
-    return not (interval.low > 0 or interval.high < 0)
-
-
 def _of_task(t: TaskResults) -> Iterator[str]:
     if t.heads is not None:
         yield heads_sentence(t.heads)
@@ -67,6 +61,9 @@ def _of_task(t: TaskResults) -> Iterator[str]:
         yield masking_sentence(t.task, t.masking)
     if t.comparison is not None:
         yield comparison_sentence(t.comparison)
+    if t.evidence is not None:
+        yield from evidence_sentences(t.evidence)
+        return
     for method, result in t.steering.items():
         yield steering_sentence(t.task, method, result)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from hones.uncertainty import Interval
 
 SHORT = 160
+NO_CHANGE = "no change that the interval supports"
 _METRICS = {"vqa_soft_accuracy": "VQA soft accuracy", "anls": "ANLS", "bleu4": "BLEU-4", "ndcg@5": "NDCG@5"}
 _WHITE = {" ": "␣", "▁": "␣", "Ġ": "␣", "\n": "↵", "\t": "⇥", "\r": "↵"}
 
@@ -56,6 +57,11 @@ def with_interval(interval: Interval, digits: int = 3) -> str:
     if math.isnan(interval.low) or math.isnan(interval.high):
         return value
     return f"{value} [{number(interval.low, digits)}, {number(interval.high, digits)}]"
+
+
+def includes_zero(interval: Interval) -> bool:
+    """Whether the interval includes zero; one that is not known does."""
+    return not (interval.low > 0 or interval.high < 0)
 
 
 def metric(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float
 
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention
@@ -52,12 +53,18 @@ def evaluate_scales(
         raise HonesError("no test items to steer on", expected="at least one")
     edits = [BASELINE, Intervention(scales=scales.values)]
     statistics = run_sweep(vlm, task, examples, edits, sweep, f"{task.name}: test")
-    bootstrap = PairedBootstrap(len(examples), seed)
+    return steering_result(task, statistics, PairedBootstrap(len(examples), seed))
+
+
+def steering_result(
+    task: Task, statistics: Float[np.ndarray, "2 items k"], bootstrap: PairedBootstrap
+) -> SteeringResult:
+    """The result of the statistics without and with scales."""
     base, steered = (float(x) for x in task.score(statistics.sum(1, dtype=np.float64)))
     base_resampled, steered_resampled = (bootstrap.scores(arm, task.score) for arm in statistics)
     return SteeringResult(
         task.metric_name,
-        len(examples),
+        statistics.shape[1],
         bootstrap.interval(base, base_resampled),
         bootstrap.interval(steered, steered_resampled),
         bootstrap.interval(steered - base, steered_resampled - base_resampled),

@@ -2,22 +2,32 @@
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from hones.data.shapes.language import captions, describe, false_statement, questions
-from hones.data.shapes.scene import SIZE, Scene, draw, make_scene
+from hones.data.shapes.scene import SIZE, Content, Scene, draw, make_scene
+from hones.data.shapes.signs import draw_sign, make_sign
+from hones.errors import HonesError
 
 _RETRIEVAL_NEGATIVES, _HARD_NEGATIVES = 49, 12  # the hard ones drawn with repetition
 
 
-def annotate(scene: Scene, image_id: int, file_name: str) -> dict[str, Any]:
+SOURCES: dict[str, Callable[[str], tuple[Content, Image.Image]]] = {
+    "shapes": lambda seed: (scene := make_scene(seed), draw(scene)),
+    "signs": lambda seed: (sign := make_sign(seed), draw_sign(sign)),
+}
+
+
+def annotate(scene: Content, image_id: int, file_name: str) -> dict[str, Any]:
     """The scene's item in the unified format, with 49 retrieval negatives that are verified to be false."""
     rng = random.Random(f"annotate/{scene.seed}")
     kind, question, answer = rng.choice(questions(scene, rng))
     description = describe(scene, rng)
-    references = captions(description)
+    references = captions(description, scene.place)
     negatives: dict[str, None] = {}
     for _ in range(_HARD_NEGATIVES):
         negatives[captions(false_statement(scene, rng, hard=True))[0]] = None
@@ -33,11 +43,19 @@ def annotate(scene: Scene, image_id: int, file_name: str) -> dict[str, Any]:
     }
 
 
-def write_shapes(folder: str | Path, splits: dict[str, int], seed: int = 0) -> dict[str, Path]:
+def write_shapes(folder: str | Path, splits: dict[str, int], seed: int = 0, source: str = "shapes") -> dict[str, Path]:
     """Write pictures and one unified annotation file per split; returns the files by split name.
 
     Splits are picture-disjoint: every picture has a seed of its own.
+
+    Args:
+        source: how the pictures look, a name of SOURCES; questions and captions are of the same kind.
+
+    Raises:
+        HonesError: no such source.
     """
+    if source not in SOURCES:
+        raise HonesError(f"no source {source!r}", expected=f"one of {', '.join(SOURCES)}")
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     files, image_id = {}, 0
@@ -45,9 +63,9 @@ def write_shapes(folder: str | Path, splits: dict[str, int], seed: int = 0) -> d
         items = []
         for i in range(size):
             image_id += 1
-            scene = make_scene(f"{seed}/{split}/{i}")
+            scene, picture = SOURCES[source](f"{seed}/{split}/{i}")
             name = f"{split}_{i:05d}.png"
-            draw(scene).save(folder / "images" / name)
+            picture.save(folder / "images" / name)
             items.append(annotate(scene, image_id, name))
         files[split] = folder / f"{split}.json"
         files[split].write_text(json.dumps({"data": items}, indent=1))

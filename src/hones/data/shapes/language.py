@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from hones.data.shapes.scene import COLOURS, SHAPES, Scene, Thing, make_scene
+from hones.data.shapes.scene import COLOURS, SHAPES, Content, Thing, make_scene
 
 RELATIONS = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -16,7 +16,7 @@ class Statement:
     relation: str | None = None
 
 
-def holds(statement: Statement, scene: Scene) -> bool:
+def holds(statement: Statement, scene: Content) -> bool:
     """Whether the statement is true of the scene: distinct objects of those looks exist, in that relation."""
 
     def match(chosen: tuple[Thing, ...]) -> bool:
@@ -39,7 +39,7 @@ def related(a: Thing, relation: str, b: Thing) -> bool:
     }[relation]
 
 
-def describe(scene: Scene, rng: random.Random) -> Statement:
+def describe(scene: Content, rng: random.Random) -> Statement:
     """A true statement that names every object; two objects are put in relation."""
     things = tuple((t.colour, t.shape) for t in scene.things)
     if len(things) != 2:
@@ -48,8 +48,11 @@ def describe(scene: Scene, rng: random.Random) -> Statement:
     return Statement(things, rng.choice(true))
 
 
-def captions(statement: Statement) -> list[str]:
-    """Five paraphrases of a statement; the first two carry the relation if there is one."""
+def captions(statement: Statement, place: str = "above") -> list[str]:
+    """Five paraphrases of a statement; the first two carry the relation if there is one.
+
+    place: where the objects are, seen from the label: "above" or "below".
+    """
     names = [f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}" for colour, shape in statement.things]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     first = f"{names[0]} {statement.relation} {names[1]}" if statement.relation else listed
@@ -58,7 +61,7 @@ def captions(statement: Statement) -> list[str]:
         f"the image shows {first}",
         f"a picture of {listed}",
         f"there is {listed}",
-        f"{listed} above a sign",
+        f"{listed} {place} a sign",
     ]
 
 
@@ -89,7 +92,7 @@ def perturb(statement: Statement, rng: random.Random) -> Statement:
     return Statement(tuple((c, s) for c, s in things), relation)
 
 
-def false_statement(scene: Scene, rng: random.Random, *, hard: bool) -> Statement:
+def false_statement(scene: Content, rng: random.Random, *, hard: bool) -> Statement:
     """A statement that is false of the scene: a perturbed description (hard) or the description of another scene."""
     while True:
         if hard:
@@ -100,7 +103,7 @@ def false_statement(scene: Scene, rng: random.Random, *, hard: bool) -> Statemen
             return statement
 
 
-def questions(scene: Scene, rng: random.Random) -> list[tuple[str, str, str]]:
+def questions(scene: Content, rng: random.Random) -> list[tuple[str, str, str]]:
     """One (kind, question, answer) for each kind that the scene allows: its answer is unambiguous."""
     things, made = scene.things, []
     shapes = [t for t in things if sum(o.shape == t.shape for o in things) == 1]

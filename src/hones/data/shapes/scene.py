@@ -71,13 +71,24 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Everything that is in a picture. `things` are in reading order; the label of one in four is faint (`ink`)."""
+class Content:
+    """What is in a picture, however it looks. `things` are in reading order."""
 
     seed: str
     things: tuple[Thing, ...]
     label: Text
     distractor: Text | None
+
+    @property
+    def place(self) -> str:
+        """Where the things are, seen from the label."""
+        return "above"
+
+
+@dataclass(frozen=True)
+class Scene(Content):
+    """Everything of a picture of the first source; the label of one in four is faint (`ink`)."""
+
     background: int
     strip: int
     tints: tuple[tuple[int, int, int], ...]
@@ -96,7 +107,7 @@ def make_scene(seed: int | str) -> Scene:
         x = (column + 0.5) * _CELL + rng.uniform(-slack, slack)
         y = (row + 0.5) * _CELL + 1 + rng.uniform(-slack, slack)
         things.append(Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), row, column, x, y, radius))
-    label, distractor = _place_texts(rng)
+    label, distractor = place_texts(rng, _STRIP_TOP + rng.randint(1, 5))
     tints = tuple(tuple(rng.randint(-45, 45) for _ in range(3)) for _ in things)
     background, strip = rng.randint(214, 252), rng.randint(196, 252)
     distractor_colour = rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30)))
@@ -114,11 +125,12 @@ def make_scene(seed: int | str) -> Scene:
     )
 
 
-def _place_texts(rng: random.Random) -> tuple[Text, Text | None]:
+def place_texts(rng: random.Random, y: int) -> tuple[Text, Text | None]:
+    """The label at height y, and one time in five a second text beside it."""
+
     def string(length: int) -> str:
         return "".join(rng.choice(CHARACTERS) for _ in range(length))
 
-    y = _STRIP_TOP + rng.randint(1, 5)
     if rng.random() < 0.2:
         left, right = Text(string(2), rng.randint(3, 6), y), Text(string(2), rng.randint(51, 54), y)
         return (left, right) if rng.random() < 0.5 else (right, left)
@@ -133,18 +145,20 @@ def draw(scene: Scene) -> Image.Image:
     pen.rectangle((0, 2 * _STRIP_TOP, 2 * SIZE, 2 * SIZE), fill=(scene.strip,) * 3)
     for thing, tint in zip(scene.things, scene.tints, strict=True):
         colour = tuple(max(0, min(255, c + t)) for c, t in zip(COLOURS[thing.colour], tint, strict=True))
-        _draw_thing(pen, thing, colour, background=(scene.background,) * 3)
+        draw_thing(pen, thing, colour, background=(scene.background,) * 3)
     picture = canvas.reduce(2)
     pen = ImageDraw.Draw(picture)
-    _draw_text(pen, scene.label, scene.ink)
+    ink = (scene.ink, scene.ink, scene.ink)
+    draw_text(pen, scene.label, ink, _font())
     if scene.distractor is not None:
-        _draw_text(pen, scene.distractor, scene.ink)
+        draw_text(pen, scene.distractor, ink, _font())
         x, y, width, height = scene.distractor.box
         pen.rectangle((x, y, x + width, y + height), outline=scene.distractor_colour)
     return picture
 
 
-def _draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, colour: tuple[int, ...], background: tuple[int, ...]) -> None:
+def draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, colour: tuple[int, ...], background: tuple[int, ...]) -> None:
+    """Draw one object at double size."""
     x, y, r = 2 * thing.x, 2 * thing.y, 2 * thing.radius
 
     def polygon(corners: int, start: float, radii: Sequence[float]) -> list[tuple[float, float]]:
@@ -182,7 +196,7 @@ def _font() -> ImageFont.FreeTypeFont:
     return font
 
 
-def _draw_text(pen: ImageDraw.ImageDraw, text: Text, ink: int) -> None:
+def draw_text(pen: ImageDraw.ImageDraw, text: Text, ink: tuple[int, int, int], font: ImageFont.FreeTypeFont) -> None:
+    """Draw a string, each character in the middle of its cell."""
     for character, left, top, right, bottom in text.glyphs():
-        centre = ((left + right) / 2, (top + bottom) / 2)
-        pen.text(centre, character, fill=(ink,) * 3, font=_font(), anchor="mm")
+        pen.text(((left + right) / 2, (top + bottom) / 2), character, fill=ink, font=font, anchor="mm")

@@ -1,0 +1,264 @@
+"""Steering with its controls and evidence as a stage of a run folder.
+
+RUN/T/steering/WAY/scales.json           of the first seed; each is a finished stage of its own, so a killed run goes on
+RUN/T/steering/WAY/seed-N/scales.json    of every further seed
+RUN/T/steering/WAY/result.json           the first seed on the test items; RUN/T/steering/evidence.json: everything
+
+WAY is a name of `hones.steering.controls`, a dash for its colon. HONES's first seed is what `hones steer` alone makes,
+and is taken from there. Further ways, seeds, tasks or a file out of domain may be added later: what was learned stays.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from hones.artifacts import read_result, read_scales, write_result, write_scales
+from hones.data.items import Items
+from hones.errors import HonesError
+from hones.steering.controls import HONES, Given, Steering
+from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
+from hones.steering.results import Evidence
+from hones.steering.train import Scales, SteeringSettings
+from hones.store import digest_of
+from hones.study import Prepared, Study
+from hones.sweep import SweepSettings
+from hones.tasks.base import Task
+
+GROWING = ("scales", "also", "ood")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured. ways: HONES first. also: other tasks, on the test items. ood: items of another source."""
+
+    ways: Sequence[Steering]
+    seeds: tuple[int, ...]
+    also: Sequence[Task] = ()
+    ood: Items | None = None
+
+    def check(self, task: Task) -> None:
+        """Raises HonesError where it cannot be meant."""
+        if [way.name for way in self.ways][:1] != [HONES]:
+            raise HonesError("ways to steer without hones", expected="hones first: the others are compared with it")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise HonesError(f"seeds {', '.join(map(str, self.seeds))}", expected="distinct numbers from 0")
+        names = [other.name for other in self.also]
+        if task.name in names or len(set(names)) < len(names):
+            raise HonesError(f"also {', '.join(names)}", expected=f"tasks other than {task.name}, each once")
+
+
+@dataclass(frozen=True)
+class _Steered:
+    """A task's inputs."""
+
+    study: Study
+    given: Given
+    neurons_file: Path
+    train: Prepared
+    held_out: Prepared
+
+    @property
+    def task(self) -> str:
+        return self.given.task.name
+
+    @property
+    def folder(self) -> Path:
+        return self.study.run.task(self.task) / "steering"
+
+    def inputs(self, settings: SteeringSettings) -> dict[str, Any]:
+        """Those of HONES's result, as `Study.steer` records them."""
+        return self.study.steered(self.train, self.held_out, self.neurons_file, settings)
+
+
+def steer(
+    study: Study,
+    task: Task,
+    dev: Items,
+    test: Items,
+    neurons_file: Path,
+    settings: SteeringSettings,
+    wanted: Wanted,
+) -> Evidence:
+    """Every way to steer, on the dev items, tested on the others; writes scales, results and evidence.json.
+
+    Args:
+        settings: of the trainer; each of the wanted seeds takes the place of its own.
+
+    Raises:
+        HonesError: something a way needs is missing; inputs other than those of an earlier run.
+    """
+    wanted.check(task)
+    neurons = study.sites(neurons_file)
+    train, held_out = study.prepare(task, dev, "dev"), study.prepare(task, test, "test")
+    methods = study.run.task(task.name) / "methods"
+    given = Given(study.vlm, task, train.examples, neurons, settings, study.sweep, methods)
+    for way in wanted.ways:
+        way.check(given)
+    others = [(other, study.prepare(other, test, "test")) for other in wanted.also]
+    outside = None if wanted.ood is None else study.prepare(task, wanted.ood, "ood")
+    steered = _Steered(study, given, neurons_file, train, held_out)
+    files = {way: _scales_of(steered, way, wanted.seeds) for way in wanted.ways}
+    return _evidence(steered, files, wanted.seeds, others, outside)
+
+
+def _scales_of(steered: _Steered, way: Steering, seeds: Sequence[int]) -> list[Path]:
+    """The scales files of a way, one per seed or one where it is not learned; what is not there yet is made."""
+    folder = steered.folder / folder_name(way.name)
+    files = [folder / "scales.json"]
+    if way.learned:
+        files += [folder / f"seed-{seed}" / "scales.json" for seed in seeds[1:]]
+    for seed, file in zip(seeds, files, strict=False):
+        settings = steered.given.settings.model_copy(update={"seed": seed})
+        by_itself = way.name == HONES and file == files[0]
+        if by_itself and steered.study.is_finished(f"{steered.task}/steer", steered.inputs(settings)):
+            continue
+        _make(steered, way, replace(steered.given, settings=settings), file)
+    return files
+
+
+def folder_name(way: str) -> str:
+    """The folder of a way: its name with a dash for the colon."""
+    return way.replace(":", "-")
+
+
+def _make(steered: _Steered, way: Steering, given: Given, file: Path) -> None:
+    """Make and write one scales file, unless this run folder has it."""
+    study = steered.study
+    stage = _scales_stage(steered.task, way, given.settings.seed)
+    place = str(file.relative_to(study.run.path))
+    found = {"method": way.name, "neurons": digest_of(steered.neurons_file), "file": place, **way.depends(given)}
+    inputs = study.fingerprint(steered.train, **found)
+    if study.is_finished(stage, inputs):
+        return
+    started, journal = time.monotonic(), study.journal_file(stage.replace("/", "."))
+    made = way.make(replace(given, sweep=study.journalled(journal, inputs)))
+    write_scales(file, made.scales)
+    study.finish(stage, inputs, started, [file], dev=steered.train, **made.details)
+    study.remove_journal(journal)
+
+
+def _scales_stage(task: str, way: Steering, seed: int) -> str:
+    return f"{task}/steer/{folder_name(way.name)}/{f'seed-{seed}' if way.learned else 'scales'}"
+
+
+def _evidence(
+    steered: _Steered,
+    files: dict[Steering, list[Path]],
+    seeds: tuple[int, ...],
+    others: Sequence[tuple[Task, Prepared]],
+    outside: Prepared | None,
+) -> Evidence:
+    """Test everything, or read back what was tested."""
+    study, task, stage = steered.study, steered.given.task, f"{steered.task}/evidence"
+    file = steered.folder / "evidence.json"
+    inputs = study.fingerprint(
+        steered.held_out,
+        neurons=digest_of(steered.neurons_file),
+        max_scale=steered.given.settings.max_scale,
+        scales={_place(steered, path): digest_of(path) for paths in files.values() for path in paths},
+        also={other.name: prepared.fingerprint for other, prepared in others},
+        ood={} if outside is None else outside.fingerprint,
+        **study.swept(),
+    )
+    _let_grow(study, stage, inputs, file)
+    if study.is_finished(stage, inputs):
+        return read_result(file, Evidence)
+    started = time.monotonic()
+    arms = [Arm(way.name, tuple(_read(study, path) for path in paths)) for way, paths in files.items()]
+
+    def sweep(part: str) -> SweepSettings:
+        return study.journalled(_journal(study, f"{task.name}.evidence.{part}", inputs), inputs)
+
+    options = {"seed": study.seed}
+    tested, first = evaluate_arms(
+        study.vlm,
+        task,
+        steered.held_out.examples,
+        arms,
+        file=_file_name(steered.held_out),
+        sweep=sweep("test"),
+        **options,
+    )
+    jobs = [(other, prepared.examples) for other, prepared in others]
+    elsewhere = measure_elsewhere(study.vlm, jobs, arms[0], sweep=sweep("also"), **options) if jobs else ()
+    ood = None
+    if outside is not None:
+        name, swept = _file_name(outside), sweep("ood")
+        ood, _ = evaluate_arms(study.vlm, task, outside.examples, arms, file=name, sweep=swept, **options)
+    learned = [arm for arm, way in zip(arms, files, strict=True) if way.learned]
+    spreads = tuple(spread(arm, steered.given.settings.max_scale) for arm in learned)
+    evidence = Evidence(task.name, seeds, tested, elsewhere, ood, spreads)
+    results = [paths[0].with_name("result.json") for paths in files.values()]
+    hones = steered.inputs(steered.given.settings.model_copy(update={"seed": seeds[0]}))
+    alone = study.is_finished(f"{task.name}/steer", hones)
+    for path, arm in zip(results, arms, strict=True):
+        if not (alone and arm.method == HONES):
+            write_result(path, first[arm.method])
+    if not alone:
+        _finish_hones(steered, hones, seeds[0], started, files)
+    write_result(file, evidence)
+    more = {} if outside is None else {"ood": outside}
+    study.finish(stage, inputs, started, [file, *results], dev=steered.train, test=steered.held_out, **more)
+    for journal in [*study.journal_file("").parent.glob(f"{task.name}.evidence.*.jsonl")]:
+        study.remove_journal(journal)
+    return evidence
+
+
+def _finish_hones(
+    steered: _Steered, inputs: dict[str, Any], seed: int, started: float, files: dict[Steering, list[Path]]
+) -> None:
+    """Record HONES's first seed as `Study.steer` would, so that `hones steer` alone finds it."""
+    way, (scales, *_) = next((way, paths) for way, paths in files.items() if way.name == HONES)
+    learned = steered.study.run.record["stages"][_scales_stage(steered.task, way, seed)]
+    details = {"losses": learned["losses"], "dev": steered.train, "test": steered.held_out}
+    written = [scales, scales.with_name("result.json")]
+    steered.study.finish(f"{steered.task}/steer", inputs, started, written, **details)
+
+
+def _let_grow(study: Study, stage: str, inputs: dict[str, Any], file: Path) -> None:
+    """Forget evidence that is part of what is wanted now; what it holds beyond that is not thrown away.
+
+    Raises:
+        HonesError: the folder's evidence holds more ways, seeds or files than are wanted.
+    """
+    done = study.run.record["stages"].get(stage)
+    if done is None or study.fresh:
+        return
+    old, new = done["fingerprint"], json.loads(json.dumps(inputs))
+    missing = [name for key in GROWING for name in old[key] if name not in new[key]]
+    if missing:
+        raise HonesError(
+            f"{file} also holds {', '.join(missing)}",
+            expected="at least the ways, seeds, tasks and file that it was made with",
+            do="name them too, or use a new --out",
+        )
+    same = all(old.get(key) == value for key, value in new.items() if key not in GROWING)
+    kept = all(new[key][name] == value for key in GROWING for name, value in old[key].items())
+    if same and kept and any(len(new[key]) > len(old[key]) for key in GROWING):
+        study.run.forget(stage)
+
+
+def _journal(study: Study, name: str, inputs: dict[str, Any]) -> Path:
+    """One journal for these inputs: after a kill, ways may be added without losing what was learned."""
+    digest = sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:8]
+    return study.journal_file(f"{name}.{digest}")
+
+
+def _read(study: Study, file: Path) -> Scales:
+    scales = read_scales(file)
+    for site in scales.values:
+        study.vlm.anatomy.check_neuron(*site)
+    return scales
+
+
+def _place(steered: _Steered, file: Path) -> str:
+    return str(file.relative_to(steered.folder))
+
+
+def _file_name(prepared: Prepared) -> str:
+    """A file with its folder, which often says where it is from."""
+    return "" if prepared.file is None else "/".join(prepared.file.absolute().parts[-2:])
