@@ -38,6 +38,17 @@ from hones.cli_options import (
     sweep_settings,
     task_of,
 )
+from hones.cli_training import (
+    Beta,
+    EarlyStopping,
+    Epochs,
+    Gamma,
+    LearningRate,
+    MaxScale,
+    Patience,
+    StepSize,
+    steering_settings,
+)
 from hones.errors import HonesError
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
@@ -215,10 +226,14 @@ def steer(
     out: Out,
     images: Images = None,
     limit: Limit = None,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 5e-4,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the dev items.")] = 2,
-    beta: Annotated[float, typer.Option(min=0, help="Weight of the KL divergence from the original model.")] = 0.05,
-    step_size: Annotated[int, typer.Option(min=1, help="Items per training step.")] = 4,
+    learning_rate: LearningRate = 5e-4,
+    epochs: Epochs = 2,
+    beta: Beta = 0.05,
+    gamma: Gamma = 1e-5,
+    max_scale: MaxScale = 1.5,
+    step_size: StepSize = 4,
+    early_stopping: EarlyStopping = None,
+    patience: Patience = 1,
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,
@@ -237,13 +252,20 @@ def steer(
     """
     from hones import tables
     from hones.pipeline import check_disjoint
-    from hones.steering import SteeringSettings
 
+    settings = steering_settings(
+        learning_rate=learning_rate,
+        epochs=epochs,
+        beta=beta,
+        gamma=gamma,
+        max_scale=max_scale,
+        batch_size=step_size,
+        seed=seed,
+        early_stopping=early_stopping,
+        patience=patience,
+    )
     splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}
     check_disjoint(splits)
-    if not learning_rate > 0:
-        raise HonesError(f"--learning-rate {learning_rate}", expected="a number above 0")
-    settings = SteeringSettings(learning_rate=learning_rate, epochs=epochs, beta=beta, batch_size=step_size, seed=seed)
     chosen = task_of(task, candidates)
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)

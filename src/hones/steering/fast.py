@@ -144,7 +144,9 @@ def _positions(row: Row) -> Int[Tensor, "*axes t"]:
 def _predicting(rows: Sequence[Row], device: torch.device) -> Wanted:
     """The last positions of each row, as many as its answer has tokens."""
     ends = [len(row.prefix.entering) + len(row.rest.entering) for row in rows]
-    at = [(r, c) for r, (row, end) in enumerate(zip(rows, ends, strict=True)) for c in range(end - len(row.labels), end)]
+    at = [
+        (r, c) for r, (row, end) in enumerate(zip(rows, ends, strict=True)) for c in range(end - len(row.labels), end)
+    ]
     found = torch.tensor(at, device=device)
     return Wanted(found[:, 0], found[:, 1])
 

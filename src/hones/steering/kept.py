@@ -33,7 +33,7 @@ PAIRS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive positions of one row: the residual entering the first layer, the positions, z that is scaled below."""
+    """Consecutive positions of one row: what enters the first layer, the positions, and z that is scaled below it."""
 
     entering: Float[Tensor, "t d"]
     positions: Int[Tensor, "*axes t"]
@@ -94,9 +94,7 @@ class Rows:
         self.of_picture: dict[Any, list[Pair]] = defaultdict(list)
         for pair in dict.fromkeys(pairs):
             self.of_picture[pair.picture if picture_once else next(numbers)].append(pair)
-        self.place = {
-            pair: (key, number) for key, own in self.of_picture.items() for number, pair in enumerate(own)
-        }
+        self.place = {pair: (key, number) for key, own in self.of_picture.items() for number, pair in enumerate(own)}
         self.known: dict[Any, Known] = {}
         self.full = False
 
@@ -171,4 +169,3 @@ class Rows:
             yield found
         finally:
             hook.remove()
-

@@ -1,7 +1,7 @@
 """Which pairs (prompt, answer) a training sees, in which order: all of it drawn before the first step.
 
-Pairs of one epoch: vqa and ocr the target; caption one reference at random; retrieval the true caption with Yes and four
-random negatives with No. With early stopping a share of the pictures is held out, with one epoch's pairs of their own.
+Pairs of one epoch: vqa and ocr the target; caption one reference at random; retrieval the true caption with Yes and
+four random negatives with No. With early stopping a share of the pictures is held out, with pairs of their own.
 """
 
 import random
