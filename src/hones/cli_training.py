@@ -32,7 +32,7 @@ def steering_settings(*, early_stopping: float | None, patience: int, **options:
 
     stopping = None if early_stopping is None else {"share": early_stopping, "patience": patience}
     try:
-        return SteeringSettings(**options, early_stopping=stopping)
+        return SteeringSettings.model_validate({**options, "early_stopping": stopping})
     except ValidationError as error:
         first = error.errors()[0]
         name = {"batch_size": "step_size", "share": "early_stopping"}.get(str(first["loc"][-1]), str(first["loc"][-1]))
