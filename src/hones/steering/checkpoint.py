@@ -159,7 +159,7 @@ def fingerprint_of(
     """What the scales depend on: model, pairs with their pictures in order, neurons, settings, machine."""
     asked = [[(p.example.id, p.example.box, p.prompt, p.answer) for p in own] for _, own in plan.steps]
     asked.append([(p.example.id, p.example.box, p.prompt, p.answer) for p in plan.held_out])
-    pictures = dict.fromkeys(pair.example.image for pair in plan.pairs)
+    pictures = {pair.example.image for pair in plan.pairs}
     return {
         "model": vlm.name,
         "revision": vlm.revision,
@@ -167,10 +167,10 @@ def fingerprint_of(
         "image_backend": vlm.image_backend,
         "device": vlm.device.type,
         "task": task.name,
-        "pairs": _digest(asked),
-        "pictures": _digest([digest_of(file) for file in pictures]),
+        "pictures": _digest(sorted(digest_of(file) for file in pictures)),
         "neurons": _digest(sorted(set(neurons))),
         "settings": settings.model_dump(),
+        "steps": _digest(asked),
         "versions": versions(),
     }
 
