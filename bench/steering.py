@@ -1,10 +1,10 @@
 """Learning scales: updates per second of a straightforward loop and of the fast trainer, in one run.
 
-    python bench/steering.py [--models tiny-llava tiny-qwen2.5-vl] [--items 16] [--epochs 2] [--out FILE.md]
+    python bench/steering.py [--models tiny-llava tiny-qwen2.5-vl] [--items 8] [--epochs 2] [--out FILE.md]
 
 straightforward: the definition as one would write it, the pictures encoded again, the original model run beside the
-scaled one in every step, logits of all positions. definition: `hones.steering.definition`, which keeps the logits of the
-answer only. fast: what `learn_scales` uses; below it, each saving alone off, and nothing kept in memory. Each arm makes
+scaled one in every step, logits of all positions. definition: `hones.steering.definition`, logits of the answer's end
+only. fast: what `learn_scales` uses; below it, each saving alone off, and nothing kept in memory. Each arm makes
 the same updates of the same scales (random neurons, 1 % of all, in the upper half of the layers or in all), from the
 first step on: `first epoch` holds the passes whose results the `later` epochs take from memory. differs: the largest
 difference of a scale from the straightforward loop's at the end.

@@ -14,11 +14,13 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from hones import HonesError, SteeringSettings, learn_scales, load_items, load_vlm, make_task
-from hones.artifacts import write_scales
+from hones import HonesError, RunFolder, SteeringSettings, Study, learn_scales, load_items, load_vlm, make_task
+from hones.artifacts import write_result, write_scales
 from hones.data.items import Items
 from hones.models.vlm import VLM
+from hones.neurons import RankedNeuron
 from hones.steering import EarlyStopping, train
+from hones.sweep import SweepSettings
 from hones.tasks import Example
 
 NEURONS = [(0, 1), (1, 2), (2, 0), (2, 19)]
@@ -128,10 +130,11 @@ def test_a_checkpoint_of_another_training_is_refused(
     vlms: dict[str, VLM], discovery: Items, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vlm, (task, examples), one = vlms["llava"], task_and_examples(discovery), SteeringSettings(epochs=1)
+    stopping = SteeringSettings(epochs=1, early_stopping=EarlyStopping())
     boxed = [replace(examples[0], image=examples[4].image), examples[1]]
     others: list[tuple[str, tuple[Any, ...]]] = [
         (r"settings.beta = 0.05, now 0.1", (vlm, task, examples[:2], NEURONS, SteeringSettings(epochs=1, beta=0.1))),
-        (r"settings.early_stopping", (vlm, task, examples[:2], NEURONS, SETTINGS.model_copy(update={"epochs": 1}))),
+        (r"settings.early_stopping", (vlm, task, examples[:2], NEURONS, stopping)),
         (r"neurons = ", (vlm, task, examples[:2], NEURONS[1:], one)),
         (r"pictures = ", (vlm, task, examples[:3], NEURONS, one)),
         (r"steps = ", (vlm, task, [*examples[:1], replace(examples[1], references=("A cat.",))], NEURONS, one)),
@@ -178,3 +181,36 @@ def test_two_processes_do_not_write_one_checkpoint(vlms, discovery: Items, finis
     if os.geteuid() != 0:
         with pytest.raises(HonesError, match="cannot write"):
             learn_scales(vlm, task, examples[:2], NEURONS, checkpoint=Path("/proc/none/training.safetensors"))
+
+
+def test_a_study_goes_on_and_leaves_no_checkpoint(
+    vlms: dict[str, VLM], shapes: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run, neurons = RunFolder(tmp_path / "run"), tmp_path / "neurons.json"
+    write_result(neurons, [RankedNeuron(rank, *site, 1.0) for rank, site in enumerate(NEURONS, 1)])
+    dev, test = load_items(shapes["dev"], limit=4), load_items(shapes["test"], limit=2)
+    settings = SteeringSettings(epochs=1, learning_rate=0.02, batch_size=2)
+    step, sweep = train._step, SweepSettings(max_new_tokens=3)
+
+    def aborted(what: str, objective: Any, plan: Any, state: Any, settings: Any) -> list[float]:
+        if state.step == 1:
+            raise Abort
+        return step(what, objective, plan, state, settings)
+
+    def steer(*, fresh: bool = False) -> None:
+        Study(vlms["llava"], run, sweep, fresh=fresh).steer(make_task("vqa"), dev, test, neurons, settings)
+
+    monkeypatch.setattr("hones.steering.checkpoint.SECONDS_BETWEEN", 0.0)
+    with monkeypatch.context() as patched, pytest.raises(Abort):
+        patched.setattr(train, "_step", aborted)
+        steer()
+    file = run.path / "journal" / "vqa.steer.safetensors"
+    assert len(load_file(file)["losses"]) == 1
+    ran: list[int] = []
+    monkeypatch.setattr(train, "_step", lambda *a: ran.append(a[3].step) or step(*a))
+    steer()
+    assert ran == [1] and not [*file.parent.iterdir()]
+    assert run.record["stages"]["vqa/steer"]["epochs"][0].keys() == {"total", "cross_entropy", "divergence", "held_out"}
+    file.write_bytes(b"left by another run")
+    steer(fresh=True)
+    assert ran == [1, 0, 1] and not [*file.parent.iterdir()]
