@@ -137,7 +137,7 @@ def test_a_checkpoint_of_another_training_is_refused(
         (r"settings.early_stopping", (vlm, task, examples[:2], NEURONS, stopping)),
         (r"neurons = ", (vlm, task, examples[:2], NEURONS[1:], one)),
         (r"pictures = ", (vlm, task, examples[:3], NEURONS, one)),
-        (r"steps = ", (vlm, task, [*examples[:1], replace(examples[1], references=("A cat.",))], NEURONS, one)),
+        (r"trained_on = ", (vlm, task, [*examples[:1], replace(examples[1], references=("A cat.",))], NEURONS, one)),
         (r"pictures = ", (vlm, task, boxed, NEURONS, one)),
         (r"model = ", (vlms["qwen"], task, examples[:2], NEURONS, one)),
         (r"task = 'caption', now 'vqa'", (vlm, make_task("vqa"), examples[:2], NEURONS, one)),

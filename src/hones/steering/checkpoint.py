@@ -170,7 +170,7 @@ def fingerprint_of(
         "pictures": _digest(sorted(digest_of(file) for file in pictures)),
         "neurons": _digest(sorted(set(neurons))),
         "settings": settings.model_dump(),
-        "steps": _digest(asked),
+        "trained_on": _digest(asked),
         "versions": versions(),
     }
 
