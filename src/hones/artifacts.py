@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from hones.errors import HonesError
 from hones.heads import HeadResult, HeadScore
 from hones.neurons import RankedNeuron, RankedNeurons
-from hones.steering.train import Scales
+from hones.steering.settings import Scales
 from hones.store import read_json, short, write_json, write_npy
 from hones.sweep import RaceRules
 from hones.uncertainty import Interval

@@ -40,6 +40,17 @@ from hones.cli_options import (
     task_of,
 )
 from hones.cli_run import START
+from hones.cli_training import (
+    Beta,
+    EarlyStopping,
+    Epochs,
+    Gamma,
+    LearningRate,
+    MaxScale,
+    Patience,
+    StepSize,
+    steering_settings,
+)
 from hones.cli_verify import add_command as add_verify
 from hones.errors import HonesError
 
@@ -218,10 +229,14 @@ def steer(
     out: Out,
     images: Images = None,
     limit: Limit = None,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = 5e-4,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the dev items.")] = 2,
-    beta: Annotated[float, typer.Option(min=0, help="Weight of the KL divergence from the original model.")] = 0.05,
-    step_size: Annotated[int, typer.Option(min=1, help="Items per training step.")] = 4,
+    learning_rate: LearningRate = 5e-4,
+    epochs: Epochs = 2,
+    beta: Beta = 0.05,
+    gamma: Gamma = 1e-5,
+    max_scale: MaxScale = 1.5,
+    step_size: StepSize = 4,
+    early_stopping: EarlyStopping = None,
+    patience: Patience = 1,
     methods: cli_steer.Methods = None,
     seeds: cli_steer.Seeds = None,
     also: cli_steer.Also = None,
@@ -247,16 +262,23 @@ def steer(
     """
     from hones import tables
     from hones.data.disjoint import check_disjoint
-    from hones.steering import SteeringSettings
 
+    settings = steering_settings(
+        learning_rate=learning_rate,
+        epochs=epochs,
+        beta=beta,
+        gamma=gamma,
+        max_scale=max_scale,
+        batch_size=step_size,
+        seed=seed,
+        early_stopping=early_stopping,
+        patience=patience,
+    )
     asked = cli_steer.Asked(methods, seeds, also, ood, ood_images)
     splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}
     if ood is not None:
         splits["ood"] = read_items(ood, ood_images, None, limit)
     check_disjoint(splits)
-    if not learning_rate > 0:
-        raise HonesError(f"--learning-rate {learning_rate}", expected="a number above 0")
-    settings = SteeringSettings(learning_rate=learning_rate, epochs=epochs, beta=beta, batch_size=step_size, seed=seed)
     chosen = task_of(task, candidates)
     wanted = asked.wanted(chosen, seed, splits.get("ood"), candidates)
     sweep = sweep_settings(engine, batch_size, max_new_tokens)

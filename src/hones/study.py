@@ -181,7 +181,8 @@ class Study:
         if self.is_finished(f"{task.name}/steer", inputs):
             return read_result(folder / "result.json", SteeringResult)
         started = time.monotonic()
-        scales = learn_scales(self.vlm, task, train.examples, neurons, settings)
+        checkpoint = self.checkpoint_file(f"{task.name}.steer")
+        scales = learn_scales(self.vlm, task, train.examples, neurons, settings, checkpoint=checkpoint)
         result = evaluate_scales(
             self.vlm,
             task,
@@ -193,14 +194,20 @@ class Study:
         write_scales(folder / "scales.json", scales)
         write_result(folder / "result.json", result)
         files = [folder / "scales.json", folder / "result.json"]
-        self.finish(f"{task.name}/steer", inputs, started, files, losses=scales.losses, dev=train, test=held_out)
+        training = {"losses": scales.losses, "epochs": [asdict(epoch) for epoch in scales.epochs]}
+        self.finish(f"{task.name}/steer", inputs, started, files, **training, dev=train, test=held_out)
+        self.remove_journal(checkpoint)
         return result
 
     def steered(
         self, train: Prepared, held_out: Prepared, neurons_file: Path, settings: SteeringSettings
     ) -> dict[str, Any]:
         """What the result of HONES's steering depends on."""
-        found = {"neurons": digest_of(neurons_file), "dev": train.fingerprint, "settings": settings.model_dump()}
+        found = {
+            "neurons": digest_of(neurons_file),
+            "dev": train.fingerprint,
+            "settings": settings.model_dump(exclude_none=True),
+        }
         return self.fingerprint(held_out, **found, **self.swept())
 
     def prepare(self, task: Task, items: Items, split: str) -> Prepared:
@@ -256,6 +263,13 @@ class Study:
             file.unlink(missing_ok=True)
         machine = {"device": self.vlm.device.type, "versions": versions()}
         return replace(self.sweep, journal=lambda plan: Journal(file, {**inputs, **machine}, plan))
+
+    def checkpoint_file(self, name: str) -> Path:
+        """Where a training keeps its state; begun again where `fresh`."""
+        file = self.run.path / "journal" / f"{name}.safetensors"
+        if self.fresh:
+            file.unlink(missing_ok=True)
+        return file
 
     def remove_journal(self, journal: Path) -> None:
         journal.unlink(missing_ok=True)

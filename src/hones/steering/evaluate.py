@@ -10,7 +10,7 @@ from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.notebook import Rows, Tabular
-from hones.steering.train import Scales
+from hones.steering.settings import Scales
 from hones.sweep import SweepSettings
 from hones.sweep import sweep as run_sweep
 from hones.tasks.base import Example, Task
@@ -19,7 +19,10 @@ from hones.uncertainty import Interval, PairedBootstrap
 
 @dataclass(frozen=True)
 class SteeringResult(Tabular):
-    """The test metric without (`base`) and with (`steered`) the scales, and the paired gain."""
+    """The test metric without (`base`) and with (`steered`) the scales, and the paired gain.
+
+    epoch: whose scales were kept by early stopping, 0 being no scaling; None without.
+    """
 
     metric_name: str
     items: int
@@ -28,6 +31,7 @@ class SteeringResult(Tabular):
     gain: Interval
     base_details: dict[str, float] = field(default_factory=dict)
     steered_details: dict[str, float] = field(default_factory=dict)
+    epoch: int | None = None
 
     def tables(self) -> dict[str, Rows]:
         """One row."""
@@ -70,4 +74,5 @@ def steering_result(
         bootstrap.interval(steered - base, steered_resampled - base_resampled),
         task.details(statistics[0].sum(0, dtype=np.float64)),
         task.details(statistics[1].sum(0, dtype=np.float64)),
+        scales.epoch,
     )

@@ -3,80 +3,44 @@
     z[l,i](s) <- (1 + s[l,i]) z[l,i](s)   for selected neurons, all positions, s starts at 0
     minimise  CE(answer tokens) + beta KL(original || scaled, answer tokens) + gamma mean(s^2)
 
-CE and KL are means over an answer's tokens, its end token included, then over the items of a step. Parameters are one
-vector [k_l] per layer with selected neurons; nothing of the user's model changes.
-
-Pairs (prompt, answer) of one epoch: vqa and ocr the target; caption one reference at random; retrieval the true caption
-with Yes and four random negatives with No.
+Parameters are one vector [k_l] per layer with selected neurons; nothing of the user's model changes. Each step: the
+objective of a few pairs (`hones.steering.fast`, proven equal to `hones.steering.definition` on the first step's), its
+gradient clipped to norm 1, AdamW without weight decay at a learning rate that falls by a cosine to a tenth, and
+|s| <= 1.5. With early stopping, the objective on held-out pictures decides after each epoch.
 """
 
 import math
-import random
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import groupby
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from hones.errors import HonesError
-from hones.interventions import Site, scaling
-from hones.models.vlm import VLM, Encoded, frozen
-from hones.progress import track
+from hones.interventions import Site
+from hones.models.vlm import VLM, frozen
+from hones.progress import progress_bar
+from hones.steering.checkpoint import Checkpoint, TrainingState, fingerprint_of
+from hones.steering.fast import Objective, Savings, make_objective
+from hones.steering.pairs import NEGATIVES_PER_POSITIVE, Pair, TrainingPlan, make_plan, training_pairs
+from hones.steering.settings import EarlyStopping, EpochLosses, Scales, SteeringSettings
 from hones.tasks.base import Example, Task
 
-NEGATIVES_PER_POSITIVE = 4
-
-
-class SteeringSettings(BaseModel):
-    """Training settings; the defaults are the released ones. `batch_size` items make one step (released: 1 x 4)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    beta: float = Field(default=0.05, ge=0)
-    gamma: float = Field(default=1e-5, ge=0)
-    learning_rate: float = Field(default=5e-4, gt=0)
-    final_learning_rate: float = Field(default=0.1, ge=0, le=1, description="as a share of learning_rate")
-    epochs: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=4, ge=1)
-    clip: float = Field(default=1.0, gt=0)
-    max_scale: float = Field(default=1.5, gt=0)
-    seed: int = Field(default=3407, ge=0)
-
-
-@dataclass(frozen=True)
-class Scales:
-    """Learned scales s by (layer, neuron), and the mean objective of each epoch."""
-
-    values: dict[Site, float]
-    losses: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One training prompt and its answer."""
-
-    example: Example
-    prompt: str
-    answer: str
-
-
-def training_pairs(task: Task, examples: Sequence[Example], rng: random.Random) -> list[Pair]:
-    """One epoch's pairs in random order."""
-    pairs = []
-    for example in examples:
-        if task.answers == "yes_no":
-            negatives = list(example.prompts[1:])
-            chosen = rng.sample(negatives, min(NEGATIVES_PER_POSITIVE, len(negatives)))
-            pairs += [Pair(example, example.prompts[0], "Yes"), *(Pair(example, prompt, "No") for prompt in chosen)]
-        else:
-            answer = rng.choice(task.answers_to_learn(example))
-            pairs.append(Pair(example, example.prompts[0], answer))
-    rng.shuffle(pairs)
-    return pairs
+__all__ = [
+    "NEGATIVES_PER_POSITIVE",
+    "EarlyStopping",
+    "EpochLosses",
+    "Pair",
+    "Scales",
+    "SteeringSettings",
+    "learn_scales",
+    "training_pairs",
+]
 
 
 def learn_scales(
@@ -85,86 +49,136 @@ def learn_scales(
     examples: Sequence[Example],
     neurons: Sequence[Site],
     settings: SteeringSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    savings: Savings | None = None,
 ) -> Scales:
     """Learn the scales of `neurons` on the dev items.
 
+    Args:
+        checkpoint: a file from which a killed training goes on; it stays when the training is done.
+        savings: what is computed once and kept, default all; the scales are the same up to rounding.
+
     Raises:
-        HonesError: nothing to learn from, a neuron that the model lacks, or an objective that is not finite.
+        HonesError: nothing to learn from, a neuron that the model lacks, an objective or gradient that is not finite, a
+            checkpoint of another training.
     """
     settings = settings or SteeringSettings()
     if not neurons or not examples:
         raise HonesError(f"{len(neurons)} neurons and {len(examples)} dev items to steer", expected="at least one each")
-    indices, scales = _parameters(vlm, neurons)
+    indices, scales = parameters(vlm, neurons)
+    plan = make_plan(task, examples, settings)
     optimizer = torch.optim.AdamW(scales.values(), lr=settings.learning_rate, weight_decay=0.0)
-    rng = random.Random(settings.seed)
-    epochs = [training_pairs(task, examples, rng) for _ in range(settings.epochs)]
-    steps = [
-        (epoch, pairs[i : i + settings.batch_size])
-        for epoch, pairs in enumerate(epochs)
-        for i in range(0, len(pairs), settings.batch_size)
-    ]
-    losses: dict[int, list[float]] = defaultdict(list)
-    with frozen(vlm.model):
-        for step, (epoch, pairs) in enumerate(track(steps, f"{task.name}: steering")):
-            _set_learning_rate(optimizer, settings, step / len(steps))
-            loss = objective(vlm, pairs, indices, scales, settings)
-            if not torch.isfinite(loss):
-                raise HonesError(
-                    f"{task.name}: the steering objective is {loss.item()} at step {step + 1} of {len(steps)}",
-                    expected="a finite number",
-                    do="lower learning_rate or use float32",
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(list(scales.values()), settings.clip)
-            optimizer.step()
-            with torch.no_grad():
-                for s in scales.values():
-                    s.clamp_(-settings.max_scale, settings.max_scale)
-            losses[epoch].append(loss.item())
+    state = TrainingState(scales, optimizer)
+    saved = Checkpoint(checkpoint, fingerprint_of(vlm, task, plan, neurons, settings)) if checkpoint else None
+    with saved or nullcontext(), _as_it_was(vlm.model):
+        if saved:
+            saved.read(state)
+        if not _is_done(plan, state, settings):
+            objective = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, settings, savings)
+            _train(task.name, objective, plan, state, settings, saved)
+    return _outcome(indices, plan, state)
+
+
+def _train(
+    what: str,
+    objective: Objective,
+    plan: TrainingPlan,
+    state: TrainingState,
+    settings: SteeringSettings,
+    saved: Checkpoint | None,
+) -> None:
+    """Run the steps that are left."""
+    with progress_bar(f"{what}: steering", total=len(plan.steps), unit=" steps") as bar:
+        bar.initial = bar.n = state.step
+        if settings.early_stopping and not state.held_out:
+            _judge(objective, plan, state, settings)
+        while not _is_done(plan, state, settings):
+            step = state.step
+            state.losses.append(_step(what, objective, plan, state, settings))
+            if settings.early_stopping and plan.ends_epoch(step):
+                _judge(objective, plan, state, settings)
+            if saved:
+                saved.write(state, now=plan.ends_epoch(step))
+            _show(bar, state)
+
+
+def _step(
+    what: str, objective: Objective, plan: TrainingPlan, state: TrainingState, settings: SteeringSettings
+) -> list[float]:
+    """One update of the scales; the objective before it, its cross-entropy and its divergence."""
+    where = f"at step {state.step + 1} of {len(plan.steps)}"
+    _set_learning_rate(state.optimizer, settings, state.step / len(plan.steps))
+    losses = objective(plan.steps[state.step][1], state.scales)
+    _check_finite(losses.total.item(), f"{what}: the steering objective", where)
+    state.optimizer.zero_grad()
+    losses.total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(list(state.scales.values()), settings.clip)
+    _check_finite(norm.item(), f"{what}: the gradient of the steering objective", where)
+    state.optimizer.step()
+    with torch.no_grad():
+        for s in state.scales.values():
+            s.clamp_(-settings.max_scale, settings.max_scale)
+    return [losses.total.item(), losses.cross_entropy.item(), losses.divergence.item()]
+
+
+def _check_finite(value: float, what: str, where: str) -> None:
+    if not math.isfinite(value):
+        raise HonesError(
+            f"{what} is {value} {where}",
+            expected="a finite number",
+            do="lower learning_rate or use float32",
+        )
+
+
+@torch.no_grad()
+def _judge(objective: Objective, plan: TrainingPlan, state: TrainingState, settings: SteeringSettings) -> None:
+    """Note the mean objective of the pairs held out, and the scales if they are the best so far."""
+    size, total = settings.batch_size, 0.0
+    for start in range(0, len(plan.held_out), size):
+        pairs = plan.held_out[start : start + size]
+        total += objective(pairs, state.scales).total.item() * len(pairs)
+    _check_finite(total, "the steering objective on held-out pictures", f"after step {state.step}")
+    state.held_out.append(total / len(plan.held_out))
+    if _best_epoch(state.held_out) == len(state.held_out) - 1:
+        state.best = {layer: s.detach().clone() for layer, s in state.scales.items()}
+
+
+def _is_done(plan: TrainingPlan, state: TrainingState, settings: SteeringSettings) -> bool:
+    """Whether all steps are done, or the objective on held-out pictures has stopped improving."""
+    stopping, epochs = settings.early_stopping, len(state.held_out) - 1
+    stopped = stopping is not None and epochs >= 0 and epochs - _best_epoch(state.held_out) >= stopping.patience
+    return stopped or state.step == len(plan.steps)
+
+
+def _best_epoch(held_out: Sequence[float]) -> int:
+    """The first of the epochs with the least objective, the state before training being number 0."""
+    return held_out.index(min(held_out))
+
+
+def _outcome(indices: dict[int, Tensor], plan: TrainingPlan, state: TrainingState) -> Scales:
+    chosen = state.best or state.scales
     values = {
         (layer, int(i)): float(s)
-        for layer in scales
-        for i, s in zip(indices[layer].tolist(), scales[layer].detach().tolist(), strict=True)
+        for layer in indices
+        for i, s in zip(indices[layer].tolist(), chosen[layer].detach().tolist(), strict=True)
     }
-    return Scales(values, tuple(sum(v) / len(v) for v in losses.values()))
-
-
-def objective(
-    vlm: VLM,
-    pairs: Sequence[Pair],
-    indices: dict[int, Tensor],
-    scales: dict[int, Tensor],
-    settings: SteeringSettings,
-) -> Float[Tensor, ""]:
-    """CE + beta KL + gamma mean(s^2) of one step."""
-    encoded = vlm.encode_with_answers(
-        [p.example.open_picture() for p in pairs], [p.prompt for p in pairs], [p.answer for p in pairs]
+    of_epoch = [epoch for epoch, _ in plan.steps[: state.step]]
+    epochs = []
+    for epoch, own in groupby(zip(of_epoch, state.losses, strict=True), key=lambda x: x[0]):
+        total, cross_entropy, divergence = torch.tensor([x for _, x in own], dtype=torch.float64).mean(0).tolist()
+        held_out = state.held_out[epoch + 1] if state.held_out else None
+        epochs.append(EpochLosses(total, cross_entropy, divergence, held_out))
+    return Scales(
+        values,
+        tuple(x.total for x in epochs),
+        tuple(epochs),
+        state.held_out[0] if state.held_out else None,
+        _best_epoch(state.held_out) if state.held_out else None,
     )
-    with torch.no_grad():
-        original = answer_logits(vlm, encoded)
-    with scaling(vlm.anatomy, indices, scales):
-        scaled = answer_logits(vlm, encoded)
-    assert encoded.answer is not None
-    per_row = encoded.answer.sum(1)
-    weight = (1 / (per_row * len(per_row))).repeat_interleave(per_row)
-    labels = encoded.inputs["input_ids"][encoded.answer]
-    cross_entropy = F.cross_entropy(scaled, labels, reduction="none")
-    log_p, log_q = original.log_softmax(-1), scaled.log_softmax(-1)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
-    size = torch.cat(list(scales.values())).square().mean()
-    return (weight * (cross_entropy + settings.beta * divergence)).sum() + settings.gamma * size
 
 
-def answer_logits(vlm: VLM, encoded: Encoded) -> Float[Tensor, "tokens vocabulary"]:
-    """Logits that predict each answer token, rows in order."""
-    assert encoded.answer is not None
-    keep = int(encoded.answer.sum(1).max()) + 1
-    logits = vlm.logits(encoded, keep=keep)
-    return logits[:, :-1][encoded.answer[:, -keep + 1 :]]
-
-
-def _parameters(vlm: VLM, neurons: Sequence[Site]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def parameters(vlm: VLM, neurons: Sequence[Site]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Index and scale vectors by layer, the scales at 0."""
     by_layer: dict[int, list[int]] = defaultdict(list)
     for layer, neuron in sorted(set(neurons)):
@@ -181,3 +195,26 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: SteeringSetti
     share = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate * share
+
+
+def _show(bar: tqdm, state: TrainingState) -> None:
+    """The newest losses beside the time left."""
+    total, cross_entropy, divergence = state.losses[-1]
+    shown = {"loss": total, "ce": cross_entropy, "kl": divergence}
+    if state.held_out:
+        shown["held out"] = state.held_out[-1]
+    bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+    bar.update()
+
+
+@contextmanager
+def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """The model frozen and in evaluation mode, and then as before."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        with frozen(model):
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -31,6 +31,18 @@ def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def refuse_other(path: Path, what: str, first: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises HonesError, which names the first difference, unless a file's flat fingerprint is the one of now."""
+    for key in sorted(first.keys() | now.keys()):
+        old, new = first.get(key), now.get(key)
+        if old != new:
+            raise HonesError(
+                f"{path} belongs to a {what} with {key} = {old!r}, now {new!r}",
+                expected="the same model, data and settings to go on from",
+                do="use a new --out, or --fresh to start again",
+            )
+
+
 def sweep_of(path: Path) -> dict[str, Any] | None:
     """What an existing journal's sweep depends on, flat; None where there is none, or not a whole line of one."""
     try:
@@ -115,14 +127,7 @@ class Journal:
             first, self.plan = header["sweep"], dict(header["plan"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(1) from error
-        for key in sorted(first.keys() | self.fingerprint.keys()):
-            old, new = first.get(key), self.fingerprint.get(key)
-            if old != new:
-                raise HonesError(
-                    f"{self.path} belongs to a sweep with {key} = {old!r}, now {new!r}",
-                    expected="the same model, data and settings to go on from",
-                    do="use a new --out, or --fresh to start again",
-                )
+        refuse_other(self.path, "sweep", first, self.fingerprint)
         for number, line in enumerate(lines[1:], 2):
             try:
                 self._take(json.loads(line))
