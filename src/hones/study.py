@@ -31,6 +31,7 @@ from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
 from hones.progress import track
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
+from hones.steering.settings import training_record
 from hones.store import RunFolder, digest_of, versions
 from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
@@ -194,8 +195,7 @@ class Study:
         write_scales(folder / "scales.json", scales)
         write_result(folder / "result.json", result)
         files = [folder / "scales.json", folder / "result.json"]
-        training = {"losses": scales.losses, "epochs": [asdict(epoch) for epoch in scales.epochs]}
-        self.finish(f"{task.name}/steer", inputs, started, files, **training, dev=train, test=held_out)
+        self.finish(f"{task.name}/steer", inputs, started, files, **training_record(scales), dev=train, test=held_out)
         self.remove_journal(checkpoint)
         return result
 

@@ -31,7 +31,8 @@ from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention, Site
 from hones.masking import layer_matched_random
 from hones.models.vlm import VLM
-from hones.steering.train import Scales, SteeringSettings, learn_scales
+from hones.steering.settings import Scales, SteeringSettings, training_record
+from hones.steering.train import learn_scales
 from hones.store import digest_of
 from hones.sweep import SweepSettings
 from hones.sweep import sweep as run_sweep
@@ -47,7 +48,7 @@ class Given:
     """What a way to steer may use.
 
     examples: the dev items. neurons: the HONES set. settings: of the trainer, with the seed. methods: the folder of
-    the compared methods, RUN/T/methods; None where there is none.
+    the compared methods, RUN/T/methods; None where there is none. checkpoint: where a training keeps its state.
     """
 
     vlm: VLM
@@ -57,6 +58,7 @@ class Given:
     settings: SteeringSettings
     sweep: SweepSettings = field(default_factory=SweepSettings)
     methods: Path | None = None
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -115,12 +117,13 @@ class Learned(Steering):
 
     def depends(self, given: Given) -> dict[str, Any]:
         """The trainer's settings."""
-        return {"settings": self.settings(given).model_dump()}
+        return {"settings": self.settings(given).model_dump(exclude_none=True)}
 
     def make(self, given: Given) -> Made:
         """Learn them on the dev items."""
-        scales = learn_scales(given.vlm, given.task, given.examples, self.neurons(given), self.settings(given))
-        return Made(scales, {"losses": scales.losses})
+        neurons, settings = self.neurons(given), self.settings(given)
+        scales = learn_scales(given.vlm, given.task, given.examples, neurons, settings, checkpoint=given.checkpoint)
+        return Made(scales, training_record(scales))
 
 
 class NoKl(Learned):

@@ -1,6 +1,7 @@
 """What a training is asked for, and what it gives: settings, losses of an epoch, scales."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -66,3 +67,8 @@ class Scales:
     epochs: tuple[EpochLosses, ...] = ()
     held_out: float | None = None
     epoch: int | None = None
+
+
+def training_record(scales: Scales) -> dict[str, Any]:
+    """What run.json keeps of a training."""
+    return {"losses": scales.losses, "epochs": [asdict(epoch) for epoch in scales.epochs]}

@@ -134,11 +134,13 @@ def _make(steered: _Steered, way: Steering, given: Given, file: Path) -> None:
     inputs = study.fingerprint(steered.train, **found)
     if study.is_finished(stage, inputs):
         return
-    started, journal = time.monotonic(), study.journal_file(stage.replace("/", "."))
-    made = way.make(replace(given, sweep=study.journalled(journal, inputs)))
+    started, name = time.monotonic(), stage.replace("/", ".")
+    journal, checkpoint = study.journal_file(name), study.checkpoint_file(name)
+    made = way.make(replace(given, sweep=study.journalled(journal, inputs), checkpoint=checkpoint))
     write_scales(file, made.scales)
     study.finish(stage, inputs, started, [file], dev=steered.train, **made.details)
     study.remove_journal(journal)
+    study.remove_journal(checkpoint)
 
 
 def _scales_stage(task: str, way: Steering, seed: int) -> str:
@@ -214,7 +216,7 @@ def _finish_hones(
     """Record HONES's first seed as `Study.steer` would, so that `hones steer` alone finds it."""
     way, (scales, *_) = next((way, paths) for way, paths in files.items() if way.name == HONES)
     learned = steered.study.run.record["stages"][_scales_stage(steered.task, way, seed)]
-    details = {"losses": learned["losses"], "dev": steered.train, "test": steered.held_out}
+    details = {"losses": learned["losses"], "epochs": learned["epochs"], "dev": steered.train, "test": steered.held_out}
     written = [scales, scales.with_name("result.json")]
     steered.study.finish(f"{steered.task}/steer", inputs, started, written, **details)
 
