@@ -62,7 +62,9 @@ FIND, PROVE, STEER = "Find", "Prove", "Steer"
 @app.command(rich_help_panel=FIND)
 def heads(
     model: Model,
-    task: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, several with commas, or all.")],
+    task: Annotated[
+        str, typer.Option(help="vqa, ocr, caption, retrieval, your TASK.yaml or FILE.py:CLASS; with commas, or all.")
+    ],
     data: Data,
     out: Out,
     images: Images = None,
@@ -96,13 +98,10 @@ def heads(
     """
     from hones import tables
     from hones.sweep import RaceRules
-    from hones.tasks import TASKS
+    from hones.tasks import make_tasks
     from hones.tasks.log_probability import LogProbability
 
-    names = list(TASKS) if task == "all" else task.split(",")
-    if len(set(names)) < len(names):
-        raise HonesError(f"--task {task}", expected="each task once")
-    chosen, items = [task_of(name, candidates) for name in names], read_items(data, images, ids, limit)
+    chosen, items = make_tasks(task, candidates=candidates), read_items(data, images, ids, limit)
     if utility not in ("metric", "logprob"):
         raise HonesError(f"--utility {utility}", expected="metric or logprob")
     if utility == "logprob":
@@ -111,8 +110,8 @@ def heads(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     rules = None if racing is None else RaceRules(racing, racing_margin)
     results = study.heads(chosen, items, top_k, rules)
-    for name, result in zip(names, results, strict=True):
-        if len(names) > 1:
+    for name, result in zip([one.name for one in chosen], results, strict=True):
+        if len(chosen) > 1:
             _out.rule(name)
         _show(study, tables.head_table(result), tables.head_map(result), out / name / "heads.json", of=name)
 
@@ -163,7 +162,7 @@ def neurons(
     budget = neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     if len(selected) < budget:
         _err.print(f"{len(selected)} neurons instead of {budget}: no other has a positive importance", style="yellow")
-    _show(study, tables.neuron_table(selected, len(study.vlm.anatomy.layers)), out / task / "neurons.json")
+    _show(study, tables.neuron_table(selected, len(study.vlm.anatomy.layers)), out / chosen.name / "neurons.json")
 
 
 @app.command(rich_help_panel=PROVE)
@@ -198,7 +197,7 @@ def mask(
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.mask(chosen, items, neurons, draws)
-    _show(study, tables.masking_table([(task, result)]), out / task / "masking.json")
+    _show(study, tables.masking_table([(chosen.name, result)]), out / chosen.name / "masking.json")
 
 
 app.command(rich_help_panel=FIND)(methods)
@@ -248,7 +247,9 @@ def steer(
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
-    _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
+    _show(
+        study, tables.steering_table([(chosen.name, result)]), out / chosen.name / "steering" / "hones" / "scales.json"
+    )
 
 
 add_analysis(app, PROVE, FIND)

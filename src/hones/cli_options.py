@@ -11,7 +11,7 @@ import typer
 from hones.errors import HonesError
 
 Model = Annotated[str, typer.Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
-TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption or retrieval.")]
+TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
 Data = Annotated[Path, typer.Option(help="Unified JSON annotation file.")]
 Out = Annotated[Path, typer.Option(help="Run folder; created if need be.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: images/ beside the file]")]

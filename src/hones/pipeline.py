@@ -5,7 +5,7 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
     model: llava-hf/llava-1.5-7b-hf
     out: runs/llava
     data: {discovery: discovery.json, dev: dev.json, test: test.json, images: train2014}
-    tasks: [vqa, ocr, caption, retrieval]
+    tasks: [vqa, ocr, caption, retrieval]        # or yours: pope.yaml, tasks.py:Mine
     limit: {discovery: 5000, dev: 2000, test: 3000}
     ratio: 0.01
     steering: {epochs: 2}
@@ -37,7 +37,8 @@ from hones.steering import SteeringResult, SteeringSettings
 from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
 from hones.sweep import MAX_NEW_TOKENS, EngineName, SweepSettings
-from hones.tasks import TASKS, Task, make_task
+from hones.tasks import TASKS, Task, check_distinct, make_task
+from hones.tasks.loading import is_file
 
 SPLITS = ("discovery", "dev", "test")
 Count = Annotated[int, Field(ge=1)]
@@ -154,7 +155,8 @@ def read_config(file: Path) -> RunConfig:
     base = file.parent
     data = config.data
     files = {name: base / path for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}
-    return config.model_copy(update={"out": base / config.out, "data": DataFiles(**files)})
+    tasks = tuple(str(base / name) if is_file(name) else name for name in config.tasks)
+    return config.model_copy(update={"out": base / config.out, "data": DataFiles(**files), "tasks": tasks})
 
 
 def run_config(
@@ -167,6 +169,7 @@ def run_config(
     """
     run = RunFolder(config.out)
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
+    check_distinct(tasks)
     splits = load_splits(config)
     vlm = load_vlm(config.model, dtype=config.dtype, device=config.device, revision=config.revision)
     sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
@@ -183,7 +186,8 @@ def run_config(
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])
     if config.analyze is not None:
-        RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(read_run(run.path), config.analyze)
+        finished = read_run(run.path, classes=[name for name in config.tasks if ":" in name])
+        RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(finished, config.analyze)
     return outcomes
 
 

@@ -34,7 +34,7 @@ from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, le
 from hones.store import RunFolder, digest_of, versions
 from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
-from hones.tasks.base import Example, Task
+from hones.tasks.base import Definition, Example, Task
 from hones.tasks.retrieval import Retrieval
 
 DEFAULT_RATIO = 0.01
@@ -45,7 +45,7 @@ DEFAULT_SEED = 3407
 class Prepared:
     """The examples of one task that can be used, the items left out, what identifies them, and where they are from.
 
-    candidates: of retrieval, else None.
+    candidates: of retrieval, else None. definition: of a custom task, else None.
     """
 
     examples: list[Example]
@@ -54,6 +54,7 @@ class Prepared:
     file: Path | None
     images: Path
     candidates: int | None
+    definition: Definition | None = None
 
 
 @dataclass
@@ -223,8 +224,10 @@ class Study:
         self.left_out[f"{task.name}, {split}"] = left_out
         check_left_out(left_out, len(good), f"{task.name}, {split} items", self.max_left_out)
         fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
+        if task.definition is not None:
+            fingerprint["task"] = task.definition.digest
         candidates = task.candidates if isinstance(task, Retrieval) else None
-        return Prepared(good, left_out, fingerprint, items.file, items.images, candidates)
+        return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
 
     def _sites(self, neurons_file: Path) -> list[tuple[int, int]]:
         sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
@@ -278,12 +281,14 @@ class Study:
 
     def _provenance(self, used: Prepared) -> dict[str, Any]:
         """Which items were used and where they are; places from the run folder, so that both can move together."""
+        definition = {} if used.definition is None else {"task": asdict(used.definition)}
         return {
             "items": [e.id for e in used.examples],
             "left_out": [asdict(x) for x in used.left_out],
             "file": None if used.file is None else self._from_run(used.file),
             "images": self._from_run(used.images),
             "candidates": used.candidates,
+            **definition,
         }
 
     def _from_run(self, path: Path) -> str:

@@ -2,7 +2,7 @@
 
 A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
 `vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} or `retrieval`
-{negatives}. Unknown fields are allowed: published files carry many.
+{negatives}. Unknown fields are kept: published files carry many, and custom tasks read them.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ MAX_LEFT_OUT = 0.05
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class ImageInfo(_Record):

@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hones.data.shapes.language import captions, describe, false_statement, questions
+from hones.data.shapes.language import captions, describe, existence, false_statement, questions
 from hones.data.shapes.scene import SIZE, Scene, draw, make_scene
 
 _RETRIEVAL_NEGATIVES, _HARD_NEGATIVES = 49, 12  # the hard ones drawn with repetition
 
 
 def annotate(scene: Scene, image_id: int, file_name: str) -> dict[str, Any]:
-    """The scene's item in the unified format, with 49 retrieval negatives that are verified to be false."""
+    """The scene's item in the unified format, with 49 retrieval negatives that are verified to be false.
+
+    `pope` holds an object that is there or not, and which: what docs/examples/pope.yaml asks about.
+    """
     rng = random.Random(f"annotate/{scene.seed}")
     kind, question, answer = rng.choice(questions(scene, rng))
     description = describe(scene, rng)
@@ -30,6 +33,7 @@ def annotate(scene: Scene, image_id: int, file_name: str) -> dict[str, Any]:
         "captions": [{"caption_id": 5 * image_id + i, "caption": text} for i, text in enumerate(references)],
         "ocr": {"text": scene.label.string, "bbox": scene.label.box},
         "retrieval": {"negatives": list(negatives)},
+        "pope": existence(scene, random.Random(f"pope/{scene.seed}")),
     }
 
 
