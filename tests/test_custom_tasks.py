@@ -1,6 +1,7 @@
 """Tasks that users bring: YAML files and Python classes, alone and through every stage."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from test_cli import call
 
 from hones import HonesError, load_items, make_task
 from hones.data.items import Item, Items
-from hones.data.shapes import annotate, make_scene
+from hones.data.shapes import make_scene
+from hones.data.shapes.language import existence
 from hones.models.vlm import VLM
 from hones.steering.train import training_pairs
 from hones.tasks import in_order, make_tasks
@@ -263,8 +265,6 @@ def test_two_tasks_of_one_name_are_refused(classes: Path, tmp_path: Path) -> Non
 
 
 def test_yes_and_no_targets_have_their_own_token_and_are_learned(vlm: VLM, discovery: Items) -> None:
-    import random
-
     task = make_task(str(POPE))
     examples, _ = task.examples(discovery)
     assert {e.target for e in examples} == {"Yes", "No"}
@@ -278,7 +278,7 @@ def test_generated_items_ask_about_things_that_are_there_or_not() -> None:
     answers = []
     for seed in range(200):
         scene = make_scene(seed)
-        asked = annotate(scene, 1, "1.png")["pope"]
+        asked = existence(scene, random.Random(seed))
         assert (asked["object"] in {t.name for t in scene.things}) == (asked["answer"] == "yes")
         answers.append(asked["answer"])
     assert 80 < answers.count("yes") < 120
@@ -297,7 +297,7 @@ def test_a_task_file_goes_through_every_stage(
         "draws": 1,
         "steering": {"epochs": 1, "learning_rate": 0.02},
         "compare": {"methods": ["wanda"], "draws": 1, "curves": False},
-        "analyze": {"cards": 1, "draws": 1, "lens_items": 1},
+        "analyze": {"cards": 1, "draws": 1, "lens_items": 0},
     }
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
     assert call("run", tmp_path / "c.yaml") == 0, capsys.readouterr().err
@@ -311,7 +311,9 @@ def test_a_task_file_goes_through_every_stage(
     record = json.loads((run / "run.json").read_text())["stages"]["pope/heads"]
     assert record["discovery"]["task"]["content"] == yaml.safe_load(POPE.read_text())
     (tmp_path / "pope.yaml").unlink()
-    assert call("analyze", run, "--fresh", "--cards", 1, "--draws", 1) == 0, "YAML tasks come from run.json"
+    assert call("analyze", run, "--fresh", "--cards", 0, "--draws", 1, "--lens-items", 0) == 0, (
+        "YAML tasks come from run.json"
+    )
 
     data = ("--data", shapes["discovery"], "--out", run)
     (tmp_path / "pope.yaml").write_text(POPE.read_text().replace("Answer Yes or No.", "Yes or No?"))

@@ -39,6 +39,7 @@ from hones.cli_options import (
     task_of,
 )
 from hones.errors import HonesError
+from hones.log import LOG, close_log
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
 steer the model with that knowledge.
@@ -267,10 +268,31 @@ def _show(study, *parts, of: str = "") -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: one line and exit code 2 for what the user can mend."""
+    """Entry point: one line and exit code 2 for what the user can mend, 1 for what they cannot.
+
+    The run's log, where the command has opened one, has the traceback of both.
+    """
+    code = 0
     try:
         app()
     except HonesError as error:
-        _err.print(f"hones: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
-    sys.exit(0)
+        LOG.error(str(error), exc_info=True)
+        code = _fail(f"hones: {error}", 2)
+    except Exception as error:
+        LOG.exception("unexpected")
+        log = close_log()
+        if log is None:
+            raise
+        code = _fail(f"hones: unexpected {type(error).__name__}: {_first_line(error)}; details in {log}", 1)
+    finally:
+        close_log()
+    sys.exit(code)
+
+
+def _fail(line: str, code: int) -> int:
+    _err.print(line, style="red", soft_wrap=True, markup=False, highlight=False)
+    return code
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

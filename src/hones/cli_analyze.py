@@ -52,12 +52,14 @@ def analyze(
     """
     from hones.analysis.source import read_run
     from hones.analysis.stage import AnalysisSettings, RunStudy
+    from hones.log import log_to
     from hones.models.loading import load_vlm
     from hones.study import all_left_out
     from hones.tables import left_out_list
     from hones.tables_analysis import analysis_tables
 
     found = read_run(run, data=data, discovery=discovery, images=images, classes=task or ())
+    log_to(run)
     sweep = sweep_settings(engine, batch_size)
     dtype = found.dtype if dtype == "auto" else dtype
     vlm = load_vlm(model or found.model, dtype=dtype, device=device, revision=found.hub_revision)

@@ -70,10 +70,12 @@ def open_study(
     max_left_out: float,
 ):
     """--model and --out with all that a study depends on; the model is loaded and checked."""
+    from hones.log import log_to
     from hones.models.loading import load_vlm
     from hones.store import RunFolder
     from hones.study import Study
 
     folder = RunFolder(out)
+    log_to(out)
     vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
     return Study(vlm, folder, sweep, seed, fresh, max_left_out)

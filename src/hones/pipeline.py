@@ -143,7 +143,7 @@ def read_config(file: Path) -> RunConfig:
         raise HonesError(
             f"cannot read {file} ({error.strerror})", expected="a YAML configuration", do="see `hones run --help`"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise HonesError(f"{file} holds a {type(content).__name__}", expected="keys such as model, out and data")

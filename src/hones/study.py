@@ -26,6 +26,8 @@ from hones.comparators.given import critical_heads, give
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.errors import BadItem
 from hones.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
+from hones.locks import alone_on
+from hones.log import LOG
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
@@ -57,6 +59,11 @@ class Prepared:
     definition: Definition | None = None
 
 
+def _its_name(task: Task, *_: Any, **__: Any) -> list[str]:
+    """The part of the run folder that a stage of one task writes."""
+    return [task.name]
+
+
 @dataclass
 class Study:
     """One model's results in one run folder.
@@ -73,6 +80,7 @@ class Study:
     max_left_out: float = MAX_LEFT_OUT
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
 
+    @alone_on(lambda tasks, *_, **__: [task.name for task in tasks])
     def heads(
         self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None, racing: RaceRules | None = None
     ) -> list[HeadResult]:
@@ -118,6 +126,7 @@ class Study:
         begun = sweep_of(journal)
         return [] if begun is None or self.fresh else [n for n in requested if f"{n}.seed" in begun]
 
+    @alone_on(_its_name)
     def neurons(
         self,
         task: Task,
@@ -148,6 +157,7 @@ class Study:
         self.finish(f"{task.name}/neurons", inputs, started, files, discovery=items, budget=budget)
         return selected
 
+    @alone_on(_its_name)
     def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:
         """Step 3 on the test items; writes masking.json."""
         neurons = self._sites(neurons_file)
@@ -170,6 +180,7 @@ class Study:
         self.remove_journal(self.journal_file(f"{task.name}.mask"))
         return result
 
+    @alone_on(_its_name)
     def steer(
         self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None
     ) -> SteeringResult:
@@ -222,6 +233,8 @@ class Study:
             digest.update(repr(asked).encode())
             digest.update(picture.tobytes())
         self.left_out[f"{task.name}, {split}"] = left_out
+        for item in left_out:
+            LOG.warning("left out (%s, %s): item %s: %s", task.name, split, item.id, item.reason)
         check_left_out(left_out, len(good), f"{task.name}, {split} items", self.max_left_out)
         fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
         if task.definition is not None:
@@ -267,7 +280,9 @@ class Study:
 
     def is_finished(self, stage: str, inputs: dict[str, Any]) -> bool:
         if not self.fresh and self.run.is_finished(stage, inputs):
+            LOG.info("%s is finished already", stage)
             return True
+        LOG.info("%s starts (%s on %s)", stage, self.vlm.name, self.vlm.device)
         self.run.forget(stage)
         return False
 
@@ -278,6 +293,7 @@ class Study:
                 value = self._provenance(value)
             details[name] = value
         self.run.finish(stage, inputs, details, files)
+        LOG.info("%s has finished in %s s", stage, details["seconds"])
 
     def _provenance(self, used: Prepared) -> dict[str, Any]:
         """Which items were used and where they are; places from the run folder, so that both can move together."""

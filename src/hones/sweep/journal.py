@@ -19,6 +19,9 @@ from jaxtyping import Float
 
 from hones.errors import HonesError
 
+DAMAGE = (ValueError, KeyError, TypeError, OverflowError, RecursionError, AttributeError)
+"""What reading a line raises that is not as it was written."""
+
 
 def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}, so that a difference can be named."""
@@ -36,7 +39,7 @@ def sweep_of(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             return dict(json.loads(file.readline())["sweep"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -112,8 +115,11 @@ class Journal:
     def _replay(self, lines: Sequence[bytes]) -> None:
         try:
             header = json.loads(lines[0])
-            first, self.plan = header["sweep"], dict(header["plan"])
-        except (ValueError, KeyError, TypeError) as error:
+            first, plan = dict(header["sweep"]), dict(header["plan"])
+            if {key: type(x) for key, x in plan.items()} != {key: type(x) for key, x in self.plan.items()}:
+                raise ValueError("plan")
+            self.plan = plan
+        except DAMAGE as error:
             raise self._damaged(1) from error
         for key in sorted(first.keys() | self.fingerprint.keys()):
             old, new = first.get(key), self.fingerprint.get(key)
@@ -126,7 +132,7 @@ class Journal:
         for number, line in enumerate(lines[1:], 2):
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except DAMAGE as error:
                 raise self._damaged(number) from error
 
     def _take(self, record: Mapping[str, Any]) -> None:
