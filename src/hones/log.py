@@ -21,6 +21,13 @@ class _RunLog(logging.FileHandler):
         self.path, self.failed = file, False
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Opening the file is the first thing that may fail."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """One line instead of a traceback."""
         if not self.failed:

@@ -17,6 +17,7 @@ import io
 import json
 import os
 import platform
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -169,10 +170,11 @@ def read_npy(path: Path) -> np.ndarray:
         HonesError: no such file, or not a plain array.
     """
     try:
-        return np.array(np.lib.format.open_memmap(path, mode="r"))  # a size that the file has not is refused
+        with warnings.catch_warnings(action="error"):
+            return np.array(np.lib.format.open_memmap(path, mode="r"))  # a size that the file has not is refused
     except FileNotFoundError as error:
         raise HonesError(f"no file {path}", do="run the stage that writes it first") from error
-    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, TokenError) as error:
+    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, TokenError, Warning) as error:
         raise HonesError(f"{path} is not a numpy array ({error})", do="run the stage that writes it again") from error
 
 

@@ -59,16 +59,24 @@ class Journal:
         self.path, self.plan = path, dict(plan)
         self.fingerprint = flat(json.loads(json.dumps(fingerprint)))
         self._lock = FileLock(path.with_suffix(".lock"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise HonesError(f"another process is writing {path}", do="wait for it, or use another --out") from error
         self.groups: dict[int, list[Float[np.ndarray, "edits _"]]] = {}
         try:
-            content = path.read_bytes() if path.exists() else b""
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self._open()
+        except Timeout as error:
+            raise HonesError(f"another process is writing {path}", do="wait for it, or use another --out") from error
         except OSError as error:
-            raise HonesError(f"cannot read {path} ({error.strerror})") from error
+            self._lock.release()
+            raise HonesError(f"cannot read {path} ({error.strerror})", do="choose another --out") from error
+        except HonesError:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        """Take what the file holds, without a last line that was cut off, or begin it."""
+        path = self.path
+        content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole:
             self._replay(whole.splitlines())
