@@ -72,14 +72,16 @@ def read_heads(path: Path) -> HeadResult:
             for row in rows
         )
         top = [(int(row["layer"]), int(row["head"])) for row in content["top_heads"]]
-        racing = RaceRules(**content["racing"]) if "racing" in content else None
+        racing = TypeAdapter(RaceRules).validate_python(content["racing"]) if "racing" in content else None
         interval = _interval(baseline, "metric")
         result = HeadResult(str(baseline["metric_name"]), interval, int(baseline["n"]), scores, len(top), racing)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise HonesError(
             f"{path} is not a heads file ({type(error).__name__}: {error})",
             expected="baseline, all_heads and top_heads as `hones heads` writes them",
         ) from error
+    if not result.heads or any(h.layer < 0 or h.head < 0 for h in result.heads):
+        raise HonesError(f"{path} holds no heads, or some below 0", expected="layers and heads from 0")
     if [(h.layer, h.head) for h in result.critical] != top:
         raise HonesError(f"{path}: top_heads are not the first of all_heads", expected="both best first")
     return result

@@ -53,6 +53,7 @@ from hones.cli_training import (
 )
 from hones.cli_verify import add_command as add_verify
 from hones.errors import HonesError
+from hones.log import LOG, close_log
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
 steer the model with that knowledge.
@@ -76,7 +77,9 @@ FIND, PROVE, STEER = "Find", "Prove", "Steer"
 @app.command(rich_help_panel=FIND)
 def heads(
     model: Model,
-    task: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, several with commas, or all.")],
+    task: Annotated[
+        str, typer.Option(help="vqa, ocr, caption, retrieval, your TASK.yaml or FILE.py:CLASS; with commas, or all.")
+    ],
     data: Data,
     out: Out,
     images: Images = None,
@@ -110,13 +113,10 @@ def heads(
     """
     from hones import tables
     from hones.sweep import RaceRules
-    from hones.tasks import TASKS
+    from hones.tasks import make_tasks
     from hones.tasks.log_probability import LogProbability
 
-    names = list(TASKS) if task == "all" else task.split(",")
-    if len(set(names)) < len(names):
-        raise HonesError(f"--task {task}", expected="each task once")
-    chosen, items = [task_of(name, candidates) for name in names], read_items(data, images, ids, limit)
+    chosen, items = make_tasks(task, candidates=candidates), read_items(data, images, ids, limit)
     if utility not in ("metric", "logprob"):
         raise HonesError(f"--utility {utility}", expected="metric or logprob")
     if utility == "logprob":
@@ -125,8 +125,8 @@ def heads(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     rules = None if racing is None else RaceRules(racing, racing_margin)
     results = study.heads(chosen, items, top_k, rules)
-    for name, result in zip(names, results, strict=True):
-        if len(names) > 1:
+    for name, result in zip([one.name for one in chosen], results, strict=True):
+        if len(chosen) > 1:
             _out.rule(name)
         _show(study, tables.head_table(result), tables.head_map(result), out / name / "heads.json", of=name)
 
@@ -177,7 +177,7 @@ def neurons(
     budget = neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     if len(selected) < budget:
         _err.print(f"{len(selected)} neurons instead of {budget}: no other has a positive importance", style="yellow")
-    _show(study, tables.neuron_table(selected, len(study.vlm.anatomy.layers)), out / task / "neurons.json")
+    _show(study, tables.neuron_table(selected, len(study.vlm.anatomy.layers)), out / chosen.name / "neurons.json")
 
 
 @app.command(rich_help_panel=PROVE)
@@ -212,7 +212,7 @@ def mask(
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.mask(chosen, items, neurons, draws)
-    _show(study, tables.masking_table([(task, result)]), out / task / "masking.json")
+    _show(study, tables.masking_table([(chosen.name, result)]), out / chosen.name / "masking.json")
 
 
 app.command(rich_help_panel=FIND)(methods)
@@ -288,7 +288,9 @@ def steer(
         _show(study, *evidence, out / task / "steering" / "evidence.json")
         return
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
-    _show(study, tables.steering_table([(task, result)]), out / task / "steering" / "hones" / "scales.json")
+    _show(
+        study, tables.steering_table([(chosen.name, result)]), out / chosen.name / "steering" / "hones" / "scales.json"
+    )
 
 
 add_analysis(app, PROVE, FIND)
@@ -309,10 +311,31 @@ def _show(study, *parts, of: str = "") -> None:
 
 
 def main() -> NoReturn:
-    """Entry point: one line and exit code 2 for what the user can mend."""
+    """Entry point: one line and exit code 2 for what the user can mend, 1 for what they cannot.
+
+    The run's log, where the command has opened one, has the traceback of both.
+    """
+    code = 0
     try:
         app()
     except HonesError as error:
-        _err.print(f"hones: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
-        sys.exit(2)
-    sys.exit(0)
+        LOG.error(str(error), exc_info=True)
+        code = _fail(f"hones: {error}", 2)
+    except Exception as error:
+        LOG.exception("unexpected")
+        log = close_log()
+        if log is None:
+            raise
+        code = _fail(f"hones: unexpected {type(error).__name__}: {_first_line(error)}; details in {log}", 1)
+    finally:
+        close_log()
+    sys.exit(code)
+
+
+def _fail(line: str, code: int) -> int:
+    _err.print(line, style="red", soft_wrap=True, markup=False, highlight=False)
+    return code
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

@@ -30,6 +30,9 @@ def analyze(
     discovery: Annotated[Path | None, typer.Option(help="Discovery items, if the file has moved.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of all pictures, if it has moved.")] = None,
     model: Annotated[str | None, typer.Option(help="The run's model, if it has moved.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="FILE.py:CLASS of a task of the run that is a Python class; repeatable.")
+    ] = None,
     lens_items: Annotated[int, typer.Option(min=0, help="Items of each task under the delta logit lens.")] = 2,
     cards: Annotated[int, typer.Option(min=0, help="Neuron cards of each task.")] = 8,
     draws: Annotated[int, typer.Option(min=1, help="Random control sets per group.")] = 3,
@@ -50,11 +53,13 @@ def analyze(
     """
     from hones.analysis.source import read_run
     from hones.analysis.stage import AnalysisSettings, RunStudy
+    from hones.log import log_to
     from hones.study import all_left_out
     from hones.tables import left_out_list
     from hones.tables_analysis import analysis_tables
 
-    found = read_run(run, data=data, discovery=discovery, images=images)
+    found = read_run(run, data=data, discovery=discovery, images=images, classes=task or ())
+    log_to(run)
     sweep = sweep_settings(engine, batch_size)
     dtype = found.dtype if dtype == "auto" else dtype
     vlm = load(model or found.model, dtype, device, found.hub_revision)

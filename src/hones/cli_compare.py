@@ -24,7 +24,6 @@ from hones.cli_options import (
     open_study,
     read_items,
     sweep_settings,
-    task_of,
 )
 from hones.errors import HonesError
 
@@ -45,7 +44,7 @@ def compare(
     data: Annotated[Path, typer.Option(help="Unified JSON file of the *discovery* items.")],
     test: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items; no common pictures.")],
     out: Out,
-    tasks: Annotated[str, typer.Option(help="Tasks with commas, or all.")] = "all",
+    tasks: Annotated[str, typer.Option(help="Tasks with commas (vqa, TASK.yaml, FILE.py:CLASS), or all.")] = "all",
     methods: Annotated[str, typer.Option(help="Methods with commas, or all: every one but oracle.")] = "all",
     heads_from: Annotated[
         Path | None, typer.Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
@@ -80,18 +79,15 @@ def compare(
     from hones.neurons import check_ratio
     from hones.study import all_left_out
     from hones.tables import left_out_list
-    from hones.tasks import TASKS
+    from hones.tasks import make_tasks
 
     check_ratio(ratio)
     chosen = make_methods(methods)
-    names = list(TASKS) if tasks == "all" else tasks.split(",")
-    if len(set(names)) < len(names):
-        raise HonesError(f"--tasks {tasks}", expected="each task once")
-    asked = [task_of(name, candidates) for name in names]
+    asked = make_tasks(tasks, candidates=candidates)
     splits = {"discovery": read_items(data, images, None, limit), "test": read_items(test, images, None, limit)}
     check_disjoint(splits)
     source = heads_from or out
-    for name in names:
+    for name in (task.name for task in asked):
         if heads_from is not None and not (heads_from / name / "heads.json").is_file():
             raise HonesError(f"no file {heads_from / name / 'heads.json'}", do="run `hones heads` there first")
     sweep = sweep_settings(engine, batch_size, max_new_tokens)

@@ -15,7 +15,7 @@ import typer
 from hones.errors import HonesError
 
 Model = Annotated[str, typer.Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
-TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption or retrieval.")]
+TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
 Data = Annotated[Path, typer.Option(help="Unified JSON annotation file.")]
 Out = Annotated[Path, typer.Option(help="Run folder; created if need be.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: images/ beside the file]")]
@@ -121,9 +121,11 @@ def open_study(
     max_left_out: float,
 ):
     """--model and --out with all that a study depends on; the model is loaded and checked."""
+    from hones.log import log_to
     from hones.store import RunFolder
     from hones.study import Study
 
     folder = RunFolder(out)
+    log_to(out)
     vlm = load(model, dtype, device, revision)
     return Study(vlm, folder, sweep, seed, fresh, max_left_out)

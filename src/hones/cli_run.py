@@ -53,11 +53,14 @@ def follow(config, fresh: bool) -> None:
     """Run a configuration, show what each task's stages find, and write the report."""
     from hones import tables
     from hones.comparators.tables import comparison_table
+    from hones.log import log_to
     from hones.pipeline import Outcome, run_config
     from hones.steering.tables import evidence_tables
+    from hones.store import RunFolder
     from hones.study import Study, all_left_out
 
     started = time.monotonic()
+    log_to(RunFolder(config.out).path)
 
     def show(study: Study, outcome: Outcome) -> None:
         seconds = time.monotonic() - started

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hones.cli_options import Device, Dtype, Model, NewTokens, Revision
+from hones.cli_options import Device, Dtype, Model, NewTokens, Revision, load
 from hones.errors import HonesError
 
 SHARE, STEER = "Share", "Steer"
@@ -46,7 +46,6 @@ def export(
     Example: hones export runs/a/vqa/steering/hones/scales.json --model tiny-llava --format lora --to vqa-lora
     """
     from hones.artifacts import read_scales
-    from hones.models.loading import load_vlm
     from hones.sharing import export_scales
     from hones.sharing.base import stored_dtype
     from hones.sharing.export import check_request
@@ -55,7 +54,7 @@ def export(
     check_request(form, to, overwrite)
     read_scales(scales)  # a bad file is named before a model is loaded
     dtype = dtype or (stored_dtype(model, revision) if form == "merged" else "auto")
-    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
+    vlm = load(model, dtype, device, revision)
     done = export_scales(vlm, scales, to, format=form, run=run, overwrite=overwrite, check=check)
     _out.print(export_table(done))
     _out.print(f"written: {to}", soft_wrap=True)
@@ -103,7 +102,6 @@ def ask(
     Example: hones ask --model tiny-llava --scales scales.json --image photo.jpg "What is this?"
     """
     from hones.artifacts import read_scales
-    from hones.models.loading import load_vlm
     from hones.sharing import ask as ask_model
     from hones.sharing.ask import read_question
     from hones.tables_share import asked_table
@@ -112,7 +110,7 @@ def ask(
     read_question(image, question, task, corners)
     if scales is not None:
         read_scales(scales)
-    vlm = load_vlm(model, dtype=dtype, device=device, revision=revision)
+    vlm = load(model, dtype, device, revision)
     options = {"scales": scales, "task": task, "box": corners, "max_new_tokens": max_new_tokens}
     _out.print(asked_table(ask_model(vlm, image, question, **options)))
 

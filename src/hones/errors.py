@@ -10,7 +10,7 @@ class HonesError(Exception):
             parts.append(f"expected {expected}")
         if do is not None:
             parts.append(do)
-        super().__init__("; ".join(parts))
+        super().__init__(" ".join("; ".join(parts).splitlines()))
 
 
 class BadItem(Exception):

@@ -5,7 +5,7 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
     model: llava-hf/llava-1.5-7b-hf
     out: runs/llava
     data: {discovery: discovery.json, dev: dev.json, test: test.json, images: train2014}
-    tasks: [vqa, ocr, caption, retrieval]
+    tasks: [vqa, ocr, caption, retrieval]        # or yours: pope.yaml, tasks.py:Mine
     limit: {discovery: 5000, dev: 2000, test: 3000}
     ratio: 0.01
     steering: {epochs: 2, methods: [all], seeds: [3407, 3408]}    # methods, seeds, also, ood: evidence, optional
@@ -44,7 +44,8 @@ from hones.steering.stage import Wanted, steer
 from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
 from hones.sweep import MAX_NEW_TOKENS, EngineName, SweepSettings
-from hones.tasks import TASKS, Task, make_task
+from hones.tasks import TASKS, Task, check_distinct, make_task
+from hones.tasks.loading import is_file
 
 SPLITS = ("discovery", "dev", "test")
 Count = Annotated[int, Field(ge=1)]
@@ -154,7 +155,7 @@ def read_config(file: Path) -> RunConfig:
         raise HonesError(
             f"cannot read {file} ({error.strerror})", expected="a YAML configuration", do="see `hones run --help`"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise HonesError(f"{file} holds a {type(content).__name__}", expected="keys such as model, out and data")
@@ -169,7 +170,9 @@ def read_config(file: Path) -> RunConfig:
     steering, names = config.steering, ("ood", "ood_images")
     outside = {name: source_in(base, path) for name in names if (path := getattr(steering, name)) is not None}
     steering = steering.model_copy(update=outside)
-    return config.model_copy(update={"out": base / config.out, "data": DataFiles(**files), "steering": steering})
+    tasks = tuple(str(base / name) if is_file(name) else name for name in config.tasks)
+    places = {"out": base / config.out, "data": DataFiles(**files), "tasks": tasks, "steering": steering}
+    return config.model_copy(update=places)
 
 
 def run_config(
@@ -182,6 +185,7 @@ def run_config(
     """
     run = RunFolder(config.out)
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
+    check_distinct(tasks)
     splits = load_splits(config)
     vlm = load_vlm(
         config.model,
@@ -206,7 +210,8 @@ def run_config(
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])
     if config.analyze is not None:
-        RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(read_run(run.path), config.analyze)
+        finished = read_run(run.path, classes=[name for name in config.tasks if ":" in name])
+        RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(finished, config.analyze)
     return outcomes
 
 

@@ -17,14 +17,17 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hones.errors import HonesError
 
@@ -45,9 +48,10 @@ class RunFolder:
             probe = path / f".write-test-{os.getpid()}"
             probe.touch()
             probe.unlink()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
             raise HonesError(
-                f"cannot write to {path} ({error.strerror})", expected="a writable folder", do="choose another --out"
+                f"cannot write to {path} ({why})", expected="a writable folder", do="choose another --out"
             ) from error
 
     def task(self, name: str) -> Path:
@@ -63,6 +67,10 @@ class RunFolder:
         record = read_json(file)
         if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
             raise HonesError(f"{file} is not a run record", expected="an object with 'stages'", do="use a new --out")
+        for stage, entry in record["stages"].items():
+            parts = [entry.get(key, {}) for key in ("fingerprint", "artifacts")] if isinstance(entry, dict) else [None]
+            if not all(isinstance(part, dict) for part in parts):
+                raise HonesError(f"{file}: the record of {stage} is damaged", do="use a new --out")
         return record
 
     def is_finished(self, stage: str, fingerprint: Mapping[str, Any]) -> bool:
@@ -77,7 +85,7 @@ class RunFolder:
         for name, digest in done.get("artifacts", {}).items():
             if not (self.path / name).is_file() or digest_of(self.path / name) != digest:
                 return False
-        old, new = done["fingerprint"], json.loads(json.dumps(fingerprint))
+        old, new = done.get("fingerprint", {}), json.loads(json.dumps(fingerprint))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 where, was, now = _difference(key, old.get(key), new.get(key))
@@ -111,9 +119,16 @@ class RunFolder:
             record["stages"][stage] = entry
             write_json(self.path / "run.json", record)
 
-    def _alone(self) -> FileLock:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         """Two processes that finish stages of one run at the same time both leave their record."""
-        return FileLock(self.path / ".run.lock", timeout=60)
+        try:
+            with FileLock(self.path / ".run.lock", timeout=60):
+                for part in self.path.glob(".run.json.*.part"):
+                    part.unlink()
+                yield
+        except Timeout as error:
+            raise HonesError(f"another process keeps {self.path / '.run.lock'}", do="wait for it to end") from error
 
 
 def versions() -> dict[str, str]:
@@ -155,10 +170,11 @@ def read_npy(path: Path) -> np.ndarray:
         HonesError: no such file, or not a plain array.
     """
     try:
-        return np.load(path, allow_pickle=False)
+        with warnings.catch_warnings(action="error"):
+            return np.array(np.lib.format.open_memmap(path, mode="r"))  # a size that the file has not is refused
     except FileNotFoundError as error:
         raise HonesError(f"no file {path}", do="run the stage that writes it first") from error
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, TokenError, Warning) as error:
         raise HonesError(f"{path} is not a numpy array ({error})", do="run the stage that writes it again") from error
 
 
@@ -171,11 +187,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise HonesError(f"cannot write {path} ({error.strerror})", do="free space or choose another --out") from error
 

@@ -26,6 +26,8 @@ from hones.comparators.given import critical_heads, give
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.errors import BadItem
 from hones.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
+from hones.locks import alone_on
+from hones.log import LOG
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
@@ -35,7 +37,7 @@ from hones.steering.settings import training_record
 from hones.store import RunFolder, digest_of, versions
 from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
-from hones.tasks.base import Example, Task
+from hones.tasks.base import Definition, Example, Task
 from hones.tasks.retrieval import Retrieval
 
 DEFAULT_RATIO = 0.01
@@ -46,7 +48,7 @@ DEFAULT_SEED = 3407
 class Prepared:
     """The examples of one task that can be used, the items left out, what identifies them, and where they are from.
 
-    candidates: of retrieval, else None.
+    candidates: of retrieval, else None. definition: of a custom task, else None.
     """
 
     examples: list[Example]
@@ -55,6 +57,12 @@ class Prepared:
     file: Path | None
     images: Path
     candidates: int | None
+    definition: Definition | None = None
+
+
+def _its_name(task: Task, *_: Any, **__: Any) -> list[str]:
+    """The part of the run folder that a stage of one task writes."""
+    return [task.name]
 
 
 @dataclass
@@ -73,6 +81,7 @@ class Study:
     max_left_out: float = MAX_LEFT_OUT
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
 
+    @alone_on(lambda tasks, *_, **__: [task.name for task in tasks])
     def heads(
         self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None, racing: RaceRules | None = None
     ) -> list[HeadResult]:
@@ -118,6 +127,7 @@ class Study:
         begun = sweep_of(journal)
         return [] if begun is None or self.fresh else [n for n in requested if f"{n}.seed" in begun]
 
+    @alone_on(_its_name)
     def neurons(
         self,
         task: Task,
@@ -148,6 +158,7 @@ class Study:
         self.finish(f"{task.name}/neurons", inputs, started, files, discovery=items, budget=budget)
         return selected
 
+    @alone_on(_its_name)
     def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:
         """Step 3 on the test items; writes masking.json."""
         neurons = self.sites(neurons_file)
@@ -170,6 +181,7 @@ class Study:
         self.remove_journal(self.journal_file(f"{task.name}.mask"))
         return result
 
+    @alone_on(_its_name)
     def steer(
         self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None
     ) -> SteeringResult:
@@ -229,10 +241,14 @@ class Study:
             digest.update(repr(asked).encode())
             digest.update(picture.tobytes())
         self.left_out[f"{task.name}, {split}"] = left_out
+        for item in left_out:
+            LOG.warning("left out (%s, %s): item %s: %s", task.name, split, item.id, item.reason)
         check_left_out(left_out, len(good), f"{task.name}, {split} items", self.max_left_out)
         fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
+        if task.definition is not None:
+            fingerprint["task"] = task.definition.digest
         candidates = task.candidates if isinstance(task, Retrieval) else None
-        return Prepared(good, left_out, fingerprint, items.file, items.images, candidates)
+        return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
 
     def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
         """The neurons of a neurons file, which the model must have."""
@@ -280,7 +296,9 @@ class Study:
 
     def is_finished(self, stage: str, inputs: dict[str, Any]) -> bool:
         if not self.fresh and self.run.is_finished(stage, inputs):
+            LOG.info("%s is finished already", stage)
             return True
+        LOG.info("%s starts (%s on %s)", stage, self.vlm.name, self.vlm.device)
         self.run.forget(stage)
         return False
 
@@ -292,15 +310,18 @@ class Study:
                 value = self._provenance(value)
             details[name] = value
         self.run.finish(stage, inputs, details, files)
+        LOG.info("%s has finished in %s s", stage, details["seconds"])
 
     def _provenance(self, used: Prepared) -> dict[str, Any]:
         """Which items were used and where they are; places from the run folder, so that both can move together."""
+        definition = {} if used.definition is None else {"task": asdict(used.definition)}
         return {
             "items": [e.id for e in used.examples],
             "left_out": [asdict(x) for x in used.left_out],
             "file": None if used.file is None else self._from_run(used.file),
             "images": self._from_run(used.images),
             "candidates": used.candidates,
+            **definition,
         }
 
     def _from_run(self, path: Path) -> str:

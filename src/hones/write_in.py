@@ -111,7 +111,7 @@ def final_gain(vlm: VLM) -> Float[Tensor, " width"]:
 def target_ids(vlm: VLM, task: Task, example: Example) -> list[int]:
     """The target's tokens as the model would continue its template with them, at most 128."""
     if task.answers == "yes_no":
-        return [vlm.answer_tokens.yes]
+        return [vlm.answer_tokens.of(example.target)]
     return vlm.answer_ids(example.prompts[0], example.target)[:MAX_TARGET_TOKENS]
 
 

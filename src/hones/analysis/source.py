@@ -5,7 +5,7 @@ that run.json records: the discovery items of `hones neurons` and the test items
 it was; a difference is named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from hones.errors import HonesError
 from hones.heads import HeadResult
 from hones.neurons import RankedNeurons
 from hones.store import RunFolder, digest_of
-from hones.tasks import TASKS, Task, make_task
+from hones.tasks import Task, in_order, make_task
+from hones.tasks.base import Definition
+from hones.tasks.custom import task_of_content
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def read_run(
     data: Path | None = None,
     discovery: Path | None = None,
     images: Path | None = None,
+    classes: Sequence[str] = (),
 ) -> FinishedRun:
     """Read a run.
 
@@ -76,6 +79,8 @@ def read_run(
         data: the test annotation file, where it is not what run.json says.
         discovery: the discovery annotation file, likewise.
         images: the folder of all pictures, likewise.
+        classes: the run's custom tasks that are Python classes, as `make_task` takes them: a run folder names them, but
+            runs no code.
 
     Raises:
         HonesError: not a run folder, no task with heads and neurons, files that are missing or have changed, or
@@ -86,13 +91,14 @@ def read_run(
         raise HonesError(f"{path} is not a run folder", expected="a folder with run.json, as `hones heads` leaves it")
     folder = RunFolder(path)
     stages = folder.record["stages"]
-    names = [name for name in TASKS if f"{name}/neurons" in stages]
-    skipped = tuple(name for name in TASKS if f"{name}/heads" in stages and name not in names)
+    names, begun = (in_order(s.removesuffix(e) for s in stages if s.endswith(e)) for e in ("/neurons", "/heads"))
+    skipped = tuple(name for name in begun if name not in names)
     if not names:
         raise HonesError(f"{path} has no task with heads.json and neurons.json", do="run `hones neurons` first")
     records = {name: _records(folder, stages, name) for name in names}
     moved = {"discovery": discovery, "test": data}
-    tasks = tuple(_source(folder, name, record, moved, images) for name, record in records.items())
+    places = _Places(folder, moved, images, tuple(make_task(given) for given in classes))
+    tasks = tuple(_source(places, name, record) for name, record in records.items())
     neurons = {name: record.neurons.fingerprint for name, record in records.items()}
     for what in ("method", "ratio"):
         _common(path, what, {name: getattr(x, what) for name, x in neurons.items()})
@@ -109,16 +115,34 @@ def read_run(
     )
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where everything is now. classes: custom tasks that the user has named."""
+
+    folder: RunFolder
+    moved: Mapping[str, Path | None]
+    images: Path | None
+    classes: tuple[Task, ...]
+
+
 class _Used(BaseModel):
     items: list[str]
     file: str | None
     images: str
     candidates: int | None
+    task: Definition | None = None
 
 
 class _Asked(BaseModel):
     data: str
     asked: str
+    task: str | None = None
+
+    @property
+    def of_items(self) -> dict[str, str]:
+        """What identifies the items, as `Study.prepare` finds it."""
+        task = {} if self.task is None else {"task": self.task}
+        return {"data": self.data, "asked": self.asked, **task}
 
 
 class _AskedOfModel(_Asked):
@@ -176,28 +200,27 @@ def _records(folder: RunFolder, stages: Mapping[str, Any], name: str) -> _Record
     return records
 
 
-def _source(
-    folder: RunFolder, name: str, records: _Records, moved: Mapping[str, Path | None], images: Path | None
-) -> Source:
-    file, found = folder.task(name) / "heads.json", records.neurons
+def _source(places: _Places, name: str, records: _Records) -> Source:
+    folder, found = places.folder, records.neurons
+    file = folder.task(name) / "heads.json"
     method = make_method(found.fingerprint.method)
     if method.needs_heads and found.fingerprint.heads != digest_of(file):
         raise HonesError(f"{folder.path}: {name}/neurons.json was found with other heads than {file}")
-    discovery = _used(folder, name, "discovery", found.fingerprint, found.discovery, moved["discovery"], images)
+    discovery = _used(places, name, "discovery", found.fingerprint, found.discovery)
+    moved = places.moved["test"]
     if records.mask is not None:
-        test = _used(folder, name, "test", records.mask.fingerprint, records.mask.test, moved["test"], images)
-    elif moved["test"] is not None:
-        test = Split(_task(name, found.discovery.candidates), load_items(moved["test"], images=images), None)
+        test = _used(places, name, "test", records.mask.fingerprint, records.mask.test)
+    elif moved is not None:
+        test = Split(discovery.task, load_items(moved, images=places.images), None)
     else:
         raise HonesError(f"{folder.path} has no test items of {name}", do="run `hones mask` first, or pass --data")
     neurons = read_neurons(folder.task(name) / "neurons.json")
     return Source(name, read_heads(file), neurons, method, discovery, test)
 
 
-def _used(
-    folder: RunFolder, name: str, split: str, asked: _Asked, used: _Used, moved: Path | None, images: Path | None
-) -> Split:
+def _used(places: _Places, name: str, split: str, asked: _Asked, used: _Used) -> Split:
     """The items a stage used, where they are now."""
+    folder, moved, images = places.folder, places.moved[split], places.images
     root, option = folder.path.resolve(), {"discovery": "--discovery", "test": "--data"}[split]
     if used.file is None and moved is None:
         raise HonesError(f"{folder.path} does not say where the {split} items of {name} are", do=f"pass {option}")
@@ -210,11 +233,25 @@ def _used(
         )
     pictures = images if images is not None or moved is not None else root / used.images
     items = load_items(file, images=pictures, ids=used.items)
-    return Split(_task(name, used.candidates), items, {"data": asked.data, "asked": asked.asked})
+    return Split(_task(places, name, used), items, asked.of_items)
 
 
-def _task(name: str, candidates: int | None) -> Task:
-    return make_task(name) if candidates is None else make_task(name, candidates=candidates)
+def _task(places: _Places, name: str, used: _Used) -> Task:
+    """The task as the run used it; the code of a class is run only where the user has named it."""
+    if used.task is None:
+        return make_task(name) if used.candidates is None else make_task(name, candidates=used.candidates)
+    if used.task.content is not None:
+        return task_of_content(used.task.content, f"{places.folder.path}/run.json: {name}")
+    for task in places.classes:
+        if task.name == name and task.definition is not None:
+            if task.definition.digest != used.task.digest:
+                raise HonesError(
+                    f"the task {name} has changed: {task.definition.given} is {task.definition.digest}, the run used "
+                    f"{used.task.digest}",
+                    do="give the file as it was, or run the stages again with --fresh",
+                )
+            return task
+    raise HonesError(f"{name} of {places.folder.path} is a Python class", do=f"pass --task {used.task.given}")
 
 
 def _common(path: Path, what: str, values: Mapping[str, Any]) -> Any:

@@ -28,6 +28,7 @@ from hones.artifacts import read_result, write_result
 from hones.comparators import Hones
 from hones.errors import HonesError
 from hones.interventions import Site
+from hones.locks import alone_on
 from hones.neurons import head_importance
 from hones.store import digest_of, write_bytes
 from hones.study import Prepared, Study
@@ -61,6 +62,7 @@ class _Job:
 class RunStudy(Study):
     """A study that goes on from a finished run."""
 
+    @alone_on(lambda *_, **__: ["analysis"])
     def analyze(self, run: FinishedRun, settings: AnalysisSettings | None = None) -> Analysis:
         """Everything of the module's list; writes analysis/analysis.json and analysis/pictures/.
 

@@ -53,7 +53,7 @@ def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Me
         raise HonesError(f"the method {needing[0]} needs critical heads", do="give --heads, which `hones heads` writes")
     heads = read_heads(file)
     others = {other.metric_name for name, other in TASKS.items() if name != task.name}
-    if heads.metric_name in others:
+    if heads.metric_name in others - {task.metric_name}:
         raise HonesError(f"{file} scores heads by {heads.metric_name}", expected=task.metric_name)
     for head in heads.critical:
         vlm.anatomy.check_head(head.layer, head.head)

@@ -19,6 +19,7 @@ from hones.comparators.compare import BUDGETS, Ranking, compare_methods
 from hones.comparators.given import Given, critical_heads, give
 from hones.comparators.results import Comparison
 from hones.data.items import Items
+from hones.locks import alone_on
 from hones.neurons import neuron_budget, select_neurons
 from hones.store import digest_of, read_npy
 from hones.study import DEFAULT_RATIO, Prepared, Study
@@ -51,6 +52,7 @@ def drawn(method: Method, given: Given, first: Ranking, draws: int) -> Ranking:
     return replace(first, importances=(*first.importances, *more))
 
 
+@alone_on(lambda task, *_, **__: [task.name])
 def compare(
     study: Study,
     task: Task,

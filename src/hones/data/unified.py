@@ -3,7 +3,7 @@
 A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
 `vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} (without a
 box: {text, question, all_texts}) or `retrieval` {negatives}. Where several items ask about one picture, `item_id` tells
-them apart. Unknown fields are allowed: published files carry many.
+them apart. Unknown fields are kept: published files carry many, and custom tasks read them.
 
 bbox is in pixels of the picture as it is stored, before any EXIF rotation (`hones.data.pictures`).
 """
@@ -23,7 +23,7 @@ DUPLICATE = "duplicate id"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 class ImageInfo(_Record):

@@ -35,6 +35,10 @@ class AnswerTokens:
     lead: str  # " " where the model starts its answer with a space, else ""
     mass: float  # probability that the model gives to these two forms on the probe
 
+    def of(self, answer: str) -> int:
+        """The id of the answer "Yes" or "No"."""
+        return {"Yes": self.yes, "No": self.no}[answer]
+
 
 @dataclass(frozen=True)
 class Encoded:

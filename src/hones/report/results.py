@@ -14,7 +14,7 @@ from hones.neurons import RankedNeuron
 from hones.steering import SteeringResult
 from hones.steering.results import Evidence
 from hones.store import RunFolder
-from hones.tasks import TASK_NAMES
+from hones.tasks import in_order
 
 FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
 
@@ -74,17 +74,13 @@ def read_run(folder: Path) -> RunResults:
     """
     if not folder.is_dir():
         raise HonesError(f"no run folder {folder}", expected="what `hones run` or the stages wrote")
-    tasks = [t for t in sorted((p for p in folder.iterdir() if p.is_dir()), key=_order) if _is_task(t)]
+    names = in_order(p.name for p in folder.iterdir() if p.is_dir())
+    tasks = [folder / name for name in names if _is_task(folder / name)]
     analysis = _read(folder / "analysis" / "analysis.json", Analysis)
     if not tasks and analysis is None:
         raise HonesError(f"{folder} holds no results", do="run `hones run`, or a stage such as `hones heads`, first")
     record = RunFolder(folder).record if (folder / "run.json").exists() else {"stages": {}}
     return RunResults(folder, record, tuple(_read_task(t) for t in tasks), analysis)
-
-
-def _order(folder: Path) -> tuple[int, str]:
-    known = TASK_NAMES.index(folder.name) if folder.name in TASK_NAMES else len(TASK_NAMES)
-    return known, folder.name
 
 
 def _is_task(folder: Path) -> bool:

@@ -55,7 +55,10 @@ def training_pairs(task: Task, examples: Sequence[Example], rng: random.Random) 
         if task.answers == "yes_no":
             negatives = list(example.prompts[1:])
             chosen = rng.sample(negatives, min(NEGATIVES_PER_POSITIVE, len(negatives)))
-            pairs += [Pair(example, example.prompts[0], "Yes"), *(Pair(example, prompt, "No") for prompt in chosen)]
+            pairs += [
+                Pair(example, example.prompts[0], example.target),
+                *(Pair(example, prompt, "No") for prompt in chosen),
+            ]
         else:
             answer = rng.choice(task.answers_to_learn(example))
             pairs.append(Pair(example, example.prompts[0], answer))

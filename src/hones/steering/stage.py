@@ -19,6 +19,7 @@ from typing import Any
 from hones.artifacts import read_result, read_scales, write_result, write_scales
 from hones.data.items import Items
 from hones.errors import HonesError
+from hones.locks import alone_on
 from hones.steering.controls import HONES, Given, Steering
 from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.steering.results import Evidence
@@ -74,6 +75,7 @@ class _Steered:
         return self.study.steered(self.train, self.held_out, self.neurons_file, settings)
 
 
+@alone_on(lambda task, *_, **__: [task.name])
 def steer(
     study: Study,
     task: Task,

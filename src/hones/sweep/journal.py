@@ -19,6 +19,9 @@ from jaxtyping import Float
 
 from hones.errors import HonesError
 
+DAMAGE = (ValueError, KeyError, TypeError, OverflowError, RecursionError, AttributeError)
+"""What reading a line raises that is not as it was written."""
+
 
 def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
     """{"a": {"b": 1}} as {"a.b": 1}, so that a difference can be named."""
@@ -48,7 +51,7 @@ def sweep_of(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             return dict(json.loads(file.readline())["sweep"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -68,16 +71,24 @@ class Journal:
         self.path, self.plan = path, dict(plan)
         self.fingerprint = flat(json.loads(json.dumps(fingerprint)))
         self._lock = FileLock(path.with_suffix(".lock"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise HonesError(f"another process is writing {path}", do="wait for it, or use another --out") from error
         self.groups: dict[int, list[Float[np.ndarray, "edits _"]]] = {}
         try:
-            content = path.read_bytes() if path.exists() else b""
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            self._open()
+        except Timeout as error:
+            raise HonesError(f"another process is writing {path}", do="wait for it, or use another --out") from error
         except OSError as error:
-            raise HonesError(f"cannot read {path} ({error.strerror})") from error
+            self._lock.release()
+            raise HonesError(f"cannot read {path} ({error.strerror})", do="choose another --out") from error
+        except HonesError:
+            self._lock.release()
+            raise
+
+    def _open(self) -> None:
+        """Take what the file holds, without a last line that was cut off, or begin it."""
+        path = self.path
+        content = path.read_bytes() if path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if whole:
             self._replay(whole.splitlines())
@@ -124,14 +135,17 @@ class Journal:
     def _replay(self, lines: Sequence[bytes]) -> None:
         try:
             header = json.loads(lines[0])
-            first, self.plan = header["sweep"], dict(header["plan"])
-        except (ValueError, KeyError, TypeError) as error:
+            first, plan = dict(header["sweep"]), dict(header["plan"])
+            if {key: type(x) for key, x in plan.items()} != {key: type(x) for key, x in self.plan.items()}:
+                raise ValueError("plan")
+            self.plan = plan
+        except DAMAGE as error:
             raise self._damaged(1) from error
         refuse_other(self.path, "sweep", first, self.fingerprint)
         for number, line in enumerate(lines[1:], 2):
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except DAMAGE as error:
                 raise self._damaged(number) from error
 
     def _take(self, record: Mapping[str, Any]) -> None:

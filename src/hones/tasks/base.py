@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -50,13 +50,60 @@ class Example:
         return open_picture(self.image, self.box, self.size)
 
 
-class Task(ABC):
-    """One task: prompt, target, statistics of one answer, score of a sum of statistics."""
+@dataclass(frozen=True)
+class Definition:
+    """Where a custom task comes from: how the user named it, a digest of what it says, and for YAML its content."""
+
+    given: str
+    digest: str
+    content: dict[str, Any] | None = None
+
+
+class Metric(ABC):
+    """How answers are scored: statistics of one answer, score of a sum of statistics."""
+
+    metric_name: ClassVar[str]
+    statistic_names: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
+        """The additive statistics of one answer: a text, for yes_no answers logit(Yes) - logit(No) per prompt, or a
+        log-probability.
+        """
+
+    @abstractmethod
+    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """The metric, in [0, 1], of summed statistics; NaN where no item was summed."""
+
+    def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
+        """Further metrics worth reporting."""
+        return {}
+
+    def token_weights(self, targets: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " tokens"]]:
+        """w_t of each target's tokens (method: 1 everywhere; caption: inverse document frequency over `targets`)."""
+        return [np.ones(len(tokens)) for tokens in targets]
+
+    def references_among(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Those of an item's texts that answers can be scored against.
+
+        Raises:
+            BadItem: none.
+        """
+        usable = tuple(text for text in texts if text.strip())
+        if not usable:
+            raise BadItem("its references are empty" if texts else "it has no references")
+        return usable
+
+
+class Task(Metric):
+    """One task: prompt and target of an item, and the metric of its answers.
+
+    definition: where a custom task comes from; None for the built-in ones.
+    """
 
     name: ClassVar[str]
-    metric_name: ClassVar[str]
     answers: ClassVar[AnswerKind]
-    statistic_names: ClassVar[tuple[str, ...]]
+    definition: Definition | None = None
 
     @abstractmethod
     def example(self, item: Item, images: Path) -> Example:
@@ -76,16 +123,6 @@ class Task(ABC):
                 bad.append(LeftOut.of(item.id, error))
         return good, bad
 
-    @abstractmethod
-    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
-        """The additive statistics of one answer: a text, for retrieval logit(Yes) - logit(No) per candidate, or a
-        log-probability.
-        """
-
-    @abstractmethod
-    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
-        """The task's metric, in [0, 1], of summed statistics; NaN where no item was summed."""
-
     def guess(self, examples: Sequence[Example]) -> float:
         """The score of the best answer that does not depend on the picture, among all references of the examples."""
         constants = {reference for example in examples for reference in example.references}
@@ -95,14 +132,6 @@ class Task(ABC):
     def answers_to_learn(self, example: Example) -> tuple[str, ...]:
         """The answers that steering may train on; one is drawn per epoch."""
         return (example.target,)
-
-    def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
-        """Further metrics worth reporting."""
-        return {}
-
-    def token_weights(self, targets: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " tokens"]]:
-        """w_t of each target's tokens (method: 1 everywhere; caption: inverse document frequency over `targets`)."""
-        return [np.ones(len(tokens)) for tokens in targets]
 
 
 def with_readable_pictures(examples: Sequence[Example]) -> tuple[list[Example], list[LeftOut]]:

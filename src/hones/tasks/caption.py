@@ -61,16 +61,25 @@ class Captioning(Task):
         Raises:
             BadItem: no such caption.
         """
-        captions = [" ".join(c.caption.split()) for c in item.captions if tokens(c.caption)][:MAX_REFERENCES]
-        if not captions:
-            raise BadItem("all captions are empty" if item.captions else "no captions")
+        captions = self.references_among([c.caption for c in item.captions])
         return Example(
             id=item.id,
             image=images / item.image_info.file_name,
             prompts=(PROMPT,),
             target=" ".join(captions),
-            references=tuple(captions),
+            references=captions,
         )
+
+    def references_among(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """The first five captions that contain a word, in single spaces.
+
+        Raises:
+            BadItem: none does.
+        """
+        captions = tuple(" ".join(text.split()) for text in texts if tokens(text))[:MAX_REFERENCES]
+        if not captions:
+            raise BadItem("all captions are empty" if texts else "no captions")
+        return captions
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
         """[match_1..4, total_1..4, hyp_len, ref_len] of one answer, counts of tokens."""

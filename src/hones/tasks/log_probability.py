@@ -29,6 +29,7 @@ class LogProbability(Task):
     def __init__(self, task: Task) -> None:
         self.task = task
         self.name = task.name  # pyright: ignore[reportAttributeAccessIssue]
+        self.definition = task.definition
 
     def example(self, item: Item, images: Path) -> Example:
         """The task's example with its gold answer alone as reference.

@@ -53,7 +53,7 @@ class Ocr(Task):
             raise BadItem("empty ocr text")
         if item.ocr.bbox is None:
             return self._asked(item, item.ocr, text, images)
-        _check_box(item.ocr.bbox, item.image_info)
+        check_box(item.ocr.bbox, item.image_info)
         return Example(
             id=item.id,
             image=images / item.image_info.file_name,
@@ -61,7 +61,7 @@ class Ocr(Task):
             target=text,
             references=(text,),
             box=item.ocr.bbox,
-            size=_size(item.image_info),
+            size=size_of(item.image_info),
         )
 
     def _asked(self, item: Item, ocr: OcrFields, text: str, images: Path) -> Example:
@@ -88,11 +88,13 @@ class Ocr(Task):
             return np.asarray(sums[..., 0] / sums[..., 1])
 
 
-def _size(picture: ImageInfo) -> tuple[int, int] | None:
+def size_of(picture: ImageInfo) -> tuple[int, int] | None:
+    """(width, height) that an item was annotated for, where known."""
     return None if picture.width is None or picture.height is None else (picture.width, picture.height)
 
 
-def _check_box(box: tuple[float, float, float, float], picture: ImageInfo) -> None:
+def check_box(box: tuple[float, float, float, float], picture: ImageInfo) -> None:
+    """Raises BadItem where [x, y, width, height] cannot be drawn on the picture."""
     x, y, width, height = box
     if not all(map(math.isfinite, box)):
         raise BadItem(f"ocr box {list(box)} is not finite", kind="box without area")

@@ -16,6 +16,7 @@ skips it when all annotators wrote the same string, so that "Yes" misses ten tim
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -96,6 +97,15 @@ class Vqa(Task):
             target=answer,
             references=tuple(item.vqa.all_answers) or (answer,),
         )
+
+    def references_among(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """All annotators' answers, empty ones too: they count among the n.
+
+        Raises:
+            BadItem: all are empty.
+        """
+        super().references_among(texts)
+        return tuple(texts)
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
         """[soft accuracy, 1] of one answer."""

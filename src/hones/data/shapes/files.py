@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from hones.data.shapes.language import captions, describe, false_statement, questions
+from hones.data.shapes.language import captions, describe, existence, false_statement, questions
 from hones.data.shapes.scene import SIZE, Content, Scene, draw, make_scene
 from hones.data.shapes.signs import draw_sign, make_sign
 from hones.errors import HonesError
@@ -23,7 +23,10 @@ SOURCES: dict[str, Callable[[str], tuple[Content, Image.Image]]] = {
 
 
 def annotate(scene: Content, image_id: int, file_name: str) -> dict[str, Any]:
-    """The scene's item in the unified format, with 49 retrieval negatives that are verified to be false."""
+    """The scene's item in the unified format, with 49 retrieval negatives that are verified to be false.
+
+    `pope` holds an object that is there or not, and which: what docs/examples/pope.yaml asks about.
+    """
     rng = random.Random(f"annotate/{scene.seed}")
     kind, question, answer = rng.choice(questions(scene, rng))
     description = describe(scene, rng)
@@ -40,6 +43,7 @@ def annotate(scene: Content, image_id: int, file_name: str) -> dict[str, Any]:
         "captions": [{"caption_id": 5 * image_id + i, "caption": text} for i, text in enumerate(references)],
         "ocr": {"text": scene.label.string, "bbox": scene.label.box},
         "retrieval": {"negatives": list(negatives)},
+        "pope": existence(scene, random.Random(f"pope/{scene.seed}")),
     }
 
 

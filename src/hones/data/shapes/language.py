@@ -103,6 +103,20 @@ def false_statement(scene: Content, rng: random.Random, *, hard: bool) -> Statem
             return statement
 
 
+def existence(scene: Content, rng: random.Random) -> dict[str, str]:
+    """An object to ask about, present in half of the scenes; an absent one mostly shares its colour or shape with one
+    that is there, as the adversarial half of POPE's objects is chosen.
+    """
+    present = {(t.colour, t.shape) for t in scene.things}
+    if rng.random() < 0.5:
+        colour, shape = rng.choice(sorted(present))
+        return {"object": f"{colour} {shape}", "answer": "yes"}
+    absent = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in present]
+    alike = [(c, s) for c, s in absent if any(c == colour or s == shape for colour, shape in present)]
+    colour, shape = rng.choice(alike if rng.random() < 0.7 else absent)
+    return {"object": f"{colour} {shape}", "answer": "no"}
+
+
 def questions(scene: Content, rng: random.Random) -> list[tuple[str, str, str]]:
     """One (kind, question, answer) for each kind that the scene allows: its answer is unambiguous."""
     things, made = scene.things, []

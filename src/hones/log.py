@@ -1,0 +1,52 @@
+"""RUN/hones.log: what a run did, a line each with the time: stages, items left out, and errors with their traceback.
+
+The library writes to the logger `hones`; whoever uses it from Python sends that where they like. The command line opens
+the file of its run folder and closes it when the command ends.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+LOG = logging.getLogger("hones")
+LOG.addHandler(logging.NullHandler())
+FILE = "hones.log"
+
+
+class _RunLog(logging.FileHandler):
+    """Appends to the run's log. A log that cannot be written is said once and stops nothing."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8", delay=True)
+        self.path, self.failed = file, False
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Opening the file is the first thing that may fail."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """One line instead of a traceback."""
+        if not self.failed:
+            self.failed = True
+            print(f"hones: cannot write {self.path} ({sys.exception()})", file=sys.stderr)
+
+
+def log_to(run: Path) -> None:
+    """Append what the library says to RUN/hones.log, until `close_log`."""
+    close_log()
+    LOG.addHandler(_RunLog(run / FILE))
+    LOG.setLevel(logging.INFO)
+
+
+def close_log() -> Path | None:
+    """Close the open log; returns its path, None where none was open."""
+    closed = None
+    for handler in [h for h in LOG.handlers if isinstance(h, _RunLog)]:
+        LOG.removeHandler(handler)
+        handler.close()
+        closed = handler.path
+    return closed

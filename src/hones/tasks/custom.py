@@ -1,0 +1,221 @@
+"""Custom tasks in a few lines of YAML.
+
+    name: pope                                       # also the name of the task's folder
+    prompt: "Is there a {pope.object} in the image?\\nAnswer Yes or No."     # fields of the item in braces
+    target: pope.answer                              # the answer that attribution looks at
+    metric: yes_no_accuracy                          # how answers are scored, one of METRICS
+    references: pope.answer                          # what they are scored against; default: the target
+    answers: yes_no                                  # text (default), or the logits of Yes and No
+    box: ocr.bbox                                    # outlined in blue; default: none
+    max_items: 500                                   # the first usable ones; default: all
+
+Fields are dotted paths (`hones.tasks.fields`). What a task says is part of what its results depend on: a finished stage
+of a task that has changed since is refused.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from jaxtyping import Float
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hones.data.items import Item, Items, LeftOut
+from hones.errors import BadItem, HonesError
+from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task
+from hones.tasks.caption import Captioning
+from hones.tasks.exact import ExactMatch
+from hones.tasks.fields import PATH, fill, numbers_at, paths_in, text_at, values_at
+from hones.tasks.ocr import Ocr, check_box, size_of
+from hones.tasks.retrieval import Retrieval
+from hones.tasks.vqa import Vqa
+from hones.tasks.yes_no import YesNoAccuracy, YesNoF1
+
+_ALL: tuple[Metric, ...] = (ExactMatch(), Vqa(), Ocr(), Captioning(), YesNoAccuracy(), YesNoF1())
+METRICS: dict[str, Metric] = {metric.metric_name: metric for metric in _ALL}
+BUILT_IN = (Vqa.name, Ocr.name, Captioning.name, Retrieval.name)
+RESERVED = (*BUILT_IN, "all", "analysis", "journal", "figures", "data")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """The name, if a folder of a run can have it.
+
+    Raises:
+        ValueError: it cannot, or it is taken.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a folder of a run: letters, digits, - and _, at most 64")
+    if name.lower() in RESERVED:
+        raise ValueError(f"the name {name!r} is taken")
+    return name
+
+
+def _check_template(template: str) -> str:
+    paths_in(template)
+    if not template.strip():
+        raise ValueError("it is empty")
+    return template
+
+
+def _check_path(path: str) -> str:
+    if not PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is no field such as vqa.answer")
+    return path
+
+
+def _check_metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"no metric {name!r}, there are {', '.join(METRICS)}")
+    return name
+
+
+FieldPath = Annotated[str, AfterValidator(_check_path)]
+
+
+class TaskFile(BaseModel):
+    """What a task's YAML says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, AfterValidator(check_name)]
+    prompt: Annotated[str, AfterValidator(_check_template)]
+    target: FieldPath
+    metric: Annotated[str, AfterValidator(_check_metric)]
+    references: FieldPath | None = None
+    answers: Literal["text", "yes_no"] = "text"
+    box: FieldPath | None = None
+    max_items: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _yes_no_is_scored_as_such(self) -> "TaskFile":
+        if self.answers == "yes_no" and not self.metric.startswith("yes_no"):
+            raise ValueError(f"answers: yes_no cannot be scored by {self.metric}, but by yes_no_accuracy or yes_no_f1")
+        return self
+
+
+class FieldTask(Task):
+    """A task that a YAML file says.
+
+    Args:
+        file: its content.
+        given: how the user named it.
+    """
+
+    def __init__(self, file: TaskFile, given: str) -> None:
+        self.file, self.metric = file, METRICS[file.metric]
+        self.name = file.name  # pyright: ignore[reportAttributeAccessIssue]
+        self.answers: AnswerKind = file.answers  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.metric_name = file.metric  # pyright: ignore[reportAttributeAccessIssue]
+        self.statistic_names = self.metric.statistic_names  # pyright: ignore[reportAttributeAccessIssue]
+        content = file.model_dump(exclude_none=True)
+        self.definition = Definition(given, digest(json.dumps(content, sort_keys=True).encode()), content)
+
+    @property
+    def _describes(self) -> bool:
+        """Whether the target is several references, as that of captions is."""
+        return isinstance(self.metric, Captioning)
+
+    def example(self, item: Item, images: Path) -> Example:
+        """The item with its fields in the prompt; for BLEU-4, the target is all texts at its path.
+
+        Raises:
+            BadItem: a field is missing, empty or of the wrong kind; the box cannot be drawn.
+        """
+        file, given = self.file, self.metric.references_among
+        target = " ".join(given(values_at(item, file.target) if self._describes else [text_at(item, file.target)]))
+        return Example(
+            id=item.id,
+            image=images / item.image_info.file_name,
+            prompts=(fill(file.prompt, item),),
+            target=target.capitalize() if file.answers == "yes_no" else target,
+            references=given(values_at(item, file.references or file.target)),
+            box=None if file.box is None else _box(item, file.box),
+            size=None if file.box is None else size_of(item.image_info),
+        )
+
+    def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
+        """The first `max_items` usable items in order, and those left out before the last of them."""
+        good, bad = [], []
+        for item in items.items:
+            if len(good) == self.file.max_items:
+                break
+            try:
+                good.append(self.example(item, items.images))
+            except BadItem as error:
+                bad.append(LeftOut(item.id, str(error)))
+        return good, bad
+
+    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
+        """Those of the metric."""
+        return self.metric.statistics(example, answer)
+
+    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """The metric, in [0, 1]; NaN where no item was summed."""
+        return self.metric.score(sums)
+
+    def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
+        """Those of the metric."""
+        return self.metric.details(sums)
+
+    def token_weights(self, targets: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " tokens"]]:
+        """Those of the metric."""
+        return self.metric.token_weights(targets)
+
+    def answers_to_learn(self, example: Example) -> tuple[str, ...]:
+        """The references for BLEU-4, else the target."""
+        return example.references if self._describes else (example.target,)
+
+
+def task_of_content(content: Any, given: str) -> FieldTask:
+    """The task of a YAML file's content.
+
+    Raises:
+        HonesError: a key is missing, unknown or of the wrong kind.
+    """
+    if not isinstance(content, Mapping):
+        raise HonesError(f"{given} holds a {type(content).__name__}", expected="keys: name, prompt, target, metric")
+    try:
+        return FieldTask(TaskFile.model_validate(dict(content)), given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise HonesError(
+            f"{given}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}",
+            do="see docs/tasks.md",
+        ) from error
+
+
+def task_of_file(given: str) -> FieldTask:
+    """The task of a YAML file.
+
+    Raises:
+        HonesError: no such file, not YAML, or not a task.
+    """
+    file = Path(given)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HonesError(f"cannot read the task {file} ({error.strerror})", do="check --task") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})", do="check --task") from error
+    return task_of_content(content, given)
+
+
+def _box(item: Item, path: str) -> tuple[float, float, float, float]:
+    found = numbers_at(item, path)
+    if len(found) != 4:
+        raise BadItem(f"its box {path} has {len(found)} numbers, four are needed: x, y, width, height")
+    x, y, width, height = found
+    check_box((x, y, width, height), item.image_info)
+    return x, y, width, height
+
+
+def digest(content: bytes) -> str:
+    """16 hexadecimal digits of the SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]

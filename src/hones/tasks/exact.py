@@ -1,0 +1,30 @@
+"""Exact match: whether an answer equals one of the references after VQA normalisation (`hones.tasks.vqa`).
+
+Statistics: [1 if it does, else 0; 1]; score = sum of the first / sum of the second.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.tasks.base import Answer, Example, Metric
+from hones.tasks.vqa import normalise
+
+
+class ExactMatch(Metric):
+    """The share of answers that equal a reference."""
+
+    metric_name: ClassVar[str] = "exact_match"
+    statistic_names: ClassVar[tuple[str, ...]] = ("matches", "n")
+
+    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
+        """[match, 1] of one answer."""
+        assert isinstance(answer, str)
+        given = normalise(answer)
+        return np.array([float(any(normalise(r) == given for r in example.references)), 1.0])
+
+    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """The share of matches, in [0, 1]; NaN where no item was summed."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(sums[..., 0] / sums[..., 1])

@@ -1,0 +1,89 @@
+"""Tasks as a user names them: TASK.yaml, `package.module:Class` or `file.py:Class`.
+
+A YAML file is only read. A class subclasses `Task` and is made without arguments; the file that holds it is executed.
+The digest of a class is that of its source file.
+"""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from hones.errors import HonesError
+from hones.tasks.base import Definition, Task
+from hones.tasks.custom import check_name, digest, task_of_file
+
+
+def is_custom(given: str) -> bool:
+    """Whether --task names a YAML file or a class."""
+    return given.endswith((".yaml", ".yml")) or ":" in given
+
+
+def is_file(given: str) -> bool:
+    """Whether --task names a file: relative to the configuration that says so."""
+    return is_custom(given) and (":" not in given or given.rpartition(":")[0].endswith(".py"))
+
+
+def load_task(given: str) -> Task:
+    """The task of a YAML file, or of a class as `package.module:Class` or `file.py:Class`.
+
+    Raises:
+        HonesError: no such file or class, or not a task.
+    """
+    return _from_class(given) if ":" in given else task_of_file(given)
+
+
+def _from_class(given: str) -> Task:
+    place, _, name = given.rpartition(":")
+    module, source = _from_file(Path(place)) if place.endswith(".py") else _from_package(place, given)
+    kind = getattr(module, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise HonesError(f"{place} has no task class {name!r}", expected="a subclass of hones.Task")
+    missing = sorted(kind.__abstractmethods__)
+    missing += [x for x in ("name", "metric_name", "answers", "statistic_names") if not hasattr(kind, x)]
+    if missing:
+        raise HonesError(f"{given} lacks {', '.join(missing)}", do="see docs/tasks.md")
+    if kind.answers not in ("text", "yes_no"):
+        raise HonesError(f"{given}: answers = {kind.answers!r}", expected="text or yes_no")
+    try:
+        check_name(str(kind.name))
+        task = kind()
+    except (ValueError, TypeError) as error:
+        raise HonesError(f"{given}: {error}", expected="a free name and no arguments") from error
+    task.definition = Definition(given, digest(source))
+    return task
+
+
+def _from_file(file: Path) -> tuple[ModuleType, bytes]:
+    """The module that a file makes, and the file's content."""
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise HonesError(f"cannot read the task {file} ({error.strerror})", do="check --task") from error
+    name = f"hones_task_{digest(str(file.resolve()).encode())}_{digest(source)}"
+    if name in sys.modules:
+        return sys.modules[name], source
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, ValueError) as error:
+        del sys.modules[name]
+        raise HonesError(f"cannot import {file} ({' '.join(str(error).split())})", do="check --task") from error
+    return module, source
+
+
+def _from_package(place: str, given: str) -> tuple[ModuleType, bytes]:
+    """An installed module, and its source."""
+    try:
+        module = importlib.import_module(place)
+    except (ImportError, SyntaxError, ValueError) as error:
+        raise HonesError(
+            f"cannot import {place!r} of --task {given} ({' '.join(str(error).split())})",
+            expected="package.module:Class or file.py:Class",
+        ) from error
+    if module.__file__ is None:
+        raise HonesError(f"{place} of --task {given} has no source file", expected="package.module:Class")
+    return module, Path(module.__file__).read_bytes()
