@@ -7,8 +7,8 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/hones demo
 
-test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+test: .venv/ready  # one process a core, one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

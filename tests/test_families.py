@@ -76,7 +76,7 @@ def test_contributions_sum_to_what_the_block_adds(family: str, loaded: Callable[
             keep = partial(lambda left, _, args, out: left.append(out[:, -1]), left)
             hooks = [layer.block.register_forward_hook(keep)]
             vlm.logits(encoded, 1)
-            hooks.append(layer.mlp.register_forward_hook(lambda _, args, out: torch.zeros_like(out)))
+            hooks.append(layer.mlp.register_forward_hook(lambda _, args, out: torch.zeros_like(out)))  # pyright: ignore
             vlm.logits(encoded, 1)
             for hook in hooks:
                 hook.remove()
@@ -212,7 +212,7 @@ def test_a_model_that_breaks_a_claim_is_found_out(
         block.mlp.register_forward_hook(lambda _, args, out: 0.5 * out)
     else:
         embed = vlm.model.get_input_embeddings()
-        embed.register_forward_hook(lambda _, args, out: out + 0.1 * torch.arange(out.shape[1])[:, None])
+        embed.register_forward_hook(lambda _, args, out: out + 0.1 * torch.arange(out.shape[1])[:, None])  # pyright: ignore
     found = verify(vlm)
     assert claim in [c.name for c in found.failed]
     with pytest.raises(HonesError, match=r"layer|expected"):

@@ -36,7 +36,7 @@ class Packed(nn.Linear):
         self.weight = nn.Parameter((own.weight.detach() / scale).round().to(torch.int8), requires_grad=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return nn.functional.linear(input, self.weight.to(input) * self.scale)
+        return nn.functional.linear(input, self.weight.to(input) * self.get_buffer("scale"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import transformers
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from family_models import FAMILIES, NOT_SERVED, REMARKS  # noqa: E402
+from family_models import FAMILIES, NOT_SERVED, REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from hones import HonesError, Verification, load_vlm, verify  # noqa: E402
 

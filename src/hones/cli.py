@@ -93,7 +93,9 @@ def heads(
         float | None,
         typer.Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95."),
     ] = None,
-    racing_margin: Annotated[float, typer.Option(help="Racing: heads this close by the metric count as equal.")] = 0.01,
+    racing_margin: Annotated[
+        float, typer.Option(help="Racing: heads this close by the metric count as equal.")
+    ] = 0.005,
     candidates: Candidates = 50,
     max_new_tokens: NewTokens = 24,
     batch_size: BatchSize = None,

@@ -12,8 +12,8 @@ from transformers.processing_utils import ProcessorMixin
 class PixtralParts(ProcessorMixin):
     """Pictures and text as `PixtralProcessor` prepares them."""
 
-    text_kwargs: ClassVar[dict[str, str]] = {"return_tensors": "pt"}
-    images_kwargs: ClassVar[dict[str, str]] = {"return_tensors": "pt"}
+    text_kwargs: ClassVar[Any] = {"return_tensors": "pt"}  # pyright: ignore[reportIncompatibleVariableOverride]
+    images_kwargs: ClassVar[Any] = {"return_tensors": "pt"}  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @no_type_check  # transformers reads the names of the parameters from its code object
     def __init__(
@@ -37,7 +37,7 @@ class PixtralParts(ProcessorMixin):
         self.image_end_token_id = tokenizer.convert_tokens_to_ids(image_end_token)
 
     @property
-    def image_token_ids(self) -> list[int]:
+    def image_token_ids(self) -> list[int | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return [self.image_token_id, self.image_break_token_id, self.image_end_token_id]
 
     @property

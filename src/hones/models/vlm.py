@@ -73,7 +73,7 @@ class VLM:
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the input embeddings."""
-        return self.model.get_input_embeddings().weight.device
+        return input_device(self.model)
 
     @property
     def attention(self) -> str:
@@ -288,13 +288,18 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
     return template(processor, conversation, tokenize=False, add_generation_prompt=True)
 
 
+def input_device(model: PreTrainedModel) -> torch.device:
+    """The device of the input embeddings."""
+    return next(model.get_input_embeddings().parameters()).device
+
+
 def encode(
     model: PreTrainedModel, processor: ProcessorMixin, pictures: Sequence[Image.Image], texts: Sequence[str]
 ) -> dict[str, Tensor]:
     """Model inputs of wrapped texts, on the model's device; everything that the processor gives."""
     prepare: Any = processor
     batch = prepare(images=[[picture] for picture in pictures], text=list(texts), padding=True, return_tensors="pt")
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
 
 

@@ -57,13 +57,13 @@ def evaluate_scales(
         raise HonesError("no test items to steer on", expected="at least one")
     edits = [BASELINE, Intervention(scales=scales.values)]
     statistics = run_sweep(vlm, task, examples, edits, sweep, f"{task.name}: test")
-    return steering_result(task, statistics, PairedBootstrap(len(examples), seed))
+    return steering_result(task, statistics, PairedBootstrap(len(examples), seed), scales.epoch)
 
 
 def steering_result(
-    task: Task, statistics: Float[np.ndarray, "2 items k"], bootstrap: PairedBootstrap
+    task: Task, statistics: Float[np.ndarray, "2 items k"], bootstrap: PairedBootstrap, epoch: int | None = None
 ) -> SteeringResult:
-    """The result of the statistics without and with scales."""
+    """The result of the statistics without and with the scales of an epoch."""
     base, steered = (float(x) for x in task.score(statistics.sum(1, dtype=np.float64)))
     base_resampled, steered_resampled = (bootstrap.scores(arm, task.score) for arm in statistics)
     return SteeringResult(
@@ -74,5 +74,5 @@ def steering_result(
         bootstrap.interval(steered - base, steered_resampled - base_resampled),
         task.details(statistics[0].sum(0, dtype=np.float64)),
         task.details(statistics[1].sum(0, dtype=np.float64)),
-        scales.epoch,
+        epoch,
     )

@@ -150,7 +150,8 @@ class Passes:
         finally:
             hook.remove()
         (z,) = found
-        parts = [residual[layer], attention, down_proj(z), prefixes.between.get(layer, torch.zeros_like(attention))]
+        between = prefixes.between.get(layer, torch.zeros_like(residual[layer]))
+        parts = [residual[layer], attention, down_proj(z), between]
         size = sum(x.abs() for x in (*parts, residual[after]))
         exact = (sum(parts) - residual[after]).abs() <= 8 * torch.finfo(z.dtype).eps * size
         return z if bool(exact[prefixes.valid].all()) else None

@@ -30,7 +30,7 @@ class RaceRules:
     """confidence: of the bounds. margin: of the metric, below which heads count as equal. look: pictures per look."""
 
     confidence: float = 0.95
-    margin: float = 0.01
+    margin: float = 0.005
     look: int = 16
 
     def check(self) -> None:
