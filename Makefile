@@ -24,6 +24,9 @@ bench: .venv/ready
 	$(BIN)/python bench/racing.py
 	$(BIN)/python bench/bfloat16.py
 	$(BIN)/python bench/comparison.py
+	$(BIN)/python bench/steering.py
+	$(BIN)/python bench/evidence.py
+	$(BIN)/python bench/data.py
 
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints

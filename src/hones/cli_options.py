@@ -16,7 +16,7 @@ from hones.errors import HonesError
 
 Model = Annotated[str, typer.Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
 TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
-Data = Annotated[Path, typer.Option(help="Unified JSON annotation file.")]
+Data = Annotated[Path, typer.Option(help="Annotations: unified JSON or another format of docs/data.md.")]
 Out = Annotated[Path, typer.Option(help="Run folder; created if need be.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: images/ beside the file]")]
 Ids = Annotated[Path | None, typer.Option(help="Text file of image ids to keep, one per line.")]
