@@ -207,7 +207,7 @@ def test_what_compare_masks_is_what_neurons_selects(
     [
         (("--methods", "dvp,telepathy"), "no method 'telepathy'; expected one of hones, "),
         (("--methods", "dvp,dvp"), "--methods dvp,dvp; expected each method once"),
-        (("--tasks", "vqa,vqa"), "--tasks vqa,vqa; expected each task once"),
+        (("--tasks", "vqa,vqa"), "two tasks are named vqa; expected each task once"),
         (("--heads-from", "nowhere"), "no file nowhere/retrieval/heads.json; run `hones heads` there first"),
         (("--ratio", 0), "--ratio 0.0; expected a share of all neurons above 0"),
     ],
