@@ -5,8 +5,8 @@
 
 Heads and neurons are found on --discovery items; every way to steer learns on the same --dev items and is tested on the
 same --test items, on the other tasks, and on --outside items of the other source, never learned from. The built-in
-models were trained on shapes and are near their ceiling there; --source signs leaves room. Intervals are paired over the
-test items. With --to the run folders stay, so that a second run goes on where the first stopped.
+models were trained on shapes and are near their ceiling there; --source signs leaves room. Intervals are paired over
+the test items. With --to the run folders stay, so that a second run goes on where the first stopped.
 """
 
 import argparse
