@@ -494,7 +494,14 @@ def test_a_configuration_runs_the_evidence_of_every_task(found, shapes, model_fo
     for keys, message in (
         ({"methods": ["telepathy"]}, "steering.methods: Value error, no way to steer"),
         ({"also": ["telepathy"]}, "steering.also: Value error, telepathy; expected some of vqa"),
+        ({"also": ["nowhere.yaml"]}, "cannot read the task"),
+        ({"seeds": [1, 1]}, "steering.seeds: Value error, 1, 1; expected each once"),
+        ({"methods": ["set:dvp", "set:atp"]}, "steering.methods: set:atp; expected atp in compare.methods too"),
+        ({"ood_images": "x"}, "ood_images x without ood; expected both"),
         ({"ood": str(shapes["dev"])}, "dev_00000.png is in both dev and ood"),
     ):
         file.write_text(yaml.safe_dump({**content, "steering": keys}))
         assert call("run", file) == 2 and message in capsys.readouterr().err
+    file.write_text(yaml.safe_dump({**content, "compare": None}))
+    with pytest.raises(HonesError, match="set:dvp; expected dvp in compare.methods too"):
+        read_config(file)

@@ -12,6 +12,7 @@ import hub
 import pytest
 import torch
 import yaml
+from family_models import save_gemma3, save_glm4v
 from helpers import PROMPTS, in_double
 from safetensors import safe_open
 from test_cli import call
@@ -28,7 +29,10 @@ from hones.steering.train import Scales
 from hones.store import RunFolder
 from hones.uncertainty import Interval
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SCALES = {(0, 3): 1.5, (0, 7): -1.0, (0, 11): 0.25, (2, 0): -0.5, (2, 19): 0.75, (1, 4): 0.0}
 NEW_TOKENS = 6
@@ -162,9 +166,39 @@ def test_a_deviating_export_is_not_kept(
 ) -> None:
     true = formats.scale_vectors
     monkeypatch.setattr(formats, "scale_vectors", lambda *a: {layer: s * 1.01 for layer, s in true(*a).items()})
-    with pytest.raises(HonesError, match=r"deviates from the scaled model by .* nothing was written"):
+    message = "the merged export deviates from the scaled model by .* nothing was written"
+    with pytest.raises(HonesError, match=message if form == "merged" else f"the {form} adapter reads back with"):
         export_scales(vlm, scales_file, tmp_path / "out", format=form)
     assert [p.name for p in tmp_path.iterdir()] == ["scales.json"]
+
+
+@pytest.mark.parametrize("form", ["ia3", "lora"])
+def test_small_scales_in_half_precision_are_told_from_others(
+    vlms: dict[str, VLM], form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They move logits by less than rounding does; an adapter of other scales, or of one more layer, is found out."""
+    half, small = hones.load_vlm(vlms["llava"].name, dtype="bfloat16"), Scales({(0, 3): 0.001, (2, 0): -0.002})
+    check = export_scales(half, small, tmp_path / "right", format=form).check
+    assert check is not None and check.effect < check.tolerance
+    true = formats.scale_vectors
+    for wrong, message in (
+        (lambda *a: {k: -s for k, s in true(*a).items()}, "another layer 0"),
+        (lambda *a: {0: true(*a)[0]}, "another layer 2"),
+        (lambda *a: {**true(*a), 1: true(*a)[0]}, "more than the scaled layers"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(HonesError, match=message):
+            patch.setattr(formats, "scale_vectors", wrong)
+            export_scales(half, small, tmp_path / "out", format=form)
+
+
+@pytest.mark.parametrize("save", [save_gemma3, save_glm4v])
+def test_where_a_norm_follows_the_export_is_the_hooked_model(save: Any, tmp_path: Path) -> None:
+    """The norm sees what the scaled neurons write, in every form."""
+    vlm = hones.load_vlm(str(save(tmp_path / "model")))
+    assert all(layer.post_norm is not None for layer in vlm.anatomy.layers)
+    for form in ("merged", "ia3", "lora"):
+        check = export_scales(vlm, Scales(SCALES), tmp_path / form, format=form).check
+        assert check is not None and check.deviation <= 1e-5 * check.largest_logit and check.effect > 0.1
 
 
 def test_a_checkpoint_that_reads_back_otherwise_is_not_kept(

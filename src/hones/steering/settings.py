@@ -71,4 +71,5 @@ class Scales:
 
 def training_record(scales: Scales) -> dict[str, Any]:
     """What run.json keeps of a training."""
-    return {"losses": scales.losses, "epochs": [asdict(epoch) for epoch in scales.epochs]}
+    epochs = [asdict(epoch) for epoch in scales.epochs]
+    return {"losses": scales.losses, "epochs": epochs, "held_out": scales.held_out, "epoch": scales.epoch}
