@@ -379,6 +379,23 @@ def test_steer_writes_everything_picks_up_and_grows(found, tmp_path: Path, capsy
     assert "holds retrieval/steer with" in capsys.readouterr().err
 
 
+def test_results_say_which_epoch_early_stopping_kept(found, tmp_path: Path) -> None:
+    more = ("--early-stopping", 0.5, "--learning-rate", 0.05)
+    assert call(*found[1], "--out", tmp_path / "alone", *more) == 0
+    assert call(*found[1], "--out", tmp_path / "both", *more, "--methods", "no-kl,fixed-amp") == 0
+    alone, one, other, fixed = (
+        tmp_path / run / "retrieval/steering" / way / "result.json"
+        for run, way in (("alone", "hones"), ("both", "hones"), ("both", "no-kl"), ("both", "fixed-amp"))
+    )
+    assert alone.read_bytes() == one.read_bytes()
+    stages = json.loads((tmp_path / "both/run.json").read_text())["stages"]
+    for file, stage in ((one, "retrieval/steer"), (other, "retrieval/steer/no-kl/seed-3407")):
+        epoch, held_out = json.loads(file.read_text())["epoch"], stages[stage]["held_out"]
+        later = [epoch["held_out"] for epoch in stages[stage]["epochs"]]
+        assert epoch == stages[stage]["epoch"] == int(later[0] < held_out)
+    assert json.loads(fixed.read_text())["epoch"] is None
+
+
 def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, capsys, monkeypatch) -> None:
     folder, arguments = found
     out, learn, done = tmp_path / "run", learn_scales, []
@@ -503,5 +520,5 @@ def test_a_configuration_runs_the_evidence_of_every_task(found, shapes, model_fo
         file.write_text(yaml.safe_dump({**content, "steering": keys}))
         assert call("run", file) == 2 and message in capsys.readouterr().err
     file.write_text(yaml.safe_dump({**content, "compare": None}))
-    with pytest.raises(HonesError, match="set:dvp; expected dvp in compare.methods too"):
+    with pytest.raises(HonesError, match=r"set:dvp; expected dvp in compare.methods too"):
         read_config(file)

@@ -317,6 +317,9 @@ def test_options_become_settings_and_bad_ones_are_named() -> None:
     for bad, message in (
         ({"learning_rate": 0.0}, r"--learning-rate 0\.0: Input should be greater than 0"),
         ({"max_scale": -1.0}, r"--max-scale -1\.0"),
+        ({"max_scale": math.inf}, "--max-scale inf: Input should be a finite number"),
+        ({"learning_rate": math.inf}, "--learning-rate inf: Input should be a finite number"),
+        ({"early_stopping": math.nan}, "--early-stopping nan: Input should be a finite number"),
         ({"early_stopping": 1.0}, r"--early-stopping 1\.0: Input should be less than 1"),
     ):
         with pytest.raises(HonesError, match=message):

@@ -16,6 +16,7 @@ from family_models import save_gemma3, save_glm4v
 from helpers import PROMPTS, in_double
 from safetensors import safe_open
 from test_cli import call
+from test_loading import with_packed_weights
 
 import hones
 from hones import HonesError, export_scales, scale_neurons
@@ -325,7 +326,8 @@ def test_evidence_beside_the_scales_goes_into_the_card(vlms: dict[str, VLM], tmp
     evidence = write(run / "vqa/steering/evidence.json", content)
     second = write(first.parent / "seed-2" / "scales.json", rows({(0, 1): 0.5}))
     control = write(run / "vqa/steering/random-1/scales.json", rows({(0, 2): 0.5}))
-    fingerprint = {"model": vlm.name, "revision": vlm.revision, "settings": {"seed": 2}, "data": "ef" * 32}
+    settings = {"seed": 2, "early_stopping": {"share": 0.25, "patience": 1}}
+    fingerprint = {"model": vlm.name, "revision": vlm.revision, "settings": settings, "data": "ef" * 32}
     dev = {"items": ["1", "2"], "file": "dev.json"}
     RunFolder(run).finish("vqa/steer/hones/seed-2", fingerprint, {"dev": dev}, [second])
     RunFolder(run).finish("vqa/steer/random-1", fingerprint, {}, [control])
@@ -339,7 +341,10 @@ def test_evidence_beside_the_scales_goes_into_the_card(vlms: dict[str, VLM], tmp
     level = "0.5000 [0.2500, 0.7500]"
     text = card_of(second)
     assert "No test figures were recorded with these scales" in text and "| Method | hones |" in text
-    assert "| Learned on | 2 items of dev.json, SHA-256 efefefefefefefef |" in text and "| Settings | seed 2 |" in text
+    assert (
+        "| Learned on | 2 items of dev.json, SHA-256 efefefefefefefef |" in text
+        and "| seed 2, early_stopping.share 0.25, " in text
+    )
     assert f"| random:1, test items | anls | 9 | {level} | {level} | +0.1200 [+0.2500, +0.7500] |" in text
     assert f"| hones, out of domain | anls | 3 | {level}" in text and "| caption items | bleu4 | 4 |" in text
     assert "vqa_soft_accuracy on 7 test items" in card_of(first)
@@ -408,6 +413,13 @@ def test_what_a_format_cannot_hold_is_refused(
     with pytest.raises(HonesError, match=r"need peft; pip install 'hones\[share\]'"):
         export_scales(vlms["llava"], scales_file, tmp_path / "out", format="ia3")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["merged", "lora"])
+def test_columns_of_quantised_weights_are_refused(vlms: dict[str, VLM], form: str, tmp_path: Path) -> None:
+    with pytest.raises(HonesError, match="packed: layer 0: the weights of its Packed are quantised"):
+        export_scales(with_packed_weights(vlms["llava"]), Scales(SCALES), tmp_path / "out", format=form, check=False)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_push_uploads_what_was_written(

@@ -16,7 +16,7 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -124,7 +124,7 @@ class RunConfig(_Section):
     analyze: AnalysisSettings | None = None
 
     @model_validator(mode="after")
-    def _sets_are_compared(self) -> Self:
+    def _sets_are_compared(self) -> "RunConfig":
         compared = {method.name for method in self.compared} | {HONES} if self.compare is not None else set()
         for missing in [name for name in self.steering.sets if name not in compared]:
             raise ValueError(f"steering.methods: {SET}{missing}; expected {missing} in compare.methods too")

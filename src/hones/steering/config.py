@@ -1,7 +1,7 @@
 """The section `steering` of a configuration: the trainer's settings, and which evidence is wanted."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -42,15 +42,15 @@ class SteeringConfig(SteeringSettings):
     """
 
     methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None
-    seeds: (
-        Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None
-    ) = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None = (
+        None
+    )
     also: Annotated[tuple[str, ...], AfterValidator(_tasks)] | None = None
     ood: Path | None = None
     ood_images: Path | None = None
 
     @model_validator(mode="after")
-    def _pictures_have_items(self) -> Self:
+    def _pictures_have_items(self) -> "SteeringConfig":
         if self.ood is None and self.ood_images is not None:
             raise ValueError(f"ood_images {self.ood_images} without ood; expected both")
         return self

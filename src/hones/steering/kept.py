@@ -10,7 +10,8 @@ values over the rest of each pair, answer included (T tokens), a few pairs at on
 
 Teacher logits are `original` times the lm_head again, V / d times larger than what is kept. Pictures are kept in the
 order in which they are first needed until the memory is full; the others are computed again, in the same batches, so
-that the numbers do not depend on what was kept.
+that the numbers do not depend on what was kept. Hence a picture is computed alone, with all its pairs: among others it
+would differ by rounding, and where one of them was not kept, all would have to be computed again for it.
 """
 
 from collections import defaultdict

@@ -260,7 +260,9 @@ def _read(study: Study, file: Path) -> Scales:
     for site in scales.values:
         study.vlm.anatomy.check_neuron(*site)
     stages = study.run.record["stages"].values()
-    return replace(scales, epoch=next((stage.get("epoch") for stage in stages if place in stage.get("artifacts", {})), None))
+    return replace(
+        scales, epoch=next((stage.get("epoch") for stage in stages if place in stage.get("artifacts", {})), None)
+    )
 
 
 def _place(steered: _Steered, file: Path) -> str:
