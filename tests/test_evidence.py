@@ -86,7 +86,9 @@ def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatc
 
     monkeypatch.setattr("hones.steering.controls.learn_scales", learn)
     for way in ("hones", "no-kl", "rand-neuron", "ia3"):
-        assert CONTROLS[way].learned and CONTROLS[way].make(given).details == {"losses": (1.0,)}
+        details = CONTROLS[way].make(given).details
+        assert CONTROLS[way].learned
+        assert details == {"losses": (1.0,), "epochs": [], "held_out": None, "epoch": None}
     layers, _, width = given.vlm.anatomy.shape
     assert seen["hones"] == (NEURONS, SETTINGS)
     assert seen["no-kl"] == (NEURONS, SETTINGS.model_copy(update={"beta": 0.0}))
