@@ -86,7 +86,9 @@ def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatc
 
     monkeypatch.setattr("hones.steering.controls.learn_scales", learn)
     for way in ("hones", "no-kl", "rand-neuron", "ia3"):
-        assert CONTROLS[way].learned and CONTROLS[way].make(given).details == {"losses": (1.0,)}
+        details = CONTROLS[way].make(given).details
+        assert CONTROLS[way].learned
+        assert details == {"losses": (1.0,), "epochs": [], "held_out": None, "epoch": None}
     layers, _, width = given.vlm.anatomy.shape
     assert seen["hones"] == (NEURONS, SETTINGS)
     assert seen["no-kl"] == (NEURONS, SETTINGS.model_copy(update={"beta": 0.0}))
@@ -379,6 +381,23 @@ def test_steer_writes_everything_picks_up_and_grows(found, tmp_path: Path, capsy
     assert "holds retrieval/steer with" in capsys.readouterr().err
 
 
+def test_results_say_which_epoch_early_stopping_kept(found, tmp_path: Path) -> None:
+    more = ("--early-stopping", 0.5, "--learning-rate", 0.05)
+    assert call(*found[1], "--out", tmp_path / "alone", *more) == 0
+    assert call(*found[1], "--out", tmp_path / "both", *more, "--methods", "no-kl,fixed-amp") == 0
+    alone, one, other, fixed = (
+        tmp_path / run / "retrieval/steering" / way / "result.json"
+        for run, way in (("alone", "hones"), ("both", "hones"), ("both", "no-kl"), ("both", "fixed-amp"))
+    )
+    assert alone.read_bytes() == one.read_bytes()
+    stages = json.loads((tmp_path / "both/run.json").read_text())["stages"]
+    for file, stage in ((one, "retrieval/steer"), (other, "retrieval/steer/no-kl/seed-3407")):
+        epoch, held_out = json.loads(file.read_text())["epoch"], stages[stage]["held_out"]
+        later = [epoch["held_out"] for epoch in stages[stage]["epochs"]]
+        assert epoch == stages[stage]["epoch"] == int(later[0] < held_out)
+    assert json.loads(fixed.read_text())["epoch"] is None
+
+
 def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, capsys, monkeypatch) -> None:
     folder, arguments = found
     out, learn, done = tmp_path / "run", learn_scales, []
@@ -494,7 +513,14 @@ def test_a_configuration_runs_the_evidence_of_every_task(found, shapes, model_fo
     for keys, message in (
         ({"methods": ["telepathy"]}, "steering.methods: Value error, no way to steer"),
         ({"also": ["telepathy"]}, "steering.also: Value error, telepathy; expected some of vqa"),
+        ({"also": ["nowhere.yaml"]}, "cannot read the task"),
+        ({"seeds": [1, 1]}, "steering.seeds: Value error, 1, 1; expected each once"),
+        ({"methods": ["set:dvp", "set:atp"]}, "steering.methods: set:atp; expected atp in compare.methods too"),
+        ({"ood_images": "x"}, "ood_images x without ood; expected both"),
         ({"ood": str(shapes["dev"])}, "dev_00000.png is in both dev and ood"),
     ):
         file.write_text(yaml.safe_dump({**content, "steering": keys}))
         assert call("run", file) == 2 and message in capsys.readouterr().err
+    file.write_text(yaml.safe_dump({**content, "compare": None}))
+    with pytest.raises(HonesError, match=r"set:dvp; expected dvp in compare.methods too"):
+        read_config(file)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from family_models import save_gemma3
 from helpers import in_double, with_model
 from random_models import save_random_qwen3_vl
 from torch import Tensor
@@ -156,12 +157,26 @@ def test_the_scales_are_the_definitions(vlm: VLM, discovery: Items, monkeypatch:
         assert loss == pytest.approx(epoch.cross_entropy + 0.05 * epoch.divergence, abs=1e-4)
 
 
+def test_picture_features_between_layers_are_kept(discovery: Items, tmp_path: Path) -> None:
+    """Training begins above layer 0, behind which features are added, and above layer 1, behind which they are too."""
+    vlm, plan = load_vlm(str(save_random_qwen3_vl(tmp_path / "qwen3"))), plan_of(discovery, "retrieval")
+    with frozen(vlm.model):
+        for neurons, layers in ((NEURONS, {1}), (UPPER, set())):
+            indices, _ = parameters(vlm, neurons)
+            scales, steps = probe(indices), TrainingPlan(plan.steps[:1], [])
+            fast = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, SETTINGS)
+            assert isinstance(fast, FastObjective)
+            assert {layer for row in fast.rows.of(plan.steps[0][1]) for layer in row.prefix.between} == layers
+            found, expected = (gradients(one, steps, scales) for one in (fast, slow(vlm, indices)))
+            all_close(found, expected, rtol=2e-4, atol=2e-5)
+
+
 def test_another_family_takes_the_definition_and_is_named(discovery: Items, tmp_path: Path) -> None:
-    vlm, plan = load_vlm(str(save_random_qwen3_vl(tmp_path / "qwen3"))), plan_of(discovery, "vqa")
+    vlm, plan = load_vlm(str(save_gemma3(tmp_path / "gemma3"))), plan_of(discovery, "vqa")
     indices, _ = parameters(vlm, NEURONS)
     with (
         frozen(vlm.model),
-        pytest.warns(UserWarning, match="Qwen3VL.* cannot be served by the fast trainer .*deepstack"),
+        pytest.warns(UserWarning, match="Gemma3.* cannot be served by the fast trainer .its decoder is not given"),
     ):
         objective = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, SETTINGS)
     assert isinstance(objective, partial) and objective.func is definition.objective
@@ -302,6 +317,9 @@ def test_options_become_settings_and_bad_ones_are_named() -> None:
     for bad, message in (
         ({"learning_rate": 0.0}, r"--learning-rate 0\.0: Input should be greater than 0"),
         ({"max_scale": -1.0}, r"--max-scale -1\.0"),
+        ({"max_scale": math.inf}, "--max-scale inf: Input should be a finite number"),
+        ({"learning_rate": math.inf}, "--learning-rate inf: Input should be a finite number"),
+        ({"early_stopping": math.nan}, "--early-stopping nan: Input should be a finite number"),
         ({"early_stopping": 1.0}, r"--early-stopping 1\.0: Input should be less than 1"),
     ):
         with pytest.raises(HonesError, match=message):

@@ -39,13 +39,18 @@ class Packed(nn.Linear):
         return nn.functional.linear(input, self.weight.to(input) * self.get_buffer("scale"))
 
 
-@pytest.fixture(scope="module")
-def packed(vlms: dict[str, VLM]) -> VLM:
-    model = copy.deepcopy(vlms["llava"].model)
+def with_packed_weights(vlm: VLM) -> VLM:
+    """A copy whose projections are packed."""
+    model = copy.deepcopy(vlm.model)
     for layer in find_anatomy(model).layers:
         layer.attention.o_proj = Packed(layer.o_proj)  # pyright: ignore[reportArgumentType]
         layer.mlp.down_proj = Packed(layer.down_proj)  # pyright: ignore[reportArgumentType]
-    return attach("packed", model, vlms["llava"].processor)
+    return attach("packed", model, vlm.processor)
+
+
+@pytest.fixture(scope="module")
+def packed(vlms: dict[str, VLM]) -> VLM:
+    return with_packed_weights(vlms["llava"])
 
 
 def test_quantised_weights_can_be_masked_and_heads_scored(packed: VLM, discovery: Items) -> None:

@@ -12,9 +12,11 @@ import hub
 import pytest
 import torch
 import yaml
+from family_models import save_gemma3, save_glm4v
 from helpers import PROMPTS, in_double
 from safetensors import safe_open
 from test_cli import call
+from test_loading import with_packed_weights
 
 import hones
 from hones import HonesError, export_scales, scale_neurons
@@ -28,7 +30,10 @@ from hones.steering.train import Scales
 from hones.store import RunFolder
 from hones.uncertainty import Interval
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SCALES = {(0, 3): 1.5, (0, 7): -1.0, (0, 11): 0.25, (2, 0): -0.5, (2, 19): 0.75, (1, 4): 0.0}
 NEW_TOKENS = 6
@@ -162,9 +167,39 @@ def test_a_deviating_export_is_not_kept(
 ) -> None:
     true = formats.scale_vectors
     monkeypatch.setattr(formats, "scale_vectors", lambda *a: {layer: s * 1.01 for layer, s in true(*a).items()})
-    with pytest.raises(HonesError, match=r"deviates from the scaled model by .* nothing was written"):
+    message = "the merged export deviates from the scaled model by .* nothing was written"
+    with pytest.raises(HonesError, match=message if form == "merged" else f"the {form} adapter reads back with"):
         export_scales(vlm, scales_file, tmp_path / "out", format=form)
     assert [p.name for p in tmp_path.iterdir()] == ["scales.json"]
+
+
+@pytest.mark.parametrize("form", ["ia3", "lora"])
+def test_small_scales_in_half_precision_are_told_from_others(
+    vlms: dict[str, VLM], form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They move logits by less than rounding does; an adapter of other scales, or of one more layer, is found out."""
+    half, small = hones.load_vlm(vlms["llava"].name, dtype="bfloat16"), Scales({(0, 3): 0.001, (2, 0): -0.002})
+    check = export_scales(half, small, tmp_path / "right", format=form).check
+    assert check is not None and check.effect < check.tolerance
+    true = formats.scale_vectors
+    for wrong, message in (
+        (lambda *a: {k: -s for k, s in true(*a).items()}, "another layer 0"),
+        (lambda *a: {0: true(*a)[0]}, "another layer 2"),
+        (lambda *a: {**true(*a), 1: true(*a)[0]}, "more than the scaled layers"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(HonesError, match=message):
+            patch.setattr(formats, "scale_vectors", wrong)
+            export_scales(half, small, tmp_path / "out", format=form)
+
+
+@pytest.mark.parametrize("save", [save_gemma3, save_glm4v])
+def test_where_a_norm_follows_the_export_is_the_hooked_model(save: Any, tmp_path: Path) -> None:
+    """The norm sees what the scaled neurons write, in every form."""
+    vlm = hones.load_vlm(str(save(tmp_path / "model")))
+    assert all(layer.post_norm is not None for layer in vlm.anatomy.layers)
+    for form in ("merged", "ia3", "lora"):
+        check = export_scales(vlm, Scales(SCALES), tmp_path / form, format=form).check
+        assert check is not None and check.deviation <= 1e-5 * check.largest_logit and check.effect > 0.1
 
 
 def test_a_checkpoint_that_reads_back_otherwise_is_not_kept(
@@ -291,7 +326,8 @@ def test_evidence_beside_the_scales_goes_into_the_card(vlms: dict[str, VLM], tmp
     evidence = write(run / "vqa/steering/evidence.json", content)
     second = write(first.parent / "seed-2" / "scales.json", rows({(0, 1): 0.5}))
     control = write(run / "vqa/steering/random-1/scales.json", rows({(0, 2): 0.5}))
-    fingerprint = {"model": vlm.name, "revision": vlm.revision, "settings": {"seed": 2}, "data": "ef" * 32}
+    settings = {"seed": 2, "early_stopping": {"share": 0.25, "patience": 1}}
+    fingerprint = {"model": vlm.name, "revision": vlm.revision, "settings": settings, "data": "ef" * 32}
     dev = {"items": ["1", "2"], "file": "dev.json"}
     RunFolder(run).finish("vqa/steer/hones/seed-2", fingerprint, {"dev": dev}, [second])
     RunFolder(run).finish("vqa/steer/random-1", fingerprint, {}, [control])
@@ -305,7 +341,10 @@ def test_evidence_beside_the_scales_goes_into_the_card(vlms: dict[str, VLM], tmp
     level = "0.5000 [0.2500, 0.7500]"
     text = card_of(second)
     assert "No test figures were recorded with these scales" in text and "| Method | hones |" in text
-    assert "| Learned on | 2 items of dev.json, SHA-256 efefefefefefefef |" in text and "| Settings | seed 2 |" in text
+    assert (
+        "| Learned on | 2 items of dev.json, SHA-256 efefefefefefefef |" in text
+        and "| seed 2, early_stopping.share 0.25, " in text
+    )
     assert f"| random:1, test items | anls | 9 | {level} | {level} | +0.1200 [+0.2500, +0.7500] |" in text
     assert f"| hones, out of domain | anls | 3 | {level}" in text and "| caption items | bleu4 | 4 |" in text
     assert "vqa_soft_accuracy on 7 test items" in card_of(first)
@@ -374,6 +413,13 @@ def test_what_a_format_cannot_hold_is_refused(
     with pytest.raises(HonesError, match=r"need peft; pip install 'hones\[share\]'"):
         export_scales(vlms["llava"], scales_file, tmp_path / "out", format="ia3")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["merged", "lora"])
+def test_columns_of_quantised_weights_are_refused(vlms: dict[str, VLM], form: str, tmp_path: Path) -> None:
+    with pytest.raises(HonesError, match="packed: layer 0: the weights of its Packed are quantised"):
+        export_scales(with_packed_weights(vlms["llava"]), Scales(SCALES), tmp_path / "out", format=form, check=False)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_push_uploads_what_was_written(

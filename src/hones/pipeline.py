@@ -13,18 +13,18 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
     analyze: {cards: 8}                          # optional
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hones.analysis.source import read_run
 from hones.analysis.stage import AnalysisSettings, RunStudy
 from hones.artifacts import read_result
-from hones.comparators import make_methods
+from hones.comparators import Method, make_methods
 from hones.comparators.compare import BUDGETS
 from hones.comparators.results import Comparison
 from hones.comparators.stage import compare
@@ -38,7 +38,7 @@ from hones.models.loading import load_vlm
 from hones.neurons import PositivePart, RankedNeuron
 from hones.steering import SteeringResult, SteeringSettings
 from hones.steering.config import SteeringConfig, as_steering_config
-from hones.steering.controls import HONES, make_steerings
+from hones.steering.controls import HONES, SET, make_steerings
 from hones.steering.results import Evidence
 from hones.steering.stage import Wanted, steer
 from hones.store import RunFolder
@@ -123,6 +123,21 @@ class RunConfig(_Section):
     compare: Comparing | None = None
     analyze: AnalysisSettings | None = None
 
+    @model_validator(mode="after")
+    def _sets_are_compared(self) -> "RunConfig":
+        compared = {method.name for method in self.compared} | {HONES} if self.compare is not None else set()
+        for missing in [name for name in self.steering.sets if name not in compared]:
+            raise ValueError(f"steering.methods: {SET}{missing}; expected {missing} in compare.methods too")
+        return self
+
+    @property
+    def compared(self) -> list[Method]:
+        """The methods that are compared with HONES; none unless asked for."""
+        if self.compare is None:
+            return []
+        masked = () if self.positive_part == "mean" else ("hones-per-item",)
+        return make_methods(",".join(dict.fromkeys((*masked, *self.compare.methods))))
+
     @property
     def training(self) -> SteeringSettings:
         """The steering settings, with the run's seed unless they have their own."""
@@ -163,16 +178,22 @@ def read_config(file: Path) -> RunConfig:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        raise HonesError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        where = [".".join(map(str, first["loc"]))] if first["loc"] else []
+        raise HonesError(": ".join([str(file), *where, first["msg"]])) from error
     base = file.parent
     data = config.data
     files = {name: source_in(base, path) for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}
     steering, names = config.steering, ("ood", "ood_images")
     outside = {name: source_in(base, path) for name in names if (path := getattr(steering, name)) is not None}
-    steering = steering.model_copy(update=outside)
-    tasks = tuple(str(base / name) if is_file(name) else name for name in config.tasks)
+    tasks, also = (_tasks_in(base, names) for names in (config.tasks, steering.also or ()))
+    steering = steering.model_copy(update={**outside, **({"also": also} if steering.also is not None else {})})
     places = {"out": base / config.out, "data": DataFiles(**files), "tasks": tasks, "steering": steering}
     return config.model_copy(update=places)
+
+
+def _tasks_in(base: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Task names, those of files from the configuration's folder."""
+    return tuple(str(base / name) if is_file(name) else name for name in names)
 
 
 def run_config(
@@ -186,6 +207,8 @@ def run_config(
     run = RunFolder(config.out)
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
     check_distinct(tasks)
+    for task in tasks:
+        _wanted(config, task, None).check(task)
     splits = load_splits(config)
     vlm = load_vlm(
         config.model,
@@ -222,14 +245,19 @@ def _steer(
     wanted, dev, test = config.steering, splits["dev"], splits["test"]
     if not wanted.wants_evidence:
         return study.steer(task, dev, test, neurons_file, config.training), None
-    named = config.tasks if wanted.also is None else wanted.also
-    also = [make_task(name, candidates=config.candidates) for name in named if name != task.name]
-    ways, seeds = make_steerings(",".join(wanted.methods or (HONES,))), wanted.seeds or (config.training.seed,)
-    evidence = steer(
-        study, task, dev, test, neurons_file, config.training, Wanted(ways, seeds, also, splits.get("ood"))
-    )
+    what = _wanted(config, task, splits.get("ood"))
+    evidence = steer(study, task, dev, test, neurons_file, config.training, what)
     first = read_result(study.run.task(task.name) / "steering" / HONES / "result.json", SteeringResult)
     return first, evidence
+
+
+def _wanted(config: RunConfig, task: Task, ood: Items | None) -> Wanted:
+    """The evidence of a task, tested also on the named tasks other than itself."""
+    wanted = config.steering
+    named = config.tasks if wanted.also is None else wanted.also
+    also = [other for other in (make_task(n, candidates=config.candidates) for n in named) if other.name != task.name]
+    ways, seeds = make_steerings(",".join(wanted.methods or (HONES,))), wanted.seeds or (config.training.seed,)
+    return Wanted(ways, seeds, also, ood)
 
 
 def _compare(
@@ -238,12 +266,10 @@ def _compare(
     wanted = config.compare
     if wanted is None:
         return None
-    masked = () if config.positive_part == "mean" else ("hones-per-item",)
-    names = ",".join(dict.fromkeys((*masked, *wanted.methods)))
-    methods, heads = make_methods(names), study.run.task(task.name) / "heads.json"
+    heads = study.run.task(task.name) / "heads.json"
     budgets = BUDGETS if wanted.curves else ()
     options: dict[str, Any] = {"ratio": config.ratio, "draws": wanted.draws, "budgets": budgets, "shared": shared}
-    return compare(study, task, splits["discovery"], splits["test"], methods, heads, **options)
+    return compare(study, task, splits["discovery"], splits["test"], config.compared, heads, **options)
 
 
 def load_splits(config: RunConfig) -> dict[str, Items]:

@@ -22,7 +22,7 @@ def check_weights(layer: Layer, where: str) -> None:
     if not weight.is_floating_point() or tuple(weight.shape) != shape:
         raise HonesError(
             f"{where}: the weights of its {type(layer.down_proj).__name__} are quantised",
-            expected=f"floating-point numbers {list(shape)} to tell what a neuron writes",
+            expected=f"floating-point numbers {list(shape)}, whose columns are what neurons write",
             do="load the model without quantisation for this step",
         )
 

@@ -27,7 +27,7 @@ from hones.interventions import Site, scale_neurons
 from hones.models.anatomy import find_anatomy
 from hones.models.loading import load_processor
 from hones.models.vlm import VLM, Encoded, frozen
-from hones.sharing.formats import merged_weights, peft
+from hones.sharing.formats import merged_weights, peft, scale_vectors
 from hones.sharing.manifest import Check, Format
 from hones.tasks import caption, ocr, vqa
 
@@ -53,6 +53,7 @@ def check_export(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: For
         exported = _of_json(vlm, folder, encoded)
     else:
         with adapter(vlm, folder):
+            _check_layers(vlm, scales, form)
             exported = compared_logits(vlm, encoded)
     largest = float(hooked.abs().max())
     check = Check(
@@ -109,6 +110,31 @@ def adapter(vlm: VLM, folder: Path) -> Iterator[None]:
             adapted.unload()
             for name in [name for name in vars(vlm.model) if "peft" in name and name not in own]:
                 delattr(vlm.model, name)
+
+
+def _check_layers(vlm: VLM, scales: Mapping[Site, float], form: Format) -> None:
+    """Raises HonesError unless the adapter that was loaded is, on every layer, exactly the scales, and nowhere else.
+
+    Small scales in half precision move logits by less than its rounding: only this tells them from others there.
+    """
+    kind = peft().tuners.tuners_utils.BaseTunerLayer
+    adapted = {id(module.base_layer): module for module in vlm.model.modules() if isinstance(module, kind)}
+    for layer, s in scale_vectors(vlm, scales).items():
+        module = adapted.pop(id(vlm.anatomy.layers[layer].down_proj), None)
+        if module is None or not _is_scaled(module, s, form):
+            raise HonesError(f"the {form} adapter reads back with another layer {layer}", expected="what was written")
+    if adapted:
+        raise HonesError(f"the {form} adapter adapts more than the scaled layers", expected="what was written")
+
+
+def _is_scaled(module: Any, s: Float[Tensor, " neurons"], form: Format) -> bool:
+    """Whether an adapted down_proj is that of 1 + s, to the last bit."""
+    (name,) = module.active_adapters
+    if form == "ia3":
+        return module.is_feedforward and torch.equal(module.ia3_l[name].detach().float().cpu(), 1 + s[None])
+    weight, factor = module.base_layer.weight.detach().float(), module.scaling[name]
+    a, b = (part[name].weight.detach().float() for part in (module.lora_A, module.lora_B))
+    return torch.equal(factor * (b @ a), weight * s.to(weight))
 
 
 def _of_merged(

@@ -27,6 +27,7 @@ from torch import Tensor
 from hones.errors import HonesError
 from hones.interventions import Site
 from hones.models.vlm import VLM
+from hones.models.writing import check_weights
 from hones.sharing.base import LICENSE_FILES, PROCESSOR_FILES, commit_of, files_of, shown_name
 
 MAX_RANK = 512  # what servers that swap LoRA adapters take at most
@@ -64,7 +65,7 @@ def write_merged(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
     """A plain checkpoint, with the base model's own processor and licence files.
 
     Raises:
-        HonesError: a scaled weight does not fit the model's dtype.
+        HonesError: the weights are quantised, or a scaled one does not fit the model's dtype.
     """
     vlm.model.save_pretrained(folder, state_dict={**vlm.model.state_dict(), **merged_weights(vlm, scales)})
     copied = files_of(vlm, PROCESSOR_FILES)
@@ -78,11 +79,11 @@ def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
     """The scaled down_proj weights by their name in the model, in its dtype; others stay as they are.
 
     Raises:
-        HonesError: one does not fit the model's dtype.
+        HonesError: they are quantised, or one does not fit the model's dtype.
     """
     found = {}
     for layer, s in scale_vectors(vlm, scales).items():
-        weight = vlm.anatomy.layers[layer].down_proj.weight.detach()
+        weight = _weight(vlm, layer)
         wide = torch.promote_types(weight.dtype, torch.float32)
         scaled = (weight.to(wide) * (1 + s).to(weight.device, wide)).to(weight.dtype)
         if not torch.isfinite(scaled).all():
@@ -110,7 +111,7 @@ def write_lora(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        HonesError: peft is not installed, or more than 512 neurons of a layer are scaled.
+        HonesError: peft is not installed, more than 512 neurons of a layer are scaled, or the weights are quantised.
     """
     rank, vectors = lora_rank(vlm, scales), scale_vectors(vlm, scales)
     names = _module_names(vlm)
@@ -118,10 +119,19 @@ def write_lora(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
     config = peft().LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, lora_dropout=0.0, **_base(vlm))
     weights = {}
     for layer, s in vectors.items():
-        weight = vlm.anatomy.layers[layer].down_proj.weight.detach().float().cpu()
-        a, b = lora_matrices(weight, s, rank)
+        a, b = lora_matrices(_weight(vlm, layer).float().cpu(), s, rank)
         weights |= {f"{names[layer]}.lora_A.weight": a, f"{names[layer]}.lora_B.weight": b}
     _write_adapter(folder, config, targets, weights)
+
+
+def _weight(vlm: VLM, layer: int) -> Float[Tensor, "width neurons"]:
+    """The weight of a layer's down_proj.
+
+    Raises:
+        HonesError: it is quantised.
+    """
+    check_weights(vlm.anatomy.layers[layer], f"{vlm.name}: layer {layer}")
+    return vlm.anatomy.layers[layer].down_proj.weight.detach()
 
 
 def lora_matrices(

@@ -16,6 +16,7 @@ from hones.errors import HonesError
 from hones.sharing.manifest import Figure, Metric, Split
 from hones.steering import SteeringResult
 from hones.store import digest_of, read_json
+from hones.sweep.journal import flat
 
 Settings = dict[str, bool | int | float | str | None]
 
@@ -70,7 +71,7 @@ def recorded_of(file: Path, run: Path) -> Recorded:
         models=_models(written or [*stages.values()]),
         task=task,
         method=method,
-        settings={k: v for k, v in learned.get("settings", {}).items() if not isinstance(v, dict | list)},
+        settings={k: v for k, v in flat(learned.get("settings", {})).items() if not isinstance(v, list)},
         learned_on=_split(written[0], "dev", learned["dev"] or learned) if written else None,
         tested_on=None if tested is None else _split(tested, "test", tested["fingerprint"]),
         metric=None if found is None else _metric(found),

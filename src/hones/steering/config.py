@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from hones.errors import HonesError
-from hones.steering.controls import make_steerings
+from hones.steering.controls import HONES, OtherSet, make_steerings
 from hones.steering.train import SteeringSettings
 from hones.tasks import TASKS
+from hones.tasks.loading import is_custom
 
 
 def _known(methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -20,10 +21,16 @@ def _known(methods: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _tasks(names: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [name for name in names if name not in TASKS]
+    unknown = [name for name in names if name not in TASKS and not is_custom(name)]
     if unknown or len(set(names)) < len(names):
-        raise ValueError(f"{', '.join(names)}; expected some of {', '.join(TASKS)}, each once")
+        raise ValueError(f"{', '.join(names)}; expected some of {', '.join(TASKS)} or tasks of your own, each once")
     return names
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{', '.join(map(str, seeds))}; expected each once")
+    return seeds
 
 
 class SteeringConfig(SteeringSettings):
@@ -35,10 +42,24 @@ class SteeringConfig(SteeringSettings):
     """
 
     methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None = (
+        None
+    )
     also: Annotated[tuple[str, ...], AfterValidator(_tasks)] | None = None
     ood: Path | None = None
     ood_images: Path | None = None
+
+    @model_validator(mode="after")
+    def _pictures_have_items(self) -> "SteeringConfig":
+        if self.ood is None and self.ood_images is not None:
+            raise ValueError(f"ood_images {self.ood_images} without ood; expected both")
+        return self
+
+    @property
+    def sets(self) -> list[str]:
+        """The compared methods whose sets are steered."""
+        ways = make_steerings(",".join(self.methods or ()) or HONES)
+        return [way.method for way in ways if isinstance(way, OtherSet)]
 
     @property
     def training(self) -> SteeringSettings:

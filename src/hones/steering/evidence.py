@@ -120,7 +120,10 @@ def evaluate_arms(
             )
         )
     base = bootstrap.interval(totals[0], resampled[0])
-    first = {arm.method: steering_result(task, statistics[[0, cells.of(arm)[0]]], bootstrap) for arm in arms}
+    first = {
+        arm.method: steering_result(task, statistics[[0, cells.of(arm)[0]]], bootstrap, arm.scales[0].epoch)
+        for arm in arms
+    }
     return Tested(file, task.metric_name, len(examples), base, tuple(found)), first
 
 

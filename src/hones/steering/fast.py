@@ -124,6 +124,7 @@ class FastObjective:
                 [LayerRows(0) for _ in self.decoder.layers],
                 start=self.start,
                 wanted=wanted if self.savings.last_ffn else None,
+                between=_between(rows, hidden),
                 gradients=torch.is_grad_enabled(),
             )
         assert output is not None
@@ -139,6 +140,15 @@ class FastObjective:
 
 def _positions(row: Row) -> Int[Tensor, "*axes t"]:
     return torch.cat([row.prefix.positions, row.rest.positions], -1)
+
+
+def _between(rows: Sequence[Row], hidden: Float[Tensor, "rows t d"]) -> dict[int, Float[Tensor, "rows t d"]]:
+    """What the family adds behind each layer at the prefixes' positions, zero elsewhere."""
+    found = {layer: torch.zeros_like(hidden) for row in rows for layer in row.prefix.between}
+    for number, row in enumerate(rows):
+        for layer, features in row.prefix.between.items():
+            found[layer][number, : len(features)] = features
+    return found
 
 
 def _predicting(rows: Sequence[Row], device: torch.device) -> Wanted:

@@ -5,17 +5,19 @@ values over the rest of each pair, answer included (T tokens), a few pairs at on
 
     entering   the residual entering the first layer that it runs    [P, d] of the picture, [T, d] of each pair
     written    z of the scaled neurons of the layer below it          [P, k] and [T, k]
+    between    what the family adds behind a layer that it runs       [P, d] of the picture (Qwen3-VL; else nothing)
     original   the final hidden states that predict the answer        [n, d] of each pair
 
 Teacher logits are `original` times the lm_head again, V / d times larger than what is kept. Pictures are kept in the
 order in which they are first needed until the memory is full; the others are computed again, in the same batches, so
-that the numbers do not depend on what was kept.
+that the numbers do not depend on what was kept. Hence a picture is computed alone, with all its pairs: among others it
+would differ by rounding, and where one of them was not kept, all would have to be computed again for it.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -33,15 +35,20 @@ PAIRS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive positions of one row: what enters the first layer, the positions, and z that is scaled below it."""
+    """Consecutive positions of one row: what enters the first layer, the positions, and z that is scaled below it.
+
+    between: what the family adds behind a layer, from the first layer on.
+    """
 
     entering: Float[Tensor, "t d"]
     positions: Int[Tensor, "*axes t"]
     written: Float[Tensor, "t k"]
+    between: dict[int, Float[Tensor, "t d"]] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
-        return self.entering.nbytes + self.positions.nbytes + self.written.nbytes
+        kept = (self.entering, self.positions, self.written, *self.between.values())
+        return sum(x.nbytes for x in kept)
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,8 @@ class Rows:
         with self._reading() as z:
             prefixes = self.baseline.prefixes([picture])
         residual, written = prefixes.trace.residual[self.start][0], z[0][0] if z else self._nothing(picture.shared)
-        known = Known(Piece(residual, prefixes.positions[..., 0, :], written), {})
+        between = {layer: x[0] for layer, x in prefixes.between.items() if layer >= self.start}
+        known = Known(Piece(residual, prefixes.positions[..., 0, :], written, between), {})
         for begin in range(0, len(own), PAIRS_AT_ONCE):
             numbers = range(begin, min(begin + PAIRS_AT_ONCE, len(own)))
             if self.full and wanted.isdisjoint(numbers):

@@ -14,7 +14,7 @@ class EarlyStopping(BaseModel):
     share: of the dev pictures, at least one and not all. Their pairs are drawn once and never trained on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     share: float = Field(default=0.2, gt=0, lt=1)
     patience: int = Field(default=1, ge=1)
@@ -27,7 +27,7 @@ class SteeringSettings(BaseModel):
     at most `clip`; |s| <= `max_scale` after every step; no early stopping.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     beta: float = Field(default=0.05, ge=0)
     gamma: float = Field(default=1e-5, ge=0)
@@ -71,4 +71,5 @@ class Scales:
 
 def training_record(scales: Scales) -> dict[str, Any]:
     """What run.json keeps of a training."""
-    return {"losses": scales.losses, "epochs": [asdict(epoch) for epoch in scales.epochs]}
+    epochs = [asdict(epoch) for epoch in scales.epochs]
+    return {"losses": scales.losses, "epochs": epochs, "held_out": scales.held_out, "epoch": scales.epoch}

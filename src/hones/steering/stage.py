@@ -23,6 +23,7 @@ from hones.locks import alone_on
 from hones.steering.controls import HONES, Given, Steering
 from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.steering.results import Evidence
+from hones.steering.settings import training_record
 from hones.steering.train import Scales, SteeringSettings
 from hones.store import digest_of
 from hones.study import Prepared, Study
@@ -218,9 +219,10 @@ def _finish_hones(
     """Record HONES's first seed as `Study.steer` would, so that `hones steer` alone finds it."""
     way, (scales, *_) = next((way, paths) for way, paths in files.items() if way.name == HONES)
     learned = steered.study.run.record["stages"][_scales_stage(steered.task, way, seed)]
-    details = {"losses": learned["losses"], "epochs": learned["epochs"], "dev": steered.train, "test": steered.held_out}
+    details = {name: learned[name] for name in training_record(Scales({})) if name in learned}
     written = [scales, scales.with_name("result.json")]
-    steered.study.finish(f"{steered.task}/steer", inputs, started, written, **details)
+    splits = {"dev": steered.train, "test": steered.held_out}
+    steered.study.finish(f"{steered.task}/steer", inputs, started, written, **details, **splits)
 
 
 def _let_grow(study: Study, stage: str, inputs: dict[str, Any], file: Path) -> None:
@@ -253,10 +255,14 @@ def _journal(study: Study, name: str, inputs: dict[str, Any]) -> Path:
 
 
 def _read(study: Study, file: Path) -> Scales:
-    scales = read_scales(file)
+    """Scales with the epoch that run.json says they are of."""
+    scales, place = read_scales(file), str(file.relative_to(study.run.path))
     for site in scales.values:
         study.vlm.anatomy.check_neuron(*site)
-    return scales
+    stages = study.run.record["stages"].values()
+    return replace(
+        scales, epoch=next((stage.get("epoch") for stage in stages if place in stage.get("artifacts", {})), None)
+    )
 
 
 def _place(steered: _Steered, file: Path) -> str:
