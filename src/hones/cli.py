@@ -287,7 +287,7 @@ def steer(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     if wanted is not None:
         evidence = cli_steer.steer(study, chosen, splits, neurons, settings, wanted)
-        _show(study, *evidence, out / task / "steering" / "evidence.json")
+        _show(study, *evidence, out / chosen.name / "steering" / "evidence.json")
         return
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     _show(

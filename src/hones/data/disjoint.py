@@ -6,6 +6,7 @@ bytes and is not recognised.
 """
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
@@ -28,7 +29,7 @@ def check_disjoint(splits: Mapping[str, Items]) -> None:
                 raise _shared(item.image_info.file_name, split_of[picture], name)
     by_size: dict[int, list[Path]] = defaultdict(list)
     for picture in split_of:
-        if picture.is_file():
+        if os.path.isfile(picture):
             by_size[picture.stat().st_size].append(picture)
     alike = [same for same in by_size.values() if len({split_of[picture] for picture in same}) > 1]
     seen: dict[str, Path] = {}
