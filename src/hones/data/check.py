@@ -1,7 +1,7 @@
 """What of a file each task can use, and everything that is wrong with it, counted by kind.
 
-Every picture is opened once, and once more where a box is drawn. Problems keep an item from a task; remarks do not: a box that leaves the picture in part,
-pictures that several items share, or whose bytes equal another's.
+Every picture is opened once, and once more where a box is drawn. Problems keep an item from a task; remarks do not: a
+box that leaves the picture in part, pictures that several items share, or whose bytes equal another's.
 """
 
 from collections import defaultdict

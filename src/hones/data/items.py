@@ -7,6 +7,7 @@ by itself or through a symbolic link, is left out.
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -121,8 +122,9 @@ def _inside(rows: Sequence[Item | LeftOut], folder: Path) -> list[Item | LeftOut
     @cache
     def leaves(name: str) -> bool:
         path = folder / name
-        if os.path.islink(path):
-            return not Path(os.path.realpath(path)).is_relative_to(root)
+        with suppress(OSError):  # a name that is too long; whoever opens the picture will say so
+            if path.is_symlink():
+                return not Path(os.path.realpath(path)).is_relative_to(root)
         return parent_leaves(path.parent)
 
     @cache
