@@ -105,6 +105,8 @@ def test_ids_and_limit_select(tmp_path: Path) -> None:
     path = file_with(tmp_path, *(item(i) for i in range(5)))
     assert [i.id for i in load_items(path, ids=["3", "1"]).items] == ["1", "3"]
     assert [i.id for i in load_items(path, limit=2).items] == ["0", "1"]
+    with pytest.raises(HonesError, match=r"limit 0 of .*; expected at least 1"):
+        load_items(path, limit=0)
     with pytest.raises(HonesError, match=r"1 of 2 ids are not in .*the first is 9"):
         load_items(path, ids=["3", "9"])
 

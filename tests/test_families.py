@@ -25,6 +25,7 @@ from hones import HonesError, attribute_neurons, load_vlm, make_task, mask_neuro
 from hones.data.items import Items
 from hones.data.shapes import draw, make_scene
 from hones.heads import HeadScore
+from hones.models.verify import Claim, _distance, _worst
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import is_plain
 from hones.sweep import SweepSettings
@@ -217,6 +218,12 @@ def test_a_model_that_breaks_a_claim_is_found_out(
     assert claim in [c.name for c in found.failed]
     with pytest.raises(HonesError, match=r"layer|expected"):
         found.check()
+
+
+def test_a_distance_that_is_no_number_does_not_hide_behind_others() -> None:
+    assert not Claim("any", _worst([1e-7, float("nan"), 2e-7]), 1.0).ok
+    one, nothing = torch.ones(1, 3), torch.zeros(1, 3)
+    assert _distance(nothing, nothing) == 0 and _distance(one, nothing) == float("inf") and _distance(one, one) == 0
 
 
 def test_write_in_is_refused_where_it_is_not_known(

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_cli import call
 
-from hones import HonesError, load_items, make_task
+from hones import BadItem, HonesError, load_items, make_task
+from hones.data.convert import convert
+from hones.data.disjoint import check_disjoint
 from hones.data.items import Items
 from hones.data.readers import READERS, source_sha256
 
-UNIFIED = {"data": [{"image_id": 7, "image_info": {"file_name": "7.jpg"}, "captions": [{"caption": "A cat."}]}]}
+CAPTION = {"caption": "A cat."}
+UNIFIED = {"data": [{"image_id": 7, "image_info": {"file_name": "7.jpg"}, "captions": [CAPTION]}]}
 QUESTIONS = {
     "data_subtype": "val2014",
     "questions": [
@@ -308,6 +311,15 @@ def test_a_name_that_leaves_the_folder_is_refused(write: Callable[..., Path], na
     assert [bad.id for bad in items.left_out] == ["1"] and "image_info.file_name" in items.left_out[0].reason
 
 
+def test_a_name_longer_than_the_file_system_takes_is_a_bad_item(write: Callable[..., Path]) -> None:
+    items = load_items(
+        write({"data": [{"image_id": 1, "image_info": {"file_name": "x" * 300}, "captions": [CAPTION]}]})
+    )
+    with pytest.raises(BadItem, match="cannot read picture"):
+        make_task("caption").examples(items)[0][0].open_picture()
+    check_disjoint({"discovery": items})
+
+
 def test_symbolic_links_out_of_the_folder_are_refused(write: Callable[..., Path], tmp_path: Path) -> None:
     inside, outside = tmp_path / "images", tmp_path / "outside"
     inside.mkdir()
@@ -336,6 +348,29 @@ def test_converted_items_are_the_same(write: Callable[..., Path], tmp_path: Path
     read, written = load_items(file), load_items(to, images=tmp_path)
     assert written.items == read.items and written.format == "unified"
     assert call("data", "convert", to, "--images", tmp_path, "--to", to) == 2
+
+
+@pytest.mark.parametrize("to", ["q.json", "a.json", "folder/table.jsonl"])
+def test_nothing_is_written_over_what_it_is_read_from(
+    write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str
+) -> None:
+    write(QUESTIONS, "q.json")
+    write(ANNOTATIONS, "a.json")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/table.jsonl").write_text(json.dumps(JSON_FILES["table"][0]))
+    source = tmp_path / "folder" if to.startswith("folder") else f"{tmp_path / 'q.json'}?annotations=a.json"
+    before = (tmp_path / to).read_bytes()
+    for command in (("convert", source, "--to"), ("check", source, "--no-pictures", "--json")):
+        assert call("data", *command, tmp_path / to) == 2 and "is read by" in capsys.readouterr().err
+    assert (tmp_path / to).read_bytes() == before
+
+
+def test_a_dataset_whose_pictures_are_missing_is_converted_to_one_line(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": ["a.png"], "question": ["What?"], "answer": ["cat"]}
+    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "saved")
+    with pytest.raises(HonesError, match=r"cannot read .*a\.png \(No such file"):
+        convert(load_items(tmp_path / "saved"), tmp_path / "new" / "unified.json")
 
 
 def test_a_converted_dataset_brings_its_pictures(dataset, tmp_path: Path) -> None:

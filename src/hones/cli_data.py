@@ -93,7 +93,9 @@ def convert(
     """
     from hones.data.convert import convert as write
     from hones.data.items import load_items
+    from hones.data.sources import Source, refuse_source
 
+    refuse_source(Source.parse(source, format), to)
     items = load_items(source, images=images, format=format, limit=limit)
     folder = write(items, to)
     _findings("left out", [("file", bad) for bad in items.left_out])
@@ -119,8 +121,11 @@ def check(
 
     from hones.data.check import check_items
     from hones.data.items import load_items
+    from hones.data.sources import Source, refuse_source
     from hones.store import write_json
 
+    if json is not None:
+        refuse_source(Source.parse(file, format), json)
     report = check_items(load_items(file, images=images, format=format), candidates=candidates, pictures=pictures)
     table = Table("task", "usable", "refused", "not annotated", title=f"{file}: {report.items} items ({report.format})")
     for row in report.tasks:

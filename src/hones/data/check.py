@@ -1,7 +1,7 @@
 """What of a file each task can use, and everything that is wrong with it, counted by kind.
 
-Every picture is opened once. Problems keep an item from a task; remarks do not: a box that leaves the picture in part,
-pictures that several items share, or whose bytes equal another's.
+Every picture is opened once, and once more where a box is drawn. Problems keep an item from a task; remarks do not: a
+box that leaves the picture in part, pictures that several items share, or whose bytes equal another's.
 """
 
 from collections import defaultdict
@@ -65,7 +65,7 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
 
     Args:
         candidates: of retrieval, the true one included.
-        pictures: open every picture, once.
+        pictures: open every picture.
     """
     problems = [("file", bad) for bad in items.left_out]
     names = {item.image_info.file_name for item in items.items}

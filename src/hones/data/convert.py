@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from hones.data.items import Items
+from hones.data.sources import Source, refuse_source
 from hones.errors import HonesError
 from hones.progress import track
 from hones.store import write_bytes, write_json
@@ -15,15 +16,19 @@ def convert(items: Items, to: Path) -> Path:
     Pictures that were unpacked from a dataset are copied to `images/` beside the file; others stay where they are.
 
     Raises:
-        HonesError: the file cannot be written, or is the one that is read.
+        HonesError: the file cannot be written, or is one that is read, or a picture is missing.
     """
-    if items.file is not None and to.exists() and items.file.resolve() == to.resolve():
-        raise HonesError(f"{to} is the source itself", expected="another --to")
+    if items.file is not None:
+        refuse_source(Source.parse(items.file), to)
     write_json(to, {"data": [json.loads(item.model_dump_json(exclude_none=True)) for item in items.items]})
     if items.format != "hf":
         return items.images
     folder = to.parent / "images"
     for item in track(items.items, "copying pictures"):
         name = item.image_info.file_name
-        write_bytes(folder / name, (items.images / name).read_bytes())
+        try:
+            content = (items.images / name).read_bytes()
+        except OSError as error:
+            raise HonesError(f"cannot read {items.images / name} ({error.strerror})", do="check --images") from error
+        write_bytes(folder / name, content)
     return folder

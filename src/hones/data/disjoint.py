@@ -8,6 +8,7 @@ bytes and is not recognised.
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def check_disjoint(splits: Mapping[str, Items]) -> None:
                 raise _shared(item.image_info.file_name, split_of[picture], name)
     by_size: dict[int, list[Path]] = defaultdict(list)
     for picture in split_of:
-        if picture.is_file():
-            by_size[picture.stat().st_size].append(picture)
+        with suppress(OSError):  # a name that is too long; whoever opens the picture will say so
+            if picture.is_file():
+                by_size[picture.stat().st_size].append(picture)
     alike = [same for same in by_size.values() if len({split_of[picture] for picture in same}) > 1]
     seen: dict[str, Path] = {}
     for picture in track([picture for same in alike for picture in same], "comparing pictures of the splits"):

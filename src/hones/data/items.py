@@ -7,6 +7,7 @@ by itself or through a symbolic link, is left out.
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -73,9 +74,11 @@ def load_items(
         format: the name of a reader; `auto` tells by the content.
 
     Raises:
-        HonesError: no such file, no known format or several, nothing left, duplicate or unknown ids.
+        HonesError: no such file, no known format or several, nothing left, unknown ids, a limit below 1.
     """
     source = Source.parse(file, format)
+    if limit is not None and limit < 1:
+        raise HonesError(f"limit {limit} of {source}", expected="at least 1")
     found = read_source(source)
     rows = found.rows
     captions_of = {row.id: tuple(c.caption for c in row.captions) for row in rows if isinstance(row, Item)}
@@ -119,8 +122,9 @@ def _inside(rows: Sequence[Item | LeftOut], folder: Path) -> list[Item | LeftOut
     @cache
     def leaves(name: str) -> bool:
         path = folder / name
-        if path.is_symlink():
-            return not Path(os.path.realpath(path)).is_relative_to(root)
+        with suppress(OSError):  # a name that is too long; whoever opens the picture will say so
+            if path.is_symlink():
+                return not Path(os.path.realpath(path)).is_relative_to(root)
         return parent_leaves(path.parent)
 
     @cache

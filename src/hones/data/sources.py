@@ -148,6 +148,15 @@ def read_json_file(file: Path) -> tuple[Any, str]:
         raise HonesError(f"{file} is not JSON ({error})") from error
 
 
+def refuse_source(source: Source, to: Path) -> None:
+    """Raises HonesError if writing `to` would overwrite a file that the source is read from."""
+    folders = [source.path.resolve()] if _is_dir(source.path) else []
+    read = [source.path, *(source.beside(name) for name in ("annotations",) if name in source.options)]
+    written = to.resolve()
+    if _exists(to) and not source.hub and (written.parent in folders or written in [file.resolve() for file in read]):
+        raise HonesError(f"{to} is read by {source}", expected="another file to write")
+
+
 def default_images(file: Path) -> Path:
     """`images/` beside the file, or in the folder, if it exists; else the file's folder."""
     base = file if _is_dir(file) else file.parent

@@ -9,12 +9,13 @@ import math
 import random
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,7 +149,7 @@ def _no_op(vlm: VLM, encoded: Encoded, base: Tensor) -> float:
 
 def _slices(vlm: VLM, encoded: Encoded) -> float:
     """The largest relative distance over layers, at the last position."""
-    width, worst = vlm.anatomy.head_dim, 0.0
+    width, distances = vlm.anatomy.head_dim, []
     with _seen(vlm, "o_proj") as seen:
         vlm.logits(encoded, 1)
     for layer, (x, out, _) in zip(vlm.anatomy.layers, seen, strict=True):
@@ -159,15 +160,26 @@ def _slices(vlm: VLM, encoded: Encoded) -> float:
             alone = torch.zeros_like(x)
             alone[..., head * width : (head + 1) * width] = x[..., head * width : (head + 1) * width]
             total += layer.o_proj(alone).float() - nothing
-        worst = max(worst, float((total - out.float()).norm() / out.float().norm()))
-    return worst
+        distances.append(_distance(total, out))
+    return _worst(distances)
 
 
 def _ffn_output(vlm: VLM, encoded: Encoded) -> float:
     """The largest relative distance over layers between what down_proj gives and what the FFN does."""
     with _seen(vlm, "down_proj") as seen:
         vlm.logits(encoded, 1)
-    return max(float((out.float() - of_ffn.float()).norm() / of_ffn.float().norm()) for _, out, of_ffn in seen)
+    return _worst(_distance(out, of_ffn) for _, out, of_ffn in seen)
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """Relative; 0 where both are nothing."""
+    apart = (found.float() - expected.float()).norm()
+    return float(apart / expected.float().norm()) if apart != 0 else 0.0
+
+
+def _worst(distances: Iterable[float]) -> float:
+    """The largest; NaN where one is, which is within no bound."""
+    return float(np.max([*distances]))
 
 
 def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
@@ -185,13 +197,13 @@ def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
     total = contributions(vlm, encoded, readout_of(vlm, u)).sum(-1)
     with _seen(vlm, "down_proj") as seen:
         vlm.logits(encoded, 1)
-    deviation = 0.0
+    deviations = []
     for number, (layer, (z, _, _)) in enumerate(zip(vlm.anatomy.layers, seen, strict=True)):
         z = z[:, -1].float()
         written = added(layer, z) - added(layer, torch.zeros_like(z))
         along = (written * u.to(written.device)).sum(-1)
-        deviation = max(deviation, float((total[:, number].to(along.device) - along).abs().max() / written.norm()))
-    yield Claim("contributions sum to <what the FFN adds, u>", deviation, 1e-5)
+        deviations.append(float((total[:, number].to(along.device) - along).abs().max() / written.norm()))
+    yield Claim("contributions sum to <what the FFN adds, u>", _worst(deviations), 1e-5)
 
 
 def _padding_claims(
