@@ -422,7 +422,8 @@ def test_the_first_source_is_what_it_always_was(tmp_path: Path) -> None:
     named = write_shapes(tmp_path / "named", {"dev": 5}, seed=1, source="shapes")["dev"]
     assert named.read_bytes() == file.read_bytes()
     items = json.loads(file.read_text())["data"]
-    assert hashlib.sha256(json.dumps(items).encode()).hexdigest()[:16] == "7b38d7019590a2e4"
+    first = [{key: value for key, value in row.items() if key != "pope"} for row in items]  # which came later
+    assert hashlib.sha256(json.dumps(first).encode()).hexdigest()[:16] == "7b38d7019590a2e4"
     for i, row in enumerate(items):
         picture = Image.open(tmp_path / "images" / row["image_info"]["file_name"])
         assert np.array_equal(np.asarray(picture), np.asarray(draw(make_scene(f"1/dev/{i}"))))
