@@ -367,7 +367,7 @@ def forget_places(run: Path) -> None:
         (forget_places, "run.json: vqa: neurons.discovery.file: Field required; run the stage again"),
         (lambda run: (run / "run.json").unlink(), "is not a run folder; expected a folder with run.json"),
         (lambda run: (run / "retrieval/neurons.json").unlink(), "what retrieval/neurons left is missing"),
-        (lambda run: (run / "data/test.json").unlink(), "test.json; expected a unified JSON annotation file"),
+        (lambda run: (run / "data/test.json").unlink(), "test.json; expected an annotation file"),
     ],
 )
 def test_what_has_changed_is_named_in_one_line(
