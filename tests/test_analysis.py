@@ -35,6 +35,7 @@ from hones.store import RunFolder
 from hones.study import Study
 from hones.sweep import SweepSettings
 from hones.sweep.replay import Replay
+from hones.tables import heat_map
 from hones.tables_analysis import analysis_tables
 from hones.tasks.log_probability import LogProbability
 from hones.uncertainty import Interval
@@ -263,15 +264,16 @@ def test_analyze_needs_nothing_but_the_run_even_when_it_has_moved(
 
 def test_a_second_analysis_computes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert analyze(run) == 0
-    times = {f: f.stat().st_mtime_ns for f in run.rglob("*") if f.is_file()}
+    times = {f: f.stat().st_mtime_ns for f in run.rglob("*") if f.is_file() and f.name != "hones.log"}
     for name in ("sweep_groups", "head_importance", "logit_lens", "contributions_of"):
         monkeypatch.setattr(stage, name, None, raising=False)
     assert analyze(run) == 0
-    assert {f: f.stat().st_mtime_ns for f in run.rglob("*") if f.is_file()} == times
+    assert {f: f.stat().st_mtime_ns for f in run.rglob("*") if f.is_file() and f.name != "hones.log"} == times
+    assert "analysis is finished already" in (run / "hones.log").read_text()
 
 
 def test_a_killed_analysis_goes_on_from_its_journal(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed(Exception):
+    class Killed(BaseException):
         """Where a real run would be killed."""
 
     def killed(*arguments: Any) -> None:
@@ -365,7 +367,7 @@ def forget_places(run: Path) -> None:
         (forget_places, "run.json: vqa: neurons.discovery.file: Field required; run the stage again"),
         (lambda run: (run / "run.json").unlink(), "is not a run folder; expected a folder with run.json"),
         (lambda run: (run / "retrieval/neurons.json").unlink(), "what retrieval/neurons left is missing"),
-        (lambda run: (run / "data/test.json").unlink(), "test.json; expected a unified JSON annotation file"),
+        (lambda run: (run / "data/test.json").unlink(), "test.json; expected an annotation file"),
     ],
 )
 def test_what_has_changed_is_named_in_one_line(
@@ -376,6 +378,13 @@ def test_what_has_changed_is_named_in_one_line(
     error = capsys.readouterr().err.strip()
     assert message in error and error.splitlines()[-1].startswith("hones: ") and "Traceback" not in error
     assert not (run / "analysis/analysis.json").exists()
+
+
+@pytest.mark.parametrize(("score", "legend"), [(0.0, "no head moves ndcg"), (0.25, "ndcg drops by 0.250")])
+def test_the_map_of_heads_says_what_its_darkest_cell_is(score: float, legend: str) -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(heat_map(np.array([[score, 0.0]]), {(0, 1)}, "ndcg"))
+    assert legend in console.export_text()
 
 
 def test_tables_of_a_large_model_fit_eighty_columns() -> None:

@@ -159,6 +159,7 @@ def test_bad_pictures_are_named_counted_and_left_out_of_both_arms(
     assert masking["items"] == 6
     record = json.loads((config.parent / "run/run.json").read_text())
     assert [x["id"] for x in record["stages"]["retrieval/mask"]["test"]["left_out"]] == ["14"]
+    assert record["stages"]["retrieval/mask"]["test"]["left_out"][0]["kind"]
 
 
 @pytest.mark.parametrize(

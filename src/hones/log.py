@@ -1,10 +1,11 @@
-"""RUN/hones.log: what a run did, a line each with the time: stages, items left out, and errors with their traceback.
+"""RUN/hones.log: what a run did, a line each with the time: commands, stages, items left out, errors with traceback.
 
 The library writes to the logger `hones`; whoever uses it from Python sends that where they like. The command line opens
 the file of its run folder and closes it when the command ends.
 """
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 
@@ -36,10 +37,11 @@ class _RunLog(logging.FileHandler):
 
 
 def log_to(run: Path) -> None:
-    """Append what the library says to RUN/hones.log, until `close_log`."""
+    """Append this command and what the library says to RUN/hones.log, until `close_log`."""
     close_log()
     LOG.addHandler(_RunLog(run / FILE))
     LOG.setLevel(logging.INFO)
+    LOG.info("hones %s", shlex.join(sys.argv[1:]))
 
 
 def close_log() -> Path | None:

@@ -234,7 +234,8 @@ class Study:
                 for prompt in example.prompts:
                     self.vlm.wrap(prompt)
             except (BadItem, ValueError) as error:
-                left_out.append(LeftOut(example.id, " ".join(str(error).split())))
+                kind = error.kind if isinstance(error, BadItem) else ""
+                left_out.append(LeftOut(example.id, " ".join(str(error).split()), kind))
                 continue
             good.append(example)
             asked = (example.id, example.prompts, example.target, example.references, example.box)

@@ -54,7 +54,8 @@ def heat_map(
             cell = " ● " if (layer, head) in critical else "   "
             line.append(cell, style=f"black on {heat(float(row[head]) / strongest)}")
         lines.append(line)
-    lines.append(Text(f"      ● critical; darkest red: {of} drops by {strongest:.3f}", style="dim"))
+    darkest = f"darkest red: {of} drops by {strongest:.3f}" if scores.any() else f"no head moves {of}"
+    lines.append(Text(f"      ● critical; {darkest}", style="dim"))
     return Group(*lines)
 
 
