@@ -119,6 +119,12 @@ def test_too_many_bad_items_stop_and_are_named() -> None:
     check_left_out(bad, 1, "caption", most=0.5)
     with pytest.raises(HonesError, match="0 of 0 items"):
         check_left_out([], 0, "caption")
+    others = [LeftOut(str(i), "no captions", NOT_ANNOTATED) for i in range(50)]
+    check_left_out([*others, *bad], 19, "caption")
+    with pytest.raises(HonesError, match=r"1 of 19 items cannot be used: 42 \("):
+        check_left_out([*others, *bad], 18, "caption")
+    with pytest.raises(HonesError, match="0 of 0 items"):
+        check_left_out(others, 0, "caption")
 
 
 def test_a_limit_does_not_change_the_candidates(tmp_path: Path) -> None:
@@ -417,7 +423,7 @@ def test_a_bad_item_error_is_not_a_stop() -> None:
 
 
 def test_the_first_source_is_what_it_always_was(tmp_path: Path) -> None:
-    """The annotations (but for those of a later task) by their digest; the pixels, which depend on Pillow's font, as the scene is drawn."""
+    """The annotations, without a later task's, by their digest; the pixels, which depend on Pillow's font, as drawn."""
     file = write_shapes(tmp_path, {"dev": 5}, seed=1)["dev"]
     named = write_shapes(tmp_path / "named", {"dev": 5}, seed=1, source="shapes")["dev"]
     assert named.read_bytes() == file.read_bytes()

@@ -1,5 +1,7 @@
 """The two ways in which things go wrong: a stop with one clear line, and a bad item that is named and left out."""
 
+NOT_ANNOTATED = "not annotated for the task"
+
 
 class HonesError(Exception):
     """Stops a command with one line that says what was expected, what was found and what to do (exit code 2)."""
@@ -16,7 +18,8 @@ class HonesError(Exception):
 class BadItem(Exception):
     """An item that a task cannot use. It is reported by name and left out of every arm of a comparison.
 
-    kind: the reason without what is particular to this item, by which such items are counted.
+    kind: the reason without what is particular to this item, by which such items are counted. Items of the kind
+    NOT_ANNOTATED are not mistakes: one file may serve several tasks.
     """
 
     def __init__(self, reason: str, *, kind: str = "") -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from hones.data.readers import read_source
 from hones.data.sources import Source, default_images
 from hones.data.unified import OUTSIDE, Caption, ImageInfo, Item, LeftOut, OcrFields, RetrievalFields, VqaFields
-from hones.errors import HonesError
+from hones.errors import NOT_ANNOTATED, HonesError
 
 __all__ = [
     "MAX_LEFT_OUT",
@@ -147,14 +147,17 @@ def _first(bad: Sequence[LeftOut]) -> str | None:
 def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: float = MAX_LEFT_OUT) -> None:
     """Stop when more than the share `most` of the items, by default 5 %, had to be left out, or none is left.
 
+    Items that are not annotated for the task count neither as left out nor among the items.
+
     Raises:
         HonesError: names the first bad items.
     """
-    total = used + len(left_out)
-    if used == 0 or not len(left_out) <= most * total:
-        named = ", ".join(f"{b.id} ({b.reason})" for b in left_out[:3])
+    bad = [item for item in left_out if item.kind != NOT_ANNOTATED]
+    total = used + len(bad)
+    if used == 0 or not len(bad) <= most * total:
+        named = ", ".join(f"{b.id} ({b.reason})" for b in (bad or left_out)[:3])
         raise HonesError(
-            f"{what}: {len(left_out)} of {total} items cannot be used: {named}",
+            f"{what}: {len(bad)} of {total} items cannot be used: {named}",
             expected=f"at most {most:.0%}",
             do="mend or remove them, select the good ones with --ids, or allow more with --max-left-out",
         )

@@ -25,7 +25,7 @@ from nltk.tokenize import TreebankWordTokenizer
 from sacrebleu.metrics.bleu import BLEU
 
 from hones.data.items import Item
-from hones.errors import BadItem
+from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, Task
 
 PROMPT = "Describe the image in one sentence."
@@ -78,7 +78,7 @@ class Captioning(Task):
         """
         captions = tuple(" ".join(text.split()) for text in texts if tokens(text))[:MAX_REFERENCES]
         if not captions:
-            raise BadItem("all captions are empty" if texts else "no captions")
+            raise BadItem("all captions are empty") if texts else BadItem("no captions", kind=NOT_ANNOTATED)
         return captions
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:

@@ -18,7 +18,7 @@ from rapidfuzz.distance import Levenshtein
 
 from hones.data.items import ImageInfo, Item, OcrFields
 from hones.data.pictures import BOX_OUTSIDE
-from hones.errors import BadItem
+from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, Task
 from hones.tasks.vqa import PROMPT as QUESTION_PROMPT
 
@@ -47,7 +47,7 @@ class Ocr(Task):
             BadItem: no text, or a box that cannot be drawn on the picture.
         """
         if item.ocr is None:
-            raise BadItem("no ocr annotation")
+            raise BadItem("no ocr annotation", kind=NOT_ANNOTATED)
         text = item.ocr.text.strip()
         if not text:
             raise BadItem("empty ocr text")

@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from hones.data.candidates import CandidatePool, distinct
 from hones.data.items import Item, Items, LeftOut
-from hones.errors import BadItem, HonesError
+from hones.errors import NOT_ANNOTATED, BadItem, HonesError
 from hones.tasks.base import Answer, AnswerKind, Example, Task
 
 PROMPT = "Candidate: {candidate}\nDoes the candidate correctly describe the image?\nAnswer exactly Yes or No."
@@ -124,7 +124,7 @@ class Retrieval(Task):
 def _captions(item: Item) -> list[str]:
     captions = distinct(caption.caption for caption in item.captions)
     if not captions:
-        raise BadItem("all captions are empty" if item.captions else "no captions")
+        raise BadItem("all captions are empty") if item.captions else BadItem("no captions", kind=NOT_ANNOTATED)
     return captions
 
 

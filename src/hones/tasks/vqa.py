@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.data.items import Item
-from hones.errors import BadItem
+from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, Task
 
 PROMPT = "Question: {question}\nAnswer the question with a short phrase."
@@ -84,7 +84,7 @@ class Vqa(Task):
             BadItem: no question or no answer.
         """
         if item.vqa is None:
-            raise BadItem("no vqa annotation")
+            raise BadItem("no vqa annotation", kind=NOT_ANNOTATED)
         question, answer = item.vqa.question.strip(), item.vqa.answer.strip()
         if not question:
             raise BadItem("empty question")
