@@ -33,7 +33,7 @@ from hones.data.shapes import (
     perturb,
     questions,
 )
-from hones.errors import BadItem
+from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks import TASKS
 from hones.tasks.base import with_readable_pictures
 
