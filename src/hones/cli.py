@@ -40,17 +40,7 @@ from hones.cli_options import (
     task_of,
 )
 from hones.cli_run import START
-from hones.cli_training import (
-    Beta,
-    EarlyStopping,
-    Epochs,
-    Gamma,
-    LearningRate,
-    MaxScale,
-    Patience,
-    StepSize,
-    steering_settings,
-)
+from hones.cli_shown import show
 from hones.cli_verify import add_command as add_verify
 from hones.errors import HonesError
 from hones.log import LOG, close_log
@@ -130,7 +120,7 @@ def heads(
     for name, result in zip([one.name for one in chosen], results, strict=True):
         if len(chosen) > 1:
             _out.rule(name)
-        _show(study, tables.head_table(result), tables.head_map(result), out / name / "heads.json", of=name)
+        show(study, name, tables.head_table(result), tables.head_map(result), out / name / "heads.json")
 
 
 @app.command(rich_help_panel=FIND)
@@ -179,7 +169,8 @@ def neurons(
     budget = neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     if len(selected) < budget:
         _err.print(f"{len(selected)} neurons instead of {budget}: no other has a positive importance", style="yellow")
-    _show(study, tables.neuron_table(selected, len(study.vlm.anatomy.layers)), out / chosen.name / "neurons.json")
+    table = tables.neuron_table(selected, len(study.vlm.anatomy.layers))
+    show(study, chosen.name, table, out / chosen.name / "neurons.json")
 
 
 @app.command(rich_help_panel=PROVE)
@@ -214,102 +205,19 @@ def mask(
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.mask(chosen, items, neurons, draws)
-    _show(study, tables.masking_table([(chosen.name, result)]), out / chosen.name / "masking.json")
+    show(study, chosen.name, tables.masking_table([(chosen.name, result)]), out / chosen.name / "masking.json")
 
 
 app.command(rich_help_panel=FIND)(methods)
 app.command(rich_help_panel=PROVE)(compare)
 
 
-@app.command(rich_help_panel=STEER)
-def steer(
-    model: Model,
-    task: TaskName,
-    neurons: Annotated[Path, typer.Option(help="neurons.json of `hones neurons`.")],
-    dev: Annotated[Path, typer.Option(help="Unified JSON file to learn on.")],
-    test: Annotated[Path, typer.Option(help="Unified JSON file to evaluate on; no common pictures.")],
-    out: Out,
-    images: Images = None,
-    limit: Limit = None,
-    learning_rate: LearningRate = 5e-4,
-    epochs: Epochs = 2,
-    beta: Beta = 0.05,
-    gamma: Gamma = 1e-5,
-    max_scale: MaxScale = 1.5,
-    step_size: StepSize = 4,
-    early_stopping: EarlyStopping = None,
-    patience: Patience = 1,
-    methods: cli_steer.Methods = None,
-    seeds: cli_steer.Seeds = None,
-    also: cli_steer.Also = None,
-    ood: cli_steer.Ood = None,
-    ood_images: cli_steer.OodImages = None,
-    candidates: Candidates = 50,
-    max_new_tokens: NewTokens = 24,
-    batch_size: BatchSize = None,
-    engine: EngineOption = "replay",
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    revision: Revision = None,
-    seed: Seed = 3407,
-    fresh: Fresh = False,
-    max_left_out: MaxLeftOut = 0.05,
-) -> None:
-    """Step 4: learn one scale per selected neuron on dev items, the backbone frozen, and evaluate on test items.
-
-    With --methods, --seeds, --also or --ood the evidence too: controls, several seeds, the other tasks, another source.
-
-    Example: hones steer --model tiny-llava --task vqa --neurons runs/a/vqa/neurons.json --dev dev.json --test test.json
-    --out runs/a
-    """
-    from hones import tables
-    from hones.data.disjoint import check_disjoint
-
-    settings = steering_settings(
-        learning_rate=learning_rate,
-        epochs=epochs,
-        beta=beta,
-        gamma=gamma,
-        max_scale=max_scale,
-        batch_size=step_size,
-        seed=seed,
-        early_stopping=early_stopping,
-        patience=patience,
-    )
-    asked = cli_steer.Asked(methods, seeds, also, ood, ood_images)
-    splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}
-    if ood is not None:
-        splits["ood"] = read_items(ood, ood_images, None, limit)
-    check_disjoint(splits)
-    chosen = task_of(task, candidates)
-    wanted = asked.wanted(chosen, seed, splits.get("ood"), candidates)
-    sweep = sweep_settings(engine, batch_size, max_new_tokens)
-    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
-    if wanted is not None:
-        evidence = cli_steer.steer(study, chosen, splits, neurons, settings, wanted)
-        _show(study, *evidence, out / chosen.name / "steering" / "evidence.json")
-        return
-    result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
-    _show(
-        study, tables.steering_table([(chosen.name, result)]), out / chosen.name / "steering" / "hones" / "scales.json"
-    )
-
-
+cli_steer.register(app, STEER)
 add_analysis(app, PROVE, FIND)
 add_verify(app, START)
 cli_report.register(app)
 cli_share.register(app)
 add_loading_options(app)
-
-
-def _show(study, *parts, of: str = "") -> None:
-    from hones.study import all_left_out
-    from hones.tables import left_out_list
-
-    *tables, file = parts
-    _err.print(left_out_list([x for x in all_left_out(study) if x[0].startswith(of)]))
-    _out.print(*tables)
-    _out.print(f"written: {file}", soft_wrap=True)
 
 
 def main() -> NoReturn:

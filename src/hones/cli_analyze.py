@@ -19,6 +19,7 @@ from hones.cli_options import (
     load,
     sweep_settings,
 )
+from hones.cli_shown import show
 
 _out = Console(markup=False)
 _err = Console(stderr=True, markup=False)
@@ -54,8 +55,6 @@ def analyze(
     from hones.analysis.source import read_run
     from hones.analysis.stage import AnalysisSettings, RunStudy
     from hones.log import log_to
-    from hones.study import all_left_out
-    from hones.tables import left_out_list
     from hones.tables_analysis import analysis_tables
 
     found = read_run(run, data=data, discovery=discovery, images=images, classes=task or ())
@@ -68,9 +67,7 @@ def analyze(
         _err.print(f"{name} has no neurons yet and is left out: run `hones neurons` for it", style="yellow")
     settings = AnalysisSettings(lens_items=lens_items, cards=cards, draws=draws, limit=limit)
     analysis = study.analyze(found, settings)
-    _err.print(left_out_list(all_left_out(study)))
-    _out.print(analysis_tables(analysis))
-    _out.print(f"written: {run / 'analysis' / 'analysis.json'}", soft_wrap=True)
+    show(study, None, analysis_tables(analysis), run / "analysis" / "analysis.json")
 
 
 def explain(

@@ -25,10 +25,10 @@ from hones.cli_options import (
     read_items,
     sweep_settings,
 )
+from hones.cli_shown import show
 from hones.errors import HonesError
 
 _out = Console(markup=False)
-_err = Console(stderr=True, markup=False)
 
 
 def methods() -> None:
@@ -77,8 +77,6 @@ def compare(
     from hones.comparators.tables import comparison_table, curve_table
     from hones.data.disjoint import check_disjoint
     from hones.neurons import check_ratio
-    from hones.study import all_left_out
-    from hones.tables import left_out_list
     from hones.tasks import make_tasks
 
     check_ratio(ratio)
@@ -108,8 +106,5 @@ def compare(
             budgets=BUDGETS if curves else (),
             shared=shared,
         )
-        _err.print(left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{task.name},")]))
-        _out.print(comparison_table(result))
-        if result.curves:
-            _out.print(curve_table(result))
-        _out.print(f"written: {out / task.name / 'comparison.json'}", soft_wrap=True)
+        tables = [comparison_table(result), *([curve_table(result)] if result.curves else [])]
+        show(study, task.name, *tables, out / task.name / "comparison.json")

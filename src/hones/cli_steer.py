@@ -1,4 +1,4 @@
-"""`hones steer` with evidence: which ways to steer are wanted, and their tables."""
+"""`hones steer`: learn scales and test them, alone or beside other ways to steer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,39 @@ from typing import Annotated
 
 import typer
 
-from hones.cli_options import task_of
+from hones.cli_options import (
+    BatchSize,
+    Candidates,
+    Device,
+    Dtype,
+    EngineOption,
+    Fresh,
+    Images,
+    Limit,
+    MaxLeftOut,
+    Model,
+    NewTokens,
+    Out,
+    Revision,
+    Seed,
+    TaskName,
+    open_study,
+    read_items,
+    sweep_settings,
+    task_of,
+)
+from hones.cli_shown import show
+from hones.cli_training import (
+    Beta,
+    EarlyStopping,
+    Epochs,
+    Gamma,
+    LearningRate,
+    MaxScale,
+    Patience,
+    StepSize,
+    steering_settings,
+)
 from hones.errors import HonesError
 
 Methods = Annotated[
@@ -24,6 +56,11 @@ Ood = Annotated[
     Path | None, typer.Option(help="Unified JSON file of another source to test on; nothing is learned there.")
 ]
 OodImages = Annotated[Path | None, typer.Option(help="Folder of its pictures. [default: images/ beside the file]")]
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the command."""
+    app.command(rich_help_panel=panel)(steer)
 
 
 @dataclass(frozen=True)
@@ -63,9 +100,75 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise HonesError(f"--seeds {text}", expected="whole numbers with commas") from error
 
 
-def steer(study, task, splits, neurons: Path, settings, wanted) -> list:
-    """Run the stage; returns its tables."""
+def steer(
+    model: Model,
+    task: TaskName,
+    neurons: Annotated[Path, typer.Option(help="neurons.json of `hones neurons`.")],
+    dev: Annotated[Path, typer.Option(help="Unified JSON file to learn on.")],
+    test: Annotated[Path, typer.Option(help="Unified JSON file to evaluate on; no common pictures.")],
+    out: Out,
+    images: Images = None,
+    limit: Limit = None,
+    learning_rate: LearningRate = 5e-4,
+    epochs: Epochs = 2,
+    beta: Beta = 0.05,
+    gamma: Gamma = 1e-5,
+    max_scale: MaxScale = 1.5,
+    step_size: StepSize = 4,
+    early_stopping: EarlyStopping = None,
+    patience: Patience = 1,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    also: Also = None,
+    ood: Ood = None,
+    ood_images: OodImages = None,
+    candidates: Candidates = 50,
+    max_new_tokens: NewTokens = 24,
+    batch_size: BatchSize = None,
+    engine: EngineOption = "replay",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    seed: Seed = 3407,
+    fresh: Fresh = False,
+    max_left_out: MaxLeftOut = 0.05,
+) -> None:
+    """Step 4: learn one scale per selected neuron on dev items, the backbone frozen, and evaluate on test items.
+
+    With --methods, --seeds, --also or --ood the evidence too: controls, several seeds, the other tasks, another source.
+
+    Example: hones steer --model tiny-llava --task vqa --neurons runs/a/vqa/neurons.json --dev dev.json --test test.json
+    --out runs/a
+    """
+    from hones import tables
+    from hones.data.disjoint import check_disjoint
     from hones.steering.stage import steer as steer_stage
     from hones.steering.tables import evidence_tables
 
-    return evidence_tables(steer_stage(study, task, splits["dev"], splits["test"], neurons, settings, wanted))
+    settings = steering_settings(
+        learning_rate=learning_rate,
+        epochs=epochs,
+        beta=beta,
+        gamma=gamma,
+        max_scale=max_scale,
+        batch_size=step_size,
+        seed=seed,
+        early_stopping=early_stopping,
+        patience=patience,
+    )
+    asked = Asked(methods, seeds, also, ood, ood_images)
+    splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}
+    if ood is not None:
+        splits["ood"] = read_items(ood, ood_images, None, limit)
+    check_disjoint(splits)
+    chosen = task_of(task, candidates)
+    wanted = asked.wanted(chosen, seed, splits.get("ood"), candidates)
+    sweep = sweep_settings(engine, batch_size, max_new_tokens)
+    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
+    if wanted is not None:
+        evidence = steer_stage(study, chosen, splits["dev"], splits["test"], neurons, settings, wanted)
+        show(study, chosen.name, *evidence_tables(evidence), out / chosen.name / "steering" / "evidence.json")
+        return
+    result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
+    file = out / chosen.name / "steering" / "hones" / "scales.json"
+    show(study, chosen.name, tables.steering_table([(chosen.name, result)]), file)

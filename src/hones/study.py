@@ -4,11 +4,9 @@ Each stage checks its items, skips what this run folder already holds for the sa
 records in run.json what it used. The command line and `hones run` call nothing else.
 """
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +22,22 @@ from hones.artifacts import (
 from hones.comparators import METHODS, Method
 from hones.comparators.given import critical_heads, give
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
-from hones.errors import BadItem
 from hones.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
 from hones.locks import alone_on
 from hones.log import LOG
 from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
-from hones.progress import track
+from hones.prepared import Prepared, prepare, provenance, state_of
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
 from hones.steering.settings import training_record
 from hones.store import RunFolder, digest_of, versions
 from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
-from hones.tasks.base import Definition, Example, Task
-from hones.tasks.retrieval import Retrieval
+from hones.tasks.base import Task
 
 DEFAULT_RATIO = 0.01
 DEFAULT_SEED = 3407
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The examples of one task that can be used, the items left out, what identifies them, and where they are from.
-
-    candidates: of retrieval, else None. definition: of a custom task, else None.
-    """
-
-    examples: list[Example]
-    left_out: list[LeftOut]
-    fingerprint: dict[str, str]
-    file: Path | None
-    images: Path
-    candidates: int | None
-    definition: Definition | None = None
 
 
 def _its_name(task: Task, *_: Any, **__: Any) -> list[str]:
@@ -80,6 +60,7 @@ class Study:
     fresh: bool = False
     max_left_out: float = MAX_LEFT_OUT
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
+    _checked: dict[Any, tuple[Task, Items, Prepared]] = field(default_factory=dict, init=False, repr=False)
 
     @alone_on(lambda tasks, *_, **__: [task.name for task in tasks])
     def heads(
@@ -223,33 +204,15 @@ class Study:
         return self.fingerprint(held_out, **found, **self.swept())
 
     def prepare(self, task: Task, items: Items, split: str) -> Prepared:
-        """The examples whose picture opens and whose prompt the model's processor takes; the others are named."""
-        examples, left_out = task.examples(items)
-        left_out = [*items.left_out, *left_out]
-        good, digest = [], sha256(task.answers.encode())
-        for example in track(examples, f"checking {split} items"):
-            try:
-                picture = example.open_picture()
-                self.vlm.encode([picture], [example.prompts[0]])
-                for prompt in example.prompts:
-                    self.vlm.wrap(prompt)
-            except (BadItem, ValueError) as error:
-                kind = error.kind if isinstance(error, BadItem) else ""
-                left_out.append(LeftOut(example.id, " ".join(str(error).split()), kind))
-                continue
-            good.append(example)
-            asked = (example.id, example.prompts, example.target, example.references, example.box)
-            digest.update(repr(asked).encode())
-            digest.update(picture.tobytes())
-        self.left_out[f"{task.name}, {split}"] = left_out
-        for item in left_out:
-            LOG.warning("left out (%s, %s): item %s: %s", task.name, split, item.id, item.reason)
-        check_left_out(left_out, len(good), f"{task.name}, {split} items", self.max_left_out)
-        fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
-        if task.definition is not None:
-            fingerprint["task"] = task.definition.digest
-        candidates = task.candidates if isinstance(task, Retrieval) else None
-        return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
+        """The examples that can be used; checked once for all stages, as long as no picture changes."""
+        key = id(task), id(items), split, state_of(items)
+        if key not in self._checked:
+            found = prepare(self.vlm, task, items, split)
+            self._checked[key] = task, items, found
+        found = self._checked[key][-1]
+        self.left_out[f"{task.name}, {split}"] = found.left_out
+        check_left_out(found.left_out, len(found.examples), f"{task.name}, {split} items", self.max_left_out)
+        return found
 
     def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
         """The neurons of a neurons file, which the model must have."""
@@ -308,28 +271,10 @@ class Study:
         details["attention"] = self.vlm.attention
         for name, value in more.items():
             if isinstance(value, Prepared):
-                value = self._provenance(value)
+                value = provenance(self.run.path, value)
             details[name] = value
         self.run.finish(stage, inputs, details, files)
         LOG.info("%s has finished in %s s", stage, details["seconds"])
-
-    def _provenance(self, used: Prepared) -> dict[str, Any]:
-        """Which items were used and where they are; places from the run folder, so that both can move together."""
-        definition = {} if used.definition is None else {"task": asdict(used.definition)}
-        return {
-            "items": [e.id for e in used.examples],
-            "left_out": [asdict(x) for x in used.left_out],
-            "file": None if used.file is None else self._from_run(used.file),
-            "images": self._from_run(used.images),
-            "candidates": used.candidates,
-            **definition,
-        }
-
-    def _from_run(self, path: Path) -> str:
-        """A place as given; relative ones, and those inside the run folder, relative to it."""
-        root, full = self.run.path.resolve(), path.resolve()
-        moves_along = not path.is_absolute() or full.is_relative_to(root)
-        return os.path.relpath(full, root) if moves_along else str(path)
 
 
 def all_left_out(study: Study) -> Sequence[tuple[str, LeftOut]]:

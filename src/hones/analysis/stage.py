@@ -30,8 +30,9 @@ from hones.errors import HonesError
 from hones.interventions import Site
 from hones.locks import alone_on
 from hones.neurons import head_importance
+from hones.prepared import Prepared
 from hones.store import digest_of, write_bytes
-from hones.study import Prepared, Study
+from hones.study import Study
 from hones.tasks.base import Example
 
 THUMBNAIL = 160

@@ -21,8 +21,9 @@ from hones.comparators.results import Comparison
 from hones.data.items import Items
 from hones.locks import alone_on
 from hones.neurons import neuron_budget, select_neurons
+from hones.prepared import Prepared
 from hones.store import digest_of, read_npy
-from hones.study import DEFAULT_RATIO, Prepared, Study
+from hones.study import DEFAULT_RATIO, Study
 from hones.tasks.base import Task
 
 

@@ -20,13 +20,14 @@ from hones.artifacts import read_result, read_scales, write_result, write_scales
 from hones.data.items import Items
 from hones.errors import HonesError
 from hones.locks import alone_on
+from hones.prepared import Prepared
 from hones.steering.controls import HONES, Given, Steering
 from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.steering.results import Evidence
 from hones.steering.settings import training_record
 from hones.steering.train import Scales, SteeringSettings
 from hones.store import digest_of
-from hones.study import Prepared, Study
+from hones.study import Study
 from hones.sweep import SweepSettings
 from hones.tasks.base import Task
 

@@ -1,0 +1,96 @@
+"""The items of a stage: which can be used, which are left out, what identifies them, and where they are.
+
+Every picture is opened and every prompt wrapped before a stage computes anything, so that all arms of a comparison
+have the same items.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from hones.data.items import Items, LeftOut
+from hones.errors import BadItem
+from hones.log import LOG
+from hones.models.vlm import VLM
+from hones.progress import track
+from hones.tasks.base import Definition, Example, Task
+from hones.tasks.retrieval import Retrieval
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The examples of one task that can be used, the items left out, what identifies them, and where they are from.
+
+    candidates: of retrieval, else None. definition: of a custom task, else None.
+    """
+
+    examples: list[Example]
+    left_out: list[LeftOut]
+    fingerprint: dict[str, str]
+    file: Path | None
+    images: Path
+    candidates: int | None
+    definition: Definition | None = None
+
+
+def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
+    """The examples whose picture opens and whose prompt the model's processor takes; the others are named."""
+    examples, left_out = task.examples(items)
+    left_out = [*items.left_out, *left_out]
+    good, digest = [], sha256(task.answers.encode())
+    for example in track(examples, f"checking {split} items"):
+        try:
+            picture = example.open_picture()
+            vlm.encode([picture], [example.prompts[0]])
+            for prompt in example.prompts:
+                vlm.wrap(prompt)
+        except (BadItem, ValueError) as error:
+            kind = error.kind if isinstance(error, BadItem) else ""
+            left_out.append(LeftOut(example.id, " ".join(str(error).split()), kind))
+            continue
+        good.append(example)
+        asked = (example.id, example.prompts, example.target, example.references, example.box)
+        digest.update(repr(asked).encode())
+        digest.update(picture.tobytes())
+    for item in left_out:
+        LOG.warning("left out (%s, %s): item %s: %s", task.name, split, item.id, item.reason)
+    fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
+    if task.definition is not None:
+        fingerprint["task"] = task.definition.digest
+    candidates = task.candidates if isinstance(task, Retrieval) else None
+    return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
+
+
+def state_of(items: Items) -> int:
+    """A number that changes when a picture's file does: its time or its size."""
+
+    def state(file: Path) -> tuple[int, int] | None:
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+    return hash(tuple(state(items.images / item.image_info.file_name) for item in items.items))
+
+
+def provenance(run: Path, used: Prepared) -> dict[str, Any]:
+    """Which items were used and where they are; places from the run folder, so that both can move together."""
+    definition = {} if used.definition is None else {"task": asdict(used.definition)}
+    return {
+        "items": [e.id for e in used.examples],
+        "left_out": [asdict(x) for x in used.left_out],
+        "file": None if used.file is None else _from_run(run, used.file),
+        "images": _from_run(run, used.images),
+        "candidates": used.candidates,
+        **definition,
+    }
+
+
+def _from_run(run: Path, path: Path) -> str:
+    """A place as given; relative ones, and those inside the run folder, relative to it."""
+    root, full = run.resolve(), path.resolve()
+    moves_along = not path.is_absolute() or full.is_relative_to(root)
+    return os.path.relpath(full, root) if moves_along else str(path)
