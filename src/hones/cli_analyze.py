@@ -73,7 +73,7 @@ def analyze(
 def explain(
     question: Annotated[str, typer.Argument(help="What to ask about the picture.")],
     model: Model,
-    image: Annotated[Path, typer.Option(help="The picture.")],
+    image: Annotated[Path | None, typer.Option(help="The picture. [default: the question alone]")] = None,
     answer: Annotated[str | None, typer.Option(help="The answer to explain. [default: the model's own]")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False,
     top_k: Annotated[int | None, typer.Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None,

@@ -50,7 +50,7 @@ def run(
 
 
 def follow(config, fresh: bool) -> None:
-    """Run a configuration, show what each task's stages find, and write the report."""
+    """Run a configuration, show what each task's stages find, and write the report; exit code 1 if a task stopped."""
     from hones import tables
     from hones.comparators.tables import comparison_table
     from hones.log import log_to
@@ -68,9 +68,11 @@ def follow(config, fresh: bool) -> None:
         _out.print(tables.head_table(outcome.heads), tables.head_map(outcome.heads))
         _err.print(tables.left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{outcome.task},")]))
 
-    outcomes = run_config(config, fresh=fresh, on_outcome=show)
+    stopped = []
+    outcomes = run_config(config, fresh=fresh, on_outcome=show, on_stopped=stopped.append)
     _out.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
-    _out.print(tables.outcome_tables(outcomes))
+    if outcomes:
+        _out.print(tables.outcome_tables(outcomes))
     for evidence in (o.evidence for o in outcomes if o.evidence is not None):
         _out.print(*evidence_tables(evidence))
     for comparison in (o.comparison for o in outcomes if o.comparison is not None):
@@ -80,4 +82,9 @@ def follow(config, fresh: bool) -> None:
         "comparison.json and analysis/ where asked for)",
         soft_wrap=True,
     )
-    write(config.out)
+    if outcomes or (config.out / "run.json").is_file():
+        write(config.out)
+    for task in stopped:
+        _err.print(f"hones: {task}", style="red", soft_wrap=True, highlight=False)
+    if stopped:
+        raise typer.Exit(1)

@@ -85,8 +85,8 @@ def push(
 
 def ask(
     model: Model,
-    image: Annotated[Path, typer.Option(help="The picture.")],
     question: Annotated[str | None, typer.Argument(help="What to ask about the picture; for vqa.")] = None,
+    image: Annotated[Path | None, typer.Option(help="The picture. [default: the question alone]")] = None,
     scales: Annotated[
         Path | None, typer.Option(help="scales.json; both answers are shown. [default: the model as it is]")
     ] = None,

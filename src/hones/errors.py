@@ -15,6 +15,10 @@ class HonesError(Exception):
         super().__init__(" ".join("; ".join(parts).splitlines()))
 
 
+class TaskStops(HonesError):
+    """A task cannot go on, for reasons of its own items or results; other tasks of a run can."""
+
+
 class BadItem(Exception):
     """An item that a task cannot use. It is reported by name and left out of every arm of a comparison.
 

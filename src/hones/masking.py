@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
-from hones.errors import HonesError
+from hones.errors import TaskStops
 from hones.interventions import BASELINE, Intervention, Site
 from hones.models.vlm import VLM
 from hones.notebook import Rows, Tabular
@@ -66,7 +66,7 @@ def evaluate_masking(
         HonesError: no neurons, no examples, or a neuron that the model lacks.
     """
     if not neurons or not examples:
-        raise HonesError(f"{len(neurons)} neurons to mask and {len(examples)} test items", expected="at least one each")
+        raise TaskStops(f"{len(neurons)} neurons to mask and {len(examples)} test items", expected="at least one each")
     controls = [layer_matched_random(neurons, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
     edits = [BASELINE, *(Intervention(masked=frozenset(chosen)) for chosen in (neurons, *controls))]
     statistics = run_sweep(vlm, task, examples, edits, sweep, f"{task.name}: masking")

@@ -15,6 +15,7 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +32,7 @@ from hones.comparators.stage import compare
 from hones.data.disjoint import check_disjoint
 from hones.data.items import MAX_LEFT_OUT, Items, load_items
 from hones.data.sources import source_in
-from hones.errors import HonesError
+from hones.errors import HonesError, TaskStops
 from hones.heads import HeadResult
 from hones.masking import MaskingResult
 from hones.models.loading import load_vlm
@@ -41,6 +42,7 @@ from hones.steering.config import SteeringConfig, as_steering_config
 from hones.steering.controls import HONES, SET, make_steerings
 from hones.steering.results import Evidence
 from hones.steering.stage import Wanted, steer
+from hones.stops import Stopped, Stops
 from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
 from hones.sweep import MAX_NEW_TOKENS, EngineName, SweepSettings
@@ -197,12 +199,22 @@ def _tasks_in(base: Path, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def run_config(
-    config: RunConfig, *, fresh: bool = False, on_outcome: Callable[[Study, Outcome], None] | None = None
+    config: RunConfig,
+    *,
+    fresh: bool = False,
+    on_outcome: Callable[[Study, Outcome], None] | None = None,
+    on_stopped: Callable[[Stopped], None] | None = None,
 ) -> list[Outcome]:
     """Run every stage of every task, skipping what the run folder already holds.
 
+    A task that cannot go on (`hones.stops`) is recorded in run.json, and the others run to their end.
+
+    Args:
+        on_outcome: hears of each task that has run to its end. on_stopped: of each that has stopped.
+
     Raises:
-        HonesError: as the stages do; everything finished before stays.
+        HonesError: as the stages do; everything finished before stays. Without on_stopped also at the end, if a task
+            has stopped.
     """
     run = RunFolder(config.out)
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
@@ -221,21 +233,56 @@ def run_config(
     )
     sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
     study = Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
-    outcomes, shared = [], {}
-    heads_of_tasks = study.heads(tasks, splits["discovery"], config.top_k)
+    stops, outcomes = Stops(run, on_stopped), []
+    tasks = [task for task in tasks if _can_begin(study, task, splits, stops)]
+    heads_of_tasks = study.heads(tasks, splits["discovery"], config.top_k) if tasks else []
+    shared: dict[Any, Any] = {}
     for task, heads in zip(tasks, heads_of_tasks, strict=True):
-        folder = run.task(task.name)
-        neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
-        masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
-        comparison = _compare(config, study, task, splits, shared)
-        steering, evidence = _steer(config, study, task, splits, folder / "neurons.json")
-        outcomes.append(Outcome(task.name, heads, neurons, masking, steering, comparison, evidence))
+        try:
+            outcomes.append(_outcome(config, study, task, splits, heads, shared, stops))
+        except TaskStops:
+            continue
+        run.stop(task.name, None)
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])
-    if config.analyze is not None:
+    if config.analyze is not None and outcomes:
         finished = read_run(run.path, classes=[name for name in config.tasks if ":" in name])
         RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(finished, config.analyze)
+    if on_stopped is None:
+        stops.check()
     return outcomes
+
+
+def _can_begin(study: Study, task: Task, splits: dict[str, Items], stops: Stops) -> bool:
+    """Whether the task's discovery items can be used; if not, the task has stopped."""
+    try:
+        with stops.of(task.name, "heads"):
+            study.prepare(task, splits["discovery"], "discovery")
+    except TaskStops:
+        return False
+    return True
+
+
+def _outcome(
+    config: RunConfig,
+    study: Study,
+    task: Task,
+    splits: dict[str, Items],
+    heads: HeadResult,
+    shared: dict[Any, Any],
+    stops: Stops,
+) -> Outcome:
+    """The stages of one task after its heads."""
+    folder, at = study.run.task(task.name), partial(stops.of, task.name)
+    with at("neurons"):
+        neurons = study.neurons(task, splits["discovery"], folder / "heads.json", config.ratio, config.positive_part)
+    with at("mask"):
+        masking = study.mask(task, splits["test"], folder / "neurons.json", config.draws)
+    with at("compare"):
+        comparison = _compare(config, study, task, splits, shared)
+    with at("steer"):
+        steering, evidence = _steer(config, study, task, splits, folder / "neurons.json")
+    return Outcome(task.name, heads, neurons, masking, steering, comparison, evidence)
 
 
 def _steer(

@@ -5,13 +5,14 @@ have the same items.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from hones.data.items import Items, LeftOut
-from hones.errors import BadItem
+from hones.errors import BadItem, TaskStops
 from hones.log import LOG
 from hones.models.vlm import VLM
 from hones.progress import track
@@ -36,8 +37,13 @@ class Prepared:
 
 
 def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
-    """The examples whose picture opens and whose prompt the model's processor takes; the others are named."""
+    """The examples whose picture opens and whose prompt the model's processor takes; the others are named.
+
+    Raises:
+        TaskStops: the task shows pictures and the model takes none, or only some examples have one.
+    """
     examples, left_out = task.examples(items)
+    _check_pictures(vlm, task, examples)
     left_out = [*items.left_out, *left_out]
     good, digest = [], sha256(task.answers.encode())
     for example in track(examples, f"checking {split} items"):
@@ -45,7 +51,7 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
             picture = example.open_picture()
             vlm.encode([picture], [example.prompts[0]])
             for prompt in example.prompts:
-                vlm.wrap(prompt)
+                vlm.wrap(prompt, picture is not None)
         except (BadItem, ValueError) as error:
             kind = error.kind if isinstance(error, BadItem) else ""
             left_out.append(LeftOut(example.id, " ".join(str(error).split()), kind))
@@ -53,7 +59,7 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
         good.append(example)
         asked = (example.id, example.prompts, example.target, example.references, example.box)
         digest.update(repr(asked).encode())
-        digest.update(picture.tobytes())
+        digest.update(b"" if picture is None else picture.tobytes())
     for item in left_out:
         LOG.warning("left out (%s, %s): item %s: %s", task.name, split, item.id, item.reason)
     fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
@@ -61,6 +67,20 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
         fingerprint["task"] = task.definition.digest
     candidates = task.candidates if isinstance(task, Retrieval) else None
     return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
+
+
+def _check_pictures(vlm: VLM, task: Task, examples: Sequence[Example]) -> None:
+    shown = sum(example.image is not None for example in examples)
+    if 0 < shown < len(examples):
+        raise TaskStops(
+            f"{task.name}: {shown} of {len(examples)} examples have a picture", expected="all of them, or none"
+        )
+    if shown and not vlm.shows_pictures:
+        raise TaskStops(
+            f"{vlm.name} is a text-only model, the task {task.name} shows pictures",
+            expected="a task without pictures",
+            do="`picture: none` in a task's YAML (docs/tasks.md)",
+        )
 
 
 def state_of(items: Items) -> int:
@@ -73,7 +93,7 @@ def state_of(items: Items) -> int:
             return None
         return found.st_mtime_ns, found.st_size
 
-    return hash(tuple(state(items.images / item.image_info.file_name) for item in items.items))
+    return hash(tuple(None if x.file_name is None else state(items.images / x.file_name) for x in items.items))
 
 
 def provenance(run: Path, used: Prepared) -> dict[str, Any]:

@@ -67,6 +67,9 @@ class RunFolder:
         record = read_json(file)
         if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
             raise HonesError(f"{file} is not a run record", expected="an object with 'stages'", do="use a new --out")
+        stopped = record.get("stopped", {})
+        if not (isinstance(stopped, dict) and all(isinstance(why, dict) for why in stopped.values())):
+            raise HonesError(f"{file}: the record of stopped tasks is damaged", do="use a new --out")
         for stage, entry in record["stages"].items():
             parts = [entry.get(key, {}) for key in ("fingerprint", "artifacts")] if isinstance(entry, dict) else [None]
             if not all(isinstance(part, dict) for part in parts):
@@ -118,6 +121,17 @@ class RunFolder:
             record = self.record
             record["stages"][stage] = entry
             write_json(self.path / "run.json", record)
+
+    def stop(self, task: str, why: Mapping[str, Any] | None) -> None:
+        """Record that a task has stopped, or with None that it goes on."""
+        with self._alone():
+            record = self.record
+            stopped = {name: reason for name, reason in record.get("stopped", {}).items() if name != task}
+            if why is not None:
+                stopped[task] = dict(why)
+            if stopped != record.get("stopped", {}):
+                record["stopped"] = stopped
+                write_json(self.path / "run.json", record)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.errors import HonesError
+from hones.errors import HonesError, TaskStops
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import write_vectors, written
 from hones.tasks.base import Example, Task
@@ -85,7 +85,7 @@ def target_directions(
         v = v if gain is None else gain * v
         norm = v.norm()
         if not ids or not norm > 0:
-            raise HonesError(f"item {example.id}: its target {example.target!r} has no direction in the vocabulary")
+            raise TaskStops(f"item {example.id}: its target {example.target!r} has no direction in the vocabulary")
         directions.append(v / norm)
     return torch.stack(directions)
 

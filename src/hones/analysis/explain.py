@@ -34,7 +34,7 @@ NEURONS = 12
 
 def explain(
     vlm: VLM,
-    picture: str | Path,
+    picture: str | Path | None,
     question: str,
     *,
     answer: str | None = None,
@@ -62,12 +62,14 @@ def explain(
     settings = settings or SweepSettings()
     layers, width, _ = vlm.anatomy.shape
     k = default_top_k(layers, width) if top_k is None else top_k
-    example = _ask(vlm, Path(picture), question if raw else PROMPT.format(question=question.strip()))
+    example = _ask(
+        vlm, None if picture is None else Path(picture), question if raw else PROMPT.format(question=question.strip())
+    )
     example, cut = _answered(vlm, example, answer, settings.max_new_tokens)
     base, heads = head_drops(vlm, example, settings)
     return Explanation(
         model=vlm.name,
-        picture=str(picture),
+        picture="" if picture is None else str(picture),
         question=question,
         answer=example.target,
         probability=exp(base),
@@ -91,11 +93,11 @@ def head_drops(vlm: VLM, example: Example, settings: SweepSettings) -> tuple[flo
     return base, tuple(sorted(heads, key=lambda h: (-h.log_probability_drop, h.layer, h.head)))
 
 
-def _ask(vlm: VLM, picture: Path, prompt: str) -> Example:
+def _ask(vlm: VLM, picture: Path | None, prompt: str) -> Example:
     example = Example("question", picture, (prompt,), "", ())
     try:
         example.open_picture()
-        vlm.wrap(prompt)
+        vlm.wrap(prompt, picture is not None)
     except BadItem as error:
         raise HonesError(str(error), expected="a picture and a question that the model can take") from error
     return example

@@ -90,7 +90,7 @@ class LensRow:
 class Driver:
     """An item that drives a neuron: its contribution c toward the item's answer, its prompt, target and thumbnail.
 
-    picture: a file relative to the analysis's folder.
+    picture: a file relative to the analysis's folder, "" where the item has none.
     """
 
     item: str
@@ -185,7 +185,7 @@ class ExplainedNeuron:
 
 @dataclass(frozen=True)
 class Explanation(Tabular):
-    """Why a model gives its answer to one question about one picture.
+    """Why a model gives its answer to one question about one picture, or about none (picture "").
 
     probability: of the answer and its end token. all_heads: every head, best first. cut: the model had not ended its
     answer where it was cut; the end token is then not its own.

@@ -105,7 +105,7 @@ class RunStudy(Study):
         )
         write_result(folder / "analysis.json", result)
         pictures = {row.picture for row in lens} | {d.picture for card in result.cards for d in card.drivers}
-        files = [folder / "analysis.json", *(folder / picture for picture in sorted(pictures))]
+        files = [folder / "analysis.json", *(folder / picture for picture in sorted(pictures - {""}))]
         self.finish("analysis", inputs, started, files, groups={"+".join(k): len(v) for k, v in groups.items()})
         self.remove_journal(self.journal_file("analysis"))
         return result
@@ -196,8 +196,13 @@ def _driver(task: str, example: Example, contribution: np.floating, folder: Path
 
 
 def _thumbnail(example: Example, folder: Path) -> str:
-    """Write the picture, at most 160 pixels a side, named by its content; returns its path from the folder."""
+    """Write the picture, at most 160 pixels a side, named by its content; returns its path from the folder.
+
+    An example without a picture has the path "".
+    """
     picture = example.open_picture()
+    if picture is None:
+        return ""
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

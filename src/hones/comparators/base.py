@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from hones.errors import HonesError
+from hones.errors import HonesError, TaskStops
 from hones.heads import HeadScore
 from hones.models.vlm import VLM
 from hones.sweep import SweepSettings
@@ -65,7 +65,7 @@ class Method(ABC):
         if self.needs_heads and not context.heads:
             raise HonesError(f"the method {self.name} needs critical heads", do="run `hones heads` first")
         if self.needs_other_tasks and not any(examples for _, examples in context.others):
-            raise HonesError(
+            raise TaskStops(
                 f"the method {self.name} needs other tasks about the pictures of {context.task.name}",
                 expected="items annotated for two tasks or more",
             )

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import PROMPTS_AT_ONCE, ask, batches
-from hones.errors import HonesError
+from hones.errors import TaskStops
 from hones.tasks.base import Example
 from hones.write_in import activations, importance_shape
 
@@ -30,15 +30,15 @@ class ContrastiveActivation(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The weighted sum of all activations: 1/n for this task's prompts, -1/(n k) for a picture's k others."""
-        others: dict[Path, list[Example]] = defaultdict(list)
+        others: dict[Path | str, list[Example]] = defaultdict(list)
         for _, examples in context.jobs[1:]:
             for example in examples:
-                others[example.image].append(example)
-        own = [e for e in context.examples if others[e.image]]
+                others[example.about].append(example)
+        own = [e for e in context.examples if others[e.about]]
         if not own:
-            raise HonesError(f"no picture of {context.task.name} is asked about by another task")
+            raise TaskStops(f"no picture of {context.task.name} is asked about by another task")
         weighted = [(e, 1.0) for e in own]
-        weighted += [(other, -1 / len(others[e.image])) for e in own for other in others[e.image]]
+        weighted += [(other, -1 / len(others[e.about])) for e in own for other in others[e.about]]
         return (_weighted_sum(context, weighted) / len(own)).astype(np.float32)
 
 

@@ -96,7 +96,7 @@ def other_tasks(
 
     Only the first prompt is asked, so retrieval needs no more than one negative.
     """
-    pictures = {example.image for example in examples}
+    pictures = {example.image for example in examples} - {None}
     found = []
     for name in TASKS:
         if name != task.name:

@@ -52,7 +52,7 @@ def attributions(
     of_picture: dict[Any, list[tuple[Task, Example]]] = defaultdict(list)
     for task, examples in jobs:
         for example in examples:
-            of_picture[example.image].append((task, example))
+            of_picture[example.about].append((task, example))
     groups = [*of_picture.values()]
     with frozen(vlm.model):
         problem = disproof(vlm, *groups[0][0])

@@ -19,6 +19,7 @@ from torch import Tensor
 from hones.comparators.base import Context, Method
 from hones.comparators.reading import PROMPTS_AT_ONCE, ask, batches
 from hones.errors import HonesError
+from hones.models.head import PLAIN_HEAD
 from hones.models.vlm import VLM
 from hones.models.writing import is_plain
 from hones.write_in import activations, final_gain, importance_shape
@@ -43,17 +44,22 @@ class LogProbabilityGain(Method):
                 f"{vlm.name}: a norm or a gate follows down_proj, so z W_down is not what enters the residual",
                 do="use a method that does not add z W_down to it, such as hones or dvp",
             )
+        if vlm.after_head != PLAIN_HEAD:
+            raise HonesError(
+                f"{vlm.name}: its logits are scaled or capped behind lm_head, log p is not linear in h there",
+                do="use another method",
+            )
         gain = final_gain(vlm)
         unembedding = vlm.anatomy.lm_head.weight.float() * gain
         for part in batches(context, context.examples, PROMPTS_AT_ONCE, "log-probability gain"):
             gold = [vlm.answer_ids(e.prompts[0], context.task.answers_to_learn(e)[0])[0] for e in part]
-            answers = torch.tensor(gold, device=vlm.device)
+            answers = torch.tensor(gold, device=unembedding.device)
             with residuals_before_ffn(vlm) as before:
                 z = activations(vlm, ask(vlm, part))
             for number, layer in enumerate(vlm.anatomy.layers):
-                write = layer.down_proj.weight.float()
-                h = before()[number].to(vlm.device)
-                gains = gains_of_layer(unembedding, write, h, z[:, number], answers, fixed_scale(vlm, h, gain))
+                write = layer.down_proj.weight.float().to(unembedding.device)
+                h, own = before()[number].to(unembedding.device), z[:, number].to(unembedding.device)
+                gains = gains_of_layer(unembedding, write, h, own, answers, fixed_scale(vlm, h, gain))
                 total[number] += gains.sum(0, dtype=torch.float64).cpu().numpy()
         return (total / len(context.examples)).astype(np.float32)
 

@@ -60,7 +60,7 @@ class Counted:
 
 def _key(task: Task, examples: Sequence[Example]) -> tuple[Any, ...]:
     """What identifies a task's queries."""
-    return (task.name, *((e.image, e.prompts[0], task.answers_to_learn(e)[0]) for e in examples))
+    return (task.name, *((e.about, e.prompts[0], task.answers_to_learn(e)[0]) for e in examples))
 
 
 def in_cluster(attribution: Float[np.ndarray, "layers neurons"]) -> np.ndarray:

@@ -68,10 +68,10 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
         pictures: open every picture.
     """
     problems = [("file", bad) for bad in items.left_out]
-    names = {item.image_info.file_name for item in items.items}
+    names = {item.file_name for item in items.items if item.file_name is not None}
     broken = _broken(items.images, names) if pictures else {}
     of = {item.id: item for item in items.items}
-    problems += [("picture", _named(item, broken)) for item in items.items if item.image_info.file_name in broken]
+    problems += [("picture", _named(item, broken)) for item in items.items if item.file_name in broken]
     rows = []
     for name in TASKS:
         annotated = {item.id for item in items.items if getattr(item, _FIELD.get(name, "vqa"))}
@@ -84,10 +84,10 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
             )
         bad = [one for one in bad if one.id in annotated]
         if pictures and name == "ocr":
-            sound = [e for e in examples if of[e.id].image_info.file_name not in broken]
+            sound = [e for e in examples if of[e.id].file_name not in broken]
             bad += _refused(sound)
         refused = {one.id for one in bad}
-        usable = [e for e in examples if e.id not in refused and of[e.id].image_info.file_name not in broken]
+        usable = [e for e in examples if e.id not in refused and of[e.id].file_name not in broken]
         problems += [(name, one) for one in bad]
         rows.append(Usable(name, len(usable), len(annotated) - len(usable), len(items) - len(annotated)))
     place = str(items.file or items.images)
@@ -107,7 +107,7 @@ def _broken(folder: Path, names: Iterable[str]) -> dict[str, BadItem]:
 
 
 def _named(item: Item, broken: dict[str, BadItem]) -> LeftOut:
-    return LeftOut.of(item.id, broken[item.image_info.file_name])
+    return LeftOut.of(item.id, broken[str(item.file_name)])
 
 
 def _refused(examples: Iterable[Any]) -> list[LeftOut]:
@@ -125,7 +125,9 @@ def _remarks(items: Items, broken: dict[str, BadItem], pictures: bool) -> Iterab
     seen: set[str] = set()
     content: dict[str, str] = {}
     for item in items.items:
-        name, info = item.image_info.file_name, item.image_info
+        name, info = item.file_name, item.image_info
+        if info is None or name is None:
+            continue
         if item.ocr is not None and item.ocr.bbox is not None and info.width is not None and info.height is not None:
             x, y, width, height = item.ocr.bbox
             if x < 0 or y < 0 or x + width > info.width or y + height > info.height:

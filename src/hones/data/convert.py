@@ -25,7 +25,9 @@ def convert(items: Items, to: Path) -> Path:
         return items.images
     folder = to.parent / "images"
     for item in track(items.items, "copying pictures"):
-        name = item.image_info.file_name
+        name = item.file_name
+        if name is None:
+            continue
         try:
             content = (items.images / name).read_bytes()
         except OSError as error:

@@ -2,7 +2,7 @@
 
 Two pictures are the same if their files are the same, or hold the same bytes under other names. Bytes are compared by
 size first, so that only files of a size that occurs in two splits are read. A picture that was encoded anew has other
-bytes and is not recognised.
+bytes and is not recognised. An item without a picture is another's equal if all its fields but the ids are.
 """
 
 import hashlib
@@ -20,13 +20,22 @@ _CHUNK = 2**20
 
 
 def check_disjoint(splits: Mapping[str, Items]) -> None:
-    """Raises HonesError if two splits share a picture, by file or by content; names both files and splits."""
+    """Raises HonesError if two splits share a picture, by file or by content, or a text; names both and the splits."""
     split_of: dict[Path, str] = {}
+    split_of_text: dict[str, str] = {}
     for name, items in splits.items():
         for item in items.items:
-            picture = (items.images / item.image_info.file_name).resolve()
+            if item.file_name is None:
+                text = item.model_dump_json(exclude={"item_id", "image_id"})
+                if split_of_text.setdefault(text, name) != name:
+                    raise HonesError(
+                        f"the text item {item.id} of {name} is in {split_of_text[text]} too",
+                        expected="splits without common items",
+                    )
+                continue
+            picture = (items.images / item.file_name).resolve()
             if split_of.setdefault(picture, name) != name:
-                raise _shared(item.image_info.file_name, split_of[picture], name)
+                raise _shared(item.file_name, split_of[picture], name)
     by_size: dict[int, list[Path]] = defaultdict(list)
     for picture in split_of:
         with suppress(OSError):  # a name that is too long; whoever opens the picture will say so

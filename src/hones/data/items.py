@@ -15,7 +15,7 @@ from pathlib import Path
 from hones.data.readers import read_source
 from hones.data.sources import Source, default_images
 from hones.data.unified import OUTSIDE, Caption, ImageInfo, Item, LeftOut, OcrFields, RetrievalFields, VqaFields
-from hones.errors import NOT_ANNOTATED, HonesError
+from hones.errors import NOT_ANNOTATED, HonesError, TaskStops
 
 __all__ = [
     "MAX_LEFT_OUT",
@@ -132,9 +132,9 @@ def _inside(rows: Sequence[Item | LeftOut], folder: Path) -> list[Item | LeftOut
         return not Path(os.path.realpath(parent)).is_relative_to(root)
 
     def checked(row: Item | LeftOut) -> Item | LeftOut:
-        if isinstance(row, LeftOut) or not leaves(row.image_info.file_name):
+        if isinstance(row, LeftOut) or row.file_name is None or not leaves(row.file_name):
             return row
-        reason = f"{row.image_info.file_name} is a symbolic link out of the picture folder {folder}"
+        reason = f"{row.file_name} is a symbolic link out of the picture folder {folder}"
         return LeftOut(row.id, reason, OUTSIDE)
 
     return [checked(row) for row in rows]
@@ -150,13 +150,13 @@ def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: floa
     Items that are not annotated for the task count neither as left out nor among the items.
 
     Raises:
-        HonesError: names the first bad items.
+        TaskStops: names the first bad items.
     """
     bad = [item for item in left_out if item.kind != NOT_ANNOTATED]
     total = used + len(bad)
     if used == 0 or not len(bad) <= most * total:
         named = ", ".join(f"{b.id} ({b.reason})" for b in (bad or left_out)[:3])
-        raise HonesError(
+        raise TaskStops(
             f"{what}: {len(bad)} of {total} items cannot be used: {named}",
             expected=f"at most {most:.0%}",
             do="mend or remove them, select the good ones with --ids, or allow more with --max-left-out",

@@ -3,7 +3,8 @@
 A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
 `vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} (without a
 box: {text, question, all_texts}) or `retrieval` {negatives}. Where several items ask about one picture, `item_id` tells
-them apart. Unknown fields are kept: published files carry many, and custom tasks read them.
+them apart. An item of text alone, for custom tasks, has an `item_id` and neither `image_id` nor `image_info`. Unknown
+fields are kept: published files carry many, and custom tasks read them.
 
 bbox is in pixels of the picture as it is stored, before any EXIF rotation (`hones.data.pictures`).
 """
@@ -74,11 +75,11 @@ class RetrievalFields(_Record):
 
 
 class Item(_Record):
-    """One picture with its annotations for up to four tasks."""
+    """One picture with its annotations for up to four tasks; or, with item_id alone, an item of text."""
 
-    image_id: int | str
+    image_id: int | str | None = None
     item_id: int | str | None = None
-    image_info: ImageInfo
+    image_info: ImageInfo | None = None
     vqa: VqaFields | None = None
     captions: list[Caption] = []
     ocr: OcrFields | None = None
@@ -89,6 +90,19 @@ class Item(_Record):
     def _without_published_list(cls, value: Any) -> Any:
         """The published sample repeats a picture's own captions here as a list: there are no negatives in it."""
         return None if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> "Item":
+        if (self.image_id is None) is not (self.image_info is None):
+            raise ValueError(f"it has no {'image_info' if self.image_info is None else 'image_id'}")
+        if self.image_id is None and self.item_id is None:
+            raise ValueError("it has neither image_id and image_info nor, as text alone, item_id")
+        return self
+
+    @property
+    def file_name(self) -> str | None:
+        """The picture's file in the picture folder; None for an item of text alone."""
+        return None if self.image_info is None else self.image_info.file_name
 
     @property
     def id(self) -> str:
@@ -136,4 +150,5 @@ def _unreadable(row: Any, position: int, error: ValidationError) -> LeftOut:
     where, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
     kind = OUTSIDE if problem.endswith("leaves the picture folder") else UNREADABLE
     name = next((row[key] for key in ("item_id", "image_id") if key in row), None) if isinstance(row, dict) else None
-    return LeftOut(f"#{position}" if name is None else str(name), f"{where}: {problem}", kind)
+    reason = f"{where}: {problem}" if where else problem
+    return LeftOut(f"#{position}" if name is None else str(name), reason, kind)

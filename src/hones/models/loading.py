@@ -14,7 +14,13 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -26,8 +32,10 @@ from transformers.utils.hub import resolve_revision
 
 from hones.errors import HonesError
 from hones.models.anatomy import find_anatomy
+from hones.models.head import find_after_head
 from hones.models.pixtral import PixtralParts
-from hones.models.probe import check_edits, find_answer_tokens
+from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
+from hones.models.text import TextProcessor
 from hones.models.vlm import VLM
 
 BUILT_IN_FOLDER = Path(__file__).parent / "tiny"
@@ -69,15 +77,19 @@ def load_vlm(
     commit = getattr(resolve_revision(source, revision), "resolved", revision)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
     model = _load_model(source, name, place, device_map, attn_implementation, dtype=DTYPES[dtype], **hub)
-    processor = load_processor(source, model.config.model_type, **hub)
+    processor = processor_for(source, model.config, **hub)
     return attach(name, model, processor, _digest(source) if Path(source).is_dir() else commit or "unknown")
 
 
-def attach(name: str, model: PreTrainedModel, processor: ProcessorMixin, revision: str = "") -> VLM:
+def attach(
+    name: str, model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase, revision: str = ""
+) -> VLM:
     """A VLM from a model and a processor that are loaded already, checked as `load_vlm` does.
 
+    With a tokenizer in place of a processor the model is a text-only one.
+
     The model may be quantised or spread over several devices; it is put into evaluation mode, and the tokenizer pads on
-    the left from here on. Nothing else about either is changed.
+    the left from here on (one without a padding token pads with its end token). Nothing else about either is changed.
 
     Args:
         name: what errors and run.json call the model. revision: recorded in run.json.
@@ -85,7 +97,9 @@ def attach(name: str, model: PreTrainedModel, processor: ProcessorMixin, revisio
     Raises:
         HonesError: as `load_vlm`, or the processor has no tokenizer or image processor.
     """
-    for part in ("tokenizer", "image_processor"):
+    if isinstance(processor, PreTrainedTokenizerBase):
+        processor = TextProcessor(processor)
+    for part in ("tokenizer",) if isinstance(processor, TextProcessor) else ("tokenizer", "image_processor"):
         if not hasattr(processor, part):
             raise HonesError(f"{name}: {type(processor).__name__} has no {part}", expected="a family's processor")
     offloaded = next((n for n, p in model.named_parameters() if p.device.type == "meta"), None)
@@ -98,10 +112,17 @@ def attach(name: str, model: PreTrainedModel, processor: ProcessorMixin, revisio
     model.eval()
     processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     anatomy = find_anatomy(model)
-    backend = "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
-    vlm = VLM(name, model, processor, anatomy, revision, backend, find_answer_tokens(name, model, processor))
+    answers = find_answer_tokens(name, model, processor)
+    vlm = VLM(name, model, processor, anatomy, revision, _image_backend(processor), answers)
+    vlm.after_head = find_after_head(model, anatomy.lm_head, probe_inputs(model, processor))
     vlm.no_write_in = next((check.problem for check in check_edits(vlm) if check.problem is not None), None)
     return vlm
+
+
+def _image_backend(processor: ProcessorMixin) -> str:
+    if isinstance(processor, TextProcessor):
+        return "none"
+    return "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
 
 
 def _source(name: str) -> str:
@@ -131,18 +152,17 @@ def _load_model(
 ) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(source, **hub)
-        _check_shows_pictures(name, config)
         if device_map is None and getattr(config, "quantization_config", None) is not None:
             device_map = {"": device}  # packed weights cannot be moved afterwards
         placed = {} if device_map is None else {"device_map": device_map}
         attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = auto_model(config).from_pretrained(
             source, config=config, dtype=dtype, output_loading_info=True, **placed, **attention, **hub
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise HonesError(
             f"cannot load the model {name!r} ({_first_line(error)})",
-            expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text model, or a hub id",
+            expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text or causal language model, a hub id",
             do="check the spelling, the folder or the network",
         ) from error
     except ImportError as error:  # of a quantisation, an attention implementation or a device map
@@ -157,15 +177,24 @@ def _load_model(
     return model.to(device) if device_map is None else model
 
 
-def _check_shows_pictures(name: str, config: Any) -> None:
-    """Raises HonesError for a model of text alone: every task shows a picture."""
+def is_text_only(config: Any) -> bool:
+    """Whether a configuration is that of a causal language model that takes no pictures."""
     of_text = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")
-    if of_text and config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise HonesError(
-            f"{name} is a text-only model ({config.model_type})",
-            expected="an image-text-to-text model: all tasks show a picture",
-            do="in Python, replace_heads, mask_neurons and scale_neurons work on it",
-        )
+    return of_text and config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+def auto_model(config: Any) -> Any:
+    """The class of transformers that loads a model of this configuration with its lm_head."""
+    return AutoModelForCausalLM if is_text_only(config) else AutoModelForImageTextToText
+
+
+def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
+    """The processor of a model with this configuration; of a text-only model its tokenizer.
+
+    Raises:
+        HonesError: as `load_processor`.
+    """
+    return _load_tokenizer(source, **hub) if is_text_only(config) else load_processor(source, config.model_type, **hub)
 
 
 def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
@@ -192,6 +221,18 @@ def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
         raise HonesError(
             f"cannot load the processor of {source} ({_first_line(error)})",
             expected="tokenizer.json, tokenizer_config.json and preprocessor_config.json or processor_config.json",
+        ) from error
+
+
+def _load_tokenizer(source: str, **hub: Any) -> TextProcessor:
+    try:
+        return TextProcessor(transformers.AutoTokenizer.from_pretrained(source, **hub))
+    except ImportError as error:
+        raise HonesError(f"the tokenizer cannot be loaded ({_first_line(error)})", do="install that package") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise HonesError(
+            f"cannot load the tokenizer of {source} ({_first_line(error)})",
+            expected="tokenizer.json and tokenizer_config.json",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What is measured when a model is attached, on two built-in pictures.
+"""What is measured when a model is attached, on two built-in pictures, or on their captions alone.
 
 Which tokens are its Yes and No, that every edit takes effect, and that what an FFN adds is what its neurons write.
 """
@@ -17,7 +17,9 @@ from transformers.processing_utils import ProcessorMixin
 from hones.data.shapes import captions, describe, draw, make_scene
 from hones.errors import HonesError
 from hones.interventions import mask_neurons, replace_heads
-from hones.models.vlm import VLM, AnswerTokens, encode, forward_logits, wrap
+from hones.models.prompting import encode, wrap
+from hones.models.text import TextProcessor
+from hones.models.vlm import VLM, AnswerTokens, forward_logits
 from hones.models.writing import added, check_weights
 from hones.tasks.retrieval import PROMPT
 
@@ -41,12 +43,13 @@ class SiteCheck:
 
 
 def probe_inputs(model: PreTrainedModel, processor: ProcessorMixin) -> dict[str, Tensor]:
-    """Inputs of four prompts: two pictures, each with its own and with the other's caption."""
+    """Inputs of four prompts: two pictures, each with its own and with the other's caption; or the texts alone."""
     scenes = [make_scene(f"probe/{i}") for i in range(2)]
     texts = [captions(describe(scene, random.Random(0)))[0] for scene in scenes]
     pairs = [(scene, text) for scene in scenes for text in texts]
-    prompts = [wrap(model, processor, PROMPT.format(candidate=text)) for _, text in pairs]
-    return encode(model, processor, [draw(scene) for scene, _ in pairs], prompts)
+    shown = not isinstance(processor, TextProcessor)
+    prompts = [wrap(model, processor, PROMPT.format(candidate=text), shown) for _, text in pairs]
+    return encode(model, processor, [draw(scene) if shown else None for scene, _ in pairs], prompts)
 
 
 @torch.no_grad()

@@ -104,7 +104,7 @@ def verify(vlm: VLM) -> Verification:
         HonesError: the model cannot be run at all, or an edit changes no logit (as at loading).
     """
     with tempfile.TemporaryDirectory() as folder:
-        examples = _examples(Path(folder))
+        examples = _examples(Path(folder), vlm.shows_pictures)
         pictures = [example.open_picture() for example in examples]
         encoded = vlm.encode(pictures, [example.prompts[0] for example in examples])
         base = vlm.logits(encoded, 1)
@@ -128,14 +128,16 @@ def verify(vlm: VLM) -> Verification:
     return Verification(vlm.name, family, vlm.revision, vlm.dtype, engine.lower(), savings, (*claims, claim))
 
 
-def _examples(folder: Path) -> list[Example]:
-    """Two pictures, prompts of different lengths, a caption as gold answer."""
+def _examples(folder: Path, shown: bool) -> list[Example]:
+    """Two pictures, prompts of different lengths, a caption as gold answer; the prompts alone where none is shown."""
     examples = []
     for number, prompt in enumerate(PROMPTS):
         scene = make_scene(f"verify/{number}")
-        draw(scene).save(folder / f"{number}.png")
+        picture = folder / f"{number}.png" if shown else None
+        if picture is not None:
+            draw(scene).save(picture)
         gold = captions(describe(scene, random.Random(0)))[0]
-        examples.append(Example(str(number), folder / f"{number}.png", (prompt,), gold, (gold,)))
+        examples.append(Example(str(number), picture, (prompt,), gold, (gold,)))
     return examples
 
 

@@ -1,8 +1,7 @@
 """A vision-language model as the method uses it: encode pictures and prompts, generate greedily, read logits.
 
 Prompts of a batch are padded on the left, so that the last position is the one that predicts the first answer token.
-LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, PaliGemma's (base models) end in a line break,
-other models use their own chat template.
+A text-only model is one without pictures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,11 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from hones.errors import BadItem, HonesError
+from hones.errors import HonesError
 from hones.models.anatomy import Anatomy
+from hones.models.head import PLAIN_HEAD, AfterHead
+from hones.models.prompting import encode, input_device, wrap
 
-LLAVA_TEMPLATE = "USER: {image}\n{prompt}\nASSISTANT:"
-PALIGEMMA_TEMPLATE = "{image}{start}{prompt}\n"
 TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
 
 
@@ -53,8 +52,9 @@ class VLM:
     """A loaded model with its processor and anatomy. Build it with `load_vlm` or `attach`.
 
     name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil", or
-    "torchvision" where an attached processor uses that.
+    "torchvision" where an attached processor uses that, or "none" for a text-only model.
     no_write_in: why it is not known what a neuron writes, None where it was measured at loading.
+    after_head: what makes the model's logits of its lm_head's.
     """
 
     name: str
@@ -65,10 +65,16 @@ class VLM:
     image_backend: str
     answer_tokens: AnswerTokens
     no_write_in: str | None = None
+    after_head: AfterHead = PLAIN_HEAD
 
     @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def shows_pictures(self) -> bool:
+        """Whether the model takes pictures; a text-only model does not."""
+        return self.image_backend != "none"
 
     @property
     def device(self) -> torch.device:
@@ -96,19 +102,27 @@ class VLM:
         if self.no_write_in is not None:
             raise HonesError(f"{self.name}: {self.no_write_in}", do="head scores and masking work, write-in does not")
 
-    def wrap(self, prompt: str) -> str:
-        """The prompt inside the model's template, with one placeholder for the picture."""
-        return wrap(self.model, self.processor, prompt)
+    def wrap(self, prompt: str, picture: bool | None = None) -> str:
+        """The prompt inside the model's template.
 
-    def encode(self, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Encoded:
-        """Inputs of B (picture, prompt) pairs, padded on the left."""
-        return Encoded(encode(self.model, self.processor, pictures, [self.wrap(p) for p in prompts]))
+        Args:
+            picture: with one placeholder for the picture; None: if the model takes pictures.
+        """
+        return wrap(self.model, self.processor, prompt, self.shows_pictures if picture is None else picture)
+
+    def encode(self, pictures: Sequence[Image.Image | None], prompts: Sequence[str]) -> Encoded:
+        """Inputs of B (picture, prompt) pairs, padded on the left; all with a picture, or all without (None)."""
+        return Encoded(encode(self.model, self.processor, pictures, self._wrapped(pictures, prompts)))
+
+    def _wrapped(self, pictures: Sequence[Image.Image | None], prompts: Sequence[str]) -> list[str]:
+        return [self.wrap(text, picture is not None) for picture, text in zip(pictures, prompts, strict=True)]
 
     def encode_with_answers(
-        self, pictures: Sequence[Image.Image], prompts: Sequence[str], answers: Sequence[str]
+        self, pictures: Sequence[Image.Image | None], prompts: Sequence[str], answers: Sequence[str]
     ) -> Encoded:
         """Inputs of prompts followed by their answers and the end token; `answer` marks the answer's tokens."""
-        texts = [f"{self.wrap(p)}{self.answer_tokens.lead}{a}" for p, a in zip(prompts, answers, strict=True)]
+        wrapped = self._wrapped(pictures, prompts)
+        texts = [f"{text}{self.answer_tokens.lead}{answer}" for text, answer in zip(wrapped, answers, strict=True)]
         end = self.tokenizer.decode([self.eos_ids[0]])
         inputs = encode(self.model, self.processor, pictures, [text + end for text in texts])
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
@@ -121,6 +135,8 @@ class VLM:
 
     def answer_ids(self, prompt: str, answer: str) -> list[int]:
         """The answer's tokens as they follow the template, without specials (method: tokens of the target text).
+
+        They follow the template's end, which is the same with and without a picture.
 
         Raises:
             HonesError: the tokenizer merges the answer's start with the template's end.
@@ -192,10 +208,15 @@ class VLM:
         return self.margins_of(hidden[0])
 
     def margins_of(self, hidden: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
-        """<h, U[Yes] - U[No]> of final hidden states, at least in float32."""
+        """<h, U[Yes] - U[No]> of final hidden states, at least in float32, before any scale or cap of the family."""
         h = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
         yes, no = self.anatomy.lm_head.weight[[self.answer_tokens.yes, self.answer_tokens.no]].to(h)
         return h @ (yes - no)
+
+    def head(self, hidden: Float[Tensor, "*positions width"]) -> Float[Tensor, "*positions vocabulary"]:
+        """The model's logits of final hidden states, on the lm_head's device."""
+        weight = self.anatomy.lm_head.weight
+        return self.after_head(self.anatomy.lm_head(hidden.to(weight.device)))
 
     def token_log_probabilities(
         self, hidden: Float[Tensor, "n width"], labels: Int[Tensor, " n"]
@@ -203,11 +224,11 @@ class VLM:
         """log p of each label from final hidden states, in nats, at least in float32."""
         found = []
         for part, wanted in zip(hidden.split(1024), labels.split(1024), strict=True):
-            logits = self.anatomy.lm_head(part)
+            logits = self.head(part)
             self.check_finite(logits)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            found.append(logits.log_softmax(-1).gather(-1, wanted[:, None])[:, 0])
-        return torch.cat(found)
+            found.append(logits.log_softmax(-1).gather(-1, wanted[:, None].to(logits.device))[:, 0])
+        return torch.cat(found).to(hidden.device)
 
     def check_finite(self, logits: Tensor) -> None:
         """Raises HonesError unless all logits are finite."""
@@ -264,43 +285,6 @@ def _check_finite(logits: Tensor, name: str) -> None:
             expected="finite numbers",
             do="try --dtype float32 or bfloat16, or check the weights",
         )
-
-
-def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str) -> str:
-    """The prompt in the template of the model's family.
-
-    Raises:
-        BadItem: the prompt's own text holds the picture's placeholder.
-        HonesError: the processor has no chat template.
-    """
-    placeholder = processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
-    if placeholder in prompt:
-        raise BadItem(f"its text holds {placeholder}, the picture's placeholder")
-    if model.config.model_type == "llava" and type(processor).__name__ == "LlavaProcessor":
-        return LLAVA_TEMPLATE.format(image=processor.image_token, prompt=prompt)  # pyright: ignore
-    if model.config.model_type == "paligemma":
-        start = processor.tokenizer.bos_token  # pyright: ignore[reportAttributeAccessIssue]
-        return PALIGEMMA_TEMPLATE.format(image=placeholder, start=start, prompt=prompt)
-    if getattr(processor, "chat_template", None) is None:
-        raise HonesError(f"{type(processor).__name__} has no chat template", do="use the instruction-tuned checkpoint")
-    conversation: Any = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-    template: Any = ProcessorMixin.apply_chat_template  # families override it for the sake of videos
-    return template(processor, conversation, tokenize=False, add_generation_prompt=True)
-
-
-def input_device(model: PreTrainedModel) -> torch.device:
-    """The device of the input embeddings."""
-    return next(model.get_input_embeddings().parameters()).device
-
-
-def encode(
-    model: PreTrainedModel, processor: ProcessorMixin, pictures: Sequence[Image.Image], texts: Sequence[str]
-) -> dict[str, Tensor]:
-    """Model inputs of wrapped texts, on the model's device; everything that the processor gives."""
-    prepare: Any = processor
-    batch = prepare(images=[[picture] for picture in pictures], text=list(texts), padding=True, return_tensors="pt")
-    device = input_device(model)
-    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
 
 
 def forward_logits(

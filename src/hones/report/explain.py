@@ -18,8 +18,8 @@ from hones.report.text import number, token_text
 NEURONS_SHOWN, TOKENS_SHOWN = 8, 3
 
 
-def render_explanation(explanation: Explanation, picture: Path | Image.Image) -> str:
-    """One self-contained HTML page. A picture that cannot be read is named on it."""
+def render_explanation(explanation: Explanation, picture: Path | Image.Image | None) -> str:
+    """One self-contained HTML page. A picture that cannot be read is named on it; None: the question had none."""
     return render(
         "explanation.html.j2",
         title=f"{explanation.answer}: explained by HONES",
@@ -31,7 +31,9 @@ def render_explanation(explanation: Explanation, picture: Path | Image.Image) ->
     )
 
 
-def _thumbnail(name: str, picture: Path | Image.Image) -> Thumbnail:
+def _thumbnail(name: str, picture: Path | Image.Image | None) -> Thumbnail:
+    if picture is None:
+        return Thumbnail("")
     if isinstance(picture, Image.Image):
         return encoded(name, picture, 480)
     return thumbnail(picture.name, picture.parent, 480)

@@ -74,6 +74,7 @@ def render_report(results: RunResults) -> str:
         tiles=tiles(results),
         sentences=sentences(results),
         stale=stale(results),
+        stopped=[f"{task} stopped at {x.get('stage')}: {x.get('why')}" for task, x in results.stopped.items()],
         sections=[*_found(results), *_compared(results), *_analysed(results)],
         lens=_lens(analysis.lens, results.folder / "analysis") if analysis is not None else [],
         cards=_cards(analysis.cards, results.folder / "analysis") if analysis is not None else [],

@@ -25,7 +25,12 @@ class Thumbnail:
 
 
 def thumbnail(name: str, folder: Path, side: int = SIDE) -> Thumbnail:
-    """The picture `name` of `folder`, small; one that is missing, damaged or outside the folder is named instead."""
+    """The picture `name` of `folder`, small; one that is missing, damaged or outside the folder is named instead.
+
+    The name "" is that of no picture: the thumbnail is empty.
+    """
+    if not name:
+        return Thumbnail("")
     path = folder / name.replace("\x00", "�")
     if not path.resolve().is_relative_to(folder.resolve()):
         return Thumbnail(name, problem="it lies outside the analysis folder")

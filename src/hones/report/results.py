@@ -55,6 +55,11 @@ class RunResults:
         return self.record["stages"]
 
     @property
+    def stopped(self) -> dict[str, dict[str, Any]]:
+        """The tasks that could not go on, each with its stage and why."""
+        return self.record.get("stopped", {})
+
+    @property
     def per_layer(self) -> dict[str, list[int]]:
         """Selected neurons per layer [L] of every task that has some."""
         depths = [1 + max(h.layer for h in t.heads.heads) for t in self.tasks if t.heads is not None]

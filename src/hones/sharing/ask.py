@@ -1,4 +1,4 @@
-"""One question about one picture, asked of the model as it is and with scales.
+"""One question about one picture, or about none, asked of the model as it is and with scales.
 
 Each of the two answers is given its probability p(answer, end | picture, prompt), teacher forced, by both models: what
 the scales do to an answer shows even where the words stay the same. Beside it the likeliest first tokens.
@@ -58,7 +58,7 @@ class Asked(Tabular):
 @torch.no_grad()
 def ask(
     vlm: VLM,
-    picture: str | Path,
+    picture: str | Path | None,
     question: str | None = None,
     *,
     scales: str | Path | Scales | None = None,
@@ -69,6 +69,7 @@ def ask(
     """Ask about a picture, with and without scales.
 
     Args:
+        picture: None: the question alone, worded as for vqa.
         question: for vqa; the other tasks ask their own.
         scales: scales.json or scales just learned; without it only the model as it is answers.
         task: vqa, ocr or caption: how the prompt is worded.
@@ -79,7 +80,7 @@ def ask(
     """
     opened, prompt = read_question(picture, question, task, box)
     try:
-        vlm.wrap(prompt)
+        vlm.wrap(prompt, opened is not None)
     except BadItem as error:
         raise HonesError(str(error), expected="a question that the model can take") from error
     arms: dict[str, Mapping[Site, float]] = {"as it is": {}}
@@ -98,9 +99,9 @@ def ask(
 
 
 def read_question(
-    picture: str | Path, question: str | None, task: str, box: tuple[float, float, float, float] | None
-) -> tuple[Image.Image, str]:
-    """The picture, and the prompt without template.
+    picture: str | Path | None, question: str | None, task: str, box: tuple[float, float, float, float] | None
+) -> tuple[Image.Image | None, str]:
+    """The picture if there is one, and the prompt without template.
 
     Raises:
         HonesError: a picture that cannot be read, an unknown task, vqa without a question, another task with one, a box
@@ -109,6 +110,10 @@ def read_question(
     prompt = _prompt_of(task, question)
     if box is not None and task != "ocr":
         raise HonesError(f"a box for {task}", expected="a box for ocr alone")
+    if picture is None:
+        if task != "vqa":
+            raise HonesError(f"no picture for {task}", expected="the one to ask about, with --image")
+        return None, prompt
     try:
         return open_picture(Path(picture), box), prompt
     except BadItem as error:
@@ -127,7 +132,7 @@ def _prompt_of(task: str, question: str | None) -> str:
     return ocr.PROMPT if task == "ocr" else caption.PROMPT
 
 
-def _draft(vlm: VLM, picture: Image.Image, prompt: str, max_new_tokens: int) -> Reply:
+def _draft(vlm: VLM, picture: Image.Image | None, prompt: str, max_new_tokens: int) -> Reply:
     """The greedy answer and the likeliest first tokens; probabilities of answers come later."""
     encoded = vlm.encode([picture], [prompt])
     (ids,) = vlm.generate_ids(encoded, max_new_tokens)
@@ -139,6 +144,6 @@ def _draft(vlm: VLM, picture: Image.Image, prompt: str, max_new_tokens: int) -> 
     return Reply("", vlm.text_of(ids), ids[-1] not in vlm.eos_ids, float("nan"), None, first)
 
 
-def _log_probability(vlm: VLM, picture: Image.Image, prompt: str, answer: str) -> float:
+def _log_probability(vlm: VLM, picture: Image.Image | None, prompt: str, answer: str) -> float:
     """log p of the answer and its end token, in nats."""
     return float(vlm.log_probabilities(vlm.encode_with_answers([picture], [prompt], [answer]))[0])

@@ -48,11 +48,13 @@ def _front_matter(manifest: Manifest) -> dict[str, Any]:
     if manifest.kind == "hub":
         relation = {"merged": "finetune", "json": "adapter", "ia3": "adapter", "lora": "adapter"}
         matter |= {"base_model": manifest.model, "base_model_relation": relation[manifest.format]}
-    matter |= {"library_name": LIBRARY[manifest.format], "pipeline_tag": "image-text-to-text"}
+    pipeline = "image-text-to-text" if manifest.pictures else "text-generation"
+    matter |= {"library_name": LIBRARY[manifest.format], "pipeline_tag": pipeline}
     matter |= {"license": manifest.license or "other"}
     if manifest.license is None:
         matter |= {"license_name": "unknown"}
-    tags = ["hones", "steering", "vision-language", f"hones-{manifest.format}", manifest.task, manifest.method]
+    kind = "vision-language" if manifest.pictures else "language-model"
+    tags = ["hones", "steering", kind, f"hones-{manifest.format}", manifest.task, manifest.method]
     return matter | {"tags": list(dict.fromkeys(tag for tag in tags if tag))}
 
 
@@ -147,34 +149,43 @@ def _license(manifest: Manifest) -> str:
 def _how_to_load(manifest: Manifest) -> str:
     code = {"merged": _merged_code, "ia3": _adapter_code, "lora": _adapter_code, "json": _json_code}[manifest.format]
     parts = [f"```python\n{code(manifest)}\n```"]
+    asked = '--image photo.jpg "What is this?"' if manifest.pictures else '"What is a lighthouse?"'
     if manifest.format == "merged":
-        parts.append("Its processor: `transformers.AutoProcessor.from_pretrained(folder)`. With hones: "
-                     '`hones ask --model FOLDER --image photo.jpg "What is this?"`.')  # fmt: skip
+        reader = (
+            "Its processor: `transformers.AutoProcessor"
+            if manifest.pictures
+            else "Its tokenizer: `transformers.AutoTokenizer"
+        )
+        parts.append(f"{reader}.from_pretrained(folder)`. With hones: `hones ask --model FOLDER {asked}`.")
     else:
-        parts.append("The processor is the base model's.")
+        parts.append(f"The {'processor' if manifest.pictures else 'tokenizer'} is the base model's.")
     if manifest.format == "lora":
         parts.append(
             "Servers that swap LoRA adapters, for example vLLM with `--enable-lora` and a `--max-lora-rank` of at least"
             f" {manifest.rank}, can serve it beside the base model if they take adapters on `down_proj` (not tried)."
         )
     if manifest.format == "json":
-        parts.append('Or: `hones ask --model BASE --scales scales.json --image photo.jpg "What is this?"`.')
+        parts.append(f"Or: `hones ask --model BASE --scales scales.json {asked}`.")
     return "\n\n".join(parts)
 
 
+def _auto_model(manifest: Manifest) -> str:
+    return "AutoModelForImageTextToText" if manifest.pictures else "AutoModelForCausalLM"
+
+
 def _merged_code(manifest: Manifest) -> str:
-    return f"""from transformers import AutoModelForImageTextToText
+    return f"""from transformers import {_auto_model(manifest)}
 
 folder = "."  # this folder, or the id of its repository on the hub
-model = AutoModelForImageTextToText.from_pretrained(folder, dtype={json.dumps(manifest.dtype)})"""
+model = {_auto_model(manifest)}.from_pretrained(folder, dtype={json.dumps(manifest.dtype)})"""
 
 
 def _adapter_code(manifest: Manifest) -> str:
     return f"""from peft import PeftModel
-from transformers import AutoModelForImageTextToText
+from transformers import {_auto_model(manifest)}
 
 {_base_code(manifest)}
-base = AutoModelForImageTextToText.from_pretrained({_base_arguments(manifest)})
+base = {_auto_model(manifest)}.from_pretrained({_base_arguments(manifest)})
 folder = "."  # this folder, or the id of its repository on the hub
 model = PeftModel.from_pretrained(base, folder)"""
 

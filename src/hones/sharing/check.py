@@ -19,13 +19,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoModelForImageTextToText
 
 from hones.data.shapes import draw, make_scene
 from hones.errors import HonesError
 from hones.interventions import Site, scale_neurons
 from hones.models.anatomy import find_anatomy
-from hones.models.loading import load_processor
+from hones.models.loading import auto_model, processor_for
 from hones.models.vlm import VLM, Encoded, frozen
 from hones.sharing.formats import merged_weights, peft, scale_vectors
 from hones.sharing.manifest import Check, Format
@@ -81,8 +80,9 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def probe(vlm: VLM) -> Encoded:
-    """Three drawn pictures, each with the prompt of another task."""
-    return vlm.encode([draw(make_scene(f"export/{i}")) for i in range(len(PROMPTS))], PROMPTS)
+    """Three drawn pictures, each with the prompt of another task; the prompts alone for a text-only model."""
+    scenes = [make_scene(f"export/{i}") for i in range(len(PROMPTS))]
+    return vlm.encode([draw(scene) if vlm.shows_pictures else None for scene in scenes], PROMPTS)
 
 
 def compared_logits(vlm: VLM, encoded: Encoded) -> Float[Tensor, "positions vocabulary"]:
@@ -141,12 +141,12 @@ def _of_merged(
     vlm: VLM, scales: Mapping[Site, float], folder: Path, encoded: Encoded
 ) -> Float[Tensor, "positions vocabulary"]:
     """Its logits; its weights and the inputs that its processor makes must be exactly those expected."""
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=vlm.model.dtype)
+    loaded: Any = auto_model(vlm.model.config).from_pretrained(folder, dtype=vlm.model.dtype)
     model = loaded.to(vlm.device).eval()
     wanted = {**vlm.model.state_dict(), **merged_weights(vlm, scales)}
     found = model.state_dict()
     wrong = [name for name in wanted.keys() | found.keys() if not _same(wanted.get(name), found.get(name))]
-    processor = load_processor(str(folder), model.config.model_type)
+    processor = processor_for(str(folder), model.config)
     processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     reloaded = replace(vlm, name=folder.name, model=model, processor=processor, anatomy=find_anatomy(model))
     inputs = probe(reloaded)

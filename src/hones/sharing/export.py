@@ -134,6 +134,7 @@ def _header(vlm: VLM, origin: Origin | None) -> Header:
         license=license_of(vlm),
         layers=len(vlm.anatomy.layers),
         neurons_per_layer=vlm.anatomy.neurons,
+        pictures=vlm.shows_pictures,
         **recorded,
     )
 

@@ -73,7 +73,8 @@ class Header(_Record):
 
     model: hub id, built-in name, or the name of a local folder. kind: which of these. revision: the hub's commit, or a
     digest of the files. commit: the former alone.
-    license: as the base model's card says. layers, neurons_per_layer: the model's shape.
+    pictures: whether the model takes pictures. license: as the base model's card says. layers, neurons_per_layer: the
+    model's shape.
     """
 
     model: str
@@ -83,6 +84,7 @@ class Header(_Record):
     license: str | None
     layers: int
     neurons_per_layer: int
+    pictures: bool = True
     task: str | None = None
     method: str | None = None
     settings: dict[str, bool | int | float | str | None] = {}

@@ -159,7 +159,7 @@ def fingerprint_of(
     """What the scales depend on: model, pairs with their pictures in order, neurons, settings, machine."""
     asked = [[(p.example.id, p.example.box, p.prompt, p.answer) for p in own] for _, own in plan.steps]
     asked.append([(p.example.id, p.example.box, p.prompt, p.answer) for p in plan.held_out])
-    pictures = {pair.example.image for pair in plan.pairs}
+    pictures = {pair.example.image for pair in plan.pairs if pair.example.image is not None}
     return {
         "model": vlm.name,
         "revision": vlm.revision,

@@ -134,7 +134,7 @@ class FastObjective:
 
     def _logits(self, hidden: Float[Tensor, "*positions d"]) -> Float[Tensor, "*positions vocabulary"]:
         """At least in float32, as the definition's."""
-        logits = self.vlm.anatomy.lm_head(hidden)
+        logits = self.vlm.head(hidden)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -27,8 +27,8 @@ class Pair:
 
     @cached_property
     def picture(self) -> Any:
-        """What the picture's features depend on: the file and the box drawn into it."""
-        return self.example.image, self.example.box, self.example.size
+        """What the picture's features depend on: the file and the box drawn into it; without one, the item."""
+        return self.example.about, self.example.box, self.example.size
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _split(examples: Sequence[Example], settings: SteeringSettings) -> tuple[lis
     """Examples to learn from, and those held out; a picture is in one of them."""
     if settings.early_stopping is None:
         return list(examples), []
-    pictures = list(dict.fromkeys(example.image for example in examples))
+    pictures = list(dict.fromkeys(example.about for example in examples))
     if len(pictures) < 2:
         raise HonesError(
             f"early stopping with {len(pictures)} dev picture",
@@ -92,4 +92,4 @@ def _split(examples: Sequence[Example], settings: SteeringSettings) -> tuple[lis
         )
     count = min(max(1, round(settings.early_stopping.share * len(pictures))), len(pictures) - 1)
     chosen = set(random.Random(settings.seed).sample(pictures, count))
-    return [e for e in examples if e.image not in chosen], [e for e in examples if e.image in chosen]
+    return [e for e in examples if e.about not in chosen], [e for e in examples if e.about in chosen]

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from hones.errors import HonesError
+from hones.errors import HonesError, TaskStops
 from hones.interventions import Site
 from hones.models.vlm import VLM, frozen
 from hones.progress import progress_bar
@@ -65,7 +65,7 @@ def learn_scales(
     """
     settings = settings or SteeringSettings()
     if not neurons or not examples:
-        raise HonesError(f"{len(neurons)} neurons and {len(examples)} dev items to steer", expected="at least one each")
+        raise TaskStops(f"{len(neurons)} neurons and {len(examples)} dev items to steer", expected="at least one each")
     indices, scales = parameters(vlm, neurons)
     plan = make_plan(task, examples, settings)
     optimizer = torch.optim.AdamW(scales.values(), lr=settings.learning_rate, weight_decay=0.0)

@@ -83,7 +83,7 @@ class Baseline:
 
     def prefixes(self, pictures: Sequence[Picture]) -> Prefixes:
         """One pass over what each picture's prompts begin with."""
-        longest = max(p.shared for p in pictures)
+        longest = max(1, *(p.shared for p in pictures))  # texts may have nothing in common: then padding alone
         device = pictures[0].embeddings.device
         valid = torch.stack([torch.arange(longest, device=device) >= longest - p.shared for p in pictures])
         hidden = pictures[0].embeddings.new_zeros(len(pictures), longest, pictures[0].embeddings.shape[-1])
@@ -215,7 +215,7 @@ class Baseline:
         """
         chosen = []
         for part in hidden.split(1024):
-            logits = self.vlm.anatomy.lm_head(part)
+            logits = self.vlm.head(part)
             self.vlm.check_finite(logits)
-            chosen.append(logits.argmax(-1))
+            chosen.append(logits.argmax(-1).to(hidden.device))
         return torch.cat(chosen)

@@ -42,11 +42,13 @@ def make_engine(
         return naive
     few = [edited[0], edited[len(edited) // 2], edited[-1]]
     asked = [replace(x, prompts=(prompt,)) for x in examples for prompt in x.prompts[:2]]
-    expected = last_logits(vlm, asked, [BASELINE, *few])
+    kinds = [kind for text in (False, True) if (kind := [x for x in asked if (x.image is None) is text])]
+    expected = [last_logits(vlm, kind, [BASELINE, *few]) for kind in kinds]
     replay = Replay(vlm, max_new_tokens=max_new_tokens, plan=plan)
     forward = Forward(vlm, max_new_tokens=max_new_tokens, batch_size=naive.batch_size)
     for candidate, then in ((replay, "whole passes of the decoder"), (forward, "the definition")):
-        problem = disproof(candidate, expected, asked, few, vlm.model.dtype)
+        problems = (disproof(candidate, e, x, few, vlm.model.dtype) for e, x in zip(expected, kinds, strict=True))
+        problem = next((problem for problem in problems if problem is not None), None)
         if problem is None:
             return candidate
         name = type(candidate).__name__.lower()

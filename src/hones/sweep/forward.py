@@ -85,7 +85,7 @@ class Forward:
         """Logits where each example's first prompt ends, under every intervention."""
         handed = [kwargs_of_decoder(self.vlm, self._encode([(x, x.prompts[0])]).inputs) for x in examples]
         hidden = [torch.stack([self._hidden(kwargs, edit)[0, -1] for kwargs in handed]) for edit in edits]
-        return torch.stack([self.vlm.anatomy.lm_head(rows) for rows in hidden])
+        return torch.stack([self.vlm.head(rows) for rows in hidden])
 
     def _encode(self, asked: Asked) -> Encoded:
         pictures = {id(example): example.open_picture() for example, _ in asked}
@@ -120,7 +120,7 @@ class Forward:
         for e, edit in enumerate(edits):
             if edit == BASELINE:
                 continue
-            logits = self.vlm.anatomy.lm_head(passes.at_answers(self._hidden(passes.kwargs, edit)))
+            logits = self.vlm.head(passes.at_answers(self._hidden(passes.kwargs, edit)))
             self.vlm.check_finite(logits)
             left = passes.rows[logits.argmax(-1) != passes.labels].unique().tolist()
             if left:

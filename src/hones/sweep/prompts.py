@@ -79,6 +79,8 @@ def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
     seen = kwargs_of_decoder(vlm, inputs)
     known = ("inputs_embeds", "position_ids", "attention_mask")
     embeddings, positions, mask = (seen.get(k) for k in known)
+    if embeddings is None and isinstance(ids := seen.pop("input_ids", None), Tensor):  # no picture: text as it is
+        embeddings = vlm.model.get_input_embeddings()(ids)
     if embeddings is None or positions is None or not (isinstance(mask, Tensor) and mask.ndim == 2):
         raise Unserved("its decoder is not given embeddings, positions and a padding mask")
     if all(k in known or not _holds_tensor(v) for k, v in seen.items()):
@@ -154,7 +156,7 @@ def encode_pictures(vlm: VLM, examples: Sequence[Example], *, batch_size: int, s
     asked: dict[Any, list[tuple[int, int]]] = {}
     for owner, example in enumerate(examples):
         for number in range(len(example.prompts)):
-            key: Any = (example.image, example.box) if share else (owner, number)
+            key: Any = (example.about, example.box) if share else (owner, number)
             asked.setdefault(key, []).append((owner, number))
     groups = list(asked.values())
     pictures: list[Picture] = []
@@ -172,13 +174,14 @@ def _encode_batch(vlm: VLM, examples: Sequence[Example], groups: Sequence[list[t
     for row, group in enumerate(groups):
         mask = handed.mask[row]
         ids = encoded.inputs["input_ids"][row][mask.to(encoded.inputs["input_ids"].device)].tolist()
-        tail = text_after_picture(vlm, texts[row])
+        shown = first[row].image is not None
+        tail = text_after_picture(vlm, texts[row], shown)
         after_picture = len(ids) - len(tail)
         if ids[after_picture:] != tail:
             raise Unserved("its processor changes the text after the picture")
         prompts = [Prompt(*group[0], ids)]
         for owner, number in group[1:]:
-            tail = text_after_picture(vlm, examples[owner].prompts[number])
+            tail = text_after_picture(vlm, examples[owner].prompts[number], shown)
             prompts.append(Prompt(owner, number, ids[:after_picture] + tail))
         between = {layer: x[row][mask] for layer, x in handed.between.items()}
         if any(x[after_picture:].any() for x in between.values()):
@@ -195,14 +198,16 @@ def _encode_batch(vlm: VLM, examples: Sequence[Example], groups: Sequence[list[t
     return pictures
 
 
-def text_after_picture(vlm: VLM, prompt: str) -> list[int]:
-    """The tokens that follow the picture's placeholder in a wrapped prompt.
+def text_after_picture(vlm: VLM, prompt: str, picture: bool) -> list[int]:
+    """The tokens that follow the picture's placeholder in a wrapped prompt; all of them where there is no picture.
 
     Raises:
         Unserved: the template has no single placeholder, as one token.
     """
-    placeholder = vlm.processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
-    token, ids = vlm.tokenizer.convert_tokens_to_ids(placeholder), vlm.tokenizer(vlm.wrap(prompt))["input_ids"]
+    ids = vlm.tokenizer(vlm.wrap(prompt, picture))["input_ids"]
+    if not picture:
+        return ids
+    token = vlm.tokenizer.convert_tokens_to_ids(vlm.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
     if ids.count(token) != 1:
         raise Unserved("its template has no single picture token")
     return ids[ids.index(token) + 1 :]

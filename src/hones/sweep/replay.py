@@ -148,7 +148,7 @@ class Replay:
         """Logits where each example's first prompt ends, under every intervention."""
         found: dict[tuple[int, int], Tensor] = {}
         for done in self.readings(examples, edits):
-            logits = self.vlm.anatomy.lm_head(done.output).view(len(done.edits), len(done.suffixes.prompts), -1)
+            logits = self.vlm.head(done.output).view(len(done.edits), len(done.suffixes.prompts), -1)
             for n, e in enumerate(done.edits):
                 found.update({(e, p.owner): logits[n, j] for j, p in enumerate(done.suffixes.prompts)})
         return torch.stack([torch.stack([found[e, n] for n in range(len(examples))]) for e in range(len(edits))])

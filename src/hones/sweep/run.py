@@ -146,30 +146,33 @@ def _run_groups(
 
 
 def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = None) -> list[list[tuple[int, int]]]:
-    """(job, example) pairs in groups of so many pictures.
+    """(job, example) pairs in groups of so many pictures, or of so many items without one.
 
     Pictures with prompts of similar length stand together, or with the seed `shuffled` in random order.
     """
     of_picture: dict[Any, list[tuple[int, int]]] = defaultdict(list)
     for j, (_, examples) in enumerate(jobs):
         for i, example in enumerate(examples):
-            of_picture[example.image].append((j, i))
+            of_picture[example.about].append((j, i))
 
     def length(members: list[tuple[int, int]]) -> int:
         return max(len(prompt) for j, i in members for prompt in jobs[j][1][i].prompts)
 
-    ordered = sorted(of_picture.values(), key=length)
-    if shuffled is not None:
-        random.Random(shuffled).shuffle(ordered)
-    return [
-        [member for members in ordered[start : start + pictures] for member in members]
-        for start in range(0, len(ordered), pictures)
-    ]
+    groups = []
+    for text in (False, True):
+        ordered = sorted((own for about, own in of_picture.items() if isinstance(about, str) is text), key=length)
+        if shuffled is not None:
+            random.Random(shuffled).shuffle(ordered)
+        groups += [
+            [member for members in ordered[start : start + pictures] for member in members]
+            for start in range(0, len(ordered), pictures)
+        ]
+    return groups
 
 
 def _fitting(jobs: Sequence[Job], group: Sequence[tuple[int, int]], pictures: int) -> list[list[tuple[int, int]]]:
     """A group, whose members of a picture stand together, in parts of so many pictures."""
-    of_picture = [[*members] for _, members in groupby(group, key=lambda m: jobs[m[0]][1][m[1]].image)]
+    of_picture = [[*members] for _, members in groupby(group, key=lambda m: jobs[m[0]][1][m[1]].about)]
     starts = range(0, len(of_picture), pictures)
     return [[m for members in of_picture[start : start + pictures] for m in members] for start in starts]
 

@@ -20,6 +20,7 @@ from hones.errors import BadItem
 from hones.progress import track
 
 AnswerKind = Literal["text", "yes_no", "log_probability"]
+NO_PICTURE = "item without a picture"
 Answer = str | float | Float[np.ndarray, " candidates"]
 
 
@@ -27,6 +28,7 @@ Answer = str | float | Float[np.ndarray, " candidates"]
 class Example:
     """One item as a task asks it.
 
+    image: the picture's file; None for a task that shows none.
     prompts: the user's text without template; one, or for retrieval one per candidate, the true caption first.
     target: the text whose direction u_y attribution uses; asked with prompts[0].
     references: what answers are scored against (vqa: the annotators' answers; caption: the captions).
@@ -34,20 +36,36 @@ class Example:
     """
 
     id: str
-    image: Path
+    image: Path | None
     prompts: tuple[str, ...]
     target: str
     references: tuple[str, ...]
     box: tuple[float, float, float, float] | None = None
     size: tuple[int, int] | None = None
 
-    def open_picture(self) -> Image.Image:
-        """The picture as RGB, box drawn.
+    @property
+    def about(self) -> Path | str:
+        """What the prompts are about: equal for all examples of a picture; without one, of an item."""
+        return self.id if self.image is None else self.image
+
+    def open_picture(self) -> Image.Image | None:
+        """The picture as RGB, box drawn; None where there is none.
 
         Raises:
             BadItem: it is missing or cannot be read.
         """
-        return open_picture(self.image, self.box, self.size)
+        return None if self.image is None else open_picture(self.image, self.box, self.size)
+
+
+def picture_of(item: Item, images: Path) -> Path:
+    """Where the item's picture is.
+
+    Raises:
+        BadItem: the item is text alone.
+    """
+    if item.file_name is None:
+        raise BadItem("it has no picture, which the task shows", kind=NO_PICTURE)
+    return images / item.file_name
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from sacrebleu.metrics.bleu import BLEU
 
 from hones.data.items import Item
 from hones.errors import NOT_ANNOTATED, BadItem
-from hones.tasks.base import Answer, AnswerKind, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
 
 PROMPT = "Describe the image in one sentence."
 MAX_REFERENCES = 5
@@ -64,7 +64,7 @@ class Captioning(Task):
         captions = self.references_among([c.caption for c in item.captions])
         return Example(
             id=item.id,
-            image=images / item.image_info.file_name,
+            image=picture_of(item, images),
             prompts=(PROMPT,),
             target=" ".join(captions),
             references=captions,

@@ -6,6 +6,7 @@
     metric: yes_no_accuracy                          # how answers are scored, one of METRICS
     references: pope.answer                          # what they are scored against; default: the target
     answers: yes_no                                  # text (default), or the logits of Yes and No
+    picture: none                                    # the prompt alone, no picture; default: the item's is shown
     box: ocr.bbox                                    # outlined in blue; default: none
     max_items: 500                                   # the first usable ones; default: all
 
@@ -27,7 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hones.data.items import Item, Items, LeftOut
 from hones.errors import BadItem, HonesError
-from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task
+from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task, picture_of
 from hones.tasks.caption import Captioning
 from hones.tasks.exact import ExactMatch
 from hones.tasks.fields import PATH, fill, numbers_at, paths_in, text_at, values_at
@@ -89,6 +90,7 @@ class TaskFile(BaseModel):
     metric: Annotated[str, AfterValidator(_check_metric)]
     references: FieldPath | None = None
     answers: Literal["text", "yes_no"] = "text"
+    picture: Literal["shown", "none"] = "shown"
     box: FieldPath | None = None
     max_items: int | None = Field(default=None, ge=1)
 
@@ -96,6 +98,12 @@ class TaskFile(BaseModel):
     def _yes_no_is_scored_as_such(self) -> "TaskFile":
         if self.answers == "yes_no" and not self.metric.startswith("yes_no"):
             raise ValueError(f"answers: yes_no cannot be scored by {self.metric}, but by yes_no_accuracy or yes_no_f1")
+        return self
+
+    @model_validator(mode="after")
+    def _box_is_on_a_picture(self) -> "TaskFile":
+        if self.box is not None and self.picture == "none":
+            raise ValueError("a box without a picture: leave out box, or picture: none")
         return self
 
 
@@ -113,7 +121,7 @@ class FieldTask(Task):
         self.answers: AnswerKind = file.answers  # pyright: ignore[reportIncompatibleVariableOverride]
         self.metric_name = file.metric  # pyright: ignore[reportAttributeAccessIssue]
         self.statistic_names = self.metric.statistic_names  # pyright: ignore[reportAttributeAccessIssue]
-        content = file.model_dump(exclude_none=True)
+        content = file.model_dump(exclude_none=True, exclude={"picture"} if file.picture == "shown" else None)
         self.definition = Definition(given, digest(json.dumps(content, sort_keys=True).encode()), content)
 
     @property
@@ -125,13 +133,13 @@ class FieldTask(Task):
         """The item with its fields in the prompt; for BLEU-4, the target is all texts at its path.
 
         Raises:
-            BadItem: a field is missing, empty or of the wrong kind; the box cannot be drawn.
+            BadItem: a field is missing, empty or of the wrong kind; there is no picture; the box cannot be drawn.
         """
         file, given = self.file, self.metric.references_among
         target = " ".join(given(values_at(item, file.target) if self._describes else [text_at(item, file.target)]))
         return Example(
             id=item.id,
-            image=images / item.image_info.file_name,
+            image=None if file.picture == "none" else picture_of(item, images),
             prompts=(fill(file.prompt, item),),
             target=target.capitalize() if file.answers == "yes_no" else target,
             references=given(values_at(item, file.references or file.target)),

@@ -19,7 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from hones.data.items import ImageInfo, Item, OcrFields
 from hones.data.pictures import BOX_OUTSIDE
 from hones.errors import NOT_ANNOTATED, BadItem
-from hones.tasks.base import Answer, AnswerKind, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
 from hones.tasks.vqa import PROMPT as QUESTION_PROMPT
 
 PROMPT = "Transcribe the text inside the blue box.\nOutput text only."
@@ -56,7 +56,7 @@ class Ocr(Task):
         check_box(item.ocr.bbox, item.image_info)
         return Example(
             id=item.id,
-            image=images / item.image_info.file_name,
+            image=picture_of(item, images),
             prompts=(PROMPT,),
             target=text,
             references=(text,),
@@ -71,7 +71,7 @@ class Ocr(Task):
             raise BadItem("empty question")
         return Example(
             id=item.id,
-            image=images / item.image_info.file_name,
+            image=picture_of(item, images),
             prompts=(QUESTION_PROMPT.format(question=question),),
             target=text,
             references=tuple(other for other in ocr.all_texts if other.strip()) or (text,),
@@ -88,20 +88,23 @@ class Ocr(Task):
             return np.asarray(sums[..., 0] / sums[..., 1])
 
 
-def size_of(picture: ImageInfo) -> tuple[int, int] | None:
+def size_of(picture: ImageInfo | None) -> tuple[int, int] | None:
     """(width, height) that an item was annotated for, where known."""
-    return None if picture.width is None or picture.height is None else (picture.width, picture.height)
+    if picture is None or picture.width is None or picture.height is None:
+        return None
+    return picture.width, picture.height
 
 
-def check_box(box: tuple[float, float, float, float], picture: ImageInfo) -> None:
+def check_box(box: tuple[float, float, float, float], picture: ImageInfo | None) -> None:
     """Raises BadItem where [x, y, width, height] cannot be drawn on the picture."""
     x, y, width, height = box
     if not all(map(math.isfinite, box)):
         raise BadItem(f"ocr box {list(box)} is not finite", kind="box without area")
     if width <= 0 or height <= 0:
         raise BadItem(f"ocr box {list(box)} has no area", kind="box without area")
-    beyond_right = picture.width is not None and x >= picture.width
-    beyond_bottom = picture.height is not None and y >= picture.height
+    across, down = (None, None) if picture is None else (picture.width, picture.height)
+    beyond_right = across is not None and x >= across
+    beyond_bottom = down is not None and y >= down
     if x + width <= 0 or y + height <= 0 or beyond_right or beyond_bottom:
-        size = f"{picture.width} x {picture.height}"
+        size = f"{across} x {down}"
         raise BadItem(f"ocr box {list(box)} lies outside the picture ({size})", kind=BOX_OUTSIDE)

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from hones.data.candidates import CandidatePool, distinct
 from hones.data.items import Item, Items, LeftOut
 from hones.errors import NOT_ANNOTATED, BadItem, HonesError
-from hones.tasks.base import Answer, AnswerKind, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
 
 PROMPT = "Candidate: {candidate}\nDoes the candidate correctly describe the image?\nAnswer exactly Yes or No."
 TARGET = "Yes"
@@ -83,7 +83,7 @@ class Retrieval(Task):
         candidates = (true, *negatives[: self.candidates - 1])
         return Example(
             id=item.id,
-            image=images / item.image_info.file_name,
+            image=picture_of(item, images),
             prompts=tuple(PROMPT.format(candidate=candidate) for candidate in candidates),
             target=TARGET,
             references=candidates,

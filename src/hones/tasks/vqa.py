@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from hones.data.items import Item
 from hones.errors import NOT_ANNOTATED, BadItem
-from hones.tasks.base import Answer, AnswerKind, Example, Task
+from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
 
 PROMPT = "Question: {question}\nAnswer the question with a short phrase."
 
@@ -92,7 +92,7 @@ class Vqa(Task):
             raise BadItem("empty answer")
         return Example(
             id=item.id,
-            image=images / item.image_info.file_name,
+            image=picture_of(item, images),
             prompts=(PROMPT.format(question=question),),
             target=answer,
             references=tuple(item.vqa.all_answers) or (answer,),

@@ -3,11 +3,15 @@
 Columns by these names; `?question=query` says that another name stands for `question`:
 
     image             the picture: a file name in the picture folder
-    id                the item's id; else the picture's name, from its second row on with #2, #3, ...
+    id                the item's id; else the picture's name, from its second row on with #2, #3, ..., or of a text the
+                      row's number
     question, answer, answers       vqa; answers: all annotators', a list
     caption, captions               caption and retrieval; captions: a list
     text, bbox                      ocr; bbox: x, y, width, height in stored pixels
     width, height                   of the stored picture: what bbox was measured on
+
+A table without a column `image` holds items of text alone, for custom tasks; it needs `question` with `answer` or
+`answers`, or to be asked for by `?format=table`. Such an item also has all further columns, under their own names.
 
 Every row is one item. A list in a CSV cell is a JSON list, `["a cat", "cat"]`; a bbox may also be four numbers with
 spaces or commas. An empty cell is no annotation.
@@ -37,6 +41,7 @@ COLUMNS = (
     "height",
 )
 _ANNOTATIONS = ("question", "caption", "captions", "text")
+_OF_ITEMS = frozenset(("image_id", "item_id", "image_info", "vqa", "captions", "ocr", "retrieval"))
 _NUMBER = re.compile(r"[\s,;]+")
 
 
@@ -44,7 +49,7 @@ def columns_of(options: Mapping[str, str], present: Sequence[str], what: str) ->
     """The column that stands for each name.
 
     Raises:
-        HonesError: a column named in an option is not there, or there is no picture or no annotation.
+        HonesError: a column named in an option is not there, or there is a picture without an annotation.
     """
     chosen = {name: options.get(name, name) for name in COLUMNS}
     listed = f"it has {', '.join(map(repr, present))}" if present else "it has none"
@@ -52,17 +57,20 @@ def columns_of(options: Mapping[str, str], present: Sequence[str], what: str) ->
         if name in options and options[name] not in present:
             raise HonesError(f"{what} has no column {options[name]!r}", expected=f"a column for {name}", do=listed)
     found = {name: column for name, column in chosen.items() if column in present}
-    if "image" not in found:
-        raise HonesError(f"{what} has no column image", expected="one, or ?image=COLUMN", do=listed)
-    if not any(name in found for name in _ANNOTATIONS):
+    if "image" not in found and not present:
+        raise HonesError(f"{what} has no columns", expected="some with annotations")
+    if "image" in found and not any(name in found for name in _ANNOTATIONS):
         wanted = "one of question, caption, captions and text, or ?question=COLUMN"
         raise HonesError(f"{what} has no column with annotations", expected=wanted, do=listed)
     return found
 
 
 def has_columns(options: Mapping[str, str], present: Iterable[str]) -> bool:
-    """Whether these columns hold a picture and an annotation."""
+    """Whether these columns hold a picture and an annotation, or a question and its answer."""
     names = set(present)
+    if options.get("image", "image") not in names:
+        asked = options.get("question", "question") in names
+        return asked and any(options.get(x, x) in names for x in ("answer", "answers"))
     return options.get("image", "image") in names and any(options.get(x, x) in names for x in _ANNOTATIONS)
 
 
@@ -75,6 +83,9 @@ def unified_rows(rows: Iterable[Mapping[str, Any] | LeftOut], columns: Mapping[s
             continue
         cells = {name: row.get(column) for name, column in columns.items()}
         cells = {name: value for name, value in cells.items() if value is not None and value != ""}
+        if "image" not in columns:
+            yield _text_row(row, cells, f"#{position}")
+            continue
         picture = cells.get("image")
         if not isinstance(picture, str):
             yield unreadable(cells.get("id", f"#{position}"), "no picture")
@@ -89,6 +100,16 @@ def unified_rows(rows: Iterable[Mapping[str, Any] | LeftOut], columns: Mapping[s
         size = {name: cells[name] for name in ("width", "height") if name in cells}
         info = {"file_name": picture, **size}
         yield {"image_id": picture, "item_id": cells.get("id", repeated), "image_info": info, **fields}
+
+
+def _text_row(row: Mapping[str, Any], cells: Mapping[str, Any], number: str) -> Row:
+    """A row without a picture: its annotations, and every column under its own name but those of items."""
+    name = str(cells.get("id", number))
+    try:
+        fields = _fields(cells)
+    except ValueError as error:
+        return unreadable(name, str(error))
+    return {key: value for key, value in row.items() if key not in _OF_ITEMS} | {"item_id": name, **fields}
 
 
 def _fields(cells: Mapping[str, Any]) -> dict[str, Any]:

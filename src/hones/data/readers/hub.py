@@ -120,7 +120,7 @@ def _unpack(dataset: "Dataset", column: str, items: Sequence[Item], folder: Path
     pictures = dataset.select_columns([column])
     folder.mkdir(parents=True, exist_ok=True)
     for item in track(items, "unpacking pictures"):
-        file = folder / item.image_info.file_name
+        file = folder / str(item.file_name)
         if not file.exists():
             write_bytes(file, _encoded(pictures[int(file.name.removeprefix("row-"))][column]))
     return folder

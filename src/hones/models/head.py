@@ -1,0 +1,65 @@
+"""From final hidden states to logits: lm_head, and what some families put behind it.
+
+    logits = cap tanh(scale U h / cap)         scale = 1 and no cap in most families
+
+Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, Gemma 2 caps by `final_logit_softcapping`. What
+a model does of this is measured: a vision-language model around such a decoder may do none of it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class AfterHead:
+    """What is done to U h. cap: the bound of a soft cap, None without one."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    def __call__(self, logits: Float[Tensor, "*positions vocabulary"]) -> Float[Tensor, "*positions vocabulary"]:
+        """The model's logits from those of its lm_head."""
+        logits = logits if self.scale == 1 else logits * self.scale
+        return logits if self.cap is None else (logits / self.cap).tanh() * self.cap
+
+
+PLAIN_HEAD = AfterHead()
+
+
+@torch.no_grad()
+def find_after_head(model: PreTrainedModel, lm_head: nn.Linear, inputs: dict[str, Tensor]) -> AfterHead:
+    """What the model does behind its lm_head, measured on these inputs.
+
+    Where its logits are none of the known forms it is taken to do nothing, which the engines then find out.
+    """
+    known = list(_candidates(model.config.get_text_config()))
+    if len(known) == 1:
+        return known[0]
+    given: list[Tensor] = []
+    hook = lm_head.register_forward_hook(lambda _, args, out: given.append(out))
+    try:
+        logits = model(**inputs, logits_to_keep=1, use_cache=False).logits
+    finally:
+        hook.remove()
+    apart = [float((candidate(given[0]) - logits).abs().max()) for candidate in known]
+    nearest = min(range(len(known)), key=apart.__getitem__)
+    close = apart[nearest] <= 8 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
+    return known[nearest] if close else PLAIN_HEAD
+
+
+def _candidates(config: object) -> Iterator[AfterHead]:
+    """Nothing first, then what the configuration names."""
+    scales = [1.0]
+    if scale := getattr(config, "logit_scale", None):
+        scales.append(float(scale))
+    if divisor := getattr(config, "logits_scaling", None):
+        scales.append(1 / float(divisor))
+    cap = getattr(config, "final_logit_softcapping", None)
+    for one in product(dict.fromkeys(scales), (None, float(cap)) if cap else (None,)):
+        yield AfterHead(*one)

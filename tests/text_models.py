@@ -1,0 +1,55 @@
+"""One small random model of each family of text-only models, in the family's on-disk format."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from family_models import Words
+from random_models import fill_weights
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def save_text(folder: Path, family: str, *, template: bool = True, pads: bool = True, **more: Any) -> Path:
+    """A causal language model with random weights and a tokenizer that puts a start token before every text.
+
+    template: with a chat template, which writes that token too, as those of the hub do. pads: with a padding token.
+    """
+    words = Words({})
+    settings = words.text(family, **more)
+    config = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    fill_weights(model)
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = words["</s>"]
+    model.generation_config.pad_token_id = words["<pad>"]
+    model.save_pretrained(folder)
+    if not pads:
+        words.tokenizer.pad_token = None
+    words.save(folder, CHAT if template else None)
+    return folder
+
+
+TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "Llama": partial(save_text, family="llama", head_dim=8, template=False, pads=False),
+    "Mistral": partial(save_text, family="mistral", head_dim=8, sliding_window=12),
+    "Qwen2": partial(save_text, family="qwen2"),
+    "Qwen3": partial(save_text, family="qwen3", head_dim=8),
+    "Phi-3": partial(save_text, family="phi3"),
+    "OLMo 2": partial(save_text, family="olmo2"),
+    "Cohere 2": partial(save_text, family="cohere2", head_dim=8, sliding_window=12),
+    "Granite": partial(save_text, family="granite", logits_scaling=4.0, residual_multiplier=0.5),
+    "Gemma": partial(save_text, family="gemma", head_dim=8),
+    "Gemma 2": partial(
+        save_text, family="gemma2", head_dim=8, query_pre_attn_scalar=8, sliding_window=12, final_logit_softcapping=5.0
+    ),
+    "Gemma 3": partial(save_text, family="gemma3_text", head_dim=8, query_pre_attn_scalar=8, sliding_window=12),
+}
