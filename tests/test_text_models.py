@@ -62,6 +62,9 @@ def test_every_claim_holds_for_text_only_models(family: str, tmp_path: Path) -> 
     found = verify(vlm)
     failed = ["an FFN adds what its neurons write"] if family == "Granite" else []  # it multiplies what the FFN gives
     assert [claim.name for claim in found.failed] == failed
+    _, table = (CAPITALS.parents[1] / "families.md").read_text().split("## Text-only models")
+    (row,) = (line.split(" | ") for line in table.splitlines() if line.startswith(f"| {family} |"))
+    assert row[1:3] == ["heads and masking only" if failed else "verified", found.engine], "run tools/families.py again"
     assert (found.engine, vlm.image_backend, vlm.shows_pictures) == ("replay", "none", False)
     ids = vlm.encode([None], ["Hi there"]).inputs["input_ids"][0].tolist()
     assert ids.count(vlm.tokenizer.bos_token_id) == 1, "the template writes a start token, and so does the tokenizer"
@@ -88,7 +91,7 @@ def test_both_engines_agree_on_texts(llama: VLM, tmp_path: Path) -> None:
         localize_heads(llama, task, examples, top_k=4, sweep=SweepSettings(engine, max_new_tokens=SHORT))
         for engine in ("replay", "naive")
     )
-    assert found == expected and found.baseline == 1.0 and found.critical[0].score.value > 0
+    assert found.heads == expected.heads and found.baseline.value == 1.0 and found.critical[0].score.value > 0
     importance = [
         attribute_neurons(llama, task, examples, found.critical, sweep=SweepSettings(engine))
         for engine in ("replay", "naive")

@@ -15,13 +15,13 @@ def literal_parts(message: ast.expr) -> list[str]:
 
 
 def messages() -> list[tuple[str, str]]:
-    """Every message of HonesError and BadItem in the sources: where it is, and its longest literal part."""
+    """Every message of HonesError, TaskStops and BadItem in the sources: where it is, and its longest literal part."""
     found = []
     for file in sorted((ROOT / "src").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
                 parts = literal_parts(node.args[0])
-                if node.func.id in ("HonesError", "BadItem") and parts:
+                if node.func.id in ("HonesError", "TaskStops", "BadItem") and parts:
                     found.append((f"{file.relative_to(ROOT)}:{node.lineno}", max(parts, key=len)))
     return found
 

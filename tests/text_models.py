@@ -38,6 +38,16 @@ def save_text(folder: Path, family: str, *, template: bool = True, pads: bool = 
     return folder
 
 
+TEXT_REMARKS = {
+    "Llama": "tiny model without a chat template: the prompt as it is",
+    "Phi-3": "gate and up in one projection",
+    "OLMo 2": "norm after down_proj: the true write-in through it",
+    "Cohere 2": "attention and FFN side by side; logits are scaled behind lm_head",
+    "Granite": "a factor after down_proj, so no write-in; logits are scaled behind lm_head",
+    "Gemma 2": "norm after down_proj: the true write-in through it; logits are capped behind lm_head",
+    "Gemma 3": "norm after down_proj: the true write-in through it",
+}
+
 TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
     "Llama": partial(save_text, family="llama", head_dim=8, template=False, pads=False),
     "Mistral": partial(save_text, family="mistral", head_dim=8, sliding_window=12),

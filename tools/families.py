@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from family_models import FAMILIES, NOT_SERVED, REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
+from text_models import TEXT_FAMILIES, TEXT_REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from hones import HonesError, Verification, load_vlm, verify  # noqa: E402
 
@@ -35,19 +36,43 @@ changes the logits; the sweep's engine gives what the edited model does. Sweeps 
 """
 
 
+TEXT_HEADER = """
+## Text-only models
+
+Causal language models with a tokenizer and, if they have one, a chat template. They take tasks that show no picture
+(`picture: none`, [tasks.md](tasks.md)); a task that shows one is refused. A vision-language model takes such tasks too.
+Families with other names than o_proj and down_proj (GPT-2, OPT, Falcon), and mixtures of experts, are not served.
+
+| family | heads, neurons, masking, steering | sweeps | worth knowing |
+|---|---|---|---|
+"""
+WRITE_IN = "an FFN adds what its neurons write"
+
+
+def text_rows(folder: Path) -> list[str]:
+    """One row of the second table for each text-only family."""
+    found = []
+    for family, build in TEXT_FAMILIES.items():
+        status, engine = measured(build(folder / f"text-{family.replace(' ', '-')}"))
+        found.append(f"| {family} | {status} | {engine} | {TEXT_REMARKS.get(family, '')} |")
+    return found
+
+
 def rows(families: Iterable[str], folder: Path) -> list[str]:
     """One row of the table for each family."""
     found = []
     for family in families:
-        status, engine = measure(family, folder)
+        status, engine = measured(FAMILIES[family](folder / family.replace(" ", "-")))
         found.append(f"| {family} | `{FAMILIES[family].__name__}` | {status} | {engine} | {REMARKS.get(family, '')} |")
     return found
 
 
-def measure(family: str, folder: Path) -> tuple[str, str]:
+def measured(model: Path) -> tuple[str, str]:
     """Whether all claims hold, or the first that does not; and the engine of the sweeps."""
     try:
-        result: Verification = verify(load_vlm(str(FAMILIES[family](folder / family.replace(" ", "-")))))
+        result: Verification = verify(load_vlm(str(model)))
+        if [claim.name for claim in result.failed] == [WRITE_IN]:
+            return "heads and masking only", result.engine
         result.check()
     except HonesError as error:
         return f"refused: {error}", "-"
@@ -57,7 +82,14 @@ def measure(family: str, folder: Path) -> tuple[str, str]:
 def table(folder: Path) -> str:
     """The whole page."""
     others = [f"| {family} | | not served | - | {reason} |" for family, reason in NOT_SERVED.items()]
-    return HEADER + "\n".join([*rows(FAMILIES, folder), *others]) + "\n"
+    return (
+        HEADER
+        + "\n".join([*rows(FAMILIES, folder), *others])
+        + "\n"
+        + TEXT_HEADER
+        + "\n".join(text_rows(folder))
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -46,16 +46,21 @@ def export(
     Example: hones export runs/a/vqa/steering/hones/scales.json --model tiny-llava --format lora --to vqa-lora
     """
     from hones.artifacts import read_scales
+    from hones.log import LOG, log_to
     from hones.sharing import export_scales
     from hones.sharing.base import stored_dtype
     from hones.sharing.export import check_request
+    from hones.sharing.recorded import run_of
     from hones.tables_share import export_table
 
     check_request(form, to, overwrite)
     read_scales(scales)  # a bad file is named before a model is loaded
+    if (of_run := run or run_of(scales)) is not None and (of_run / "run.json").is_file():
+        log_to(of_run)
     dtype = dtype or (stored_dtype(model, revision) if form == "merged" else "auto")
     vlm = load(model, dtype, device, revision)
     done = export_scales(vlm, scales, to, format=form, run=run, overwrite=overwrite, check=check)
+    LOG.info("exported %s to %s as %s", scales, to, form)
     _out.print(export_table(done))
     _out.print(f"written: {to}", soft_wrap=True)
 
@@ -74,10 +79,15 @@ def push(
 
     Example: hones push vqa-lora --to me/llava-vqa-lora
     """
+    from hones.log import LOG, log_to
     from hones.sharing import push_export
     from hones.tables_share import upload_table
 
+    within = next((parent for parent in folder.resolve().parents if (parent / "run.json").is_file()), None)
+    if within is not None:
+        log_to(within)
     done = push_export(folder, to, yes=yes, private=private, token_from_env=token_from_env)
+    LOG.info("%s %s to %s", "uploaded" if done.url else "would upload", folder, to)
     _out.print(upload_table(done))
     said = f"uploaded: {done.url}" if done.url else "nothing was uploaded: this is a dry run, add --yes to upload"
     _out.print(said, soft_wrap=True)

@@ -222,6 +222,12 @@ def _answered(file: Path, questions: _Rows, hashes: dict[str, str]) -> _Rows:
     return dict(found)
 
 
+def _name_beside(hashes: dict[str, str], file: Path) -> str:
+    """The file's name, with as many of its folders as tell it from the files that were read before."""
+    names = ("/".join(file.parts[-count:]) for count in range(1, len(file.parts) + 1))
+    return next((name for name in names if name not in hashes), str(file))
+
+
 def _parse(file: Path, hashes: dict[str, str], smaller: Callable[[dict[str, Any]], Any]) -> Any:
     """A JSON file, every object replaced by what `smaller` makes of it as soon as it is parsed.
 
@@ -229,7 +235,7 @@ def _parse(file: Path, hashes: dict[str, str], smaller: Callable[[dict[str, Any]
         HonesError: it does not exist or is not JSON.
     """
     raw = read_raw(file)
-    hashes[file.name] = hashlib.sha256(raw).hexdigest()
+    hashes[_name_beside(hashes, file)] = hashlib.sha256(raw).hexdigest()
     collecting = gc.isenabled()
     gc.disable()  # millions of small objects, none of them garbage
     try:

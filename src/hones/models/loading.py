@@ -184,8 +184,13 @@ def is_text_only(config: Any) -> bool:
 
 
 def auto_model(config: Any) -> Any:
-    """The class of transformers that loads a model of this configuration with its lm_head."""
-    return AutoModelForCausalLM if is_text_only(config) else AutoModelForImageTextToText
+    """The class of transformers that loads a model of this configuration with its lm_head.
+
+    Phi-4 multimodal takes pictures, and is registered as a causal language model alone.
+    """
+    pictures = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForCausalLM if causal and not pictures else AutoModelForImageTextToText
 
 
 def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
@@ -246,21 +251,30 @@ def _processor_class(family: str) -> type[ProcessorMixin]:
 
 
 def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The processor class without its video part."""
+    """The processor class without its parts for videos and sounds."""
+    named = [*signature(family.__init__).parameters][1:]
+    parts = [name for name in named if name == "tokenizer" or name.endswith("_processor")]
+    used = [name for name in parts if name in ("image_processor", "tokenizer")]
+    kept = parts[: 1 + parts.index(used[-1])] if used else ["image_processor", "tokenizer"]  # parameters go by position
 
     def get_attributes(cls: type) -> list[str]:
-        return ["image_processor", "tokenizer"]
+        return kept
 
-    def load_image_processor(cls: type, source: str, processor_dict: dict | None = None, **options: Any) -> list[Any]:
+    def check_argument(self: Any, name: str, argument: Any) -> Any:
+        return None if argument is None else ProcessorMixin.check_argument_for_proper_class(self, name, argument)
+
+    def load_parts(cls: type, source: str, processor_dict: dict | None = None, **options: Any) -> list[Any]:
         options.pop("subfolder", None)
-        image_processor = transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-        wants_video = [*signature(family.__init__).parameters][3:4] == ["video_processor"]
-        return [image_processor, tokenizer, *([None] if wants_video else [])]
+        found = {
+            "image_processor": transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options),
+            "tokenizer": transformers.AutoTokenizer.from_pretrained(source, **options),
+        }
+        return [found.get(name) for name in parts or kept]
 
     members = {
         "get_attributes": classmethod(get_attributes),
-        "_get_arguments_from_pretrained": classmethod(load_image_processor),
+        "_get_arguments_from_pretrained": classmethod(load_parts),
+        "check_argument_for_proper_class": check_argument,
     }
     if family.__name__ == "PaliGemmaProcessor":  # its own call would put a line break behind a given answer
         members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout

@@ -156,7 +156,7 @@ class FieldTask(Task):
             try:
                 good.append(self.example(item, items.images))
             except BadItem as error:
-                bad.append(LeftOut(item.id, str(error)))
+                bad.append(LeftOut.of(item.id, error))
         return good, bad
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:

@@ -2,7 +2,8 @@
 
 A path goes through objects by name (`pope.object`), through lists by position (`captions.0.caption`) or through all
 their elements (`captions.caption`, `vqa.all_answers`). Its values are texts, numbers or yes and no; anything else, and
-a field that is missing or null, is a problem of the item. Only what the annotation file holds is looked up, never an
+a field that is missing or null, is a problem of the item; an item that lacks the first part of a path altogether is not
+annotated for the task. Only what the annotation file holds is looked up, never an
 attribute of a Python object.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from hones.data.items import Item
-from hones.errors import BadItem
+from hones.errors import NOT_ANNOTATED, BadItem
 
 PATH = re.compile(r"\w+(\.\w+)*")
 
@@ -83,7 +84,8 @@ def fill(template: str, item: Item) -> str:
 def _found(item: Item, path: str) -> list[Any]:
     found = [value for value in _walk(item, path.split(".")) if value is not None]
     if not found:
-        raise BadItem(f"it has no field {path}")
+        absent = not _fields(item).get(path.partition(".")[0])  # the whole annotation; in part it is a mistake
+        raise BadItem(f"it has no field {path}", kind=NOT_ANNOTATED if absent else "")
     return found
 
 

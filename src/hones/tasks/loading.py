@@ -1,12 +1,14 @@
 """Tasks as a user names them: TASK.yaml, `package.module:Class` or `file.py:Class`.
 
 A YAML file is only read. A class subclasses `Task` and is made without arguments; the file that holds it is executed.
-The digest of a class is that of its source file.
+The digest of a class is that of its source file and of the files in the same folder that this one imports, and so on.
 """
 
+import ast
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -51,8 +53,38 @@ def _from_class(given: str) -> Task:
         task = kind()
     except (ValueError, TypeError) as error:
         raise HonesError(f"{given}: {error}", expected="a free name and no arguments") from error
-    task.definition = Definition(given, digest(source))
+    task.definition = Definition(given, digest(b"".join([source, *_imported_beside(Path(str(module.__file__)))])))
     return task
+
+
+def _imported_beside(file: Path) -> list[bytes]:
+    """The content of the files below the file's folder that it imports, directly or through others, by their names."""
+    found: dict[Path, bytes] = {file.resolve(): b""}
+    waiting = [file.resolve()]
+    while waiting:
+        source = waiting.pop()
+        for path in _imports(source, source.read_bytes()):
+            if path not in found and path.is_file():
+                found[path] = path.read_bytes()
+                waiting.append(path)
+    return [found[path] for path in sorted(found)]
+
+
+def _imports(file: Path, source: bytes) -> Iterator[Path]:
+    """Where the modules that a file imports would be in its own folder; `from .a import b` counts from its package."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            names = [
+                (node.level, name) for name in (base, *(f"{base}.{x.name}".lstrip(".") for x in node.names)) if name
+            ]
+        else:
+            continue
+        for level, name in names:
+            place = file.parents[max(0, level - 1)].joinpath(*name.split("."))
+            yield from (place.with_suffix(".py"), place / "__init__.py")
 
 
 def _from_file(file: Path) -> tuple[ModuleType, bytes]:
