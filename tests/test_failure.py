@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,18 +19,20 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from run_results import make_comparison, make_heads, make_masking
+from run_results import make_comparison, make_explanation, make_heads, make_masking, make_steering
 from test_cli import call
 
 from hones import HonesError, RunFolder, read_config
-from hones.analysis.results import Analysis
+from hones.analysis.results import Analysis, Explanation
 from hones.analysis.source import read_run as read_finished
 from hones.artifacts import read_heads, read_neurons, read_result, read_scales, write_result
 from hones.comparators.results import Comparison
 from hones.locks import alone
 from hones.masking import MaskingResult
+from hones.report import render_report
 from hones.report.results import read_run
 from hones.report.stale import stale
+from hones.steering import SteeringResult
 from hones.store import read_json, read_npy, write_json, write_npy
 from hones.sweep.journal import Journal, sweep_of
 from hones.tables import head_map, head_table
@@ -149,9 +152,36 @@ def test_damaged_results_are_one_line(tmp_path: Path, data: st.DataObject) -> No
         (MaskingResult, make_masking(heads.baseline, heads.baseline)),
         (Comparison, make_comparison("vqa")),
         (Analysis, Analysis("m", 2, 2, 3, (), (), (), (), (), (), ())),
+        (SteeringResult, make_steering()),
+        (Explanation, make_explanation()),
     ):
         (tmp_path / "x.json").write_bytes(data.draw(either(written(valid, tmp_path))))
         reads_or_says_why(lambda kind=kind: read_result(tmp_path / "x.json", kind))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vqa/masking.json",
+        "vqa/comparison.json",
+        "vqa/steering/hones/result.json",
+        "vqa/steering/evidence.json",
+        "analysis/analysis.json",
+    ],
+)
+def test_a_damaged_file_of_a_report_is_named(tmp_path: Path, name: str) -> None:
+    for content in (b"{", b"[]", b'{"metric_name": 3}'):
+        write_heads_of(tmp_path / "vqa")
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(HonesError, match=re.escape(name)) as said:
+            read_run(tmp_path)
+        assert "\n" not in str(said.value)
+
+
+def write_heads_of(task: Path) -> None:
+    task.mkdir(parents=True, exist_ok=True)
+    (task / "heads.json").write_text(json.dumps(heads_content()))
 
 
 RECORD = {
@@ -446,7 +476,9 @@ def config(model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Pa
         "candidates": 3,
         "ratio": 0.1,
         "draws": 1,
-        "steering": {"learning_rate": 0.02, "epochs": 1},
+        "steering": {"learning_rate": 0.02, "epochs": 1, "methods": ["fixed-amp"]},
+        "compare": {"methods": ["dvp", "random"], "curves": False, "draws": 1},
+        "analyze": {"cards": 1, "draws": 1, "lens_items": 1, "limit": 3},
     }
 
 
@@ -457,17 +489,23 @@ def run(tmp_path: Path, config: dict[str, Any], out: str) -> Path:
 
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any]) -> None:
-    first, second = (run(tmp_path, config, out) for out in ("a", "b"))
-    files = {f.relative_to(first) for f in (first / "retrieval").rglob("*") if f.is_file()}
-    assert len(files) == 7 and files == {
-        f.relative_to(second) for f in (second / "retrieval").rglob("*") if f.is_file()
-    }
+    first, second = (run(tmp_path, config, out) for out in ("a/run", "b/run"))
+    files, others = (
+        {f.relative_to(folder) for part in ("retrieval", "analysis") for f in (folder / part).rglob("*") if f.is_file()}
+        for folder in (first, second)
+    )
+    assert {file.name for file in files} >= {"comparison.json", "evidence.json", "analysis.json", "result.json"}
+    assert files == others
     for file in files:
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
     records = [read_json(folder / "run.json")["stages"] for folder in (first, second)]
     for stage in (entry for record in records for entry in record.values()):
         assert stage.pop("finished") and stage.pop("seconds") >= 0
     assert records[0] == records[1]
+    results = [read_run(folder) for folder in (first, second)]
+    for stage in (stage for found in results for stage in found.stages.values()):
+        stage.pop("finished"), stage.pop("seconds")
+    assert render_report(results[0]) == render_report(results[1])
 
 
 def test_five_per_cent_of_broken_pictures_are_named_and_both_arms_have_the_same_items(

@@ -24,6 +24,7 @@ from hones.neurons import attribute_neurons
 from hones.pipeline import read_config, run_config
 from hones.prepared import prepare
 from hones.report import render_explanation, render_report
+from hones.report.results import read_run
 from hones.sharing import ask, export_scales
 from hones.steering.results import Evidence
 from hones.sweep import SweepSettings, sweep, sweep_tasks
@@ -170,7 +171,7 @@ def test_all_stages_run_on_a_text_only_model(llama: VLM, tmp_path: Path) -> None
                 "draws": 2,
                 "max_new_tokens": SHORT,
                 "compare": {"methods": ["dvp", "atp", "logprob-gain", "random"], "curves": False},
-                "steering": {"epochs": 1, "accumulation": 1, "learning_rate": 0.1, "methods": ["fixed-amp"]},
+                "steering": {"epochs": 1, "learning_rate": 0.1, "methods": ["fixed-amp"]},
                 "analyze": {"cards": 1, "draws": 1, "lens_items": 1},
             }
         )
@@ -179,7 +180,7 @@ def test_all_stages_run_on_a_text_only_model(llama: VLM, tmp_path: Path) -> None
     assert outcome.masking.baseline.value == 1.0 and outcome.neurons
     run = tmp_path / "run"
     assert read_result(run / "capitals" / "steering" / "evidence.json", Evidence).rows
-    page = render_report(run)
+    page = render_report(read_run(run))
     assert "capitals" in page and "Left out" not in page
     scales = run / "capitals" / "steering" / "hones" / "scales.json"
     assert any(read_scales(scales).values.values())

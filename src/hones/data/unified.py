@@ -94,7 +94,7 @@ class Item(_Record):
     @model_validator(mode="after")
     def _has_a_name(self) -> "Item":
         if (self.image_id is None) is not (self.image_info is None):
-            raise ValueError(f"it has no {'image_info' if self.image_info is None else 'image_id'}")
+            raise ValueError(f"{'image_info' if self.image_info is None else 'image_id'}: missing beside the other")
         if self.image_id is None and self.item_id is None:
             raise ValueError("it has neither image_id and image_info nor, as text alone, item_id")
         return self
