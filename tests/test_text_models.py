@@ -179,7 +179,7 @@ def test_all_stages_run_on_a_text_only_model(llama: VLM, tmp_path: Path) -> None
     (outcome,) = run_config(read_config(tmp_path / "run.yaml"))
     assert outcome.masking.baseline.value == 1.0 and outcome.neurons
     run = tmp_path / "run"
-    assert read_result(run / "capitals" / "steering" / "evidence.json", Evidence).rows
+    assert read_result(run / "capitals" / "steering" / "evidence.json", Evidence).test.methods
     page = render_report(read_run(run))
     assert "capitals" in page and "Left out" not in page
     scales = run / "capitals" / "steering" / "hones" / "scales.json"
