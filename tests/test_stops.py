@@ -24,7 +24,7 @@ def config(model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Pa
         "model": str(model_folders["llava"]),
         "out": "run",
         "data": {name: str(file) for name, file in shapes.items()},
-        "limit": {"discovery": 2, "dev": 2, "test": 2},
+        "limit": {"dev": 2, "test": 2},
         "tasks": ["never.yaml", "asked.yaml", "retrieval"],
         "candidates": 3,
         "top_k": 12,
