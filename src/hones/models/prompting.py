@@ -86,4 +86,5 @@ def encode(
     images = {"images": [[picture] for picture in shown]} if shown else {}
     batch = prepare(**images, text=list(texts), padding=True, return_tensors="pt")
     device = input_device(model)
-    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor)}
+    unused = () if shown else ("mm_token_type_ids",)  # without a picture positions are counted, padding left out
+    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in unused}
