@@ -1,7 +1,7 @@
 """Tasks of a run that cannot go on: named, recorded in run.json, shown in the report; the other tasks go on.
 
-A task stops where its own items or its own results leave nothing to do (`TaskStops`): no head lowers its metric, too
-many of its items cannot be used. What concerns the whole run (model, data, disk) stops the run.
+A task stops where its own items or its own results leave nothing to do (`TaskStops`): no head lowers its metric, no
+item is annotated for it. What concerns the whole run (model, disk, items that cannot be used) stops the run.
 """
 
 from collections.abc import Callable, Iterator

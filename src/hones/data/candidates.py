@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from hones.errors import TaskStops
+from hones.errors import HonesError
 
 
 def words(caption: str) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ class CandidatePool:
         """The `count` captions that share most words with `positive`, hardest first, none equal to one of `own`.
 
         Raises:
-            TaskStops: the file has fewer than `count` other captions.
+            HonesError: the file has fewer than `count` other captions.
         """
         total = len(self.captions)
         rank = np.arange(total, 0, -1)  # 1..total: below one shared word, and larger for earlier captions
@@ -63,7 +63,7 @@ class CandidatePool:
         excluded = [self._number_of[key] for key in {words(positive), *map(words, own)} if key in self._number_of]
         rank[excluded] = 0
         if total - len(excluded) < count:
-            raise TaskStops(
+            raise HonesError(
                 f"the file has {total - len(excluded)} captions that can be negatives of {positive!r}",
                 expected=f"{count}",
                 do="lower --candidates or give more items",

@@ -150,13 +150,14 @@ def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: floa
     Items that are not annotated for the task count neither as left out nor among the items.
 
     Raises:
-        TaskStops: names the first bad items.
+        HonesError: names the first bad items. TaskStops: no item is annotated for the task.
     """
     bad = [item for item in left_out if item.kind != NOT_ANNOTATED]
     total = used + len(bad)
     if used == 0 or not len(bad) <= most * total:
         named = ", ".join(f"{b.id} ({b.reason})" for b in (bad or left_out)[:3])
-        raise TaskStops(
+        kind = HonesError if bad else TaskStops
+        raise kind(
             f"{what}: {len(bad)} of {total} items cannot be used: {named}",
             expected=f"at most {most:.0%}",
             do="mend or remove them, select the good ones with --ids, or allow more with --max-left-out",

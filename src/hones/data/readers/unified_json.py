@@ -15,11 +15,15 @@ class Unified(Reader):
 
     def claims(self, content: Content, source: Source) -> bool:
         rows = rows_of(content, "data")
-        return any_has(rows, "image_info") or any_has(rows, "item_id") or (
-            content.kind == "json"
-            and isinstance(content.value, dict)
-            and isinstance(content.value.get("data"), list)
-            and not any_has(rows, "question")
+        return (
+            any_has(rows, "image_info")
+            or any_has(rows, "item_id")
+            or (
+                content.kind == "json"
+                and isinstance(content.value, dict)
+                and isinstance(content.value.get("data"), list)
+                and not any_has(rows, "question")
+            )
         )
 
     def read(self, content: Content, source: Source) -> Reading:
