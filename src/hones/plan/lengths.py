@@ -1,0 +1,201 @@
+"""How long the prompts, pictures and answers of a file are, measured on a sample of its items by the model's processor.
+
+Each example's prompts are tokenised; a picture's positions come from the processor, given a blank picture of the size
+that the file on disk has, else the annotated one, else an assumed one. A target's tokens and the end token stand for
+the unedited model's answer. What had to be assumed is said in `notes`.
+"""
+
+import random
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from hones.data.items import Items, check_left_out
+from hones.models.vlm import VLM
+from hones.plan.shapes import Shapes
+from hones.progress import track
+from hones.sweep.prompts import Unserved, text_after_picture
+from hones.tasks.base import AnswerKind, Example, Task
+
+SAMPLE = 200
+ASSUMED_SIZE = (640, 480)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a picture becomes: patches of the vision part, tiles, positions that show it, and those before its prompt."""
+
+    patches: int
+    tiles: int
+    tokens: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One example as the model is asked: what counts are made of.
+
+    image: the file; drawn: the file and the box in it, which is what is encoded. tails: the tokens of each prompt after
+    the picture. answer: tokens of the unedited model's answer, the end token included; 0 where none is written.
+    gold: tokens of each answer to learn, end included.
+    """
+
+    task: str
+    kind: AnswerKind
+    image: Hashable
+    drawn: Hashable
+    seen: Seen
+    tails: tuple[tuple[int, ...], ...]
+    answer: int
+    gold: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Positions of the first prompt with its picture."""
+        return self.seen.positions + len(self.tails[0])
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task's items: how many there are, and the measured sample, whose mean stands for all."""
+
+    task: str
+    items: int
+    asked: tuple[Asked, ...]
+
+    @property
+    def times(self) -> float:
+        """Items for each that was measured."""
+        return self.items / len(self.asked)
+
+
+@dataclass
+class Measured:
+    """The jobs of one split, by task, and what had to be assumed."""
+
+    jobs: dict[str, Job] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def measure(
+    vlm: VLM,
+    shapes: Shapes,
+    tasks: Sequence[Task],
+    items: Items,
+    *,
+    max_new_tokens: int,
+    sample: int = SAMPLE,
+    seed: int = 3407,
+    split: str = "data",
+) -> Measured:
+    """Measure a split.
+
+    Args:
+        sample: how many pictures are measured; drawn by `seed` and the same for all tasks.
+
+    Raises:
+        HonesError: too many items that a task cannot use.
+    """
+    found, sizes = Measured(), Sizes(vlm, shapes)
+    examples = {}
+    for task in tasks:
+        good, left_out = task.examples(items)
+        check_left_out([*items.left_out, *left_out], len(good), f"{task.name}, {split}")
+        examples[task] = good
+    images = list(dict.fromkeys(e.image for own in examples.values() for e in own))
+    chosen = set(images if len(images) <= sample else random.Random(seed).sample(images, sample))
+    annotated = {
+        items.images / item.image_info.file_name: (item.image_info.width, item.image_info.height)
+        for item in items.items
+    }
+    for task, own in examples.items():
+        drawn = [e for e in own if e.image in chosen] or own[:1]
+        asked = [
+            _asked(vlm, task, e, sizes.of(e, annotated.get(e.image)), max_new_tokens)
+            for e in track(drawn, f"{task.name}: measuring {split}")
+        ]
+        found.jobs[task.name] = Job(task.name, len(own), tuple(asked))
+    found.notes += sizes.notes(split)
+    if len(images) > len(chosen):
+        found.notes.append(f"{split}: lengths of {len(chosen)} of {len(images)} pictures, drawn by seed {seed}")
+    return found
+
+
+def _asked(vlm: VLM, task: Task, example: Example, seen: Seen, max_new_tokens: int) -> Asked:
+    tails = tuple(tuple(tail_of(vlm, prompt)) for prompt in example.prompts)
+    learned = [1 if task.answers == "yes_no" else tokens_of(vlm, a) for a in task.answers_to_learn(example)]
+    answer = min(max_new_tokens, learned[0] + 1) if task.answers == "text" else 0
+    drawn = (example.image, example.box)
+    gold = tuple(count + 1 for count in learned)
+    return Asked(task.name, task.answers, example.image, drawn, seen, tails, answer, gold)
+
+
+def tail_of(vlm: VLM, prompt: str) -> list[int]:
+    """The tokens after the picture; for a template that has no single picture token, all but one of the prompt's."""
+    try:
+        return text_after_picture(vlm, prompt)
+    except Unserved:
+        return vlm.tokenizer(vlm.wrap(prompt))["input_ids"][1:]
+
+
+def tokens_of(vlm: VLM, answer: str) -> int:
+    """Tokens of an answer, without specials."""
+    return len(vlm.tokenizer(answer, add_special_tokens=False)["input_ids"])
+
+
+class Sizes:
+    """What the processor makes of pictures, by their size alone."""
+
+    def __init__(self, vlm: VLM, shapes: Shapes) -> None:
+        self.of_size: Callable[[int, int], Seen] = cache(lambda w, h: seen_of(vlm, shapes, w, h))
+        self.from_file = self.annotated = self.assumed = 0
+
+    def of(self, example: Example, annotated: tuple[int | None, int | None] | None) -> Seen:
+        """The size from the file, else as annotated, else assumed."""
+        size = size_of_file(example.image)
+        if size is not None:
+            self.from_file += 1
+            return self.of_size(*size)
+        if annotated is not None and annotated[0] and annotated[1]:
+            self.annotated += 1
+            return self.of_size(annotated[0], annotated[1])
+        self.assumed += 1
+        return self.of_size(*ASSUMED_SIZE)
+
+    def notes(self, split: str) -> list[str]:
+        """Where sizes are not those of the files."""
+        said = []
+        if self.annotated:
+            said.append(f"{split}: {self.annotated} pictures are not there; their annotated sizes were taken")
+        if self.assumed:
+            width, height = ASSUMED_SIZE
+            said.append(
+                f"{split}: {self.assumed} pictures are not there and have no annotated size; assumed {width} x {height}"
+            )
+        return said
+
+
+def size_of_file(path: Path) -> tuple[int, int] | None:
+    """Width and height, from the file's header; None where it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return None
+
+
+def seen_of(vlm: VLM, shapes: Shapes, width: int, height: int) -> Seen:
+    """What the processor makes of a blank picture."""
+    prepare: Any = vlm.processor
+    prompt = vlm.wrap("?")
+    made = prepare(images=[[Image.new("RGB", (width, height))]], text=[prompt], return_tensors="pt")
+    pixels = made["pixel_values"]
+    patches = pixels.numel() // shapes.vision.patch
+    tiles = 1 if "image_grid_thw" in made else pixels.numel() // pixels.shape[-3:].numel()
+    placeholder = vlm.tokenizer.convert_tokens_to_ids(prepare.image_token)
+    tokens = int((made["input_ids"] == placeholder).sum())
+    return Seen(patches, tiles, tokens, made["input_ids"].shape[1] - len(tail_of(vlm, "?")))
