@@ -6,8 +6,8 @@ the unedited model's answer. What had to be assumed is said in `notes`.
 """
 
 import random
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,10 @@ class Asked:
 class Job:
     """A task's items: how many there are, and the measured sample, whose mean stands for all."""
 
-    task: str
+    task: Task
     items: int
     asked: tuple[Asked, ...]
+    examples: tuple[Example, ...]
 
     @property
     def times(self) -> float:
@@ -75,10 +76,16 @@ class Job:
 
 @dataclass
 class Measured:
-    """The jobs of one split, by task, and what had to be assumed."""
+    """The jobs of one split, by task, what had to be assumed, and the pictures' width and height."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
+    sizes: dict[Path, tuple[int, int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def of(self, items: int) -> "Measured":
+        """The same lengths for another number of items of every task."""
+        jobs = {name: replace(job, items=items) for name, job in self.jobs.items()}
+        return Measured(jobs, self.sizes, self.notes)
 
 
 def measure(
@@ -115,17 +122,19 @@ def measure(
     for task, own in examples.items():
         drawn = [e for e in own if e.image in chosen] or own[:1]
         asked = [
-            _asked(vlm, task, e, sizes.of(e, annotated.get(e.image)), max_new_tokens)
+            asked_of(vlm, task, e, sizes.seen(*sizes.of(e, annotated.get(e.image))), max_new_tokens)
             for e in track(drawn, f"{task.name}: measuring {split}")
         ]
-        found.jobs[task.name] = Job(task.name, len(own), tuple(asked))
-    found.notes += sizes.notes(split)
+        found.jobs[task.name] = Job(task, len(own), tuple(asked), tuple(drawn))
+        found.sizes |= {e.image: sizes.of(e, annotated.get(e.image)) for e in drawn}
+    found.notes += sizes.notes(split, found.sizes)
     if len(images) > len(chosen):
         found.notes.append(f"{split}: lengths of {len(chosen)} of {len(images)} pictures, drawn by seed {seed}")
     return found
 
 
-def _asked(vlm: VLM, task: Task, example: Example, seen: Seen, max_new_tokens: int) -> Asked:
+def asked_of(vlm: VLM, task: Task, example: Example, seen: Seen, max_new_tokens: int) -> Asked:
+    """An example's lengths."""
     tails = tuple(tuple(tail_of(vlm, prompt)) for prompt in example.prompts)
     learned = [1 if task.answers == "yes_no" else tokens_of(vlm, a) for a in task.answers_to_learn(example)]
     answer = min(max_new_tokens, learned[0] + 1) if task.answers == "text" else 0
@@ -148,37 +157,36 @@ def tokens_of(vlm: VLM, answer: str) -> int:
 
 
 class Sizes:
-    """What the processor makes of pictures, by their size alone."""
+    """Sizes of pictures, and what the processor makes of them: that depends on the size alone."""
 
     def __init__(self, vlm: VLM, shapes: Shapes) -> None:
-        self.of_size: Callable[[int, int], Seen] = cache(lambda w, h: seen_of(vlm, shapes, w, h))
-        self.from_file = self.annotated = self.assumed = 0
+        self.seen: Callable[[int, int], Seen] = cache(lambda w, h: seen_of(vlm, shapes, w, h))
+        self.annotated: set[Path] = set()
+        self.assumed: set[Path] = set()
 
-    def of(self, example: Example, annotated: tuple[int | None, int | None] | None) -> Seen:
-        """The size from the file, else as annotated, else assumed."""
+    def of(self, example: Example, annotated: tuple[int | None, int | None] | None) -> tuple[int, int]:
+        """Width and height from the file, else as annotated, else assumed."""
         size = size_of_file(example.image)
         if size is not None:
-            self.from_file += 1
-            return self.of_size(*size)
+            return size
         if annotated is not None and annotated[0] and annotated[1]:
-            self.annotated += 1
-            return self.of_size(annotated[0], annotated[1])
-        self.assumed += 1
-        return self.of_size(*ASSUMED_SIZE)
+            self.annotated.add(example.image)
+            return annotated[0], annotated[1]
+        self.assumed.add(example.image)
+        return ASSUMED_SIZE
 
-    def notes(self, split: str) -> list[str]:
+    def notes(self, split: str, measured: Collection[Path]) -> list[str]:
         """Where sizes are not those of the files."""
-        said = []
+        said, of = [], f"of {len(measured)} measured pictures"
         if self.annotated:
-            said.append(f"{split}: {self.annotated} pictures are not there; their annotated sizes were taken")
+            said.append(f"{split}: {len(self.annotated)} {of} are not there; their annotated sizes were taken")
         if self.assumed:
-            width, height = ASSUMED_SIZE
-            said.append(
-                f"{split}: {self.assumed} pictures are not there and have no annotated size; assumed {width} x {height}"
-            )
+            size = "{} x {}".format(*ASSUMED_SIZE)
+            said.append(f"{split}: {len(self.assumed)} {of} are not there and have no annotated size; assumed {size}")
         return said
 
 
+@cache
 def size_of_file(path: Path) -> tuple[int, int] | None:
     """Width and height, from the file's header; None where it cannot be read."""
     try:

@@ -11,11 +11,11 @@ S is a prompt's length with its picture, n its answer's tokens, F(s) a pass from
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hones.plan.lengths import Asked
 from hones.plan.shapes import Shapes
-from hones.plan.sweeping import Edits, first_prompts, group_work, groups, proof
+from hones.plan.sweeping import Edits, first_prompts, group_work, groups
 from hones.plan.work import Work, linear, passing, unembedding, vision, whole
 from hones.steering.kept import PAIRS_AT_ONCE
 from hones.steering.pairs import NEGATIVES_PER_POSITIVE
@@ -38,11 +38,8 @@ def attribution_work(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan:
     work = Work()
     for group in in_order(asked, plan.pictures):
         work += group_work(shapes, first_prompts(group), edits, plan, 1, 0.0, read=True)
-        directions = 1 if asked[0].kind == "yes_no" else len(group)  # Yes for all of retrieval, and kept
-        first = group is not None and (asked[0].kind != "yes_no" or group[0] is asked[0])
-        if first:
-            work += linear(shapes, directions, shapes.width * shapes.neurons, 0, shapes.layers)
-    return work
+    directions = 1 if asked[0].kind == "yes_no" else len(asked)  # of retrieval all Yes
+    return work + linear(shapes, directions, shapes.width * shapes.neurons, 0, shapes.layers)
 
 
 def in_order(asked: Sequence[Asked], size: int) -> list[Sequence[Asked]]:
@@ -91,21 +88,24 @@ def drawn_of(total: int, drawn: int, times: int) -> float:
     return total * (1 - (1 - drawn / total) ** times) if total else 0.0
 
 
-def training_work(shapes: Shapes, asked: Sequence[Asked], training: Training) -> Work:
-    """One training on all examples, everything kept, with the proof at its beginning."""
-    kept, step = Work(), Work()
-    steps, rows = 0.0, 0.0
+def training_work(shapes: Shapes, asked: Sequence[Asked], training: Training, share: float = 1.0) -> Work:
+    """One training on all examples, without the proof at its beginning.
+
+    Args:
+        share: of the pictures that are kept; the others are computed again for each of their pairs.
+    """
+    kept, step, rows = Work(), Work(), 0.0
     for one in asked:
         pairs = pairs_of(one, training.epochs)
-        kept += kept_work(shapes, one, pairs)
         length = mean_length(one) + pairs.answer - 1
         count = pairs.each_epoch * training.epochs
+        kept += kept_work(shapes, one, pairs) * (share + (1 - share) * count)
         step += row_of_step(shapes, length, pairs.answer, training) * count
         rows += count
     steps = rows / training.batch_size
     weights = passing(shapes, 1e-9, 1, 0, start=training.start(shapes))  # a step moves the weights twice, not each row
     step += Work(0.0, 2 * weights.moved * (steps - rows))
-    return kept + step + training_proof(shapes, asked[0], training)
+    return kept + step
 
 
 def mean_length(one: Asked) -> float:
@@ -147,9 +147,8 @@ def training_proof(shapes: Shapes, one: Asked, training: Training) -> Work:
     back = passing(shapes, 1, length, 0, start=training.lowest)
     back += Work(attention_flop(shapes, length, training.lowest) * (BACKWARDS_OF_ATTENTION - 1))
     logits = unembedding(shapes, pairs.answer + 1) * 3
-    return (whole_row * 2 + back + logits + row_of_step(shapes, length - 1, pairs.answer, training)) * min(
-        training.batch_size, pairs.each_epoch * 1000
-    )
+    fast = row_of_step(shapes, length - 1, pairs.answer, training)
+    return (whole_row * 2 + back + logits + fast) * training.batch_size
 
 
 Ranking = Callable[[Shapes, Asked], Work]
@@ -200,5 +199,3 @@ RANKINGS: dict[str, Ranking] = {
     "qrnca": lambda shapes, one: along_a_path(shapes, one, 16),
 }
 """Work of each ranking on one item; a method that is not here (the readings of hones) costs what attribution does."""
-
-__all__ = ["RANKINGS", "Training", "attribution_work", "proof", "replace", "spread_over_layers", "training_work"]
