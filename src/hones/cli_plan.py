@@ -20,7 +20,8 @@ def register(app: typer.Typer, panel: str) -> None:
 
 def plan(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="A run's configuration, in place of --model and --data.")
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="A run's configuration, in place of options."),
     ] = None,
     model: Annotated[
         str | None,
@@ -76,7 +77,7 @@ def plan(
 
     Example: hones plan --model tiny-llava --data discovery.json --items 5000,2000,3000 --calibrate
 
-    For a device elsewhere: hones plan --model FOLDER --data discovery.json --items 5000 --gpus 8 --memory 80 --tflops 300
+    For devices elsewhere: hones plan --model FOLDER --data discovery.json --gpus 8 --memory 80 --tflops 300
     """
     from hones.plan import Request, request_of
     from hones.plan import plan as forecast

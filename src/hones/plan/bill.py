@@ -12,6 +12,9 @@ from hones.heads import default_top_k
 from hones.models.vlm import VLM
 from hones.plan.lengths import Asked, Job, Measured
 from hones.plan.memory import Memory, attribution_memory, kept_share, least, sweep_memory, sweep_plan, training_memory
+from hones.plan.rates import Rates
+from hones.plan.request import Request
+from hones.plan.shapes import Number, Shapes
 from hones.plan.stages import (
     RANKINGS,
     Training,
@@ -21,9 +24,6 @@ from hones.plan.stages import (
     training_proof,
     training_work,
 )
-from hones.plan.rates import Rates
-from hones.plan.request import Request
-from hones.plan.shapes import Shapes
 from hones.plan.sweeping import Edits, all_heads, masks, proof, release_work, sweep_work
 from hones.plan.work import Work
 from hones.steering.controls import GRID, GridSearch
@@ -50,7 +50,7 @@ class Stage:
 
     name: str
     tasks: tuple[str, ...]
-    cells: float
+    cells: Number
     parts: tuple[Part, ...]
     memory: Memory
     least: Memory
@@ -70,7 +70,7 @@ class Stage:
         )
         return tuple(h / 3600 for h in (middle * sum(self.shares) / 2, least * self.shares[0], most * self.shares[1]))
 
-    def stretched(self, copies: int) -> float:
+    def stretched(self, copies: int) -> Number:
         """Hours on so many copies over hours on one: the last shards leave copies idle."""
         return math.ceil(self.shards / copies) / self.shards
 
@@ -84,7 +84,7 @@ class Planning:
     shapes: Shapes
     dtype: str
     device: str
-    free: float
+    free: Number
     splits: dict[str, Measured]
 
 
@@ -192,9 +192,7 @@ def compare_stage(planning: Planning, discovery: Job, test: Job, jobs: Sequence[
             ranked += attributed if method.name in METHODS and method.needs_heads else Work()
         else:
             ranked += sum((counted(shapes, one) for one in discovery.asked), Work()) * discovery.times
-    masked = [
-        _sweep_stage(planning, "mask", MASK, [test], masks(shapes, sets, ratio)) for ratio in request.ratios
-    ]
+    masked = [_sweep_stage(planning, "mask", MASK, [test], masks(shapes, sets, ratio)) for ratio in request.ratios]
     work = sum((stage.work for stage in masked), Work())
     cells = sum(stage.cells for stage in masked)
     parts = (Part(NEURONS, ranked), Part(MASK, work))
@@ -216,7 +214,8 @@ def steer_stage(planning: Planning, dev: Job, test: Job) -> Stage:
         neurons = shapes.neurons if way.name == "ia3" else max(1, round(request.ratio * shapes.neurons))
         training = Training(request.epochs, request.step_size, neurons)
         share = kept_share(shapes, dev.asked, training, dev.items, planning.free)
-        once = training_work(shapes, dev.asked, training, share) * dev.times + training_proof(shapes, dev.asked[0], training)
+        once = training_work(shapes, dev.asked, training, share) * dev.times
+        once += training_proof(shapes, dev.asked[0], training)
         work += once * request.seeds
         trainings += request.seeds
         taken = training_memory(shapes, dev.asked, training, dev.items, planning.free)

@@ -4,9 +4,9 @@
     hours on N devices                R = N // G copies (G devices each) take the shards of a stage, all alike:
                                       hours on one copy x ceil(shards / R) / shards
 
-A copy that is spread over G devices is as fast as one: its layers work one after the other. Shards are the groups of a
-sweep and the trainings of steering. Left out: the messages of the workers, reading and decoding of pictures, scoring and
-the bootstrap (on the CPU beside the device), and loading unless `load` says how long it takes.
+A copy that is spread over G devices is as fast as one: its layers work one after the other. Shards are the groups of
+a sweep and the trainings of steering. Left out: the messages of the workers, reading and decoding of pictures, scoring
+and the bootstrap (on the CPU beside the device), and loading unless `load` says how long it takes.
 """
 
 from collections.abc import Callable, Sequence

@@ -18,16 +18,15 @@ from hones.data.items import Items, check_left_out
 from hones.models.vlm import VLM
 from hones.plan.shapes import Shapes
 from hones.progress import track
-from hones.sweep.prompts import Unserved, text_after_picture
 from hones.tasks.base import AnswerKind, Example, Task
 
-SAMPLE = 200
+SAMPLE = 100
 ASSUMED_SIZE = (640, 480)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a picture becomes: patches of the vision part, tiles, positions that show it, and those before its prompt."""
+    """What a picture becomes: patches of the vision part, tiles, positions that show it, all before its prompt."""
 
     patches: int
     tiles: int
@@ -108,47 +107,40 @@ def measure(
         HonesError: too many items that a task cannot use.
     """
     found, sizes = Measured(), Sizes(vlm, shapes)
-    examples = {}
-    for task in tasks:
-        good, left_out = task.examples(items)
-        check_left_out([*items.left_out, *left_out], len(good), f"{task.name}, {split}")
-        examples[task] = good
-    images = list(dict.fromkeys(e.image for own in examples.values() for e in own))
-    chosen = set(images if len(images) <= sample else random.Random(seed).sample(images, sample))
+    files = list(dict.fromkeys(item.image_info.file_name for item in items.items))
+    chosen = set(files if len(files) <= sample else random.Random(seed).sample(files, sample))
+    some = replace(items, items=tuple(item for item in items.items if item.image_info.file_name in chosen))
     annotated = {
-        items.images / item.image_info.file_name: (item.image_info.width, item.image_info.height)
-        for item in items.items
+        items.images / item.image_info.file_name: (item.image_info.width, item.image_info.height) for item in some.items
     }
-    for task, own in examples.items():
-        drawn = [e for e in own if e.image in chosen] or own[:1]
-        asked = [
-            asked_of(vlm, task, e, sizes.seen(*sizes.of(e, annotated.get(e.image))), max_new_tokens)
-            for e in track(drawn, f"{task.name}: measuring {split}")
-        ]
-        found.jobs[task.name] = Job(task, len(own), tuple(asked), tuple(drawn))
-        found.sizes |= {e.image: sizes.of(e, annotated.get(e.image)) for e in drawn}
+    times = len(items) / len(some)
+    for task in tasks:
+        good, left_out = task.examples(some)
+        check_left_out(left_out, len(good), f"{task.name}, {split}")
+        own = [(e, sizes.of(e, annotated.get(e.image))) for e in track(good, f"{task.name}: measuring {split}")]
+        asked = tuple(asked_of(vlm, task, e, sizes.seen(*size), max_new_tokens) for e, size in own)
+        found.jobs[task.name] = Job(task, round(len(good) * times), asked, tuple(good))
+        found.sizes |= {e.image: size for e, size in own}
     found.notes += sizes.notes(split, found.sizes)
-    if len(images) > len(chosen):
-        found.notes.append(f"{split}: lengths of {len(chosen)} of {len(images)} pictures, drawn by seed {seed}")
+    if len(files) > len(chosen):
+        found.notes.append(f"{split}: lengths of {len(chosen)} of {len(files)} pictures, drawn by seed {seed}")
     return found
 
 
 def asked_of(vlm: VLM, task: Task, example: Example, seen: Seen, max_new_tokens: int) -> Asked:
     """An example's lengths."""
-    tails = tuple(tuple(tail_of(vlm, prompt)) for prompt in example.prompts)
     learned = [1 if task.answers == "yes_no" else tokens_of(vlm, a) for a in task.answers_to_learn(example)]
     answer = min(max_new_tokens, learned[0] + 1) if task.answers == "text" else 0
     drawn = (example.image, example.box)
     gold = tuple(count + 1 for count in learned)
-    return Asked(task.name, task.answers, example.image, drawn, seen, tails, answer, gold)
+    return Asked(task.name, task.answers, example.image, drawn, seen, tails_of(vlm, example.prompts), answer, gold)
 
 
-def tail_of(vlm: VLM, prompt: str) -> list[int]:
-    """The tokens after the picture; for a template that has no single picture token, all but one of the prompt's."""
-    try:
-        return text_after_picture(vlm, prompt)
-    except Unserved:
-        return vlm.tokenizer(vlm.wrap(prompt))["input_ids"][1:]
+def tails_of(vlm: VLM, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each prompt after its picture; of a template without a single picture token, all but the first."""
+    token = vlm.tokenizer.convert_tokens_to_ids(vlm.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
+    rows = vlm.tokenizer([vlm.wrap(prompt) for prompt in prompts])["input_ids"]
+    return tuple(tuple(ids[(ids.index(token) if token in ids else 0) + 1 :]) for ids in rows)
 
 
 def tokens_of(vlm: VLM, answer: str) -> int:
@@ -206,4 +198,4 @@ def seen_of(vlm: VLM, shapes: Shapes, width: int, height: int) -> Seen:
     tiles = 1 if "image_grid_thw" in made else pixels.numel() // pixels.shape[-3:].numel()
     placeholder = vlm.tokenizer.convert_tokens_to_ids(prepare.image_token)
     tokens = int((made["input_ids"] == placeholder).sum())
-    return Seen(patches, tiles, tokens, made["input_ids"].shape[1] - len(tail_of(vlm, "?")))
+    return Seen(patches, tiles, tokens, made["input_ids"].shape[1] - len(tails_of(vlm, ["?"])[0]))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from hones.errors import HonesError
 from hones.plan.lengths import Asked
-from hones.plan.shapes import Shapes
+from hones.plan.shapes import Number, Shapes
 from hones.plan.stages import Training, mean_length, pairs_of
 from hones.plan.sweeping import at_once, groups
 from hones.steering.fast import SHARE_OF_MEMORY
@@ -32,21 +32,21 @@ LOGITS_AT_ONCE = 1024
 class Memory:
     """Bytes. weights and kept can be shared by several devices; rows and working are on the one that works."""
 
-    weights: float
-    kept: float = 0.0
-    rows: float = 0.0
-    working: float = 0.0
+    weights: Number
+    kept: Number = 0.0
+    rows: Number = 0.0
+    working: Number = 0.0
 
     @property
-    def total(self) -> float:
+    def total(self) -> Number:
         return self.weights + self.kept + self.rows + self.working
 
-    def on_each(self, devices: int) -> float:
+    def on_each(self, devices: int) -> Number:
         """On the fullest of so many devices."""
         return (self.weights + self.kept + self.rows) / devices + self.working
 
 
-def sweep_plan(shapes: Shapes, asked: Sequence[Asked], free: float, device: str, batch_size: int | None) -> Plan:
+def sweep_plan(shapes: Shapes, asked: Sequence[Asked], free: Number, device: str, batch_size: int | None) -> Plan:
     """The plan that a sweep makes for itself: the first example of every task measures a picture."""
     firsts = {one.task: one for one in reversed(asked)}.values()
     positions = sum(one.length + sum(map(len, one.tails[1:])) for one in firsts)
@@ -58,9 +58,10 @@ def sweep_memory(shapes: Shapes, asked: Sequence[Asked], plan: Plan, most_rows: 
     """Of a sweep by a plan. most_rows: edits that begin at one layer, times the prompts of a group at most."""
     size, most = shapes.itemsize, Memory(shapes.bytes)
     for group in groups(asked, plan.pictures):
-        texts = [p for p in group.prompts.get("text", [])]
-        width = max(p.own + max(0, p.answer - 1) for own in group.prompts.values() for p in own)
-        positions = len(group.seen) * group.length + sum(p.own + p.answer for own in group.prompts.values() for p in own)
+        prompts = [p for own in group.prompts.values() for p in own]
+        width = max(p.own + max(0, p.answer - 1) for p in prompts)
+        positions = len(group.seen) * group.length + sum(p.own + p.answer for p in prompts)
+        texts = group.prompts.get("text", [])
         state = shapes.width + shapes.inner + shapes.keys
         kept = positions * state + len(texts) * (group.length + width) * shapes.keys
         rows = min(most_rows, at_once(shapes, plan, width, group.length))
@@ -77,7 +78,7 @@ def sweep_memory(shapes: Shapes, asked: Sequence[Asked], plan: Plan, most_rows: 
     return most
 
 
-def working(shapes: Shapes, positions: float) -> float:
+def working(shapes: Shapes, positions: Number) -> Number:
     """Bytes of a pass over so many positions at once, and of the logits of a part of them."""
     of_layer = 3 * shapes.neurons + 4 * shapes.width + 2 * shapes.inner + shapes.keys
     logits = min(positions, LOGITS_AT_ONCE) * shapes.vocabulary * 2
@@ -91,7 +92,7 @@ def attribution_memory(shapes: Shapes, asked: Sequence[Asked], plan: Plan, heads
     return Memory(taken.weights, taken.kept, taken.rows, taken.working + sums)
 
 
-def training_memory(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int, free: float) -> Memory:
+def training_memory(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int, free: Number) -> Memory:
     """A training on so many items; the definition, which proves the first step, goes back to the lowest layer."""
     length = max(mean_length(one) + max(one.gold) for one in asked)
     of_layer = 4 * shapes.neurons + 2 * shapes.inner + shapes.keys + 4 * shapes.width
@@ -102,7 +103,7 @@ def training_memory(shapes: Shapes, asked: Sequence[Asked], training: Training, 
     return Memory(shapes.bytes, min(kept, max(0.0, SHARE_OF_MEMORY * free)), 0.0, gradients + logits)
 
 
-def kept_bytes(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int) -> float:
+def kept_bytes(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int) -> Number:
     """Of a training that keeps all pictures: d and the scaled neurons' z at each position, d for each answer token."""
     numbers, written = 0.0, training.neurons if training.is_written(shapes) else 0
     for one in asked:
@@ -114,7 +115,7 @@ def kept_bytes(shapes: Shapes, asked: Sequence[Asked], training: Training, items
     return numbers / len(asked) * items * shapes.itemsize
 
 
-def kept_share(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int, free: float) -> float:
+def kept_share(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int, free: Number) -> Number:
     """Of the pictures, how many a training keeps."""
     return min(1.0, max(0.0, SHARE_OF_MEMORY * free) / max(1.0, kept_bytes(shapes, asked, training, items)))
 
@@ -125,7 +126,7 @@ def least(shapes: Shapes, asked: Sequence[Asked]) -> Memory:
     return sweep_memory(shapes, [longest], Plan(1, 1, 1), 1)
 
 
-def devices_for(needs: Sequence[Memory], memory: float) -> int | None:
+def devices_for(needs: Sequence[Memory], memory: Number) -> int | None:
     """How many devices one copy of the model is spread over; None: more than any sensible number."""
     for devices in range(1, MOST_DEVICES + 1):
         if all(need.on_each(devices) <= memory for need in needs):
@@ -133,7 +134,7 @@ def devices_for(needs: Sequence[Memory], memory: float) -> int | None:
     return None
 
 
-def check_fits(shapes: Shapes, dtype: str, needs: Sequence[Memory], memory: float, gpus: int) -> int:
+def check_fits(shapes: Shapes, dtype: str, needs: Sequence[Memory], memory: Number, gpus: int) -> int:
     """How many devices a copy of the model takes.
 
     Raises:
@@ -152,8 +153,8 @@ def check_fits(shapes: Shapes, dtype: str, needs: Sequence[Memory], memory: floa
         ways.append("--step-size 1 trains on one pair at once")
     ways.append(f"a device with {most.total / GIB:.0f} GiB")
     raise HonesError(
-        f"{shapes.name} in {dtype} does not fit {gpus} x {memory / GIB:.1f} GiB: weights {most.weights / GIB:.1f} GiB, and "
-        f"{(most.total - most.weights) / GIB:.1f} GiB for the smallest passes",
+        f"{shapes.name} in {dtype} does not fit {gpus} x {memory / GIB:.1f} GiB: weights {most.weights / GIB:.1f} GiB, "
+        f"and {(most.total - most.weights) / GIB:.1f} GiB for the smallest passes",
         expected="weights and the smallest passes in memory",
         do="; or ".join(ways),
     )

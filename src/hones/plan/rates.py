@@ -2,7 +2,7 @@
 
 The rate is that of the model's own up-projection at its best batch size. A calibration runs every stage for real on a
 copy of the model with fewer layers and random weights, on pictures and prompts like the user's, and divides the
-operations counted for these runs by their seconds and by the rate. It is saved per device, model shape, dtype and tasks.
+operations counted for these runs by their seconds and by the rate. It is saved per device, model shape, dtype, tasks.
 """
 
 import os

@@ -16,6 +16,7 @@ from hones.models.anatomy import Anatomy, find_anatomy
 from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER, DTYPES, load_processor
 from hones.models.vlm import VLM, AnswerTokens
 
+Number = int | float
 PROJECTORS = ("projector", "merger", "connector", "aligner")
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
@@ -28,10 +29,10 @@ class VisionShapes:
     extra: positions of a tile beside its patches. patch: numbers of a patch.
     """
 
-    encoder: float
-    encoder_io: float
-    projector: float
-    projector_io: float
+    encoder: int
+    encoder_io: int
+    projector: int
+    projector_io: int
     width: int
     depth: int
     full_layers: int
@@ -56,12 +57,12 @@ class Shapes:
     neurons: int
     width: int
     vocabulary: int
-    qkv: float
-    out: float
-    ffn: float
-    qkv_io: float
-    out_io: float
-    ffn_io: float
+    qkv: Number
+    out: Number
+    ffn: Number
+    qkv_io: Number
+    out_io: Number
+    ffn_io: Number
     keys: int
     parameters: int
     itemsize: int

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hones.plan.lengths import Asked
-from hones.plan.shapes import Shapes
+from hones.plan.shapes import Number, Shapes
 from hones.plan.sweeping import Edits, first_prompts, group_work, groups
 from hones.plan.work import Work, linear, passing, unembedding, vision, whole
 from hones.steering.kept import PAIRS_AT_ONCE
@@ -70,8 +70,8 @@ class Pairs:
     """The pairs of one example: in an epoch, and different ones in all epochs; tokens of an answer, end included."""
 
     each_epoch: int
-    distinct: float
-    answer: float
+    distinct: Number
+    answer: Number
 
 
 def pairs_of(one: Asked, epochs: int) -> Pairs:
@@ -83,12 +83,12 @@ def pairs_of(one: Asked, epochs: int) -> Pairs:
     return Pairs(1, drawn_of(len(one.gold), 1, epochs), sum(one.gold) / len(one.gold))
 
 
-def drawn_of(total: int, drawn: int, times: int) -> float:
+def drawn_of(total: int, drawn: int, times: int) -> Number:
     """How many different ones of `total` are drawn on average, `drawn` at a time."""
     return total * (1 - (1 - drawn / total) ** times) if total else 0.0
 
 
-def training_work(shapes: Shapes, asked: Sequence[Asked], training: Training, share: float = 1.0) -> Work:
+def training_work(shapes: Shapes, asked: Sequence[Asked], training: Training, share: Number = 1.0) -> Work:
     """One training on all examples, without the proof at its beginning.
 
     Args:
@@ -108,7 +108,7 @@ def training_work(shapes: Shapes, asked: Sequence[Asked], training: Training, sh
     return kept + step
 
 
-def mean_length(one: Asked) -> float:
+def mean_length(one: Asked) -> Number:
     """Positions of the pairs' prompts."""
     return one.seen.positions + sum(map(len, one.tails)) / len(one.tails)
 
@@ -124,7 +124,7 @@ def kept_work(shapes: Shapes, one: Asked, pairs: Pairs) -> Work:
     return work + passing(shapes, rows, own, length, wanted=rows * pairs.answer) * batches
 
 
-def row_of_step(shapes: Shapes, length: float, answer: float, training: Training) -> Work:
+def row_of_step(shapes: Shapes, length: Number, answer: Number, training: Training) -> Work:
     """One row of a step, forwards and backwards."""
     start = training.start(shapes)
     work = passing(shapes, 1, length, 0, start=start, wanted=answer) * 2
@@ -134,7 +134,7 @@ def row_of_step(shapes: Shapes, length: float, answer: float, training: Training
     return work + unembedding(shapes, answer) * 3
 
 
-def attention_flop(shapes: Shapes, length: float, start: int) -> float:
+def attention_flop(shapes: Shapes, length: Number, start: int) -> Number:
     """Scores and mixing of one row in the layers from `start` on."""
     return 4.0 * length * length * shapes.inner * (shapes.layers - start)
 
@@ -167,7 +167,7 @@ def with_gradient(shapes: Shapes, one: Asked) -> Work:
 
 
 def along_a_path(shapes: Shapes, one: Asked, steps: int) -> Work:
-    """z of every layer scaled in steps where the answer is read: rows of the answer's positions, layers above, twice."""
+    """z of each layer scaled in steps where the answer is read: rows of its positions, layers above, twice."""
     tail = one.gold[0] + 1
     rows = sum((passing(shapes, steps, tail, one.length, start=x) for x in range(shapes.layers)), Work())
     return whole(shapes, one.seen, one.length) + (rows + unembedding(shapes, steps * shapes.layers * one.gold[0])) * 2

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from hones.plan.lengths import Asked, Seen
-from hones.plan.shapes import Shapes
+from hones.plan.shapes import Number, Shapes
 from hones.plan.work import Work, linear, passing, unembedding, vision, whole
 from hones.sweep.memory import Plan
 
@@ -50,7 +50,7 @@ def all_heads(shapes: Shapes) -> Edits:
     return Edits(dict.fromkeys(range(shapes.layers), shapes.heads), heads=1)
 
 
-def masks(shapes: Shapes, count: int, ratio: float, lowest: int = 0) -> Edits:
+def masks(shapes: Shapes, count: int, ratio: Number, lowest: int = 0) -> Edits:
     """Sets of neurons spread over all layers from the lowest on."""
     neurons = max(1, round(ratio * shapes.neurons))
     few = neurons <= shapes.neurons // 16
@@ -59,7 +59,7 @@ def masks(shapes: Shapes, count: int, ratio: float, lowest: int = 0) -> Edits:
 
 @dataclass(frozen=True)
 class Prompted:
-    """One prompt of a group: the row of its picture, its own tokens, and those of the answer teacher-forced after it."""
+    """One prompt of a group: the row of its picture, its own tokens, those of the answer teacher-forced after it."""
 
     picture: int
     own: int
@@ -117,7 +117,7 @@ def common_start(tails: Sequence[tuple[int, ...]]) -> int:
 
 
 def sweep_work(
-    shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan, max_new_tokens: int, left: float = LEFT_DRAFT
+    shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan, max_new_tokens: int, left: Number = LEFT_DRAFT
 ) -> Work:
     """All groups of a sweep, without the proof at its beginning.
 
@@ -131,7 +131,7 @@ def sweep_work(
 
 
 def group_work(
-    shapes: Shapes, group: Group, edits: Edits, plan: Plan, max_new_tokens: int, left: float, *, read: bool = False
+    shapes: Shapes, group: Group, edits: Edits, plan: Plan, max_new_tokens: int, left: Number, *, read: bool = False
 ) -> Work:
     """One group. read: z is read where prompts end, no answers, no logits."""
     length = group.length
@@ -154,13 +154,12 @@ def group_work(
         work += prefix_rows(shapes, group, layer, count, edits, plan, room)
         for text, answered, batch, width, wanted in batches:
             step = max(1, at_once(shapes, plan, width, length) // len(batch))
-            for rows in chunks(count, step):
-                work += fanning(shapes, len(batch) * width, rows * edits.heads)
-                work += passing(
-                    shapes, rows * len(batch), width, length, start=layer, given=True, wanted=rows * wanted
-                )
+            for rows, times in chunks(count, step):
+                part = fanning(shapes, len(batch) * width, rows * edits.heads)
+                part += passing(shapes, rows * len(batch), width, length, start=layer, given=True, wanted=rows * wanted)
                 if answered:
-                    work += unembedding(shapes, rows * wanted)
+                    part += unembedding(shapes, rows * wanted)
+                work += part * times
             if text:
                 work += going_on(shapes, batch, length + width, count * left)
     return work
@@ -190,10 +189,12 @@ def at_once(shapes: Shapes, plan: Plan, width: int, past: int) -> int:
     return plan.rows_at_once(width, shapes.layers * (past + width) * shapes.bytes_per_position)
 
 
-def chunks(count: int, step: int) -> Iterator[int]:
-    """`count` in parts of at most `step`."""
-    for start in range(0, count, step):
-        yield min(step, count - start)
+def chunks(count: int, step: int) -> Iterator[tuple[int, int]]:
+    """`count` in parts of `step` and a rest: (size, how many of it)."""
+    if count >= step:
+        yield step, count // step
+    if count % step:
+        yield count % step, 1
 
 
 def drafting(shapes: Shapes, batch: Sequence[Prompted], length: int) -> Work:
@@ -207,7 +208,7 @@ def drafting(shapes: Shapes, batch: Sequence[Prompted], length: int) -> Work:
     return work
 
 
-def going_on(shapes: Shapes, batch: Sequence[Prompted], past: int, edits: float) -> Work:
+def going_on(shapes: Shapes, batch: Sequence[Prompted], past: int, edits: Number) -> Work:
     """Rows that left their draft at any of its tokens alike, and write as long an answer; weights move once a step."""
     steps = max(p.answer for p in batch) - 1
     if steps <= 0 or edits <= 0:
@@ -216,9 +217,7 @@ def going_on(shapes: Shapes, batch: Sequence[Prompted], past: int, edits: float)
     return (passing(shapes, rows, 1, past) + unembedding(shapes, rows)) * steps
 
 
-def prefix_rows(
-    shapes: Shapes, group: Group, layer: int, count: int, edits: Edits, plan: Plan, room: int
-) -> Work:
+def prefix_rows(shapes: Shapes, group: Group, layer: int, count: int, edits: Edits, plan: Plan, room: int) -> Work:
     """The prefixes under the edits that begin at a layer."""
     pictures, length = len(group.seen), group.length
     if layer + 1 == shapes.layers:
@@ -228,14 +227,15 @@ def prefix_rows(
     if edits.neurons:  # z of the unedited model, and a check that the layer adds W_down z
         work += fanning(shapes, pictures * length, 0)
         work += linear(shapes, pictures * length, shapes.ffn, shapes.ffn_io)
-    for rows in chunks(count, step):
+    for rows, times in chunks(count, step):
         if edits.neurons:
             union = min(shapes.neurons, edits.neurons * count)
-            work += linear(shapes, rows * pictures * length, union * shapes.width, union + shapes.width)
-            work += passing(shapes, rows * pictures, length, 0, start=layer + 1, keys_only=True)
+            part = linear(shapes, rows * pictures * length, union * shapes.width, union + shapes.width)
+            part += passing(shapes, rows * pictures, length, 0, start=layer + 1, keys_only=True)
         else:
-            work += fanning(shapes, pictures * length, rows * edits.heads)
-            work += passing(shapes, rows * pictures, length, 0, start=layer, given=True, keys_only=True)
+            part = fanning(shapes, pictures * length, rows * edits.heads)
+            part += passing(shapes, rows * pictures, length, 0, start=layer, given=True, keys_only=True)
+        work += part * times
     return work
 
 

@@ -46,7 +46,7 @@ def _hours(found: Forecast, stage: Stage, copies: int) -> str:
 def _range(found: Forecast, hours: tuple[float, float, float]) -> str:
     middle, least, most = map(figure, hours)
     if not found.rates.calibrated:
-        return f"{least} or more"
+        return f"≥ {least}"
     return middle if least == most else f"{middle} ({least} to {most})"
 
 
@@ -61,8 +61,8 @@ def sentences(found: Forecast) -> list[str]:
     said = [f"Rate: {rates.flop_rate / 1e12:.3g} TFLOP/s ({rates.source})" + _shares(found)]
     if not rates.calibrated:
         said.append(
-            "Hours are the least possible, at the full rate of matrix products: --calibrate measures on this device what "
-            "share of it each stage reaches, --tflops X takes what you know."
+            "Hours are the least possible, at the full rate of matrix products: --calibrate measures on this device "
+            "what share of it each stage reaches, --tflops X takes what you know."
         )
     spread = "one GPU" if found.devices == 1 else f"{found.devices} GPUs, whose layers work one after the other"
     weights = f"{found.shapes.bytes / GIB:.1f} GiB of weights"
@@ -93,8 +93,8 @@ def _release(found: Forecast) -> list[str]:
     names = ", ".join(dict.fromkeys(stage.name for stage in counted))
     days = released / found.rates.flop_rate / 86400
     return [
-        f"The release's way, one item at a time and the picture anew for each ({names}): {figure(released / 1e15)} PFLOP, "
-        f"{released / own:.0f} times as many; {figure(days)} GPU-days if all of the rate were reached."
+        f"The release's way, one item at a time and the picture anew for each ({names}): "
+        f"{figure(released / 1e15)} PFLOP, {released / own:.0f} times as many; {figure(days)} GPU-days if all of the rate were reached."
     ]
 
 

@@ -1,7 +1,7 @@
 """What one pass of the decoder costs, from its shapes: floating-point operations, and bytes read and written.
 
-A pass takes R rows of T new positions that see P others, n = R T, through the layers s .. L - 1. With W the weights of a
-layer's linears (qkv, out and ffn) and A = H d_h the width of all heads together, one layer costs
+A pass takes R rows of T new positions that see P others, n = R T, through the layers s .. L - 1. With W the weights of
+a layer's linears (qkv, out and ffn) and A = H d_h the width of all heads together, one layer costs
 
     2 n W              the linears: two per weight and position
     4 n (P + T) A      scores and mixing; all of the rectangle, as kernels that take a padding mask compute it
@@ -14,33 +14,33 @@ wanted positions only.
 from dataclasses import dataclass
 
 from hones.plan.lengths import Seen
-from hones.plan.shapes import Shapes
+from hones.plan.shapes import Number, Shapes
 
 
 @dataclass(frozen=True)
 class Work:
     """flop: floating-point operations. moved: bytes read and written."""
 
-    flop: float = 0.0
-    moved: float = 0.0
+    flop: Number = 0.0
+    moved: Number = 0.0
 
     def __add__(self, other: "Work") -> "Work":
         return Work(self.flop + other.flop, self.moved + other.moved)
 
-    def __mul__(self, times: float) -> "Work":
+    def __mul__(self, times: Number) -> "Work":
         return Work(self.flop * times, self.moved * times)
 
 
 def passing(
     shapes: Shapes,
-    rows: float,
-    new: int,
-    past: int,
+    rows: Number,
+    new: Number,
+    past: Number,
     *,
     start: int = 0,
     given: bool = False,
     keys_only: bool = False,
-    wanted: float | None = None,
+    wanted: Number | None = None,
 ) -> Work:
     """One pass through the layers from `start` on.
 
@@ -63,7 +63,7 @@ def passing(
     return work + Work(4.0 * n * seen * shapes.inner * attended, kept * attended)
 
 
-def linear(shapes: Shapes, positions: float, weights: float, numbers: float, layers: float = 1) -> Work:
+def linear(shapes: Shapes, positions: Number, weights: Number, numbers: Number, layers: Number = 1) -> Work:
     """Linears of so many weights, which take and give so many numbers at each position, in some layers."""
     if positions <= 0 or layers <= 0:
         return Work()
@@ -71,7 +71,7 @@ def linear(shapes: Shapes, positions: float, weights: float, numbers: float, lay
     return Work(2.0 * positions * weights, moved) * layers
 
 
-def unembedding(shapes: Shapes, positions: float) -> Work:
+def unembedding(shapes: Shapes, positions: Number) -> Work:
     """Logits at some positions: 2 V d each."""
     return linear(shapes, positions, shapes.vocabulary * shapes.width, shapes.vocabulary + shapes.width)
 
@@ -84,7 +84,7 @@ def whole(shapes: Shapes, seen: Seen, length: int) -> Work:
 def vision(shapes: Shapes, seen: Seen) -> Work:
     """The vision part on one picture of n patches: two per weight and position, and its attention
 
-        4 n (seen) A    in each layer: a patch sees those of its tile, or of its window
+    4 n (seen) A    in each layer: a patch sees those of its tile, or of its window
     """
     part, n = shapes.vision, seen.patches + seen.tiles * shapes.vision.extra
     tile = n / seen.tiles
