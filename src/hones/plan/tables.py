@@ -94,7 +94,8 @@ def _release(found: Forecast) -> list[str]:
     days = released / found.rates.flop_rate / 86400
     return [
         f"The release's way, one item at a time and the picture anew for each ({names}): "
-        f"{figure(released / 1e15)} PFLOP, {released / own:.0f} times as many; {figure(days)} GPU-days if all of the rate were reached."
+        f"{figure(released / 1e15)} PFLOP, {released / own:.0f} times as many; {figure(days)} GPU-days if all of the "
+        "rate were reached."
     ]
 
 
