@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from hones import cli_report, cli_run, cli_share, cli_steer
+from hones import cli_plan, cli_report, cli_run, cli_share, cli_steer
 from hones.cli_analyze import add_commands as add_analysis
 from hones.cli_compare import compare, methods
 from hones.cli_data import data_app
@@ -218,6 +218,7 @@ add_verify(app, START)
 cli_report.register(app)
 cli_share.register(app)
 add_loading_options(app)
+cli_plan.register(app, START)
 
 
 def main() -> NoReturn:

@@ -48,12 +48,16 @@ class Plan:
 
 def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
     """A plan for pictures with so many positions each, all prompts included."""
-    free = free_memory(vlm.device)
-    per_picture = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm) * 3
-    fitting = max(1, int(SHARE_OF_BASELINE * free / per_picture))
+    kept = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm)
+    return plan_for(kept, free_memory(vlm.device), vlm.device.type, batch_size)
+
+
+def plan_for(bytes_per_picture: int, free: int, device: str, batch_size: int | None) -> Plan:
+    """A plan for so much free memory on a kind of device; bytes_per_picture: keys and values of all its positions."""
+    fitting = max(1, int(SHARE_OF_BASELINE * free / (3 * bytes_per_picture)))
     return Plan(
         pictures=batch_size or min(MOST_PICTURES, fitting),
-        positions=POSITIONS["cpu" if vlm.device.type == "cpu" else "cuda"],
+        positions=POSITIONS["cpu" if device == "cpu" else "cuda"],
         row_bytes=int(SHARE_OF_ROWS * free),
     )
 
