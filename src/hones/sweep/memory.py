@@ -46,9 +46,9 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
-    """A plan for pictures with so many positions each, all prompts included."""
-    free = free_memory(vlm.device)
+def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None, free: int | None = None) -> Plan:
+    """A plan for pictures with so many positions each, all prompts included; free: bytes, by default those free now."""
+    free = free_memory(vlm.device) if free is None else free
     per_picture = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm) * 3
     fitting = max(1, int(SHARE_OF_BASELINE * free / per_picture))
     return Plan(
