@@ -4,6 +4,7 @@ One cluster of two simulated nodes, with a pool of four workers on them, serves 
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -49,11 +50,11 @@ def address() -> Iterator[str]:
     import ray
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 3, "num_gpus": 0, "object_store_memory": SMALL}
+    node: dict[str, Any] = {"num_cpus": 3, "num_gpus": 0, "object_store_memory": SMALL}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     cluster.add_node(**node)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster.address
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield str(cluster.address)
     ray.shutdown()
     cluster.shutdown()
 
@@ -292,7 +293,7 @@ def test_mistakes_are_one_line(
 
 def test_workers_must_compute_the_same_numbers(pool: Any) -> None:
     other = replace(pool.first, dtype="bfloat16", node="elsewhere/1")
-    with pytest.raises(HonesError, match="worker on elsewhere/1 has dtype bfloat16, the one on .* float32"):
+    with pytest.raises(HonesError, match=r"worker on elsewhere/1 has dtype bfloat16, the one on .* float32"):
         other.check_same(pool.first)
 
 

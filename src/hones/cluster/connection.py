@@ -62,7 +62,7 @@ class Connection:
     def _most(self, resource: str) -> float:
         """Of one node."""
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        return max((node["Resources"].get(resource, 0) for node in nodes), default=0)
+        return float(max((node["Resources"].get(resource, 0) for node in nodes), default=0))
 
     def close(self) -> None:
         """Leave it; a cluster of this process's own ends."""

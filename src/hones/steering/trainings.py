@@ -45,8 +45,7 @@ class TrainingWork(Work[Training, Trained]):
             started, checkpoint = time.monotonic(), shard.checkpoint
             if checkpoint is not None and not checkpoint.parent.parent.is_dir():
                 checkpoint = None
-            options = {"checkpoint": checkpoint}
-            scales = learn_scales(vlm, self.task, self.examples, shard.neurons, shard.settings, **options)
+            scales = learn_scales(vlm, self.task, self.examples, shard.neurons, shard.settings, checkpoint=checkpoint)
             return Trained(scales, time.monotonic() - started)
 
         return compute
