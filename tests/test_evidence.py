@@ -358,7 +358,6 @@ def test_steer_writes_everything_picks_up_and_grows(found, tmp_path: Path, capsy
     assert "holds retrieval/steer with seed = 3407, now 1" in capsys.readouterr().err
 
     monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
     assert call(*arguments, "--out", alone, "--methods", "fixed-amp") == 0, "what `hones steer` learned is taken"
     assert call(*arguments, "--out", out) == 0, "and the other way round"
     capsys.readouterr()
