@@ -24,6 +24,7 @@ from hones.sweep.replay import Replay
 from hones.sweep.shards import Advance, Work, named
 from hones.tasks.base import Example, Task
 from hones.write_in import (
+    RELEASED,
     Reading,
     Readouts,
     contributions,
@@ -66,7 +67,7 @@ class DropsWork(Work[range, Float[np.ndarray, "heads layers neurons"]]):
             examples, own = self.examples[shard.start : shard.stop], directions[shard.start : shard.stop]
             how = (self.positive_part, self.reading, own, advance)
             if replay is None:
-                return drops(vlm, self.task, examples, self.heads, self.batch_size, *how)
+                return _drops(vlm, self.task, examples, self.heads, self.batch_size, *how)
             return replayed_drops(replay, self.task, examples, self.heads, *how)
 
         return compute
@@ -87,13 +88,27 @@ def drops(
     task: Task,
     examples: Sequence[Example],
     heads: Sequence[Site],
+    positive_part: PositivePart,
+    batch_size: int | None,
+    reading: Reading = RELEASED,
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """D of each head: the definition, one full pass per head and batch."""
+    directions = target_directions(vlm, task, examples, reading.norm_gain)
+    return _drops(vlm, task, examples, heads, batch_size, positive_part, reading, directions, lambda items: None)
+
+
+def _drops(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[Site],
     batch_size: int | None,
     positive_part: PositivePart,
     reading: Reading,
     directions: Float[Tensor, "items width"],
     advance: Advance,
 ) -> Float[np.ndarray, "heads layers neurons"]:
-    """D of some items with their answers' directions: the definition, one full pass per head and batch."""
+    """`drops`, the answers' directions given; `advance` hears of items."""
     total = np.zeros((len(heads), *importance_shape(vlm)))
     size = batch_size or DEFAULT_BATCH_SIZE
     for start in range(0, len(examples), size):
