@@ -28,9 +28,10 @@ from hones.analysis.results import Ablation, Group, Overlap, TaskSets
 from hones.analysis.tokens import token_name, written_tokens
 from hones.artifacts import read_result
 from hones.data.items import Items
+from hones.drops import drops
 from hones.models.loading import load_vlm
 from hones.models.vlm import VLM
-from hones.neurons import drops, guiding_heads, head_importance
+from hones.neurons import guiding_heads, head_importance
 from hones.store import RunFolder
 from hones.study import Study
 from hones.sweep import SweepSettings

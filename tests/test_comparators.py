@@ -19,9 +19,9 @@ from hones.comparators.integrated_gradients import integrated_gradients
 from hones.comparators.knowledge_neurons import attributions
 from hones.comparators.reading import ask, ask_with_gold, at_down_proj
 from hones.data.items import Items
+from hones.drops import drops
 from hones.heads import HeadScore
 from hones.models.vlm import VLM
-from hones.neurons import drops
 from hones.sweep import SweepSettings
 from hones.tasks import TASKS, Example
 from hones.uncertainty import Interval

@@ -84,7 +84,7 @@ def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatc
         assert (vlm, task, examples) == (given.vlm, given.task, given.examples)
         return Scales(dict.fromkeys(neurons, 0.0), (1.0,))
 
-    monkeypatch.setattr("hones.steering.controls.learn_scales", learn)
+    monkeypatch.setattr("hones.steering.trainings.learn_scales", learn)
     for way in ("hones", "no-kl", "rand-neuron", "ia3"):
         details = CONTROLS[way].make(given).details
         assert CONTROLS[way].learned
@@ -105,7 +105,7 @@ def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatc
 def test_hones_is_learn_scales_and_the_others_need_no_training(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = learn_scales(given.vlm, TASK, given.examples, NEURONS, SETTINGS)
     assert CONTROLS["hones"].make(given).scales == expected
-    monkeypatch.setattr("hones.steering.controls.learn_scales", None)
+    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
     assert CONTROLS["base"].make(given).scales.values == {}
     assert CONTROLS["fixed-amp"].make(given).scales.values == dict.fromkeys(NEURONS, 1.0)
 
@@ -357,8 +357,7 @@ def test_steer_writes_everything_picks_up_and_grows(found, tmp_path: Path, capsy
     assert call(*arguments, "--out", alone, "--seed", 1) == 2  # the same seed alone is the same stage
     assert "holds retrieval/steer with seed = 3407, now 1" in capsys.readouterr().err
 
-    monkeypatch.setattr("hones.steering.controls.learn_scales", None)
-    monkeypatch.setattr("hones.study.learn_scales", None)
+    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
     assert call(*arguments, "--out", alone, "--methods", "fixed-amp") == 0, "what `hones steer` learned is taken"
     assert call(*arguments, "--out", out) == 0, "and the other way round"
     capsys.readouterr()
@@ -367,7 +366,7 @@ def test_steer_writes_everything_picks_up_and_grows(found, tmp_path: Path, capsy
     assert capsys.readouterr().out == first, "what was read back is shown as what was computed"
     monkeypatch.undo()
 
-    monkeypatch.setattr("hones.steering.controls.learn_scales", None)
+    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
     assert call(*arguments, "--out", out, *ALL, *ood) == 0, "only the new file is new"
     grown = json.loads((steering / "evidence.json").read_text())
     assert grown["out_of_domain"]["file"] == "signs/test.json" and grown["test"] == content["test"]
@@ -412,13 +411,13 @@ def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, ca
 
         return wrapped
 
-    monkeypatch.setattr("hones.steering.controls.learn_scales", until(3))
+    monkeypatch.setattr("hones.steering.trainings.learn_scales", until(3))
     with pytest.raises(Killed):
         call(*arguments, *more)
     steering = out / "retrieval/steering"
     times = {f: f.stat().st_mtime_ns for f in steering.rglob("scales.json")}
     assert len(times) == 3 and not (steering / "evidence.json").exists()
-    monkeypatch.setattr("hones.steering.controls.learn_scales", until(6))
+    monkeypatch.setattr("hones.steering.trainings.learn_scales", until(6))
 
     import hones.steering.stage as stage
 
@@ -437,7 +436,7 @@ def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, ca
     assert {f: f.stat().st_mtime_ns for f in times} == times
     assert [*(out / "journal").glob("retrieval.evidence.test.*.jsonl")], "the sweep on the test items is kept"
 
-    monkeypatch.setattr("hones.steering.controls.learn_scales", None)
+    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
     monkeypatch.setattr(stage, "evaluate_arms", evaluate)
     from hones.sweep.replay import Replay
 

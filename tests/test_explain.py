@@ -13,8 +13,8 @@ from hones.analysis.cards import contributions_of
 from hones.analysis.results import ExplainedHead
 from hones.analysis.tokens import written_tokens
 from hones.artifacts import read_result
+from hones.drops import drops
 from hones.models.vlm import VLM
-from hones.neurons import drops
 from hones.report import render_explanation
 from hones.sweep import SweepSettings
 from hones.tables_analysis import explanation_views

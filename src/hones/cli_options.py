@@ -4,7 +4,9 @@ Modules that import torch are imported inside, so that help and bad arguments an
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -37,6 +39,16 @@ Attention = Annotated[
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code from the hub.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of bootstraps, controls and training.")]
 Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Compute on Ray workers: local, auto, or HOST:PORT of a cluster's head.", show_default=False),
+]
+RayWorkers = Annotated[int | None, typer.Option(help="Ray: how many, a replica each. [default: 1]", show_default=False)]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(help="Ray: several spread a model, a part shares one. [default: 1, or 0 where there are none]"),
+]
+ON_WORKERS = ("heads", "neurons", "mask", "compare", "steer")
 MaxLeftOut = Annotated[float, typer.Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
 
 
@@ -69,7 +81,31 @@ def sweep_settings(engine: str, batch_size: int | None, max_new_tokens: int = 24
     return SweepSettings(engine, batch_size, max_new_tokens)
 
 
+@dataclass(frozen=True)
+class RayOptions:
+    """--ray, --workers and --gpus-per-worker, as they were given."""
+
+    address: str | None = None
+    workers: int | None = None
+    gpus_per_worker: float | None = None
+
+    def check(self) -> None:
+        """Raises HonesError where they make no sense."""
+        from hones.cluster import check_request
+
+        check_request(self.address, self.workers, self.gpus_per_worker)
+
+    def open(self, recipe, stack: ExitStack):
+        """The pool of workers that they ask for, which ends with the stack; None without --ray."""
+        if self.address is None:
+            return None
+        from hones.cluster import open_pool
+
+        return stack.enter_context(open_pool(recipe, self.address, self.workers, self.gpus_per_worker))
+
+
 _loading: ContextVar[dict[str, Any]] = ContextVar("_loading", default={})  # noqa: B039
+_on_workers: ContextVar[tuple[RayOptions, ExitStack] | None] = ContextVar("_on_workers", default=None)
 
 
 def load(model: str, dtype: str, device: str, revision: str | None):
@@ -80,24 +116,28 @@ def load(model: str, dtype: str, device: str, revision: str | None):
 
 
 def add_loading_options(app: typer.Typer) -> None:
-    """Give every command that loads a model the options that only `load` needs, so that no stage hands them on."""
+    """Give every command that loads a model the options that only `load` needs, so that no stage hands them on.
+
+    Commands that sweep also get those of `hones.cluster`.
+    """
     options = {"device_map": DeviceMap, "attention": Attention, "trust_remote_code": TrustRemoteCode}
+    cluster = {"ray": RayAddress, "workers": RayWorkers, "gpus_per_worker": GpusPerWorker}
     for command in app.registered_commands:
         own = command.callback
         if own is not None and "dtype" in signature(own).parameters:
-            command.callback = _with_options(own, options)
+            command.callback = _with_options(own, {**options, **(cluster if own.__name__ in ON_WORKERS else {})})
 
 
 def _with_options(own: Callable[..., None], options: dict[str, Any]) -> Callable[..., None]:
     @wraps(own)
     def command(device_map: str | None, attention: str | None, trust_remote_code: bool, **others: Any) -> None:
-        token = _loading.set(
-            {"device_map": device_map, "attn_implementation": attention, "trust_remote_code": trust_remote_code}
-        )
-        try:
+        asked = RayOptions(*(others.pop(name, None) for name in ("ray", "workers", "gpus_per_worker")))
+        asked.check()
+        loading = {"device_map": device_map, "attn_implementation": attention, "trust_remote_code": trust_remote_code}
+        with ExitStack() as stack:
+            stack.callback(_loading.reset, _loading.set(loading))
+            stack.callback(_on_workers.reset, _on_workers.set((asked, stack)))
             own(**others)
-        finally:
-            _loading.reset(token)
 
     given = signature(own)
     more = [
@@ -127,5 +167,19 @@ def open_study(
 
     folder = RunFolder(out)
     log_to(out)
+    pool = _pool(model, dtype, device, revision)
+    if pool is not None:
+        return Study(pool.vlm, folder, replace(sweep, workers=pool), seed, fresh, max_left_out)
     vlm = load(model, dtype, device, revision)
     return Study(vlm, folder, sweep, seed, fresh, max_left_out)
+
+
+def _pool(model: str, dtype: str, device: str, revision: str | None):
+    """The workers that --ray asks for; None without it. They end with the command."""
+    asked = _on_workers.get()
+    if asked is None or asked[0].address is None:
+        return None
+    from hones.cluster.recipe import Recipe
+
+    options, stack = asked
+    return options.open(Recipe(model, dtype, device, revision, **_loading.get()), stack)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hones.cli_options import Fresh, Model, Out
+from hones.cli_options import Fresh, GpusPerWorker, Model, Out, RayAddress, RayOptions, RayWorkers
 from hones.cli_report import write
 
 START = "Start here"
@@ -34,7 +34,11 @@ def demo(
 
 
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML configuration; unknown keys are errors.")], fresh: Fresh = False
+    config: Annotated[Path, typer.Argument(help="YAML configuration; unknown keys are errors.")],
+    fresh: Fresh = False,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """All stages of all tasks from one configuration; picks up after finished stages.
 
@@ -43,10 +47,16 @@ def run(
     attn_implementation, trust_remote_code, revision, max_left_out,
     seed, and the stages compare: {methods: [dvp, atp], draws, curves} and analyze: {lens_items, cards, draws, limit}.
     steering: {methods: [all], seeds: [3407, 3408], also: [vqa], ood: FILE, ood_images} adds controls and evidence.
+    ray: {address, workers, gpus_per_worker} is --ray, --workers and --gpus-per-worker, which go before it.
     """
-    from hones.pipeline import read_config
+    from hones.pipeline import RayConfig, read_config
 
-    follow(read_config(config), fresh)
+    read = read_config(config)
+    if ray is not None or read.ray is None:
+        RayOptions(ray, workers, gpus_per_worker).check()
+    given = {"address": ray, "workers": workers, "gpus_per_worker": gpus_per_worker}
+    asked = {**(read.ray.model_dump() if read.ray else {}), **{k: x for k, x in given.items() if x is not None}}
+    follow(read.model_copy(update={"ray": RayConfig(**asked) if asked else None}), fresh)
 
 
 def follow(config, fresh: bool) -> None:

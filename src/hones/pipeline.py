@@ -11,10 +11,12 @@ A configuration is YAML; unknown keys are errors. Relative paths are taken from 
     steering: {epochs: 2, methods: [all], seeds: [3407, 3408]}    # methods, seeds, also, ood: evidence, optional
     compare: {methods: [dvp, atp, random]}       # optional
     analyze: {cards: 8}                          # optional
+    ray: {address: local, workers: 4}            # optional, gpus_per_worker too: docs/cluster.md
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hones.analysis.source import read_run
 from hones.analysis.stage import AnalysisSettings, RunStudy
 from hones.artifacts import read_result
+from hones.cluster import open_pool
+from hones.cluster.recipe import Recipe
 from hones.comparators import Method, make_methods
 from hones.comparators.compare import BUDGETS
 from hones.comparators.results import Comparison
@@ -35,7 +39,6 @@ from hones.data.sources import source_in
 from hones.errors import HonesError, TaskStops
 from hones.heads import HeadResult
 from hones.masking import MaskingResult
-from hones.models.loading import load_vlm
 from hones.neurons import PositivePart, RankedNeuron
 from hones.steering import SteeringResult, SteeringSettings
 from hones.steering.config import SteeringConfig, as_steering_config
@@ -46,6 +49,7 @@ from hones.stops import Stopped, Stops
 from hones.store import RunFolder
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED, Study
 from hones.sweep import MAX_NEW_TOKENS, EngineName, SweepSettings
+from hones.sweep.shards import ThisProcess
 from hones.tasks import TASKS, Task, check_distinct, make_task
 from hones.tasks.loading import is_file
 
@@ -97,6 +101,14 @@ class Comparing(_Section):
     curves: bool = True
 
 
+class RayConfig(_Section):
+    """The workers of a run: --ray, --workers and --gpus-per-worker."""
+
+    address: str
+    workers: Count = 1
+    gpus_per_worker: float | None = Field(default=None, ge=0)
+
+
 class RunConfig(_Section):
     """Everything a run depends on. compare, analyze: stages that are left out unless asked for."""
 
@@ -124,6 +136,7 @@ class RunConfig(_Section):
     steering: Annotated[SteeringConfig, BeforeValidator(as_steering_config)] = SteeringConfig()
     compare: Comparing | None = None
     analyze: AnalysisSettings | None = None
+    ray: RayConfig | None = None
 
     @model_validator(mode="after")
     def _sets_are_compared(self) -> "RunConfig":
@@ -222,34 +235,57 @@ def run_config(
     for task in tasks:
         _wanted(config, task, None).check(task)
     splits = load_splits(config)
-    vlm = load_vlm(
-        config.model,
-        dtype=config.dtype,
-        device=config.device,
-        revision=config.revision,
-        device_map=config.device_map,
-        attn_implementation=config.attn_implementation,
-        trust_remote_code=config.trust_remote_code,
-    )
+    stops = Stops(run, on_stopped)
+    with ExitStack() as stack:
+        study = _open_study(config, run, fresh, stack)
+        outcomes = _stages(config, study, tasks, splits, stops, on_outcome)
+    if config.analyze is not None and outcomes:
+        vlm = study.vlm if config.ray is None else _recipe(config).load()
+        finished = read_run(run.path, classes=[name for name in config.tasks if ":" in name])
+        sweep = replace(study.sweep, workers=ThisProcess())
+        RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(finished, config.analyze)
+    if on_stopped is None:
+        stops.check()
+    return outcomes
+
+
+def _recipe(config: RunConfig) -> Recipe:
+    names = ("dtype", "device", "revision", "device_map", "attn_implementation", "trust_remote_code")
+    return Recipe(config.model, **{name: getattr(config, name) for name in names})
+
+
+def _open_study(config: RunConfig, run: RunFolder, fresh: bool, stack: ExitStack) -> Study:
+    """The study, on the model in this process, or on workers that end with the stack."""
     sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
-    study = Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
-    stops, outcomes = Stops(run, on_stopped), []
+    if config.ray is None:
+        vlm = _recipe(config).load()
+    else:
+        workers = stack.enter_context(open_pool(_recipe(config), **config.ray.model_dump()))
+        vlm, sweep = workers.vlm, replace(sweep, workers=workers)
+    return Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
+
+
+def _stages(
+    config: RunConfig,
+    study: Study,
+    tasks: Sequence[Task],
+    splits: dict[str, Items],
+    stops: Stops,
+    on_outcome: Callable[[Study, Outcome], None] | None,
+) -> list[Outcome]:
+    """All stages of all tasks but the analysis, of those that do not stop."""
+    outcomes: list[Outcome] = []
+    shared: dict[Any, Any] = {}
     tasks = [task for task in tasks if _can_begin(study, task, splits, stops)]
     heads_of_tasks = study.heads(tasks, splits["discovery"], config.top_k) if tasks else []
-    shared: dict[Any, Any] = {}
     for task, heads in zip(tasks, heads_of_tasks, strict=True):
         try:
             outcomes.append(_outcome(config, study, task, splits, heads, shared, stops))
         except TaskStops:
             continue
-        run.stop(task.name, None)
+        study.run.stop(task.name, None)
         if on_outcome is not None:
             on_outcome(study, outcomes[-1])
-    if config.analyze is not None and outcomes:
-        finished = read_run(run.path, classes=[name for name in config.tasks if ":" in name])
-        RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(finished, config.analyze)
-    if on_stopped is None:
-        stops.check()
     return outcomes
 
 

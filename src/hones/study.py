@@ -21,6 +21,7 @@ from hones.artifacts import (
 )
 from hones.comparators import METHODS, Method
 from hones.comparators.given import critical_heads, give
+from hones.comparators.ranked import importance_of
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
 from hones.locks import alone_on
@@ -29,8 +30,10 @@ from hones.masking import MaskingResult, evaluate_masking
 from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
 from hones.prepared import Prepared, prepare, provenance, state_of
-from hones.steering import SteeringResult, SteeringSettings, evaluate_scales, learn_scales
+from hones.steering import SteeringResult, SteeringSettings, evaluate_scales
 from hones.steering.settings import training_record
+from hones.steering.trainings import Training
+from hones.steering.trainings import train as train_scales
 from hones.store import RunFolder, digest_of, versions
 from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
@@ -132,7 +135,7 @@ class Study:
         if self.is_finished(f"{task.name}/neurons", inputs):
             return read_neurons(folder / "neurons.json")
         started = time.monotonic()
-        importance = method.importance(given.context)
+        importance = importance_of(method, given.context)
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
@@ -176,7 +179,8 @@ class Study:
             return read_result(folder / "result.json", SteeringResult)
         started = time.monotonic()
         checkpoint = self.checkpoint_file(f"{task.name}.steer")
-        scales = learn_scales(self.vlm, task, train.examples, neurons, settings, checkpoint=checkpoint)
+        training = Training(neurons, settings, checkpoint)
+        scales = train_scales(self.vlm, task, train.examples, training, self.sweep.workers)
         result = evaluate_scales(
             self.vlm,
             task,
@@ -268,7 +272,7 @@ class Study:
 
     def finish(self, stage: str, inputs: dict[str, Any], started: float, files: Sequence[Path], **more: Any) -> None:
         details: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "device": str(self.vlm.device)}
-        details["attention"] = self.vlm.attention
+        details |= {"attention": self.vlm.attention, **self.sweep.workers.record()}
         for name, value in more.items():
             if isinstance(value, Prepared):
                 value = provenance(self.run.path, value)

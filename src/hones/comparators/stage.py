@@ -17,6 +17,7 @@ from hones.artifacts import read_result, write_neurons, write_result
 from hones.comparators import METHODS, Method
 from hones.comparators.compare import BUDGETS, Ranking, compare_methods
 from hones.comparators.given import Given, critical_heads, give
+from hones.comparators.ranked import ranked
 from hones.comparators.results import Comparison
 from hones.data.items import Items
 from hones.locks import alone_on
@@ -27,19 +28,31 @@ from hones.study import DEFAULT_RATIO, Study
 from hones.tasks.base import Task
 
 
-def rank(study: Study, method: Method, given: Given, items: Prepared, folder: Path, ratio: float) -> Ranking:
-    """One method's ranking, from the run folder where it has it; of a random method the first draw."""
-    files = [folder / "neurons.json", folder / "neuron_importance.npy"]
-    stage = str(folder.relative_to(study.run.path))
-    inputs = study.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
-    if not study.is_finished(stage, inputs):
-        started = time.monotonic()
-        importance = method.importance(given.context)
-        selected = select_neurons(importance, ratio)
-        write_neurons(folder, importance, selected)
-        budget = neuron_budget(importance.size, ratio)
-        study.finish(stage, inputs, started, files, discovery=items, budget=budget)
-    return Ranking(method.name, (read_npy(files[1]),), float(study.run.record["stages"][stage]["seconds"]))
+def rank(
+    study: Study, methods: Sequence[Method], given: Given, items: Prepared, folder: Path, ratio: float
+) -> dict[str, Ranking]:
+    """The methods' rankings, from the run folder where it has them; of a random method the first draw."""
+
+    def stage(method: Method) -> tuple[str, dict[str, Any]]:
+        name = str((folder / method.name).relative_to(study.run.path))
+        return name, study.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
+
+    missing = [method for method in methods if not study.is_finished(*stage(method))]
+    for number, found in ranked(missing, given.context):
+        method, own = missing[number], folder / missing[number].name
+        write_neurons(own, found.importance, select_neurons(found.importance, ratio))
+        budget, started = neuron_budget(found.importance.size, ratio), time.monotonic() - found.seconds
+        files = [own / "neurons.json", own / "neuron_importance.npy"]
+        study.finish(*stage(method), started, files, discovery=items, budget=budget)
+    stages = study.run.record["stages"]
+    return {
+        method.name: Ranking(
+            method.name,
+            (read_npy(folder / method.name / "neuron_importance.npy"),),
+            float(stages[stage(method)[0]]["seconds"]),
+        )
+        for method in methods
+    }
 
 
 def drawn(method: Method, given: Given, first: Ranking, draws: int) -> Ranking:
@@ -85,15 +98,13 @@ def compare(
     given = give(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
     held_out = study.prepare(task, test, "test")
     folder = study.run.task(task.name)
-    rankings = []
-    for method in methods:
-        first = rank(study, method, given, items, folder / "methods" / method.name, ratio)
-        if method is hones:
-            given = replace(given, context=replace(given.context, hones=first.importances[0]))
-        rankings.append(drawn(method, given, first, draws))
+    found = rank(study, [hones], given, items, folder / "methods", ratio)
+    given = replace(given, context=replace(given.context, hones=found[hones.name].importances[0]))
+    found |= rank(study, methods[1:], given, items, folder / "methods", ratio)
+    rankings = [drawn(method, given, found[method.name], draws) for method in methods]
     file = folder / "comparison.json"
-    found = {m.name: digest_of(folder / "methods" / m.name / "neuron_importance.npy") for m in methods}
-    inputs = study.fingerprint(held_out, methods=found, ratio=ratio, draws=draws, budgets=[*budgets], **study.swept())
+    digests = {m.name: digest_of(folder / "methods" / m.name / "neuron_importance.npy") for m in methods}
+    inputs = study.fingerprint(held_out, methods=digests, ratio=ratio, draws=draws, budgets=[*budgets], **study.swept())
     if study.is_finished(f"{task.name}/compare", inputs):
         return read_result(file, Comparison)
     started, journal = time.monotonic(), study.journal_file(f"{task.name}.compare")

@@ -73,7 +73,7 @@ def load_vlm(
     dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
         raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
-    source, place = _source(name), _device(device)
+    source, place = source_of(name), _device(device)
     commit = getattr(resolve_revision(source, revision), "resolved", revision)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
     model = _load_model(source, name, place, device_map, attn_implementation, dtype=DTYPES[dtype], **hub)
@@ -125,7 +125,8 @@ def _image_backend(processor: ProcessorMixin) -> str:
     return "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
 
 
-def _source(name: str) -> str:
+def source_of(name: str) -> str:
+    """The folder of a built-in model; other names as they are."""
     if name in BUILT_IN:
         return str(BUILT_IN_FOLDER / name)
     return name

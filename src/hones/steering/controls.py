@@ -32,7 +32,7 @@ from hones.interventions import BASELINE, Intervention, Site
 from hones.masking import layer_matched_random
 from hones.models.vlm import VLM
 from hones.steering.settings import Scales, SteeringSettings, training_record
-from hones.steering.train import learn_scales
+from hones.steering.trainings import Training, train
 from hones.store import digest_of
 from hones.sweep import SweepSettings
 from hones.sweep import sweep as run_sweep
@@ -119,10 +119,13 @@ class Learned(Steering):
         """The trainer's settings."""
         return {"settings": self.settings(given).model_dump(exclude_none=True)}
 
+    def training(self, given: Given) -> Training:
+        """What is trained."""
+        return Training(self.neurons(given), self.settings(given), given.checkpoint)
+
     def make(self, given: Given) -> Made:
         """Learn them on the dev items."""
-        neurons, settings = self.neurons(given), self.settings(given)
-        scales = learn_scales(given.vlm, given.task, given.examples, neurons, settings, checkpoint=given.checkpoint)
+        scales = train(given.vlm, given.task, given.examples, self.training(given), given.sweep.workers)
         return Made(scales, training_record(scales))
 
 

@@ -21,11 +21,12 @@ from hones.data.items import Items
 from hones.errors import HonesError
 from hones.locks import alone_on
 from hones.prepared import Prepared
-from hones.steering.controls import HONES, Given, Steering
+from hones.steering.controls import HONES, Given, Learned, Made, Steering
 from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.steering.results import Evidence
 from hones.steering.settings import training_record
 from hones.steering.train import Scales, SteeringSettings
+from hones.steering.trainings import train_all
 from hones.store import digest_of
 from hones.study import Study
 from hones.sweep import SweepSettings
@@ -105,46 +106,86 @@ def steer(
     others = [(other, study.prepare(other, test, "test")) for other in wanted.also]
     outside = None if wanted.ood is None else study.prepare(task, wanted.ood, "ood")
     steered = _Steered(study, given, neurons_file, train, held_out)
-    files = {way: _scales_of(steered, way, wanted.seeds) for way in wanted.ways}
+    files = _all_scales(steered, wanted)
     return _evidence(steered, files, wanted.seeds, others, outside)
 
 
-def _scales_of(steered: _Steered, way: Steering, seeds: Sequence[int]) -> list[Path]:
-    """The scales files of a way, one per seed or one where it is not learned; what is not there yet is made."""
-    folder = steered.folder / folder_name(way.name)
-    files = [folder / "scales.json"]
-    if way.learned:
-        files += [folder / f"seed-{seed}" / "scales.json" for seed in seeds[1:]]
-    for seed, file in zip(seeds, files, strict=False):
-        settings = steered.given.settings.model_copy(update={"seed": seed})
-        by_itself = way.name == HONES and file == files[0]
-        if by_itself and steered.study.is_finished(f"{steered.task}/steer", steered.inputs(settings)):
-            continue
-        _make(steered, way, replace(steered.given, settings=settings), file)
+def _all_scales(steered: _Steered, wanted: Wanted) -> dict[Steering, list[Path]]:
+    """The scales files of every way, one per seed or one where it is not learned; what is not there yet is made.
+
+    Trainings that are missing run side by side where there are workers.
+    """
+    files, missing = {}, []
+    for way in wanted.ways:
+        folder = steered.folder / folder_name(way.name)
+        files[way] = [folder / "scales.json"]
+        if way.learned:
+            files[way] += [folder / f"seed-{seed}" / "scales.json" for seed in wanted.seeds[1:]]
+        for seed, file in zip(wanted.seeds, files[way], strict=False):
+            settings = steered.given.settings.model_copy(update={"seed": seed})
+            by_itself = way.name == HONES and file == files[way][0]
+            if by_itself and steered.study.is_finished(f"{steered.task}/steer", steered.inputs(settings)):
+                continue
+            one = _Making(steered, way, replace(steered.given, settings=settings), file)
+            if not steered.study.is_finished(one.stage, one.inputs):
+                missing.append(one)
+    _make(steered, missing)
     return files
+
+
+@dataclass(frozen=True)
+class _Making:
+    """One scales file that is not there yet."""
+
+    steered: _Steered
+    way: Steering
+    given: Given
+    file: Path
+
+    @property
+    def stage(self) -> str:
+        return _scales_stage(self.steered.task, self.way, self.given.settings.seed)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        place = str(self.file.relative_to(self.steered.study.run.path))
+        found = {"method": self.way.name, "neurons": digest_of(self.steered.neurons_file), "file": place}
+        return self.steered.study.fingerprint(self.steered.train, **found, **self.way.depends(self.given))
+
+    @property
+    def journal(self) -> Path:
+        return self.steered.study.journal_file(self.stage.replace("/", "."))
+
+    def finish(self, made: Made, started: float) -> None:
+        """Write the file and record it."""
+        study = self.steered.study
+        write_scales(self.file, made.scales)
+        study.finish(self.stage, self.inputs, started, [self.file], dev=self.steered.train, **made.details)
+        study.remove_journal(self.journal)
+        study.remove_journal(self.journal.with_suffix(".safetensors"))
+
+
+def _make(steered: _Steered, missing: Sequence[_Making]) -> None:
+    """Make and write what is missing: trainings together, other ways one after the other."""
+    study = steered.study
+    learned = [(one, one.way) for one in missing if isinstance(one.way, Learned)]
+    trainings = []
+    for one, way in learned:
+        checkpoint = study.checkpoint_file(one.stage.replace("/", "."))
+        trainings.append(way.training(replace(one.given, checkpoint=checkpoint)))
+    given = steered.given
+    for number, trained in train_all(study.vlm, given.task, given.examples, trainings, study.sweep.workers):
+        made = Made(trained.scales, training_record(trained.scales))
+        learned[number][0].finish(made, time.monotonic() - trained.seconds)
+    for one in missing:
+        if not isinstance(one.way, Learned):
+            started, sweep = time.monotonic(), study.journalled(one.journal, one.inputs)
+            one.finish(one.way.make(replace(one.given, sweep=sweep)), started)
 
 
 def folder_name(way: str) -> str:
     """The folder of a way: its name with a dash for the colon."""
     return way.replace(":", "-")
-
-
-def _make(steered: _Steered, way: Steering, given: Given, file: Path) -> None:
-    """Make and write one scales file, unless this run folder has it."""
-    study = steered.study
-    stage = _scales_stage(steered.task, way, given.settings.seed)
-    place = str(file.relative_to(study.run.path))
-    found = {"method": way.name, "neurons": digest_of(steered.neurons_file), "file": place, **way.depends(given)}
-    inputs = study.fingerprint(steered.train, **found)
-    if study.is_finished(stage, inputs):
-        return
-    started, name = time.monotonic(), stage.replace("/", ".")
-    journal, checkpoint = study.journal_file(name), study.checkpoint_file(name)
-    made = way.make(replace(given, sweep=study.journalled(journal, inputs), checkpoint=checkpoint))
-    write_scales(file, made.scales)
-    study.finish(stage, inputs, started, [file], dev=steered.train, **made.details)
-    study.remove_journal(journal)
-    study.remove_journal(checkpoint)
 
 
 def _scales_stage(task: str, way: Steering, seed: int) -> str:

@@ -46,10 +46,10 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
-    """A plan for pictures with so many positions each, all prompts included."""
+def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None, free: int | None = None) -> Plan:
+    """A plan for pictures with so many positions each, all prompts included; free: bytes, by default those free now."""
     kept = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm)
-    return plan_for(kept, free_memory(vlm.device), vlm.device.type, batch_size)
+    return plan_for(kept, free_memory(vlm.device) if free is None else free, vlm.device.type, batch_size)
 
 
 def plan_for(bytes_per_picture: int, free: int, device: str, batch_size: int | None) -> Plan:

@@ -3,17 +3,20 @@
 A sweep answers every example of one or several tasks under every intervention and returns statistics [edits, items, k],
 float32, from which every score, drop and interval follows. Examples of the same picture are answered together, in
 groups of a few pictures ordered by length; a group is what the journal records, so a rerun goes on after the last one.
+Groups are also the shards that workers take (`hones.sweep.shards`); a race cuts its looks into parts of a few pictures.
 """
 
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
+from tqdm import tqdm
 
 from hones.errors import HonesError
 from hones.interventions import Intervention
@@ -21,8 +24,9 @@ from hones.models.vlm import VLM
 from hones.progress import progress_bar
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
-from hones.sweep.memory import Plan, make_plan
+from hones.sweep.memory import Plan
 from hones.sweep.racing import Race
+from hones.sweep.shards import Advance, ThisProcess, Work, Workers, in_order, named, portable
 from hones.tasks.base import Example, Task
 
 EngineName = Literal["replay", "naive"]
@@ -32,6 +36,9 @@ MAX_NEW_TOKENS = 24
 Member = tuple[Task, Example]
 Job = tuple[Task, Sequence[Example]]
 Statistics = Float[np.ndarray, "edits items k"]
+SweepShard = tuple[Sequence[tuple[int, int]], Sequence[int]]
+PART_OF_LOOK = 4
+"""Pictures of a race's look that a worker takes at once."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,14 @@ class SweepSettings:
 
     batch_size: prompts (naive) or pictures (replay) at once; None: automatic.
     journal: opens the journal of the sweep, given the plan by which it is cut into groups.
+    workers: who computes the groups; this process alone, or a `hones.cluster.Pool`.
     """
 
     engine: EngineName = "replay"
     batch_size: int | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
     journal: Callable[[Mapping[str, Any]], Journal] | None = None
+    workers: Workers = field(default_factory=ThisProcess)
 
 
 def sweep(
@@ -88,61 +97,121 @@ def sweep_tasks(
         edit.check(vlm.anatomy)
     if not any(examples for _, examples in jobs):
         return results
-    plan = make_plan(vlm, _positions_per_picture(vlm, jobs), settings.batch_size)
-    if settings.journal is None:
-        _run_groups(vlm, jobs, edits, settings, progress, race, plan, None, results)
-        return results
-    with settings.journal(plan.as_dict()) as journal:
-        if settings.batch_size not in (None, journal.plan["pictures"]):
+    plan = settings.workers.plan(vlm, _positions_per_picture(vlm, jobs), settings.batch_size)
+    with settings.journal(plan.as_dict()) if settings.journal else nullcontext() as journal:
+        if journal is not None and settings.batch_size not in (None, journal.plan["pictures"]):
             raise HonesError(
                 f"{journal.path} belongs to a sweep of {journal.plan['pictures']} pictures at once, now "
                 f"{settings.batch_size}",
                 do="leave --batch-size out to go on (groups that do not fit are halved), or --fresh to start again",
             )
-        _run_groups(vlm, jobs, edits, settings, progress, race, Plan(**journal.plan), journal, results)
+        plan = plan if journal is None else Plan(**journal.plan)
+        asked = [(task, portable(examples)) for task, examples in jobs]
+        work = SweepWork(asked, edits, settings.engine, settings.batch_size, settings.max_new_tokens, plan)
+        cells = len(edits) * sum(len(examples) for _, examples in jobs)
+        with progress_bar(progress, total=cells, unit=" cells") as bar:
+            run = _Run(vlm, work, settings.workers, journal, results, bar)
+            if race:
+                run.race(race)
+            else:
+                run.groups()
     return results
 
 
-def _run_groups(
-    vlm: VLM,
-    jobs: Sequence[Job],
-    edits: Sequence[Intervention],
-    settings: SweepSettings,
-    progress: str,
-    race: Race | None,
-    plan: Plan,
-    journal: Journal | None,
-    results: Sequence[np.ndarray],
-) -> None:
-    """Fill the results group by group, from the journal where it has the group."""
-    first = [examples[0] for _, examples in jobs if examples]
-    engine = make_engine(vlm, settings.engine, settings.max_new_tokens, settings.batch_size, plan, first, edits)
-    cells = len(edits) * sum(len(examples) for _, examples in jobs)
-    with progress_bar(progress, total=cells, unit=" cells") as bar:
-        finished = 0
-        size, order = (race.rules.look, race.seed) if race else (plan.pictures, None)
-        for number, group in enumerate(group_by_picture(jobs, size, order)):
-            running = race.alive if race else [*range(len(edits))]
+@dataclass(frozen=True)
+class SweepWork(Work[SweepShard, list[Float[np.ndarray, "edits _"]]]):
+    """A shard is some members, (job, example) each, and the numbers of the edits that still run."""
+
+    jobs: Sequence[Job]
+    edits: Sequence[Intervention]
+    engine: EngineName
+    batch_size: int | None
+    max_new_tokens: int
+    plan: Plan
+
+    def begin(self, vlm: VLM) -> Callable[[SweepShard, Advance], list[Float[np.ndarray, "edits _"]]]:
+        """An engine, proven on the first example of every job."""
+        first = [examples[0] for _, examples in self.jobs if examples]
+        options = (self.engine, self.max_new_tokens, self.batch_size, self.plan)
+        engine = make_engine(vlm, *options, first, self.edits)
+
+        def compute(shard: SweepShard, advance: Advance) -> list[Float[np.ndarray, "edits _"]]:
+            members, running = shard
+            asked = [(self.jobs[j][0], self.jobs[j][1][i]) for j, i in members]
+            return engine.statistics(asked, [self.edits[e] for e in running], advance)
+
+        return compute
+
+    def name(self, shard: SweepShard) -> str:
+        """Its pictures."""
+        return named([self.jobs[j][1][i] for j, i in shard[0]])
+
+
+@dataclass
+class _Run:
+    """A sweep under way: results are filled from the journal where it has a group, the others as they are computed."""
+
+    vlm: VLM
+    work: SweepWork
+    workers: Workers
+    journal: Journal | None
+    results: Sequence[np.ndarray]
+    bar: tqdm
+    finished: int = 0
+
+    def __post_init__(self) -> None:
+        self.compute = self.workers.begin(self.vlm, self.work)
+
+    def groups(self) -> None:
+        """All groups, in any order."""
+        jobs, running, missing = self.work.jobs, [*range(len(self.work.edits))], []
+        for number, group in enumerate(group_by_picture(jobs, self.work.plan.pictures)):
+            found = self._journalled(number, group, running)
+            if found is None:
+                missing.append((number, group))
+            else:
+                self._take(group, running, found)
+        for at, found in self.compute([(group, running) for _, group in missing], self.bar):
+            number, group = missing[at]
+            if self.journal:
+                self.journal.append(number, found)
+            self._take(group, running, found)
+
+    def race(self, race: Race) -> None:
+        """Look after look, until all is decided."""
+        jobs, pictures = self.work.jobs, min(self.work.plan.pictures, PART_OF_LOOK)
+        for number, group in enumerate(group_by_picture(jobs, race.rules.look, race.seed)):
+            running = race.alive
             if not running:
                 break
-            found = journal.read(number) if journal else None
+            found = self._journalled(number, group, running)
             if found is None:
-                found = []
-                for part in _fitting(jobs, group, plan.pictures):
-                    members = [(jobs[j][0], jobs[j][1][i]) for j, i in part]
-                    found += engine.statistics(members, [edits[e] for e in running], bar.update)
-                if journal:
-                    journal.append(number, found)
-            elif [x.shape for x in found] != [(len(running), results[j].shape[2]) for j, _ in group]:
-                raise HonesError(
-                    f"{journal and journal.path} holds another group {number}", do="--fresh to start again"
-                )
-            for (j, i), statistics in zip(group, found, strict=True):
-                results[j][running, i] = statistics
-            if race:
-                race.take(results[0], [i for _, i in group])
-            finished += len(edits) * len(group)
-            bar.update(finished - bar.n)
+                shards = [(part, running) for part in _parts(jobs, group, pictures)]
+                found = [x for part in in_order(self.compute(shards, self.bar)) for x in part]
+                if self.journal:
+                    self.journal.append(number, found)
+            self._take(group, running, found)
+            race.take(self.results[0], [i for _, i in group])
+
+    def _journalled(
+        self, number: int, group: Sequence[tuple[int, int]], running: Sequence[int]
+    ) -> list[Float[np.ndarray, "edits _"]] | None:
+        found = self.journal.read(number) if self.journal else None
+        if found is not None and [x.shape for x in found] != [
+            (len(running), self.results[j].shape[2]) for j, _ in group
+        ]:
+            raise HonesError(
+                f"{self.journal and self.journal.path} holds another group {number}", do="--fresh to start again"
+            )
+        return found
+
+    def _take(
+        self, group: Sequence[tuple[int, int]], running: Sequence[int], found: Sequence[Float[np.ndarray, "edits _"]]
+    ) -> None:
+        for (j, i), statistics in zip(group, found, strict=True):
+            self.results[j][running, i] = statistics
+        self.finished += len(self.work.edits) * len(group)
+        self.bar.update(self.finished - self.bar.n)
 
 
 def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = None) -> list[list[tuple[int, int]]]:
@@ -170,7 +239,7 @@ def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = 
     return groups
 
 
-def _fitting(jobs: Sequence[Job], group: Sequence[tuple[int, int]], pictures: int) -> list[list[tuple[int, int]]]:
+def _parts(jobs: Sequence[Job], group: Sequence[tuple[int, int]], pictures: int) -> list[list[tuple[int, int]]]:
     """A group, whose members of a picture stand together, in parts of so many pictures."""
     of_picture = [[*members] for _, members in groupby(group, key=lambda m: jobs[m[0]][1][m[1]].about)]
     starts = range(0, len(of_picture), pictures)
