@@ -15,6 +15,10 @@ class HonesError(Exception):
         super().__init__(" ".join("; ".join(parts).splitlines()))
 
 
+class NothingGuides(HonesError):
+    """No critical head lowers the task's metric, so the heads guide to no neurons."""
+
+
 class BadItem(Exception):
     """An item that a task cannot use. It is reported by name and left out of every arm of a comparison.
 

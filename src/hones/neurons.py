@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hones.errors import HonesError
+from hones.errors import HonesError, NothingGuides
 from hones.heads import HeadScore
 from hones.interventions import Intervention, Site, replace_heads
 from hones.models.vlm import VLM, Encoded
@@ -77,7 +77,8 @@ def attribute_neurons(
         positive_part: "mean" (as released) or "item".
 
     Raises:
-        HonesError: no critical head lowers the metric, or no examples.
+        NothingGuides: no critical head lowers the metric.
+        HonesError: no examples.
     """
     parts = head_importance(vlm, task, examples, heads, positive_part=positive_part, reading=reading, sweep=sweep)
     return parts.sum(0).astype(np.float32)
@@ -104,7 +105,7 @@ def head_importance(
     """
     guides = guiding_heads(heads)
     if not guides:
-        raise HonesError(
+        raise NothingGuides(
             f"{task.name}: none of the {len(heads)} critical heads lowers the metric",
             expected="at least one head with a positive score",
             do="use more items, or a model that does the task",
