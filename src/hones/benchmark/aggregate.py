@@ -4,7 +4,8 @@ A leaderboard's value is the mean over (model, task) pairs of the mean over seed
 pairs with replacement and, within each drawn pair, its seeds: cells of one pair share the planted set, so they are no
 independent witnesses. All methods share the resamples, so a difference to HONES is paired by cell. Drops are also
 resampled over the test items, which all cells share. With few pairs such an interval is on the narrow side, and it
-speaks of plants of this kind only. p is that of a sign-flip test over the pairs. A row, on one model and task, gives the smallest and largest value over its seeds.
+speaks of plants of this kind only. p is that of a sign-flip test over the pairs. A row, on one model and task, gives
+the smallest and largest value over its seeds.
 """
 
 from collections.abc import Callable, Sequence
