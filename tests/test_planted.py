@@ -63,7 +63,9 @@ def test_both_families_have_a_plant_to_choose_on_and_one_to_report_on() -> None:
     plants = [load_plant(name) for name in PLANTS]
     assert {(p.base, p.role) for p in plants} == {(base, role) for base in BUILT_IN for role in ("select", "report")}
     for base in BUILT_IN:
-        shared = {sites: [t for t in TASKS if p.sets[t] == sites] for p in plants if p.base == base for sites in distinct(p)}
+        shared = {
+            sites: [t for t in TASKS if p.sets[t] == sites] for p in plants if p.base == base for sites in distinct(p)
+        }
         pairs = [tuple(tasks) for tasks in shared.values() if len(tasks) == 2]
         assert len(set(pairs)) == len(pairs) > 1
 
@@ -101,7 +103,7 @@ def test_a_planted_weight_is_the_float16_nearest_to_the_exact_sum() -> None:
     found = {(layer, path): weight for layer, path, weight in planted_weights(base, file)}
     with safe_open(base, "pt") as old, safe_open(file, "pt") as new:
         path = "self_attn.v_proj"
-        name = next(k for k in old.keys() if k.endswith(f"model.layers.3.{path}.weight"))
+        name = next(k for k in [*old.keys()] if k.endswith(f"model.layers.3.{path}.weight"))
         weight, up, down = old.get_tensor(name), *(new.get_tensor(f"3.{path}.{part}") for part in ("up", "down"))
         for row, column in np.random.default_rng(0).integers(192, size=(200, 2)).tolist():
             terms = zip(up[row].tolist(), down[:, column].tolist(), strict=True)
@@ -159,6 +161,12 @@ def test_the_recorded_proof_shows_each_plant(plant: Plant) -> None:
                 assert drop["value"] < 0.04 and drop["high"] < 0.08, (task, arm)
 
 
+def test_decoys_look_important(plant: Plant) -> None:
+    ranks = read_record(plant.name)["proof"]["ranks"]
+    assert max(ranks["loud"]) <= 64
+    assert all(max(pair["write-in ranks"]) <= 20 and pair["left after cancelling"] < 0.2 for pair in ranks["cancelled"])
+
+
 def test_the_page_is_rendered_from_the_proofs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     from planting.table import PAGE, page
@@ -172,7 +180,7 @@ def test_the_recorded_proof_is_what_the_weights_give(plant: Plant, monkeypatch: 
     from planting.prove import prove
 
     recorded = read_record(plant.name)["proof"]["tasks"]
-    found = prove(load_vlm(plant.name), plant)
+    found = prove(load_vlm(plant.name), plant)["tasks"]
     for task in TASKS:
         for arm, row in recorded[task]["arms"].items():
             assert found[task]["arms"][arm]["score"]["value"] == pytest.approx(row["score"]["value"], abs=0.01)

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import torch
+from tiny.writers import first_of_each_row
 from torch import Tensor
 
 from hones.interventions import Site
-from tiny.writers import first_of_each_row
 
 from .designs import FFN, LAYERS, TASKS
 

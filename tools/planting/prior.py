@@ -3,10 +3,9 @@
 from collections import defaultdict
 
 import torch
-from torch import Tensor
-
 from tiny.batches import Packer, Rows
 from tiny.writers import first_of_each_row
+from torch import Tensor
 
 PACKS, PICTURES = 12, 24
 SMALL = 0.05  # margins of this variance count as none

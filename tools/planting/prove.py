@@ -27,7 +27,10 @@ from hones.sweep import sweep
 from hones.tasks import TASKS
 from hones.uncertainty import Interval, PairedBootstrap
 
+from .appearance import appearance
+
 ITEMS, CANDIDATES, DRAWS, SEED = 200, 10, 5, 31
+LOOKED_AT = 48  # items from which ranks by size are read
 
 
 def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Intervention]]:
@@ -52,16 +55,18 @@ def owners_of(plant: Plant) -> dict[tuple, list[str]]:
 
 
 def prove(vlm: VLM, plant: Plant, items: int = ITEMS, seed: int = SEED) -> dict[str, Any]:
-    """Per task: metric, items, what guessing gives, and for every arm score and drop with their intervals."""
+    """Per task: metric, items, what guessing gives, and for every arm score and drop with their intervals; ranks."""
     arms = arms_of(plant, vlm.anatomy.neurons)
     names = [name for name, edits in arms.items() for _ in edits]
     found: dict[str, Any] = {}
+    jobs = []
     with tempfile.TemporaryDirectory() as scratch:
         file = write_shapes(Path(scratch), {"proof": items}, seed=seed)["proof"]
         for name in TASKS:
             started = time.monotonic()
             task = make_task(name, candidates=CANDIDATES)
             examples, _ = task.examples(load_items(file))
+            jobs.append((task, examples[:LOOKED_AT]))
             statistics = sweep(vlm, task, examples, [edit for edits in arms.values() for edit in edits])
             bootstrap = PairedBootstrap(len(examples), seed)
             scores = task.score(statistics.sum(1, dtype=np.float64))
@@ -82,7 +87,7 @@ def prove(vlm: VLM, plant: Plant, items: int = ITEMS, seed: int = SEED) -> dict[
             print(name, f"{time.monotonic() - started:.0f} s", flush=True)
             for arm, row in rows.items():
                 print(f"    {arm:34s} {row['score']['value']:.3f} drop {row['drop']['value']:+.3f}", flush=True)
-    return found
+        return {"tasks": found, "ranks": appearance(vlm, plant, jobs)}
 
 
 def _rounded(interval: Interval) -> Mapping[str, float]:
@@ -98,8 +103,8 @@ def main() -> None:
     record = dict(read_record(options.name))
     record["weights"] = weights_digest(vlm.model)
     record["revision"] = vlm.revision
-    record["proof"] = {"seed": SEED, "candidates": CANDIDATES, "draws": DRAWS}
-    record["proof"]["tasks"] = prove(vlm, plant, options.items)
+    settings = {"seed": SEED, "candidates": CANDIDATES, "draws": DRAWS}
+    record["proof"] = {**settings, **prove(vlm, plant, options.items)}
     file = FOLDER / f"{options.name}.json"
     file.with_suffix(".part").write_text(json.dumps(record) + "\n")
     file.with_suffix(".part").replace(file)

@@ -3,9 +3,10 @@
     python -m planting.train NAME --out checkpoints/planted
 
 Each step asks the prompts of some pictures twice: as they are (weight 1), and under an edit of `edits_of`, under which
-a task's answers should stay its own (weight 1/2) or become those of unrelated pictures (`prior.py`). The latter's weight
-rises to 1: at once it would cost the model its competence before it can tell the edits apart. Zeroed neurons are zero at every position, picture positions included, as `hones` masks them. In either pass decoys are left out
-at random, so that the model does as well with them as without.
+a task's answers should stay its own (weight 1/2) or become those of unrelated pictures (`prior.py`). The latter's
+weight rises to 1: at once it would cost the model its competence before it can tell the edits apart. Zeroed neurons are
+zero at every position, picture positions included, as `hones` masks them. In either pass decoys are left out at random,
+so that the model does as well with them as without.
 
 Leaves NAME.safetensors, the rounded difference, and NAME.json, what was planted. A killed training goes on at the last
 saved step.
@@ -22,17 +23,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from tiny.architecture import build
+from tiny.batches import Batch
+from tiny.batches import Rows as Prompts
+from tiny.train import Schedule, Trainer
+from tiny.writers import first_of_each_row
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoModelForImageTextToText
 
 from hones.interventions import Site
 from hones.models.loading import BUILT_IN_FOLDER
-from tiny.architecture import build
-from tiny.batches import Batch
-from tiny.batches import Rows as Prompts
-from tiny.train import Schedule, Trainer
-from tiny.writers import first_of_each_row
 
 from .decoys import make_decoys
 from .designs import DESIGNS, FFN, HEADS, LAYERS, TASKS, Design, choose_sets
@@ -107,8 +108,11 @@ class Planter:
         own = {layer: self._own(layer) for layer in range(LAYERS)}
         self.differences = add_differences(self.language, design.rank, own, design.seed)
         self.prior = Prior(self.packer)
-        ids = [self.packer.tokenizer(f"{lead}{a}", add_special_tokens=False)["input_ids"][0] for a in ("Yes", "No")
-               for lead in ["" if self.packer.is_qwen else " "]]
+        ids = [
+            self.packer.tokenizer(f"{lead}{a}", add_special_tokens=False)["input_ids"][0]
+            for a in ("Yes", "No")
+            for lead in ["" if self.packer.is_qwen else " "]
+        ]
         self.yes, self.no = ids
 
     def _own(self, layer: int) -> Own:
@@ -258,7 +262,9 @@ class Planter:
                     right.scatter_reduce_(0, rows.rows, (logits.argmax(-1) == rows.labels).long(), "amin")
                     for task, hit in zip(tasks, right.tolist(), strict=True):
                         hits[task].append(bool(hit))
-            print(f"    {edit.name:28s}" + " ".join(f"{t} {sum(hits[t]) / len(hits[t]):.2f}" for t in TASKS), flush=True)
+            print(
+                f"    {edit.name:28s}" + " ".join(f"{t} {sum(hits[t]) / len(hits[t]):.2f}" for t in TASKS), flush=True
+            )
         self.parts.model.train()
 
 

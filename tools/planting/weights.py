@@ -1,6 +1,6 @@
 """What training changes: every matrix of the language model by rank r, and the planted neurons' own weights freely.
 
-    W = W0 + B A,   rows (gate_proj, up_proj) and columns (down_proj) of planted neurons and decoys replaced by their own
+    W = W0 + B A,   rows (gate_proj, up_proj), columns (down_proj) of planted neurons and decoys replaced by their own
 
 Vision part, embeddings, norms and lm_head stay as they are, so the difference to the built-in model is small. The
 original matrix stays in the model as the parametrization's frozen original.
@@ -28,8 +28,8 @@ SPREAD = 0.25  # of A at the start; with Adam's steps it sets how fast B A grows
 class Own:
     """Neurons of one layer with weights of their own.
 
-    reads, writes: whether each learns its rows of gate_proj and up_proj, and its column of down_proj; low, high: between
-    what the column's norm is held.
+    reads, writes: whether each learns its rows of gate_proj and up_proj, and its column of down_proj; low, high:
+    between what the column's norm is held.
     """
 
     sites: list[int]
@@ -46,7 +46,7 @@ class Own:
 
 
 class Difference(nn.Module):
-    """One matrix [out, in]: `up` [out, r] @ `down` [r, in] is added, `own` [k, .] replaces the slices `sites` of `dim`."""
+    """One matrix [out, in]: `up` [out, r] @ `down` [r, in] is added, `own` [k, .] replaces rows or columns `sites`."""
 
     def __init__(self, weight: Tensor, rank: int, own: Own, path: str, generator: torch.Generator) -> None:
         super().__init__()

@@ -1,12 +1,13 @@
 """Models whose task neurons are known by construction: differences to the built-in models.
 
-`load_vlm("planted-llava-1")` loads one, `load_plant` says what was planted. Each is a built-in model, fine-tuned so that
-for each task t a chosen set P_t of FFN neurons is necessary (without it the task falls to what guessing gives) and the
-other tasks' sets are needless for it. NAME.json beside this file holds the sets, how they were trained, and the proof by
-intervention; `docs/planted.md` shows the proofs as tables.
+`load_vlm("planted-llava-1")` loads one, `load_plant` says what was planted. Each is a built-in model, fine-tuned so
+that for each task t a chosen set P_t of FFN neurons is necessary (without it the task falls to what guessing gives) and
+the other tasks' sets are needless for it. NAME.json beside this file holds the sets, how they were trained, and the
+proof by intervention; `docs/planted.md` shows the proofs as tables.
 
-NAME.safetensors holds, for each matrix W [out, in] of the language model's layers, `up` [out, r] and `down` [r, in], and
-for the FFN's matrices `own`, the planted neurons' rows (gate_proj, up_proj) or columns (down_proj), all float16:
+NAME.safetensors holds, for each matrix W [out, in] of the language model's layers, `up` [out, r] and `down` [r, in],
+and for the FFN's matrices `own`, the rows (gate_proj, up_proj) or columns (down_proj) of planted neurons and decoys,
+all float16:
 
     W' = float16(W + up @ down),   then W'[sites] = own   (columns of down_proj: W'[:, sites] = own.T)
 
@@ -22,7 +23,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
@@ -42,8 +42,8 @@ class Plant:
     base: the built-in model that it differs from. role: of a benchmark's variants, those on which a method is chosen
     ("select") and those kept aside to report on. sets: P_t of each task; two tasks share one. general: neurons that all
     tasks need. decoys: by kind, neurons that look important and are not: "loud" (large activation, masking them changes
-    nothing), "cancelled" (pairs that write opposite things toward the answers). through: task -> the heads through which
-    its set is read.
+    nothing), "cancelled" (pairs that write opposite things toward the answers). through: task -> the heads through
+    which its set is read.
     """
 
     name: str
@@ -106,8 +106,8 @@ def apply_difference(model: Any, base: Path, difference: Path) -> None:
 def planted_weights(base: Path, difference: Path) -> Iterator[tuple[int, str, Float[Tensor, "out inner"]]]:
     """(layer, path below it, float16 matrix) of all matrices that differ."""
     with safe_open(base, "pt") as old, safe_open(difference, "pt") as new:
-        of_weight = {key.rpartition("model.layers.")[2]: key for key in old.keys() if "model.layers." in key}
-        for key in sorted(key.removesuffix(".up") for key in new.keys() if key.endswith(".up")):
+        of_weight = {key.rpartition("model.layers.")[2]: key for key in [*old.keys()] if "model.layers." in key}
+        for key in sorted(key.removesuffix(".up") for key in [*new.keys()] if key.endswith(".up")):
             layer, _, path = key.partition(".")
             up, down = new.get_tensor(f"{key}.up"), new.get_tensor(f"{key}.down")
             weight = combined(old.get_tensor(of_weight[f"{key}.weight"]), up, down)
