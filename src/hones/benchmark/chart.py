@@ -22,7 +22,7 @@ def precision_curves(board: Leaderboard, budgets: tuple[float, ...]) -> Chart:
         for x, y in zip(budgets, s.curve, strict=True):
             (point,) = axes.plot(x, y, marker=marker, color=colour, linestyle="none", zorder=4)
             marks.add(point, f"{s.method} at {x:g} |P|: precision {number(y)}")
-        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=one_line(s.method, 16))
+        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=one_line(s.method, 20))
     axes.axhline(board.chance, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
     axes.set_xticks(budgets, [f"{b:g}" for b in budgets])

@@ -98,7 +98,7 @@ def contender_of(method: Method) -> Contender:
     return Contender(method.name, method, method.name)
 
 
-def own_contender(rank: Rank, name: str) -> Contender:
+def own_contender(rank: Any, name: str) -> Contender:
     """A function at hand, computed anew in every benchmark.
 
     Raises:

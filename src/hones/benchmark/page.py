@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hones.benchmark.aggregate import value_of
 from hones.benchmark.chart import precision_curves
-from hones.benchmark.results import HONES, Benchmark, Leaderboard, Row, Spread, Standing
+from hones.benchmark.results import HONES, SHARED, Benchmark, Leaderboard, Row, Spread, Standing
 from hones.benchmark.tables import WHAT_INTERVALS_ARE, in_order
 from hones.benchmark.variants import REPORT
 from hones.report.svg import figure_svg
@@ -86,10 +86,12 @@ def _details(benchmark: Benchmark, rows: Sequence[Row]) -> str:
     first, sets = rows[0], [*rows[0].others]
     cell = next(c for c in benchmark.cells if (c.model, c.task) == (first.model, first.task))
     planted = f"{cell.metric_name} {cell.baseline:.3f}, without P {cell.masked_planted:.3f}"
-    columns = ("method", "average precision", "without shared", "precision at P", "recall at 10 P", "drop")
+    without = ("without shared",) if SHARED in sets else ()
+    columns = ("method", "average precision", *without, "precision at P", "recall at 10 P", "drop")
     lines = []
     for row in (next(r for r in rows if r.method == method) for method in in_order(rows)):
-        shown = (_spread(x) for x in (row.average_precision, row.without_general, row.precision, row.wide_recall))
+        also = (row.without_general,) if without else ()
+        shown = (_spread(x) for x in (row.average_precision, *also, row.precision, row.wide_recall))
         lines.append((row.method, *shown, _shown(row.drop), *(f"{row.others[name]:.1f}" for name in sets)))
     heads = ""
     found = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hones.notebook import Rows, Tabular
 from hones.uncertainty import Interval
 
-HONES = "hones"
+HONES, SHARED = "hones", "shared by all"
 
 
 @dataclass(frozen=True)

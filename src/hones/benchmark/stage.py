@@ -11,7 +11,7 @@ zeroed on the test items.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,7 +23,7 @@ from jaxtyping import Float
 from hones.artifacts import read_result, write_result
 from hones.benchmark.contenders import Contender, check_contenders
 from hones.benchmark.metrics import judge
-from hones.benchmark.results import HONES, Cell
+from hones.benchmark.results import HONES, SHARED, Cell
 from hones.benchmark.variants import Variant, check_variant, digest_of_plant, pictures
 from hones.comparators.given import Given, Heads, critical_heads, give
 from hones.comparators.stage import rank
@@ -32,6 +32,7 @@ from hones.errors import HonesError, NothingGuides
 from hones.interventions import BASELINE, Intervention, Site
 from hones.locks import alone_on
 from hones.log import LOG
+from hones.models.planted import Plant
 from hones.neurons import select_neurons
 from hones.prepared import Prepared
 from hones.store import RunFolder, read_npy, write_npy
@@ -105,7 +106,7 @@ def score_variants(
 def score_task(
     study: Study,
     task: Task,
-    plant: Any,
+    plant: Plant,
     discovery: Items,
     test: Items,
     contenders: Sequence[Contender],
@@ -175,7 +176,7 @@ def _seconds(study: Study, stage: str) -> float:
 
 
 def _mask(
-    study: Study, task: Task, plant: Any, items: Prepared, held_out: Prepared, ranked: Sequence[_Ranked]
+    study: Study, task: Task, plant: Plant, items: Prepared, held_out: Prepared, ranked: Sequence[_Ranked]
 ) -> list[Scored]:
     """Mask what is not masked yet, in one sweep, and write the cells."""
     planted = frozenset[Site](plant.sets[task.name])
@@ -222,17 +223,14 @@ def _is_kept(study: Study, one: _Ranked, stages: dict[str, str], inputs: dict[st
 def _cell(
     study: Study,
     task: Task,
-    plant: Any,
+    plant: Plant,
     items: Prepared,
     held_out: Prepared,
     one: _Ranked,
     masks: Float[np.ndarray, "3 items k"],
 ) -> Cell:
-    others = {f"decoy {kind}": sites for kind, sites in plant.decoys.items()}
-    own = {*plant.sets[task.name], *plant.general}
-    others["shared by all"] = set(plant.general) - set(plant.sets[task.name])
-    others["of other tasks"] = {site for sites in plant.sets.values() for site in sites} - own
-    found = judge(one.importance, plant.sets[task.name], plant.general, others)
+    planted = plant.sets[task.name]
+    found = judge(one.importance, planted, plant.general, other_sets(plant, task.name))
     baseline, masked_planted, masked = (float(x) for x in task.score(masks.sum(1)))
     return Cell(
         model=plant.name,
@@ -241,7 +239,7 @@ def _cell(
         task=task.name,
         seed=study.seed,
         method=one.contender.name,
-        planted=len(set(plant.sets[task.name])),
+        planted=len(set(planted)),
         neurons=study.vlm.anatomy.total_neurons,
         **vars(found),
         metric_name=task.metric_name,
@@ -256,6 +254,15 @@ def _cell(
         refused=one.refused,
         through=one.through,
     )
+
+
+def other_sets(plant: Plant, task: str) -> dict[str, Collection[Site]]:
+    """What a method may find instead of a task's set: decoys by kind, shared neurons, other tasks' own."""
+    own, shared = set(plant.sets[task]), set(plant.general)
+    sets: dict[str, Collection[Site]] = {f"decoy {kind}": sites for kind, sites in plant.decoys.items()}
+    sets[SHARED] = shared - own
+    sets["of other tasks"] = {site for sites in plant.sets.values() for site in sites} - own - shared
+    return {name: sites for name, sites in sets.items() if sites}
 
 
 def _digest(sites: frozenset[Site]) -> str:

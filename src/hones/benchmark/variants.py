@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from hones.data.items import Items, load_items
 from hones.data.shapes import write_shapes
 from hones.errors import HonesError
+from hones.models.loading import load_vlm
+from hones.models.planted import PLANTS, Plant, load_plant
 from hones.models.vlm import VLM
 from hones.tasks.base import Task
 
@@ -19,9 +20,9 @@ REPORT, SELECT = "report", "select"
 
 @dataclass(frozen=True)
 class Variant:
-    """A plant (`hones.models.planted.Plant`) and how its model is loaded."""
+    """What was planted, and how the model is loaded."""
 
-    plant: Any
+    plant: Plant
     load: Callable[[], VLM]
 
 
@@ -31,9 +32,6 @@ def planted_variants(names: Sequence[str] | None = None, device: str = "auto") -
     Raises:
         HonesError: no such model, or one named twice.
     """
-    from hones.models.loading import load_vlm
-    from hones.models.planted import PLANTS, load_plant
-
     chosen = list(PLANTS) if names is None else list(names)
     if wrong := [name for name in chosen if name not in PLANTS]:
         raise HonesError(f"no planted model {wrong[0]!r}", expected=f"one of {', '.join(PLANTS)}")
@@ -42,7 +40,7 @@ def planted_variants(names: Sequence[str] | None = None, device: str = "auto") -
     return [Variant(load_plant(name), lambda name=name: load_vlm(name, device=device)) for name in chosen]
 
 
-def check_variant(plant: Any, vlm: VLM, tasks: Sequence[Task]) -> None:
+def check_variant(plant: Plant, vlm: VLM, tasks: Sequence[Task]) -> None:
     """Raises HonesError where a task has nothing planted, or the model lacks a planted neuron or head."""
     for task in tasks:
         if not plant.sets.get(task.name):
@@ -52,7 +50,7 @@ def check_variant(plant: Any, vlm: VLM, tasks: Sequence[Task]) -> None:
             vlm.anatomy.check_neuron(*site)
 
 
-def digest_of_plant(plant: Any) -> str:
+def digest_of_plant(plant: Plant) -> str:
     """16 hexadecimal digits that identify what is planted where."""
     sets = [{name: sorted(sites) for name, sites in sorted(part.items())} for part in (plant.sets, plant.decoys)]
     return sha256(repr([*sets, sorted(plant.general)]).encode()).hexdigest()[:16]
