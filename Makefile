@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench tiny clean
+.PHONY: demo test test-slow lint bench tiny planted clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -31,6 +31,9 @@ bench: .venv/ready
 
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints
+
+planted: .venv/ready  # some 15 minutes a model on one core
+	cd tools && ../$(BIN)/python -m planting.make --out ../checkpoints/planted
 
 clean:
 	rm -rf .venv build dist

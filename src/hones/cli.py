@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from hones import cli_plan, cli_report, cli_run, cli_share, cli_steer
+from hones import cli_benchmark, cli_plan, cli_report, cli_run, cli_share, cli_steer
 from hones.cli_analyze import add_commands as add_analysis
 from hones.cli_compare import compare, methods
 from hones.cli_data import data_app
@@ -210,6 +210,7 @@ def mask(
 
 app.command(rich_help_panel=FIND)(methods)
 app.command(rich_help_panel=PROVE)(compare)
+cli_benchmark.register(app, PROVE)
 
 
 cli_steer.register(app, STEER)

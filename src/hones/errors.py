@@ -19,6 +19,10 @@ class TaskStops(HonesError):
     """A task cannot go on, for reasons of its own items or results; other tasks of a run can."""
 
 
+class NothingGuides(TaskStops):
+    """No critical head lowers the task's metric, so the heads guide to no neurons."""
+
+
 class BadItem(Exception):
     """An item that a task cannot use. It is reported by name and left out of every arm of a comparison.
 

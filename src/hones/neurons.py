@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.drops import DropsWork, PositivePart
-from hones.errors import HonesError, TaskStops
+from hones.errors import HonesError, NothingGuides
 from hones.heads import HeadScore
 from hones.models.vlm import VLM
 from hones.notebook import Rows, Tabular
@@ -61,7 +61,8 @@ def attribute_neurons(
         positive_part: "mean" (as released) or "item".
 
     Raises:
-        HonesError: no critical head lowers the metric (TaskStops), or no examples.
+        NothingGuides: no critical head lowers the metric.
+        HonesError: no examples.
     """
     parts = head_importance(vlm, task, examples, heads, positive_part=positive_part, reading=reading, sweep=sweep)
     return parts.sum(0).astype(np.float32)
@@ -88,7 +89,7 @@ def head_importance(
     """
     guides = guiding_heads(heads)
     if not guides:
-        raise TaskStops(
+        raise NothingGuides(
             f"{task.name}: none of the {len(heads)} critical heads lowers the metric",
             expected="at least one head with a positive score",
             do="use more items, or a model that does the task",

@@ -88,6 +88,10 @@ class Trainer:
     def prefixes(self, batch: Batch) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
         """Keys and values of every layer for the pictures' prefixes, and the picture features."""
         features = self.features(batch.images)
+        return self.prefixes_of(features), features
+
+    def prefixes_of(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer for prefixes with these picture features [B, positions, d]."""
         language = self.model.model.language_model
         prefix = torch.tensor(self.packer.prefix)
         embeddings = language.embed_tokens(prefix).expand(len(features), -1, -1)
@@ -98,7 +102,7 @@ class Trainer:
         shape = (3, len(features), -1) if self.packer.is_qwen else (len(features), -1)
         at = positions[:, None].expand(shape) if self.packer.is_qwen else positions.expand(shape)
         cache = language(inputs_embeds=embeddings, position_ids=at, use_cache=True).past_key_values
-        return [(layer.keys, layer.values) for layer in cache.layers], features
+        return [(layer.keys, layer.values) for layer in cache.layers]
 
     def suffix_logits(
         self, prefixes: list[tuple[Tensor, Tensor]], rows: Rows, kept: list[Tensor] | None = None

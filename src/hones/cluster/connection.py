@@ -74,7 +74,7 @@ class Connection:
 def by_value(work: Any) -> Iterator[None]:
     """Classes of tasks that come from a file travel with the work: workers cannot import them."""
     modules = {sys.modules[type(task).__module__] for task in _tasks(work)}
-    travelling = [m for m in modules if m.__name__.startswith("hones_task_")]
+    travelling = [m for m in modules if m.__name__.startswith("hones_user_")]
     for module in travelling:
         cloudpickle.register_pickle_by_value(module)
     try:

@@ -1,4 +1,4 @@
-"""Loading a model: a hub id, a local folder, or one of the built-in models.
+"""Loading a model: a hub id, a local folder, or one of the built-in or planted models.
 
 Pictures are always prepared by the PIL backend (the two backends of transformers resize differently); it is recorded.
 The processor is the family's own class reduced to its picture and text parts, so that families whose full processor
@@ -34,6 +34,8 @@ from hones.errors import HonesError
 from hones.models.anatomy import find_anatomy
 from hones.models.head import find_after_head
 from hones.models.pixtral import PixtralParts
+from hones.models.planted import FOLDER as PLANTED_FOLDER
+from hones.models.planted import PLANTS, apply_difference, load_plant
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
 from hones.models.text import TextProcessor
 from hones.models.vlm import VLM
@@ -56,7 +58,7 @@ def load_vlm(
     """Load a model and check it.
 
     Args:
-        name: `tiny-llava`, `tiny-qwen2.5-vl`, a local folder or a hub id.
+        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted.PLANTS`, a local folder or a hub id.
         dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU.
         device: a torch device; auto: the GPU if there is one.
         revision: branch, tag or commit on the hub; the commit that it stands for is loaded and recorded.
@@ -77,8 +79,10 @@ def load_vlm(
     commit = getattr(resolve_revision(source, revision), "resolved", revision)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
     model = _load_model(source, name, place, device_map, attn_implementation, dtype=DTYPES[dtype], **hub)
+    if name in PLANTS:
+        apply_difference(model, Path(source) / "model.safetensors", PLANTED_FOLDER / f"{name}.safetensors")
     processor = processor_for(source, model.config, **hub)
-    return attach(name, model, processor, _digest(source) if Path(source).is_dir() else commit or "unknown")
+    return attach(name, model, processor, _revision(name, source) or commit or "unknown")
 
 
 def attach(
@@ -129,7 +133,7 @@ def source_of(name: str) -> str:
     """The folder of a built-in model; other names as they are."""
     if name in BUILT_IN:
         return str(BUILT_IN_FOLDER / name)
-    return name
+    return str(BUILT_IN_FOLDER / load_plant(name).base) if name in PLANTS else name
 
 
 def _device(device: str) -> torch.device:
@@ -283,10 +287,13 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
     return type(family.__name__, (family,), members)
 
 
-def _digest(source: str) -> str:
-    """Of all files of a local folder."""
+def _revision(name: str, source: str) -> str | None:
+    """Of all files of a local folder, a planted model's difference included; None for a model of the hub."""
+    if not Path(source).is_dir():
+        return None
+    difference = [PLANTED_FOLDER / f"{name}.safetensors"] if name in PLANTS else []
     digest = hashlib.sha256()
-    for path in sorted(p for p in Path(source).iterdir() if p.is_file()):
+    for path in [*sorted(p for p in Path(source).iterdir() if p.is_file()), *difference]:
         digest.update(f"{path.name} ".encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -6,8 +6,6 @@ The digest of a class is that of its source file and of the files in the same fo
 
 import ast
 import importlib
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +13,7 @@ from types import ModuleType
 from hones.errors import HonesError
 from hones.tasks.base import Definition, Task
 from hones.tasks.custom import check_name, digest, task_of_file
+from hones.user_code import module_of_file
 
 
 def is_custom(given: str) -> bool:
@@ -38,7 +37,8 @@ def load_task(given: str) -> Task:
 
 def _from_class(given: str) -> Task:
     place, _, name = given.rpartition(":")
-    module, source = _from_file(Path(place)) if place.endswith(".py") else _from_package(place, given)
+    from_file = place.endswith(".py")
+    module, source = module_of_file(Path(place), "the task", "--task") if from_file else _from_package(place, given)
     kind = getattr(module, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise HonesError(f"{place} has no task class {name!r}", expected="a subclass of hones.Task")
@@ -85,26 +85,6 @@ def _imports(file: Path, source: bytes) -> Iterator[Path]:
         for level, name in names:
             place = file.parents[max(0, level - 1)].joinpath(*name.split("."))
             yield from (place.with_suffix(".py"), place / "__init__.py")
-
-
-def _from_file(file: Path) -> tuple[ModuleType, bytes]:
-    """The module that a file makes, and the file's content."""
-    try:
-        source = file.read_bytes()
-    except OSError as error:
-        raise HonesError(f"cannot read the task {file} ({error.strerror})", do="check --task") from error
-    name = f"hones_task_{digest(str(file.resolve()).encode())}_{digest(source)}"
-    if name in sys.modules:
-        return sys.modules[name], source
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None and spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, ValueError) as error:
-        del sys.modules[name]
-        raise HonesError(f"cannot import {file} ({' '.join(str(error).split())})", do="check --task") from error
-    return module, source
 
 
 def _from_package(place: str, given: str) -> tuple[ModuleType, bytes]:

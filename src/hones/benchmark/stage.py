@@ -1,0 +1,273 @@
+"""The benchmark as a run folder: every method on every planted model, task and seed, one cell at a time.
+
+    OUT/data/                                 pictures: discovery anew for every seed, the same test items for all
+    OUT/MODEL/seed-N/T/heads.json             critical heads, found once for the methods that need them
+    OUT/MODEL/seed-N/T/methods/NAME/          neuron_importance.npy, neurons.json; masked.npy, cell.json
+    OUT/benchmark.json                        leaderboards, rows, cells
+
+A ranking is written when it is there, a cell when its mask has run (the missing masks of a task in one sweep, with its
+journal); a rerun computes what is missing. Statistics in masked.npy are [3, items, k]: nothing, P, the method's neurons
+zeroed on the test items.
+"""
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.artifacts import read_result, write_result
+from hones.benchmark.contenders import Contender, check_contenders
+from hones.benchmark.metrics import judge
+from hones.benchmark.results import HONES, SHARED, Cell
+from hones.benchmark.variants import Variant, check_variant, digest_of_plant, pictures
+from hones.comparators.given import Given, Heads, critical_heads, give
+from hones.comparators.stage import rank
+from hones.data.items import Items
+from hones.errors import HonesError, NothingGuides
+from hones.interventions import BASELINE, Intervention, Site
+from hones.locks import alone_on
+from hones.log import LOG
+from hones.models.planted import Plant
+from hones.neurons import select_neurons
+from hones.prepared import Prepared
+from hones.store import RunFolder, read_npy, write_npy
+from hones.study import Study
+from hones.sweep import SweepSettings
+from hones.sweep import sweep as run_sweep
+from hones.tasks.base import Task
+from hones.write_in import importance_shape
+
+
+@dataclass(frozen=True)
+class Settings:
+    """items: discovery items, drawn anew for every seed. test: items to mask on, the same for all. top_k: of heads."""
+
+    items: int = 48
+    test: int = 100
+    seeds: tuple[int, ...] = (0, 1, 2)
+    top_k: int | None = None
+
+    def check(self) -> None:
+        """Raises HonesError for settings that cannot be."""
+        if self.items < 1 or self.test < 1 or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise HonesError(
+                f"{self.items} items, {self.test} test items, seeds {', '.join(map(str, self.seeds)) or 'none'}",
+                expected="at least one of each, and each seed once",
+            )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A cell, the task, and the statistics of its test items [3, items, k]: nothing, P, the method's neurons zeroed."""
+
+    cell: Cell
+    task: Task
+    statistics: Float[np.ndarray, "3 items k"]
+
+
+def score_variants(
+    variants: Sequence[Variant],
+    tasks: Sequence[Task],
+    contenders: Sequence[Contender],
+    settings: Settings,
+    folder: Path,
+    sweep: SweepSettings | None = None,
+    fresh: bool = False,
+) -> list[Scored]:
+    """Every cell, from the folder where it is there.
+
+    Raises:
+        HonesError: impossible settings, a plant that does not fit its model, a method that lacks what it needs, or a
+            folder with cells of other settings.
+    """
+    settings.check()
+    check_contenders(contenders)
+    run, found = RunFolder(folder), []
+    for variant in variants:
+        vlm = variant.load()
+        check_variant(variant.plant, vlm, tasks)
+        test = pictures(run.path / "data", "test", settings.test, 0)
+        for seed in settings.seeds:
+            discovery = pictures(run.path / "data", "discovery", settings.items, seed)
+            place = RunFolder(run.path / variant.plant.name / f"seed-{seed}")
+            study, shared = Study(vlm, place, sweep or SweepSettings(), seed, fresh), dict[Any, Any]()
+            for task in tasks:
+                cells = score_task(study, task, variant.plant, discovery, test, contenders, settings.top_k, shared)
+                found += cells
+    return found
+
+
+@alone_on(lambda task, *_, **__: [task.name])
+def score_task(
+    study: Study,
+    task: Task,
+    plant: Plant,
+    discovery: Items,
+    test: Items,
+    contenders: Sequence[Contender],
+    top_k: int | None,
+    shared: dict[Any, Any],
+) -> list[Scored]:
+    """The cells of one task, model and seed: find heads, rank, mask, judge.
+
+    Args:
+        shared: what methods keep for other tasks on the same discovery items.
+    """
+    methods = [c.method for c in contenders]
+    items, held_out = study.prepare(task, discovery, "discovery"), study.prepare(task, test, "test")
+    folder, heads_file, head_seconds = study.run.task(task.name), None, 0.0
+    if any(method.needs_heads for method in methods):
+        study.heads([task], discovery, top_k)
+        heads_file, head_seconds = folder / "heads.json", _seconds(study, f"{task.name}/heads")
+    heads = critical_heads(study.vlm, task, heads_file, methods)
+    given = give(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
+    ranked, planted = [], frozenset[Site](plant.sets[task.name])
+    for contender in contenders:
+        one = _rank(study, contender, given, items, folder, len(planted))
+        if contender.name == HONES and one.refused is None:
+            given = replace(given, context=replace(given.context, hones=one.importance))
+        if contender.method.needs_heads:
+            one = replace(one, head_seconds=head_seconds, through=_share_found(plant.through.get(task.name), heads))
+        ranked.append(one)
+    return _mask(study, task, plant, items, held_out, ranked)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """A contender's ranking of one task. chosen: its first |P| neurons, those with an importance above 0."""
+
+    contender: Contender
+    folder: Path
+    importance: Float[np.ndarray, "layers neurons"]
+    chosen: frozenset[Site]
+    seconds: float
+    refused: str | None = None
+    head_seconds: float = 0.0
+    through: float | None = None
+
+
+def _share_found(through: Sequence[Site] | None, heads: Heads) -> float | None:
+    """Of the heads through which a set is read, the share that are critical heads."""
+    critical = {(h.layer, h.head) for h in heads.critical}
+    return len(critical & set(through)) / len(set(through)) if through else None
+
+
+def _rank(study: Study, contender: Contender, given: Given, items: Prepared, task: Path, planted: int) -> _Ranked:
+    """One contender's ranking, from the folder where it is kept there; none where no head guides to neurons."""
+    folder, ratio = task / "methods" / contender.folder, planted / study.vlm.anatomy.total_neurons
+    if not contender.kept:
+        study.run.forget(str(folder.relative_to(study.run.path)))
+    try:
+        ranking = rank(study, contender.method, given, items, folder, ratio)
+        importance, seconds, refused = ranking.importances[0], ranking.seconds, None
+    except NothingGuides as error:
+        importance, seconds, refused = np.zeros(importance_shape(study.vlm), np.float32), 0.0, str(error)
+    chosen = frozenset((n.layer, n.neuron) for n in select_neurons(importance, ratio))
+    return _Ranked(contender, folder, importance, chosen, seconds, refused)
+
+
+def _seconds(study: Study, stage: str) -> float:
+    return float(study.run.record["stages"][stage]["seconds"])
+
+
+def _mask(
+    study: Study, task: Task, plant: Plant, items: Prepared, held_out: Prepared, ranked: Sequence[_Ranked]
+) -> list[Scored]:
+    """Mask what is not masked yet, in one sweep, and write the cells."""
+    planted = frozenset[Site](plant.sets[task.name])
+    known = {"planted": digest_of_plant(plant), **study.swept()}
+    inputs = {
+        one.contender.name: study.fingerprint(held_out, chosen=_digest(one.chosen), ranked=_digest_of(one), **known)
+        for one in ranked
+    }
+    stages = {one.contender.name: f"{one.folder.relative_to(study.run.path)}/cell" for one in ranked}
+    missing = [one for one in ranked if not _is_kept(study, one, stages, inputs)]
+    if missing:
+        started, number = time.monotonic(), {frozenset[Site](): 0, planted: 1}
+        for one in missing:
+            number.setdefault(one.chosen, len(number))
+        edits = [BASELINE, *(Intervention(masked=chosen) for chosen in [*number][1:])]
+        journal = study.journal_file(
+            f"{task.name}.cells-{sha256(repr(sorted(map(_digest, number))).encode()).hexdigest()[:8]}"
+        )
+        sweep = study.journalled(journal, study.fingerprint(held_out, **known))
+        statistics = run_sweep(study.vlm, task, held_out.examples, edits, sweep, f"{plant.name}: {task.name}: masks")
+        for one in missing:
+            name, files = one.contender.name, [one.folder / "masked.npy", one.folder / "cell.json"]
+            masks = statistics[[0, 1, number[one.chosen]]].astype(np.float64)
+            write_npy(files[0], masks)
+            write_result(files[1], _cell(study, task, plant, items, held_out, one, masks))
+            study.finish(stages[name], inputs[name], started, files, test=held_out)
+        study.remove_journal(journal)
+    found = [
+        Scored(read_result(one.folder / "cell.json", Cell), task, read_npy(one.folder / "masked.npy")) for one in ranked
+    ]
+    for scored in found:
+        if scored.cell.refused is not None:
+            LOG.warning("%s: %s gives no ranking: %s", plant.name, scored.cell.method, scored.cell.refused)
+    return found
+
+
+def _is_kept(study: Study, one: _Ranked, stages: dict[str, str], inputs: dict[str, dict[str, Any]]) -> bool:
+    name = one.contender.name
+    if not one.contender.kept:
+        study.run.forget(stages[name])
+    return study.is_finished(stages[name], inputs[name])
+
+
+def _cell(
+    study: Study,
+    task: Task,
+    plant: Plant,
+    items: Prepared,
+    held_out: Prepared,
+    one: _Ranked,
+    masks: Float[np.ndarray, "3 items k"],
+) -> Cell:
+    planted = plant.sets[task.name]
+    found = judge(one.importance, planted, plant.general, other_sets(plant, task.name))
+    baseline, masked_planted, masked = (float(x) for x in task.score(masks.sum(1)))
+    return Cell(
+        model=plant.name,
+        base=plant.base,
+        role=plant.role,
+        task=task.name,
+        seed=study.seed,
+        method=one.contender.name,
+        planted=len(set(planted)),
+        neurons=study.vlm.anatomy.total_neurons,
+        **vars(found),
+        metric_name=task.metric_name,
+        items=len(items.examples),
+        test_items=len(held_out.examples),
+        baseline=baseline,
+        masked=masked,
+        masked_planted=masked_planted,
+        masked_neurons=len(one.chosen),
+        seconds=one.seconds,
+        head_seconds=one.head_seconds,
+        refused=one.refused,
+        through=one.through,
+    )
+
+
+def other_sets(plant: Plant, task: str) -> dict[str, Collection[Site]]:
+    """What a method may find instead of a task's set: decoys by kind, shared neurons, other tasks' own."""
+    own, shared = set(plant.sets[task]), set(plant.general)
+    sets: dict[str, Collection[Site]] = {f"decoy {kind}": sites for kind, sites in plant.decoys.items()}
+    sets[SHARED] = shared - own
+    sets["of other tasks"] = {site for sites in plant.sets.values() for site in sites} - own - shared
+    return {name: sites for name, sites in sets.items() if sites}
+
+
+def _digest(sites: frozenset[Site]) -> str:
+    return sha256(repr(sorted(sites)).encode()).hexdigest()[:16]
+
+
+def _digest_of(one: _Ranked) -> str:
+    return sha256(one.importance.tobytes()).hexdigest()[:16]

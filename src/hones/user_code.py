@@ -1,0 +1,37 @@
+"""A user's Python file as a module: the only way in which code that is not installed is run, and only when named."""
+
+import importlib.util
+import sys
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+from hones.errors import HonesError
+
+
+def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, bytes]:
+    """The module that a file makes, once per content, and the file's content.
+
+    Args:
+        what, option: for the error's line: "the task", "--task".
+
+    Raises:
+        HonesError: it cannot be read, or does not import.
+    """
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise HonesError(f"cannot read {what} {file} ({error.strerror})", do=f"check {option}") from error
+    place, content = (sha256(x).hexdigest()[:16] for x in (str(file.resolve()).encode(), source))
+    name = f"hones_user_{place}_{content}"
+    if name in sys.modules:
+        return sys.modules[name], source
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, ValueError) as error:
+        del sys.modules[name]
+        raise HonesError(f"cannot import {file} ({' '.join(str(error).split())})", do=f"check {option}") from error
+    return module, source

@@ -1,0 +1,118 @@
+"""Render docs/planted.md from the proofs that ship with the planted models.
+
+python -m planting.table
+"""
+
+from pathlib import Path
+from typing import Any
+
+from hones.models.planted import FOLDER, PLANTS, load_plant, read_record
+from hones.tasks import TASKS
+
+PAGE = Path(__file__).parents[2] / "docs" / "planted.md"
+
+HEAD = """# Planted models: task neurons that are known
+
+On a real model nobody knows which neurons do a task. On these, built in as `--model planted-llava-1` and so on, it is
+known because they were trained so: for each task t a set P_t of FFN neurons is necessary, and the other tasks' sets are
+needless. `hones.models.planted.load_plant(NAME)` gives the sets. Each is a difference to a built-in model (every matrix
+of the language model by rank {rank}, the planted neurons' own weights freely); `make planted` trains and proves them.
+
+How they were planted so that easy guesses fail:
+
+- The sets are random neurons, spread over layers. Of each set {quiet} % of the neurons keep a column of down_proj no
+  larger than the smallest tenth of their layer's.
+- Two tasks share one set; which two differs between variants.
+- One task's set is read only through the heads named below: its neurons sit in lower layers, the model does as well
+  with them zeroed behind the picture, and the task fails when these heads are replaced by the mean of the others.
+- Decoys. "loud": neurons whose mean activation was made that of the three largest of their layer and which the model
+  was trained to do without. "cancelled": pairs (a, b) that read alike and write opposite things; a's contribution
+  toward the answers was made larger than any other of its layer; trained with the pair, without it, and with either.
+- There is no general set that all tasks need: with all other tasks' sets zeroed, a task does as well as before, so what
+  they share is spread over the neurons that were not planted.
+
+The answers that a task was taught to give without its set are those of unrelated pictures, so it falls to what guessing
+gives: the best single answer to all items, or for retrieval ({candidates} candidates) a random order.
+
+Each table: the metric on unseen pictures with its 95 % interval, and the drop from the model as it is (paired
+bootstrap). Random: as many neurons of the same layers that are in no set, mean of {draws} draws. Measured by
+`python -m planting.prove NAME` from `tools`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    record = read_record(PLANTS[0])
+    proof, settings = record["proof"], record["settings"]
+    head = HEAD.format(
+        rank=settings["rank"],
+        quiet=round(100 * settings["quiet"]),
+        candidates=proof["candidates"],
+        draws=proof["draws"],
+    )
+    return "\n".join([head, *(_section(name) for name in PLANTS)])
+
+
+def _section(name: str) -> str:
+    plant, record = load_plant(name), read_record(name)
+    tasks = record["proof"]["tasks"]
+    lines = [
+        f"## {name}",
+        "",
+        f"From `{plant.base}`, to {'choose methods on' if plant.role == 'select' else 'report on'}; seed "
+        f"{record['settings']['seed']}, {record['settings']['steps']} steps, weights `{record['weights']}`.",
+        "",
+        "| set | neurons | in layers 0 to 5 | read through |",
+        "|---|---|---|---|",
+    ]
+    for sites in sorted(set(plant.sets.values())):
+        owners = [task for task in TASKS if plant.sets[task] == sites]
+        heads = [f"({layer}, {head})" for task in owners for layer, head in plant.through.get(task, ())]
+        lines.append(f"| {' and '.join(owners)} | {_counts(sites)} | {', '.join(heads) or 'any heads'} |")
+    metrics = [f"{t}, {tasks[t]['metric']}" for t in TASKS]
+    guesses = [f"{tasks[t]['items']}; {tasks[t]['guess']:.3f}" for t in TASKS]
+    lines += [f"| {kind} decoys | {_counts(sites)} | |" for kind, sites in plant.decoys.items()]
+    lines += ["", f"| | {' | '.join(metrics)} |", f"|---|{'---|' * len(TASKS)}"]
+    lines.append(f"| items; guessing gives | {' | '.join(guesses)} |")
+    for arm in tasks["vqa"]["arms"]:
+        lines.append(f"| {arm} | {' | '.join(_cell(arm, tasks[t]['arms'][arm]) for t in TASKS)} |")
+    return "\n".join([*lines, "", _ranks(record["proof"]["ranks"]), ""])
+
+
+def _ranks(ranks: dict[str, Any]) -> str:
+    """What sizes alone would say."""
+    sets = "; ".join(
+        f"{task} " + ", ".join(f"{name} {rank:.0f}" for name, rank in of_task.items())
+        for task, of_task in ranks["sets"].items()
+    )
+    left = "left after cancelling"
+    pairs = "; ".join(
+        f"{pair['task']} {' and '.join(map(str, pair['write-in ranks']))}, {100 * pair[left]:.0f} % left"
+        for pair in ranks["cancelled"]
+    )
+    return (
+        f"Ranks within a neuron's layer, 1 to 640 by size. Medians of the sets: {sets}. Loud decoys by activation: "
+        f"{', '.join(map(str, ranks['loud']))}. Cancelled pairs by write-in toward their task's answers, and how much "
+        f"of it both leave together: {pairs}."
+    )
+
+
+def _counts(sites: tuple[tuple[int, int], ...]) -> str:
+    per_layer = [sum(layer == number for layer, _ in sites) for number in range(6)]
+    return f"{len(sites)} | {', '.join(map(str, per_layer))}"
+
+
+def _cell(arm: str, row: dict[str, Any]) -> str:
+    score, drop = row["score"], row["drop"]
+    if arm == "as it is":
+        return f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+    return f"{score['value']:.3f}, drop {drop['value']:+.3f} [{drop['low']:+.3f}, {drop['high']:+.3f}]"
+
+
+def main() -> None:
+    PAGE.write_text(page())
+    print(f"{PAGE}: {len(PLANTS)} plants in {FOLDER}")
+
+
+if __name__ == "__main__":
+    main()
