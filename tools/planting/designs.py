@@ -31,7 +31,7 @@ class Design:
     loud: tuple[int, ...] = (1, 2, 1, 2, 1, 1)
     cancelled: tuple[int, ...] = (2, 3, 4, 5)
     quiet: float = 0.3
-    steps: int = 260
+    steps: int = 300
     rank: int = 8
     peak: float = 2e-3
     pictures: int = 12
