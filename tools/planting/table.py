@@ -87,7 +87,7 @@ def _members(found: dict[str, Any]) -> str:
         f"{task} {row['take part']} of {row['members']} (alone {row['alone effective']})" for task, row in found.items()
     )
     return (
-        f"Members that take part, that is whose share of what zeroing random triples does to the gold answer's loss is 1 % "
+        f"Members that take part, that is whose share of what zeroing random triples does to the loss is 1 % "
         f"or more of what zeroing the whole set does: {of_tasks}."
     )
 
