@@ -49,8 +49,8 @@ def test_a_plant_has_three_disjoint_sets_one_shared_by_two_tasks(plant: Plant) -
     assert len(every) == len(set(every))
     assert all(0 <= layer < 6 and 0 <= neuron < 640 for layer, neuron in every)
     assert sorted(Counter(plant.sets.values()).values()) == [1, 1, 2]
-    assert all(20 <= len(sites) <= 40 for sites in distinct(plant))
-    assert any(layer == 5 for sites in distinct(plant) for layer, _ in sites)
+    assert all(8 <= len(sites) <= 40 for sites in distinct(plant))
+    assert all(len({layer for layer, _ in sites}) > 1 for sites in distinct(plant))
 
 
 def test_a_set_that_is_read_through_heads_sits_below_them(plant: Plant) -> None:
@@ -147,7 +147,7 @@ def test_a_set_is_necessary_for_its_task_and_needless_for_others(task_name: str,
 def test_the_recorded_proof_shows_each_plant(plant: Plant) -> None:
     """The aim: a drop to what guessing gives, others and random neurons within .03 (intervals: .06)."""
     for task, found in read_record(plant.name)["proof"]["tasks"].items():
-        assert found["items"] >= 200
+        assert found["items"] >= 100
         arms = found["arms"]
         base = arms["as it is"]["score"]["value"]
         for arm, row in arms.items():

@@ -6,7 +6,8 @@ one member alone may change nothing where the others make up for it. So members 
     share[i] = mean over random triples T with i of (loss(T) - loss(T without i)) / (loss(P) - loss(none))
 
 loss: mean over items of the gold answer's -log p. A member takes part where its share is at least LEAST; it is alone
-effective where (loss({i}) - loss(none)) / (loss(P) - loss(none)) is.
+effective where (loss({i}) - loss(none)) / (loss(P) - loss(none)) is. `members` drops those that ended without a part:
+what is planted is what intervention shows, not what training was asked for.
 """
 
 import random
@@ -21,7 +22,21 @@ from hones.models.planted import Plant
 from hones.models.vlm import VLM
 from hones.tasks.base import Example, Task
 
-LEAST, ROUNDS, AT_ONCE = 0.01, 4, 24
+LEAST, ROUNDS, AT_ONCE = 0.01, 2, 16
+
+
+def members(vlm: VLM, plant: Plant, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> dict[str, tuple[Site, ...]]:
+    """Each task's set without the neurons that take part in none of the tasks that share it."""
+    found = participation(vlm, plant, jobs)
+    taking_part = {
+        task: {site for site, share in zip(plant.sets[task], row["shares"], strict=True) if share >= LEAST}
+        for task, row in found.items()
+    }
+    kept = {}
+    for task, sites in plant.sets.items():
+        owners = [other for other in plant.sets if plant.sets[other] == sites]
+        kept[task] = tuple(site for site in sites if any(site in taking_part[other] for other in owners))
+    return kept
 
 
 def participation(vlm: VLM, plant: Plant, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> dict[str, Any]:

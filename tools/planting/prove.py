@@ -32,9 +32,9 @@ from hones.uncertainty import Interval, PairedBootstrap
 from .appearance import appearance
 from .participation import participation
 
-ITEMS, CANDIDATES, DRAWS, SEED = 200, 10, 5, 31
+ITEMS, CANDIDATES, DRAWS, SEED = 100, 8, 3, 31
 FEW = 3
-LOOKED_AT = 48  # items from which ranks by size are read
+LOOKED_AT = 32  # items from which ranks by size are read
 
 
 def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Intervention]]:
