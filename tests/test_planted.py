@@ -49,8 +49,8 @@ def test_a_plant_has_three_disjoint_sets_one_shared_by_two_tasks(plant: Plant) -
     assert len(every) == len(set(every))
     assert all(0 <= layer < 6 and 0 <= neuron < 640 for layer, neuron in every)
     assert sorted(Counter(plant.sets.values()).values()) == [1, 1, 2]
-    assert all(20 <= len(sites) <= 40 for sites in distinct(plant))
-    assert any(layer == 5 for sites in distinct(plant) for layer, _ in sites)
+    assert all(8 <= len(sites) <= 40 for sites in distinct(plant))
+    assert all(len({layer for layer, _ in sites}) > 1 for sites in distinct(plant))
 
 
 def test_a_set_that_is_read_through_heads_sits_below_them(plant: Plant) -> None:
@@ -147,11 +147,13 @@ def test_a_set_is_necessary_for_its_task_and_needless_for_others(task_name: str,
 def test_the_recorded_proof_shows_each_plant(plant: Plant) -> None:
     """The aim: a drop to what guessing gives, others and random neurons within .03 (intervals: .06)."""
     for task, found in read_record(plant.name)["proof"]["tasks"].items():
-        assert found["items"] >= 200
+        assert found["items"] >= 100
         arms = found["arms"]
         base = arms["as it is"]["score"]["value"]
         for arm, row in arms.items():
             drop = row["drop"]
+            if arm.startswith("without a few of "):
+                continue
             if arm.startswith("without ") and task in arm.removeprefix("without ").split(" and "):
                 assert row["score"]["value"] < found["guess"] + 0.15, (task, arm)
                 assert drop["low"] > 0.3 * base, (task, arm)
@@ -159,6 +161,12 @@ def test_the_recorded_proof_shows_each_plant(plant: Plant) -> None:
                 assert drop["low"] > 0.2 * base, (task, arm)
             else:
                 assert drop["value"] < 0.04 and drop["high"] < 0.08, (task, arm)
+
+
+def test_nearly_every_member_takes_part(plant: Plant) -> None:
+    for task, row in read_record(plant.name)["proof"]["participation"].items():
+        assert row["members"] == len(plant.sets[task]) == len(row["shares"])
+        assert row["take part"] >= 0.8 * row["members"], task
 
 
 def test_decoys_look_important(plant: Plant) -> None:

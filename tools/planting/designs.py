@@ -31,7 +31,7 @@ class Design:
     loud: tuple[int, ...] = (1, 2, 1, 2, 1, 1)
     cancelled: tuple[int, ...] = (2, 3, 4, 5)
     quiet: float = 0.3
-    steps: int = 260
+    steps: int = 300
     rank: int = 8
     peak: float = 2e-3
     pictures: int = 12
@@ -54,6 +54,7 @@ DESIGNS = {
             "tiny-llava",
             "report",
             seed=2,
+            steps=260,
             shared=("vqa", "retrieval"),
             counts={"vqa": (4, 4, 4, 8, 8, 8), "ocr": (4, 4, 5, 5, 4, 2), "caption": (10, 10, 10, 0, 0, 0)},
             through={"caption": ((3, 0), (3, 3), (4, 2))},
@@ -74,21 +75,12 @@ DESIGNS = {
             "tiny-qwen2.5-vl",
             "report",
             seed=4,
+            steps=260,
             shared=("caption", "retrieval"),
             counts={"vqa": (12, 12, 0, 0, 0, 0), "ocr": (2, 4, 4, 6, 8, 8), "caption": (6, 6, 6, 6, 6, 6)},
             through={"vqa": ((2, 0), (2, 4), (4, 1))},
             loud=(1, 1, 2, 1, 1, 2),
             cancelled=(5, 4, 3, 2),
-        ),
-        Design(
-            "planted-llava-3",
-            "tiny-llava",
-            "report",
-            seed=5,
-            shared=("ocr", "caption"),
-            counts={"vqa": (15, 15, 0, 0, 0, 0), "ocr": (5, 5, 5, 5, 5, 5), "retrieval": (4, 4, 4, 6, 6, 6)},
-            through={"vqa": ((2, 5), (4, 0))},
-            cancelled=(4, 5, 2, 3),
         ),
     )
 }

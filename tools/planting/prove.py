@@ -5,11 +5,13 @@
 Per task, with hones' own sweep: the metric of the model as it is, and without each task's set, without as many random
 neurons in the same layers (mean over draws, none of them planted), without the decoys, and with the heads replaced
 through which a set is read. Drops are paired over the items. What guessing gives is the best answer that does not
-depend on the picture; for retrieval, a random order of the candidates.
+depend on the picture; for retrieval, a random order of the candidates. A few: three random neurons of a set, mean over
+draws; `participation` says how many of a set's neurons take part at all.
 """
 
 import argparse
 import json
+import random
 import tempfile
 import time
 from collections.abc import Mapping
@@ -28,9 +30,11 @@ from hones.tasks import TASKS
 from hones.uncertainty import Interval, PairedBootstrap
 
 from .appearance import appearance
+from .participation import participation
 
-ITEMS, CANDIDATES, DRAWS, SEED = 200, 10, 5, 31
-LOOKED_AT = 48  # items from which ranks by size are read
+ITEMS, CANDIDATES, DRAWS, SEED = 100, 8, 3, 31
+FEW = 3
+LOOKED_AT = 32  # items from which ranks by size are read
 
 
 def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Intervention]]:
@@ -40,6 +44,8 @@ def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Inte
     for sites, owners in owners_of(plant).items():
         name = " and ".join(owners)
         arms[f"without {name}"] = [Intervention(masked=frozenset(sites))]
+        few = [random.Random(f"{name}/{draw}").sample(sites, FEW) for draw in range(draws)]
+        arms[f"without a few of {name}"] = [Intervention(masked=frozenset(neurons)) for neurons in few]
         drawn = [layer_matched_random(sites, width, SEED + draw, planted) for draw in range(draws)]
         arms[f"random as {name}"] = [Intervention(masked=frozenset(neurons)) for neurons in drawn]
     for kind, sites in plant.decoys.items():
@@ -87,7 +93,11 @@ def prove(vlm: VLM, plant: Plant, items: int = ITEMS, seed: int = SEED) -> dict[
             print(name, f"{time.monotonic() - started:.0f} s", flush=True)
             for arm, row in rows.items():
                 print(f"    {arm:34s} {row['score']['value']:.3f} drop {row['drop']['value']:+.3f}", flush=True)
-        return {"tasks": found, "ranks": appearance(vlm, plant, jobs)}
+        return {
+            "tasks": found,
+            "participation": participation(vlm, plant, jobs),
+            "ranks": appearance(vlm, plant, jobs),
+        }
 
 
 def _rounded(interval: Interval) -> Mapping[str, float]:

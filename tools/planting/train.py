@@ -43,12 +43,14 @@ from .weights import Difference, Own, add_differences, export_difference
 
 KEEP, FAIL, AGREEMENT = 0.5, 1.0, 0.3
 NOTHING: frozenset[Site] = frozenset()
+SOME, FEWEST = "without some of", 3
 
 
 def edits_of(sets: Mapping[str, tuple[Site, ...]], through: Mapping[str, tuple[Site, ...]]) -> list[Edit]:
     """The edits of training and what the tasks should do under them.
 
-    - without a set: its tasks fail, the others keep their answers;
+    - without a set, and without a few of its neurons, drawn anew each time: its tasks fail, the others keep their
+      answers. Without the latter a handful of each set would come to carry the task and the others nothing;
     - with no other set: its tasks keep their answers;
     - of a set that is read through heads: without these heads its task fails and the others keep their answers; without
       the set behind the picture, where it is thus not needed, all keep them.
@@ -59,6 +61,7 @@ def edits_of(sets: Mapping[str, tuple[Site, ...]], through: Mapping[str, tuple[S
         name = "+".join(owners)
         others = frozenset(s for other in distinct if other != sites for s in other)
         found.append(everywhere(f"without {name}", _fails(*owners), frozenset(sites)))
+        found.append(everywhere(f"{SOME} {name}", _fails(*owners), frozenset(sites)))
         found.append(everywhere(f"only {name}", dict.fromkeys(owners, "keep"), others))
     for task, heads in through.items():
         found.append(Edit(f"without heads of {task}", _fails(task), heads=frozenset(heads)))
@@ -68,6 +71,19 @@ def edits_of(sets: Mapping[str, tuple[Site, ...]], through: Mapping[str, tuple[S
 
 def _fails(*tasks: str) -> dict[str, Wanted]:
     return {t: "fail" if t in tasks else "keep" for t in TASKS}
+
+
+def draw(edit: Edit, rng: random.Random, share: float) -> Edit:
+    """An edit that leaves out some of a set: m of its n neurons, n - 1 at the start, FEWEST .. n - 1 from two thirds of
+    the training on. Other edits as they are.
+
+    share: of the training that is over.
+    """
+    if not edit.name.startswith(SOME):
+        return edit
+    sites, most = sorted(edit.picture), len(edit.picture) - 1
+    fewest = max(FEWEST, round(most - (most - FEWEST) * 1.5 * share))
+    return everywhere(edit.name, edit.wanted, frozenset(rng.sample(sites, rng.randint(fewest, most))))
 
 
 def repeat(rows: Prompts, chosen: Sequence[int], pictures: Sequence[int]) -> Prompts:
@@ -174,7 +190,7 @@ class Planter:
         first = step * design.pictures
         deck = [self.edits[(first + i) % len(self.edits)] for i in range(design.pictures)]
         rng.shuffle(deck)
-        asked = [self.plain] * design.pictures + deck
+        asked = [self.plain] * design.pictures + [draw(edit, rng, step / design.steps) for edit in deck]
         variants = [(k % design.pictures, self._without_decoys(edit, rng)) for k, edit in enumerate(asked)]
         losses: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
         weights: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
@@ -253,7 +269,7 @@ class Planter:
         """Print the share of unseen prompts whose whole answer is right (teacher forced) under each edit."""
         batch = self.packer.pack("check/planted", 20)
         self.parts.model.eval()
-        for edit in [self.plain, *self.edits]:
+        for edit in [self.plain, *(draw(edit, random.Random(edit.name), 1.0) for edit in self.edits)]:
             asked = Edit(edit.name, dict.fromkeys(TASKS, "keep"), edit.picture, edit.text, edit.heads)
             hits: dict[str, list[bool]] = defaultdict(list)
             with torch.autocast("cpu", torch.bfloat16), parametrize.cached():

@@ -7,6 +7,7 @@ from hones.comparators.base import Context, Method
 from hones.comparators.cna import ContrastiveActivation
 from hones.comparators.dvp import DirectProjection
 from hones.comparators.hones import Hones, HonesAllTokens, HonesNormGain, HonesPerItem
+from hones.comparators.hones_plus import HonesPlus
 from hones.comparators.knowledge_neurons import KnowledgeNeurons
 from hones.comparators.layer_random import LayerRandom
 from hones.comparators.logprob_gain import LogProbabilityGain
@@ -26,6 +27,7 @@ METHODS: dict[str, Method] = {
         HonesPerItem(),
         HonesNormGain(),
         HonesAllTokens(),
+        HonesPlus(),
         DirectProjection(),
         Random(),
         LayerRandom(),
