@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -27,7 +28,7 @@ from hones.plan.memory import GIB
 from hones.steering import evaluate_scales
 
 
-def seconds_of(run: Callable[[], object]) -> tuple[float, object]:
+def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:
     started = time.perf_counter()
     found = run()
     return time.perf_counter() - started, found

@@ -161,7 +161,7 @@ def test_heads_that_guide_to_nothing_are_named_and_scored_as_no_preference(varia
 
 
 def with_hook(vlm: VLM, task: Task, items: Sequence[Any]) -> np.ndarray:
-    vlm.anatomy.layers[0].down_proj.register_forward_hook(lambda module, args, out: out + 1)
+    vlm.anatomy.layers[0].down_proj.register_forward_hook(lambda *called: called[-1] + 1)
     return np.ones((3, vlm.anatomy.neurons))
 
 
@@ -275,7 +275,7 @@ def made_up() -> list[Scored]:
             1.0,
             2.0 if method == "hones" else 0.0,
         )
-        found.append(Scored(cell, Share(), statistics))
+        found.append(Scored(cell, Share(), statistics))  # pyright: ignore[reportAbstractUsage]
     return found
 
 

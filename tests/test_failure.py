@@ -504,11 +504,11 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any], mo
         assert (first / file).read_bytes() == (second / file).read_bytes(), file
     records = [read_json(folder / "run.json")["stages"] for folder in (first, second)]
     for stage in (entry for record in records for entry in record.values()):
-        assert stage.pop("finished") and stage.pop("seconds") >= 0
+        assert stage.pop("finished") and isinstance(stage.pop("seconds"), float)
     assert records[0] == records[1]
     results = [read_run(folder) for folder in (first, second)]
     for stage in (stage for found in results for stage in found.stages.values()):
-        stage.pop("finished"), stage.pop("seconds")
+        del stage["finished"], stage["seconds"]
     assert render_report(results[0]) == render_report(results[1])
 
 

@@ -21,7 +21,7 @@ def test_items_are_checked_once_until_a_picture_changes(
     first = study.prepare(task, items, "test")
     assert study.prepare(task, items, "test") is first and calls == ["test"]
     assert study.prepare(make_task("ocr"), items, "test") is not first and len(calls) == 2
-    picture = items.images / items.items[1].image_info.file_name
+    picture = items.images / str(items.items[1].file_name)
     Image.new("RGB", (50, 60), "green").save(picture)
     again = study.prepare(task, items, "test")
     assert len(calls) == 3 and again.fingerprint["asked"] != first.fingerprint["asked"]

@@ -134,11 +134,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, Path]) 
     folder = tmp_path_factory.mktemp("sizes")
     items = load_items(shapes["test"])
     for number, item in enumerate(items.items):
-        picture = Image.open(items.images / item.image_info.file_name)
-        picture.resize((96 + 32 * (number % 3), 96 + 16 * (number % 2))).save(folder / item.image_info.file_name)
+        assert item.file_name is not None
+        picture = Image.open(items.images / item.file_name)
+        picture.resize((96 + 32 * (number % 3), 96 + 16 * (number % 2))).save(folder / item.file_name)
     resized = tuple(
         item.model_copy(update={"image_info": item.image_info.model_copy(update={"width": None, "height": None})})
         for item in items.items
+        if item.image_info is not None
     )
     return replace(items, items=resized, images=folder)
 

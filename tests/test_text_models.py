@@ -97,7 +97,7 @@ def test_both_engines_agree_on_texts(llama: VLM, tmp_path: Path) -> None:
         attribute_neurons(llama, task, examples, found.critical, sweep=SweepSettings(engine))
         for engine in ("replay", "naive")
     ]
-    np.testing.assert_allclose(*importance, atol=1e-6)
+    np.testing.assert_allclose(importance[0], importance[1], atol=1e-6)
     assert (importance[0] > 0).any()
 
 

@@ -71,7 +71,7 @@ class Pool(Workers):
             self.connection.check(workers, gpus)
             self.gpus, self.loaded = gpus, recipe.for_workers(gpus)
             options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-            self.kind = ray.remote(**options)(Replica)
+            self.kind: Any = ray.remote(**options)(Replica)
             LOG.info("%d workers with %g GPUs each at %s", workers, gpus, address)
             self.seats = [self._seat() for _ in range(workers)]
             self.first = self._first_loaded()

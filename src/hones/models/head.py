@@ -42,7 +42,7 @@ def find_after_head(model: PreTrainedModel, lm_head: nn.Linear, inputs: dict[str
     if len(known) == 1:
         return known[0]
     given: list[Tensor] = []
-    hook = lm_head.register_forward_hook(lambda _, args, out: given.append(out))
+    hook = lm_head.register_forward_hook(lambda *called: given.append(called[-1]))
     try:
         logits = model(**inputs, logits_to_keep=1, use_cache=False).logits
     finally:

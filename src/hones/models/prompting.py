@@ -54,7 +54,8 @@ def _templated(processor: TextProcessor, conversation: list[dict[str, str]], pro
     """The tokenizer's own chat template, or the prompt as it is where a base model has none."""
     if processor.tokenizer.chat_template is None:
         return prompt
-    return processor.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    template: Any = processor.tokenizer.apply_chat_template
+    return template(conversation, tokenize=False, add_generation_prompt=True)
 
 
 def _without_start(processor: ProcessorMixin, text: str) -> str:

@@ -20,7 +20,7 @@ class TextProcessor(ProcessorMixin):
             tokenizer.pad_token = tokenizer.eos_token
 
     @property
-    def chat_template(self) -> Any:
+    def chat_template(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The tokenizer's, None for a base model."""
         return self.tokenizer.chat_template
 

@@ -68,7 +68,7 @@ class Stage:
         middle, least, most = (
             sum(x) for x in zip(*(rates.seconds(part.kind, part.work.flop) for part in self.parts), strict=True)
         )
-        return tuple(h / 3600 for h in (middle * sum(self.shares) / 2, least * self.shares[0], most * self.shares[1]))
+        return middle * sum(self.shares) / 7200, least * self.shares[0] / 3600, most * self.shares[1] / 3600
 
     def stretched(self, copies: int) -> Number:
         """Hours on so many copies over hours on one: the last shards leave copies idle."""

@@ -15,6 +15,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from hones.data.items import Items, check_left_out
+from hones.data.unified import ImageInfo, Item
+from hones.errors import HonesError
 from hones.models.vlm import VLM
 from hones.plan.shapes import Shapes
 from hones.progress import track
@@ -87,6 +89,19 @@ class Measured:
         return Measured(jobs, self.sizes, self.notes)
 
 
+def _info(item: Item) -> ImageInfo:
+    if item.image_info is None:
+        raise HonesError(
+            f"item {item.id} has no picture", expected="items with pictures: hones plan counts no others yet"
+        )
+    return item.image_info
+
+
+def _picture(example: Example) -> Path:
+    assert example.image is not None, "its item has one"
+    return example.image
+
+
 def measure(
     vlm: VLM,
     shapes: Shapes,
@@ -107,20 +122,20 @@ def measure(
         HonesError: too many items that a task cannot use.
     """
     found, sizes = Measured(), Sizes(vlm, shapes)
-    files = list(dict.fromkeys(item.image_info.file_name for item in items.items))
+    shown = {item.id: _info(item) for item in items.items}
+    files = list(dict.fromkeys(info.file_name for info in shown.values()))
     chosen = set(files if len(files) <= sample else random.Random(seed).sample(files, sample))
-    some = replace(items, items=tuple(item for item in items.items if item.image_info.file_name in chosen))
-    annotated = {
-        items.images / item.image_info.file_name: (item.image_info.width, item.image_info.height) for item in some.items
-    }
+    some = replace(items, items=tuple(item for item in items.items if shown[item.id].file_name in chosen))
+    infos = [shown[item.id] for item in some.items]
+    annotated = {items.images / info.file_name: (info.width, info.height) for info in infos}
     times = len(items) / len(some)
     for task in tasks:
         good, left_out = task.examples(some)
         check_left_out(left_out, len(good), f"{task.name}, {split}")
-        own = [(e, sizes.of(e, annotated.get(e.image))) for e in track(good, f"{task.name}: measuring {split}")]
+        own = [(e, sizes.of(e, annotated.get(_picture(e)))) for e in track(good, f"{task.name}: measuring {split}")]
         asked = tuple(asked_of(vlm, task, e, sizes.seen(*size), max_new_tokens) for e, size in own)
         found.jobs[task.name] = Job(task, round(len(good) * times), asked, tuple(good))
-        found.sizes |= {e.image: size for e, size in own}
+        found.sizes.update({_picture(e): size for e, size in own})
     found.notes += sizes.notes(split, found.sizes)
     if len(files) > len(chosen):
         found.notes.append(f"{split}: lengths of {len(chosen)} of {len(files)} pictures, drawn by seed {seed}")
@@ -158,13 +173,13 @@ class Sizes:
 
     def of(self, example: Example, annotated: tuple[int | None, int | None] | None) -> tuple[int, int]:
         """Width and height from the file, else as annotated, else assumed."""
-        size = size_of_file(example.image)
+        size = size_of_file(_picture(example))
         if size is not None:
             return size
         if annotated is not None and annotated[0] and annotated[1]:
-            self.annotated.add(example.image)
+            self.annotated.add(_picture(example))
             return annotated[0], annotated[1]
-        self.assumed.add(example.image)
+        self.assumed.add(_picture(example))
         return ASSUMED_SIZE
 
     def notes(self, split: str, measured: Collection[Path]) -> list[str]:

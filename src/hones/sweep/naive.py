@@ -66,7 +66,7 @@ class Naive:
 
     def _encode(self, task: Task, examples: Sequence[Example]) -> list[Encoded]:
         """All prompts of the examples in batches, with their gold answers where these are scored."""
-        rows: list[tuple[Image.Image, str]] = []
+        rows: list[tuple[Image.Image | None, str]] = []
         for example in examples:
             picture = example.open_picture()
             rows += [(picture, prompt) for prompt in example.prompts]
