@@ -81,7 +81,19 @@ def _section(name: str) -> str:
     lines.append(f"| items; guessing gives | {' | '.join(guesses)} |")
     for arm in tasks["vqa"]["arms"]:
         lines.append(f"| {arm} | {' | '.join(_cell(arm, tasks[t]['arms'][arm]) for t in TASKS)} |")
+    lines += ["", *_weak(tasks)]
     return "\n".join([*lines, "", _members(record["proof"]["participation"]), "", _ranks(record["proof"]["ranks"]), ""])
+
+
+def _weak(tasks: dict[str, Any]) -> list[str]:
+    """Sets that carry a part of their task only."""
+    left = {}
+    for task, found in tasks.items():
+        arms = [arm for arm in found["arms"] if arm.startswith("without ") and task in arm[8:].split(" and ")]
+        score = max(found["arms"][arm]["score"]["value"] for arm in arms)
+        if score >= found["guess"] + 0.15:
+            left[task] = f"{task} ({score:.2f}, guessing {found['guess']:.2f})"
+    return [f"Weak: without its set more than guessing is left of {' and '.join(left.values())}."] if left else []
 
 
 def _members(found: dict[str, Any]) -> str:
