@@ -89,7 +89,8 @@ def _weak(tasks: dict[str, Any]) -> list[str]:
     """Sets that carry a part of their task only."""
     left = {}
     for task, found in tasks.items():
-        arms = [arm for arm in found["arms"] if arm.startswith("without ") and task in arm[8:].split(" and ")]
+        own = [arm for arm in found["arms"] if arm.startswith("without ") and "a few" not in arm]
+        arms = [arm for arm in own if task in arm[8:].split(" and ")]
         score = max(found["arms"][arm]["score"]["value"] for arm in arms)
         if score >= found["guess"] + 0.15:
             left[task] = f"{task} ({score:.2f}, guessing {found['guess']:.2f})"
