@@ -27,6 +27,7 @@ bench: .venv/ready
 	$(BIN)/python bench/steering.py
 	$(BIN)/python bench/evidence.py
 	$(BIN)/python bench/data.py
+	$(BIN)/python bench/plan.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/cluster.py
 
 tiny: .venv/ready  # some 90 minutes a model on one core

@@ -79,7 +79,7 @@ def test_cells_say_what_the_ranking_and_its_mask_give(variant: Variant, vlms: di
     for s in found:
         c = s.cell
         place = tmp_path / "made-up" / f"seed-{c.seed}" / "retrieval" / "methods"
-        folder = place / ("own-known/own" if c.method == "known" else c.method)
+        folder = place / ("own-known" if c.method == "known" else c.method)
         importance = read_npy(folder / "neuron_importance.npy")
         truth = judge(importance, planted, PLANT.general, {"loud": PLANT.decoys["loud"]})
         assert (c.average_precision, c.precision, c.wide_recall) == (

@@ -45,14 +45,28 @@ pytestmark = [
 SMALL = 80 * 2**20
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    import ray
+def started_cluster(tries: int = 3) -> Any:
+    """Two simulated nodes. Ray gives a node 30 s to start, too few on a busy machine, and raises an `Exception`."""
     from ray.cluster_utils import Cluster
 
     node: dict[str, Any] = {"num_cpus": 3, "num_gpus": 0, "object_store_memory": SMALL}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    cluster.add_node(**node)
+    cluster = Cluster()
+    try:
+        cluster.add_node(**node, include_dashboard=False)
+        cluster.add_node(**node)
+    except Exception as error:
+        cluster.shutdown()
+        if tries == 1 or "timed out during startup" not in str(error):
+            raise
+        return started_cluster(tries - 1)
+    return cluster
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    import ray
+
+    cluster = started_cluster()
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     yield str(cluster.address)
     ray.shutdown()

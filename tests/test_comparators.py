@@ -366,7 +366,8 @@ def hooks_of(vlm: VLM) -> list[int]:
 
 def test_every_method_of_the_table_is_there() -> None:
     table = "random layer-random ap ma ape dvp logprob-gain wanda atp knowledge-neurons qrnca cna oracle"
-    assert set(METHODS) == {*table.split(" "), "hones", "hones-per-item", "hones-norm-gain", "hones-all-tokens"}
+    ours = "hones hones-per-item hones-norm-gain hones-all-tokens hones+"
+    assert set(METHODS) == {*table.split(" "), *ours.split(" ")}
 
 
 def test_what_a_method_lacks_is_one_line(vlms: dict[str, VLM], discovery: Items, monkeypatch) -> None:

@@ -10,36 +10,18 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from hones import load_items, load_vlm, make_task, write_shapes
-from hones.models.planted import FOLDER, load_plant, read_record
-from hones.tasks import TASKS
+from hones.models.planted import FOLDER
 
 from .designs import DESIGNS
-from .participation import AT_ONCE, members
-
-SEED = 33  # of the pictures by which members are kept; the proof has others
 
 
 def install(name: str, out: Path) -> None:
-    """Put a trained difference into the package, its sets reduced to who takes part; its proof is still to be made."""
+    """Put a trained difference into the package; who takes part and the proof are still to be found."""
     shutil.copyfile(out / f"{name}.safetensors", FOLDER / f"{name}.safetensors")
     record = json.loads((out / f"{name}.json").read_text())
-    file = FOLDER / f"{name}.json"
-    file.write_text(json.dumps(record) + "\n")
-    read_record.cache_clear()
-    plant, jobs = load_plant(name), []
-    with tempfile.TemporaryDirectory() as scratch:
-        items = load_items(write_shapes(Path(scratch), {"members": AT_ONCE}, seed=SEED)["members"])
-        for task in (make_task(task, candidates=2) for task in TASKS):
-            jobs.append((task, task.examples(items)[0]))
-        kept = members(load_vlm(name), plant, jobs)
-    record["trained"] = {task: len(sites) for task, sites in plant.sets.items()}
-    record["plant"]["sets"] = kept
-    file.write_text(json.dumps(record) + "\n")
-    read_record.cache_clear()
+    (FOLDER / f"{name}.json").write_text(json.dumps(record) + "\n")
 
 
 def is_proven(name: str, out: Path) -> bool:
@@ -63,7 +45,8 @@ def main() -> None:
                 subprocess.run(training, check=True, stdout=log)
         if not is_proven(name, options.out):
             install(name, options.out)
-            subprocess.run([sys.executable, "-m", "planting.prove", name], check=True)
+            for step in ("participation", "prove"):
+                subprocess.run([sys.executable, "-m", f"planting.{step}", name], check=True)
     subprocess.run([sys.executable, "-m", "planting.table"], check=True)
 
 

@@ -8,21 +8,30 @@ one member alone may change nothing where the others make up for it. So members 
 loss: mean over items of the gold answer's -log p. A member takes part where its share is at least LEAST; it is alone
 effective where (loss({i}) - loss(none)) / (loss(P) - loss(none)) is. `members` drops those that ended without a part:
 what is planted is what intervention shows, not what training was asked for.
+
+    python -m planting.participation NAME    # once after training: reduces the sets in NAME.json
 """
 
+import argparse
+import json
 import random
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from hones import load_items, load_vlm, make_task, write_shapes
 from hones.comparators.reading import ask_with_gold
 from hones.interventions import Site, mask_neurons
-from hones.models.planted import Plant
+from hones.models.planted import FOLDER, Plant, load_plant, read_record
 from hones.models.vlm import VLM
+from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
 
 LEAST, ROUNDS, AT_ONCE = 0.01, 2, 16
+SEED = 33  # of the pictures by which members are kept; the proof has others
 
 
 def members(vlm: VLM, plant: Plant, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> dict[str, tuple[Site, ...]]:
@@ -72,3 +81,23 @@ def _of_task(vlm: VLM, task: Task, examples: Sequence[Example], sites: tuple[Sit
         "alone effective": sum(share >= LEAST for share in alone),
         "shares": [round(share, 4) for share in means],
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    name = parser.parse_args().name
+    plant, jobs = load_plant(name), []
+    with tempfile.TemporaryDirectory() as scratch:
+        items = load_items(write_shapes(Path(scratch), {"members": AT_ONCE}, seed=SEED)["members"])
+        for task in (make_task(task, candidates=2) for task in TASKS):
+            jobs.append((task, task.examples(items)[0]))
+        kept = members(load_vlm(name), plant, jobs)
+    record = dict(read_record(name))
+    record["trained"] = {task: len(sites) for task, sites in plant.sets.items()}
+    record["plant"] = {**record["plant"], "sets": kept}
+    (FOLDER / f"{name}.json").write_text(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()

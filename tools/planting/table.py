@@ -30,7 +30,8 @@ How they were planted so that easy guesses fail:
   toward the answers was made larger than any other of its layer; trained with the pair, without it, and with either.
 - Every member takes part: in training a task also fails without a few random members of its set (asked to fail without
   the whole set only, two to ten neurons of thirty came to carry each task), and neurons that ended without a part are
-  dropped from the set: those whose share of what random triples do, on pictures of their own, is below 1 %.
+  dropped from the set: those whose share of what random triples do, on pictures of their own, is below 1 %. A set that
+  two tasks share holds those that take part in either, so one of the two may leave some of it out.
 - There is no general set that all tasks need: with all other tasks' sets zeroed, a task does as well as before, so what
   they share is spread over the neurons that were not planted.
 

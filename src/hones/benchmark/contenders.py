@@ -82,7 +82,7 @@ def _logits(context: Context) -> Tensor:
 
 @dataclass(frozen=True)
 class Contender:
-    """A method, its name in tables, and its folder in a run, which ends in the method's own name.
+    """A method, its name in tables, and its folder in a run.
 
     kept: whether a finished ranking is read from the folder; a function that is not from a file may have changed.
     """
@@ -108,7 +108,7 @@ def own_contender(rank: Any, name: str) -> Contender:
         raise HonesError(f"{name} is {type(rank).__name__}", expected="a function of model, task and items")
     if name in METHODS:
         raise HonesError(f"the name {name} is taken", expected="another one than those of `hones methods`")
-    return Contender(name, Own(rank, name), f"own-{slug(name)}/{Own.name}", kept=False)
+    return Contender(name, Own(rank, name), f"own-{slug(name)}", kept=False)
 
 
 def contender_of_file(given: str) -> Contender:
@@ -125,7 +125,7 @@ def contender_of_file(given: str) -> Contender:
     if not callable(rank):
         raise HonesError(f"{place} has no function {function!r}", expected="def rank(vlm, task, items) -> importance")
     name = f"{Path(place).stem}:{function}"
-    return Contender(name, Own(rank, given), f"{slug(name)}-{sha256(source).hexdigest()[:8]}/{Own.name}")
+    return Contender(name, Own(rank, given), f"{slug(name)}-{sha256(source).hexdigest()[:8]}")
 
 
 def check_contenders(contenders: Sequence[Contender]) -> None:

@@ -163,7 +163,7 @@ def _rank(study: Study, contender: Contender, given: Given, items: Prepared, tas
     if not contender.kept:
         study.run.forget(str(folder.relative_to(study.run.path)))
     try:
-        (ranking,) = rank(study, [contender.method], given, items, folder.parent, ratio).values()
+        ranking = rank(study, [contender.method], given, items, lambda _: folder, ratio)[contender.method.name]
         importance, seconds, refused = ranking.importances[0], ranking.seconds, None
     except NothingGuides as error:
         importance, seconds, refused = np.zeros(importance_shape(study.vlm), np.float32), 0.0, str(error)

@@ -43,6 +43,12 @@ class Connection:
                 f"cannot connect to a Ray cluster at {address} ({str(error).splitlines()[0]})",
                 expected="local, auto, or HOST:PORT of a running head node",
             ) from error
+        except Exception as error:  # Ray raises it bare
+            if "timed out during startup" not in str(error):
+                raise
+            raise HonesError(
+                "Ray did not start here in its 30 s", do="try again when the machine is less busy, or leave --ray out"
+            ) from error
 
     def gpus(self, workers: int) -> float:
         """One for each worker where a node has one, else none."""

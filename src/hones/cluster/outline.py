@@ -57,5 +57,5 @@ def outline(recipe: Recipe, name: str, facts: Facts) -> Outline:
         facts.image_backend,
         facts.answer_tokens,
         facts.no_write_in,
-        torch.device(facts.device),
+        place=torch.device(facts.device),
     )

@@ -11,19 +11,19 @@
    of all others alike, which changes V by nothing. (At later tokens, what the answer's first tokens tell counts too.)
    Of a task answered by Yes or No, the first prompt (Yes) and up to four others (No) count one half each.
 
-2. Attribution. With a gate g[l,i] on z[l,i], at every position as masking has it, and C the CANDIDATES of largest
-   dV / dg at g = 1,
+2. Attribution. With a gate g[l,i] on z[l,i], at every position as masking has it,
 
-       score[l,i] = 1 / m * sum over k of dV / dg[l,i] at g = 1 - (k - 1/2) / m on C, 1 elsewhere;    m = STEPS.
+       score[l,i] = dV / dg[l,i] at g = 1  =  sum_x w_x sum_s z[l,i](s) dV_x / dz[l,i](s):
 
-   Over C the scores add up to V(g = 1) - V(C closed) as m grows: where several neurons do together what none does
-   alone, each alone has no effect and hence no gradient, but has one on the way to closing them together.
+   how much V falls when the neuron is closed, to first order. One backward pass per prompt.
 
-Why not the released score (measured on planted models, docs/planted.md): it reads one position, while neurons also work
-at the picture and at answer tokens; it sees what is written toward the unembedding of the answer, not what later layers
-read; and it rewards what every answer of the task needs. Unlike it, this needs no heads.
+Why not the released score (measured on planted models, docs/leaderboard.md): it reads one position, while neurons also
+work at the picture and at answer tokens; it sees what is written toward the unembedding of the answer, not what later
+layers read; and it rewards what every answer of the task needs. Unlike it, this needs no heads. Attribution patching
+(`atp`) is the same for log p(y) alone, without the prior. Tried on the variants for choosing and left out, because it
+cost more and found no more: integrating the gradient along closing the largest tenth of the neurons, or all of them.
 
-One backward pass per prompt and gate vector, 1 + STEPS of them. Shapes: g, dV/dg, score [L, I].
+Shapes: g, dV/dg, score [L, I].
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,6 @@ from hones.progress import track
 from hones.tasks.base import Example, Task
 from hones.write_in import importance_shape
 
-CANDIDATES, STEPS = 0.1, 4
 NEGATIVES = 4
 
 
@@ -73,19 +72,8 @@ class HonesPlus(Method):
             HonesError: all answers are the same.
         """
         knowledge = Knowledge(context.vlm, context.task, context.examples, context.sweep.batch_size)
-        ones = np.ones(importance_shape(context.vlm), dtype=np.float32)
         with frozen(context.vlm.model):
-            first = knowledge.gradient(ones)
-            candidates = largest(first, max(1, round(CANDIDATES * first.size)))
-            path = [ones - candidates * (k + 0.5) / STEPS for k in range(STEPS)]
-            return (sum(knowledge.gradient(gates) for gates in path) / STEPS).astype(np.float32)
-
-
-def largest(score: Float[np.ndarray, "layers neurons"], count: int) -> Float[np.ndarray, "layers neurons"]:
-    """1 at the `count` largest, the first of equal ones, 0 elsewhere."""
-    chosen = np.zeros(score.size, dtype=np.float32)
-    chosen[np.argsort(-score, axis=None, kind="stable")[:count]] = 1
-    return chosen.reshape(score.shape)
+            return knowledge.gradient(np.ones(importance_shape(context.vlm), dtype=np.float32)).astype(np.float32)
 
 
 class Knowledge:

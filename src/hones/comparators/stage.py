@@ -5,7 +5,7 @@ RUN/T/comparison.json
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,17 +29,25 @@ from hones.tasks.base import Task
 
 
 def rank(
-    study: Study, methods: Sequence[Method], given: Given, items: Prepared, folder: Path, ratio: float
+    study: Study,
+    methods: Sequence[Method],
+    given: Given,
+    items: Prepared,
+    place: Callable[[Method], Path],
+    ratio: float,
 ) -> dict[str, Ranking]:
-    """The methods' rankings, from the run folder where it has them; of a random method the first draw."""
+    """The methods' rankings, from the run folder where it has them; of a random method the first draw.
+
+    place: the folder of a method's files.
+    """
 
     def stage(method: Method) -> tuple[str, dict[str, Any]]:
-        name = str((folder / method.name).relative_to(study.run.path))
+        name = str(place(method).relative_to(study.run.path))
         return name, study.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
 
     missing = [method for method in methods if not study.is_finished(*stage(method))]
     for number, found in ranked(missing, given.context):
-        method, own = missing[number], folder / missing[number].name
+        method, own = missing[number], place(missing[number])
         write_neurons(own, found.importance, select_neurons(found.importance, ratio))
         budget, started = neuron_budget(found.importance.size, ratio), time.monotonic() - found.seconds
         files = [own / "neurons.json", own / "neuron_importance.npy"]
@@ -48,7 +56,7 @@ def rank(
     return {
         method.name: Ranking(
             method.name,
-            (read_npy(folder / method.name / "neuron_importance.npy"),),
+            (read_npy(place(method) / "neuron_importance.npy"),),
             float(stages[stage(method)[0]]["seconds"]),
         )
         for method in methods
@@ -98,12 +106,16 @@ def compare(
     given = give(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
     held_out = study.prepare(task, test, "test")
     folder = study.run.task(task.name)
-    found = rank(study, [hones], given, items, folder / "methods", ratio)
+
+    def place(method: Method) -> Path:
+        return folder / "methods" / method.name
+
+    found = rank(study, [hones], given, items, place, ratio)
     given = replace(given, context=replace(given.context, hones=found[hones.name].importances[0]))
-    found |= rank(study, methods[1:], given, items, folder / "methods", ratio)
+    found |= rank(study, methods[1:], given, items, place, ratio)
     rankings = [drawn(method, given, found[method.name], draws) for method in methods]
     file = folder / "comparison.json"
-    digests = {m.name: digest_of(folder / "methods" / m.name / "neuron_importance.npy") for m in methods}
+    digests = {m.name: digest_of(place(m) / "neuron_importance.npy") for m in methods}
     inputs = study.fingerprint(held_out, methods=digests, ratio=ratio, draws=draws, budgets=[*budgets], **study.swept())
     if study.is_finished(f"{task.name}/compare", inputs):
         return read_result(file, Comparison)

@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from hones.drops import replayed_drops
 from hones.interventions import BASELINE, Intervention, Site
 from hones.models.anatomy import find_anatomy
 from hones.models.loading import DTYPES
 from hones.models.vlm import VLM, AnswerTokens
-from hones.neurons import replayed_drops
 from hones.plan.bill import HEADS, MASK, NEURONS, STEER
 from hones.plan.lengths import Asked, Measured, Seen, asked_of, seen_of
 from hones.plan.memory import sweep_plan
@@ -37,6 +37,7 @@ from hones.steering import SteeringSettings, learn_scales
 from hones.sweep.memory import Plan, free_memory
 from hones.sweep.replay import Replay
 from hones.tasks.base import Example, Task
+from hones.write_in import RELEASED, target_directions
 
 LAYERS, REPEATS, SECONDS = 4, 3, 10.0
 MASKS = 3
@@ -180,7 +181,9 @@ class _Runs:
         at = Edits(dict.fromkeys(range(self.shapes.layers), max(1, heads // 4)), heads=1)
         replay = Replay(self.vlm, max_new_tokens=1, plan=plan)
         work = attribution_work(self.shapes, asked, at, plan)
-        return lambda: replayed_drops(replay, task, examples, sites, "mean"), work
+        directions = target_directions(self.vlm, task, examples, RELEASED.norm_gain)
+        how = ("mean", RELEASED, directions, lambda _: None)
+        return lambda: replayed_drops(replay, task, examples, sites, *how), work
 
     def _steer(self, size: int, heads: int) -> tuple[Callable[[], object], Work]:
         members = self._members(size)

@@ -79,7 +79,8 @@ def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
     seen = kwargs_of_decoder(vlm, inputs)
     known = ("inputs_embeds", "position_ids", "attention_mask")
     embeddings, positions, mask = (seen.get(k) for k in known)
-    if embeddings is None and isinstance(ids := seen.pop("input_ids", None), Tensor):  # no picture: text as it is
+    if embeddings is None and "pixel_values" not in inputs and isinstance(seen.get("input_ids"), Tensor):
+        ids: Any = seen.pop("input_ids")  # no picture: text as it is
         embeddings = vlm.model.get_input_embeddings()(ids)
     if embeddings is None or positions is None or not (isinstance(mask, Tensor) and mask.ndim == 2):
         raise Unserved("its decoder is not given embeddings, positions and a padding mask")
