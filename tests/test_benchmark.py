@@ -30,6 +30,7 @@ from hones.models.planted import Plant
 from hones.models.vlm import VLM
 from hones.store import read_npy
 from hones.tasks import Task
+from hones.tasks.retrieval import Retrieval
 from hones.uncertainty import Interval
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +78,8 @@ def test_cells_say_what_the_ranking_and_its_mask_give(variant: Variant, vlms: di
     assert len({test.sha256, *(pictures(tmp_path / "data", "discovery", 3, seed).sha256 for seed in (0, 1))}) == 3
     for s in found:
         c = s.cell
-        folder = next(p for p in (tmp_path / "made-up" / f"seed-{c.seed}").rglob(f"*{c.method}") if p.is_dir())
+        place = tmp_path / "made-up" / f"seed-{c.seed}" / "retrieval" / "methods"
+        folder = place / ("own-known" if c.method == "known" else c.method)
         importance = read_npy(folder / "neuron_importance.npy")
         truth = judge(importance, planted, PLANT.general, {"loud": PLANT.decoys["loud"]})
         assert (c.average_precision, c.precision, c.wide_recall) == (
@@ -160,8 +162,16 @@ def test_heads_that_guide_to_nothing_are_named_and_scored_as_no_preference(varia
     assert "hones: 1 of 1" in (tmp_path / "leaderboard.md").read_text()
 
 
+def _plus_one(module: Any, args: Any, out: Any) -> Any:
+    return out + 1
+
+
 def with_hook(vlm: VLM, task: Task, items: Sequence[Any]) -> np.ndarray:
+<<<<<<< HEAD
     vlm.anatomy.layers[0].down_proj.register_forward_hook(lambda *called: called[-1] + 1)
+=======
+    vlm.anatomy.layers[0].down_proj.register_forward_hook(_plus_one)
+>>>>>>> benchmark
     return np.ones((3, vlm.anatomy.neurons))
 
 
@@ -233,7 +243,7 @@ def test_pictures_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["discovery-2-seed-5"]
 
 
-class Share(type(TASK)):
+class Share(Retrieval):
     """A metric that is the mean of one statistic."""
 
     def score(self, sums: np.ndarray) -> np.ndarray:

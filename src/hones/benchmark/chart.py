@@ -16,8 +16,8 @@ def precision_curves(board: Leaderboard, budgets: tuple[float, ...]) -> Chart:
     axes = figure.subplots()
     others = iter(range(len(board.standings)))
     for s in board.standings:
-        ours = s.method.startswith(HONES)
-        colour, marker, dash = (WARM, "o", "-") if s.method == HONES else look(next(others))
+        ours = s.method == HONES
+        colour, marker, dash = (WARM, "o", "-") if ours else look(next(others))
         axes.plot(budgets, s.curve, color=colour, linestyle=dash, linewidth=2.4 if ours else 1.2, zorder=2 + ours)
         for x, y in zip(budgets, s.curve, strict=True):
             (point,) = axes.plot(x, y, marker=marker, color=colour, linestyle="none", zorder=4)
