@@ -167,11 +167,7 @@ def _plus_one(module: Any, args: Any, out: Any) -> Any:
 
 
 def with_hook(vlm: VLM, task: Task, items: Sequence[Any]) -> np.ndarray:
-<<<<<<< HEAD
-    vlm.anatomy.layers[0].down_proj.register_forward_hook(lambda *called: called[-1] + 1)
-=======
     vlm.anatomy.layers[0].down_proj.register_forward_hook(_plus_one)
->>>>>>> benchmark
     return np.ones((3, vlm.anatomy.neurons))
 
 
@@ -285,7 +281,7 @@ def made_up() -> list[Scored]:
             1.0,
             2.0 if method == "hones" else 0.0,
         )
-        found.append(Scored(cell, Share(), statistics))  # pyright: ignore[reportAbstractUsage]
+        found.append(Scored(cell, Share(), statistics))
     return found
 
 
