@@ -95,7 +95,7 @@ def study_in(out: Path, vlm: Any, **settings: Any) -> Study:
 
 
 def run_stages(study: Study, shapes: dict[str, Path]) -> dict[str, bytes]:
-    """Every stage that has workers; the bytes of what it leaves, without how long it took and who did it."""
+    """Every stage that has workers; the bytes of what it leaves, without times, who did it and what ended first."""
     tasks = [make_task(name, candidates=4) for name in ("retrieval", "vqa")]
     retrieval, _ = tasks
     splits = {name: load_items(file) for name, file in shapes.items()}
@@ -111,7 +111,8 @@ def content(out: Path) -> dict[str, bytes]:
     for file in sorted(f for f in out.rglob("*") if f.suffix in (".json", ".npy") and ".locks" not in f.parts):
         found[str(file.relative_to(out))] = file.read_bytes()
         if file.suffix == ".json":
-            found[str(file.relative_to(out))] = json.dumps(without_times(json.loads(file.read_text()))).encode()
+            untimed = without_times(json.loads(file.read_text()))
+            found[str(file.relative_to(out))] = json.dumps(untimed, sort_keys=True).encode()
     return found
 
 
