@@ -37,6 +37,7 @@ from hones.steering.trainings import train as train_scales
 from hones.store import RunFolder, digest_of, versions
 from hones.sweep import RaceRules, SweepSettings
 from hones.sweep.journal import Journal, sweep_of
+from hones.sweep.running_sum import RunningSum
 from hones.tasks.base import Task
 
 DEFAULT_RATIO = 0.01
@@ -131,15 +132,18 @@ class Study:
         heads = critical_heads(self.vlm, task, heads_file, [method])
         folder, items = self.run.task(task.name), self.prepare(task, discovery, "discovery")
         given = give(self.vlm, task, discovery, items.examples, heads, [method], self.seed, self.sweep)
-        inputs = self.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
+        depends = self.fingerprint(items, **given.fingerprint_of(method))
+        inputs = {**depends, "ratio": ratio}
         if self.is_finished(f"{task.name}/neurons", inputs):
             return read_neurons(folder / "neurons.json")
-        started = time.monotonic()
-        importance = importance_of(method, given.context)
+        started, checkpoint = time.monotonic(), self.checkpoint_file(f"{task.name}.neurons")
+        sweep = self.summed(checkpoint, {**depends, **self.swept()})
+        importance = importance_of(method, replace(given.context, sweep=sweep))
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
         self.finish(f"{task.name}/neurons", inputs, started, files, discovery=items, budget=budget)
+        self.remove_journal(checkpoint)
         return selected
 
     @alone_on(_its_name)
@@ -245,11 +249,18 @@ class Study:
         """The sweep settings with a journal for these inputs; begun again where `fresh`."""
         if self.fresh:
             file.unlink(missing_ok=True)
-        machine = {"device": self.vlm.device.type, "versions": versions()}
-        return replace(self.sweep, journal=lambda plan: Journal(file, {**inputs, **machine}, plan))
+        return replace(self.sweep, journal=lambda plan: Journal(file, {**inputs, **self._machine()}, plan))
+
+    def summed(self, file: Path, inputs: dict[str, Any]) -> SweepSettings:
+        """The sweep settings with a running sum for these inputs."""
+        depends = {**inputs, **self._machine()}
+        return replace(self.sweep, running_sum=lambda shape, plan: RunningSum(shape, plan, file, depends))
+
+    def _machine(self) -> dict[str, Any]:
+        return {"device": self.vlm.device.type, "versions": versions()}
 
     def checkpoint_file(self, name: str) -> Path:
-        """Where a training keeps its state; begun again where `fresh`."""
+        """Where a training or a sum keeps its state; begun again where `fresh`."""
         file = self.run.path / "journal" / f"{name}.safetensors"
         if self.fresh:
             file.unlink(missing_ok=True)
