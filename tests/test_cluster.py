@@ -3,7 +3,6 @@
 One cluster of two simulated nodes, with a pool of four workers on them, serves the whole file.
 """
 
-import json
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import content
 from test_cli import call
 from tqdm import tqdm
 
@@ -104,23 +104,6 @@ def run_stages(study: Study, shapes: dict[str, Path]) -> dict[str, bytes]:
     study.neurons(retrieval, splits["discovery"], folder / "heads.json", 0.1)
     study.mask(retrieval, splits["test"], folder / "neurons.json", 2)
     return content(study.run.path)
-
-
-def content(out: Path) -> dict[str, bytes]:
-    found = {}
-    for file in sorted(f for f in out.rglob("*") if f.suffix in (".json", ".npy") and ".locks" not in f.parts):
-        found[str(file.relative_to(out))] = file.read_bytes()
-        if file.suffix == ".json":
-            untimed = without_times(json.loads(file.read_text()))
-            found[str(file.relative_to(out))] = json.dumps(untimed, sort_keys=True).encode()
-    return found
-
-
-def without_times(content: Any) -> Any:
-    if isinstance(content, dict):
-        times = ("seconds", "finished", "workers", "artifacts")
-        return {key: without_times(value) for key, value in content.items() if key not in times}
-    return [without_times(x) for x in content] if isinstance(content, list) else content
 
 
 @pytest.fixture(scope="module")
