@@ -85,7 +85,7 @@ def kept(run: Path) -> Path:
 def test_a_killed_attribution_goes_on_with_another_number_of_workers(
     vlms: dict[str, VLM], shapes: dict[str, Path], heads: Path, engine: str, tmp_path: Path
 ) -> None:
-    vlm, run, options = vlms["qwen"], tmp_path / "run", {"engine": engine}
+    vlm, run, options = vlms["qwen"], tmp_path / "run", dict[str, Any](engine=engine)
     whole = rank(vlm, tmp_path / "whole", shapes, heads, **options)
     computed = []
     for workers in (Several(1, last=2), Several(2, last=3)):
@@ -102,7 +102,7 @@ def test_a_killed_attribution_goes_on_with_another_number_of_workers(
 def test_one_process_goes_on_where_workers_were(
     vlms: dict[str, VLM], shapes: dict[str, Path], heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vlm, run, settings = vlms["qwen"], tmp_path / "run", {"batch_size": 2}
+    vlm, run, settings = vlms["qwen"], tmp_path / "run", dict[str, Any](batch_size=2)
     whole = rank(vlm, tmp_path / "whole", shapes, heads, **settings)
     with pytest.raises(Killed):
         rank(vlm, run, shapes, heads, Several(2, last=2), **settings)

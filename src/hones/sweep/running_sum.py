@@ -79,7 +79,7 @@ class RunningSum:
 
 
 def _checksum(header: str, total: Float64[np.ndarray, "..."]) -> int:
-    return zlib.crc32(np.ascontiguousarray(total), zlib.crc32(header.encode()))
+    return zlib.crc32(np.ascontiguousarray(total).data, zlib.crc32(header.encode()))
 
 
 def metadata_of(content: bytes) -> dict[str, str]:
