@@ -22,7 +22,7 @@ from hones.sweep.shards import ThisProcess
 from hones.tasks import make_task
 
 POPE = Path(__file__).parents[1] / "docs/examples/pope.yaml"
-EVIDENCE = {"epochs": 1, "methods": ["no-kl", "fixed-amp"], "seeds": [3407, 1]}
+EVIDENCE = {"epochs": 1, "methods": ["no-kl"], "also": []}
 
 
 class Killed(BaseException):
@@ -103,7 +103,7 @@ def test_trainings_of_all_tasks_run_side_by_side(
     """Killed after one of them, the next run learns the others."""
     heard, alone = run(config, steering, "alone")
     assert heard == ["retrieval", "asked stops at neurons", "pope"]
-    seeds = (1, 3407, 1, 3407) if steering is EVIDENCE else (3407,)
+    seeds = (3407, 3407) if steering is EVIDENCE else (3407,)
     expected = [(task, seed) for task in ("pope", "retrieval") for seed in seeds]
     killed, pool = Pool(vlms["llava"], last=1), Pool(vlms["llava"])
     opened = iter([killed, pool])
