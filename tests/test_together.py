@@ -96,7 +96,10 @@ def run(
     return heard, content(config.with_name(out))
 
 
-@pytest.mark.parametrize("steering", [{"epochs": 1}, EVIDENCE], ids=["hones", "evidence"])
+@pytest.mark.parametrize(
+    "steering",
+    [pytest.param({"epochs": 1}, id="hones"), pytest.param(EVIDENCE, id="evidence", marks=pytest.mark.slow)],
+)
 def test_trainings_of_all_tasks_run_side_by_side(
     vlms: dict[str, VLM], config: Path, steering: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
