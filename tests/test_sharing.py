@@ -12,7 +12,7 @@ import hub
 import pytest
 import torch
 import yaml
-from family_models import save_gemma3, save_glm4v
+from family_models_apart import save_gemma3, save_glm4v
 from helpers import PROMPTS, in_double
 from safetensors import safe_open
 from test_cli import call

@@ -112,8 +112,9 @@ class FastObjective:
         hidden = pad_sequence([torch.cat([row.prefix.entering, row.rest.entering]) for row in rows], batch_first=True)
         if self.below in scales:
             z = pad_sequence([torch.cat([row.prefix.written, row.rest.written]) for row in rows], batch_first=True)
-            weight = self.decoder.layers[self.below].down_proj.weight[:, self.indices[self.below]]
-            hidden = hidden + (z * scales[self.below]).to(hidden) @ weight.T
+            weight, own = self.decoder.layers[self.below].down_proj.weight, self.indices[self.below]
+            weight = weight[:, own.to(weight.device)]
+            hidden = hidden.to(weight.device) + (z * scales[self.below].to(z.device)).to(hidden.dtype) @ weight.T
         width, above = hidden.shape[1], [layer for layer in scales if layer >= self.start]
         wanted = _predicting(rows, hidden.device)
         with scaling(self.vlm.anatomy, {x: self.indices[x] for x in above}, {x: scales[x] for x in above}):
@@ -129,12 +130,12 @@ class FastObjective:
             )
         assert output is not None
         if self.savings.answer_logits:
-            return self._logits(output[wanted.rows, wanted.columns])
-        return self._logits(output)[wanted.rows, wanted.columns]
+            return self._logits(wanted.of(output))
+        return wanted.of(self._logits(output))
 
     def _logits(self, hidden: Float[Tensor, "*positions d"]) -> Float[Tensor, "*positions vocabulary"]:
         """At least in float32, as the definition's."""
-        logits = self.vlm.head(hidden)
+        logits = self.vlm.head(hidden).to(self.vlm.device)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -148,7 +148,7 @@ class Baseline:
         )
         length = prefixes.shape[1]
         suffixes.cache = [
-            LayerRows(length, *(None if x is None else with_room(x[of], width) for x in (layer.keys, layer.values)))
+            LayerRows(length, *(None if x is None else with_room(x[of.to(x.device)], width) for x in layer.keys_values))
             for layer in prefixes.cache
         ]
         hidden = self.decoder.run(
@@ -161,7 +161,7 @@ class Baseline:
             activations=suffixes.activations,
         )
         assert hidden is not None
-        suffixes.output = hidden[at[:, 0], at[:, 1]]
+        suffixes.output = suffixes.wanted.of(hidden)
         if not keep_cache:
             suffixes.cache = []
         return suffixes

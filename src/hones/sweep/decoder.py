@@ -3,7 +3,9 @@
 A pass over rows that differ from the baseline from layer l on calls the family's own decoder with the baseline's
 residual entering layer l as its input embeddings: layers below l hand their input on, and at layer l the attention may
 be given. So rotary positions, masks and whatever else a family prepares for its layers are made by its own code for
-these rows, and no forward is copied. Shapes: rows R, new positions T, past positions P, residual width d.
+these rows, and no forward is copied. Layers may be on several devices: what is kept of a layer stays on its own, and
+what goes into a pass and comes out of it is on that of its positions.
+Shapes: rows R, new positions T, past positions P, residual width d.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,10 @@ class Wanted:
 
     rows: Int[Tensor, " n"]
     columns: Int[Tensor, " n"]
+
+    def of(self, x: Float[Tensor, "rows t width"]) -> Float[Tensor, "n width"]:
+        """What x has there, on its device."""
+        return x[self.rows.to(x.device), self.columns.to(x.device)]
 
 
 @dataclass
@@ -90,7 +96,12 @@ class LayerRows(CacheLayerMixin):
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Drop all rows but these."""
         if self.keys is not None and self.values is not None:
-            self.keys, self.values = self.keys[rows], self.values[rows]
+            own = rows.to(self.keys.device)
+            self.keys, self.values = self.keys[own], self.values[own]
+
+    @property
+    def keys_values(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -234,7 +245,7 @@ class Decoder:
                 self._read(stack, activations, start, wanted)
             try:
                 output = self.anatomy.decoder(
-                    inputs_embeds=hidden,
+                    inputs_embeds=hidden.to(positions.device),
                     position_ids=positions,
                     attention_mask=valid.long(),
                     past_key_values=Cache(layers=list(cache)),
@@ -242,7 +253,7 @@ class Decoder:
                 )
             except PassEnds:
                 return None
-        return output.last_hidden_state
+        return output.last_hidden_state.to(positions.device)
 
     def _read(self, stack: ExitStack, activations: "Activations", start: int, wanted: Wanted | None) -> None:
         at = activations.at
@@ -251,7 +262,7 @@ class Decoder:
             only = wanted is not None and layer == len(self.layers) - 1
 
             def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-                activations.z[layer] = args[0][:, 0] if only else args[0][at.rows, at.columns]
+                activations.z[layer] = args[0][:, 0] if only else at.of(args[0])
 
             return hook
 
@@ -277,7 +288,9 @@ class Decoder:
 
 def _adding(features: Float[Tensor, "rows t d"]) -> Callable[..., Any]:
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        return (output[0] + features, *output[1:]) if isinstance(output, tuple) else output + features
+        left = output[0] if isinstance(output, tuple) else output
+        left = left + features.to(left.device)
+        return (left, *output[1:]) if isinstance(output, tuple) else left
 
     return hook
 
@@ -287,7 +300,8 @@ def _only(forward: Callable[[Tensor], Tensor], wanted: Wanted) -> Callable[[Tens
 
     def run(x: Tensor) -> Tensor:
         out = torch.zeros_like(x)
-        out[wanted.rows, wanted.columns] = forward(x[wanted.rows, wanted.columns][:, None])[:, 0]
+        there = wanted.rows.to(x.device), wanted.columns.to(x.device)
+        out[there] = forward(wanted.of(x)[:, None])[:, 0].to(x.device)
         return out
 
     return run
