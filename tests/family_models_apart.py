@@ -1,4 +1,4 @@
-"""Families whose decoders differ: more after down_proj, parallel blocks, cross-attention, prompts that see themselves."""
+"""Families with other decoders: more after down_proj, parallel blocks, cross-attention, prompts that see themselves."""
 
 from pathlib import Path
 
