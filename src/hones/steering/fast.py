@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from hones.errors import HonesError
 from hones.interventions import scaling
 from hones.models.vlm import VLM
 from hones.steering import definition
@@ -173,10 +174,14 @@ def make_objective(
     """The fastest objective that is proven, on the `first` batch, to be the definition; at last the definition itself.
 
     The model must be frozen.
+
+    Raises:
+        HonesError: the model passes no gradient on.
     """
     savings = savings or Savings()
     scales = probe(indices)
     expected = gradient_of(partial(definition.objective, vlm, indices=indices, settings=settings), first, scales)
+    check_gradient(vlm, expected[1], scales, settings.gamma)
     problem = None
     for tried in dict.fromkeys((savings, replace(savings, written=False))):
         try:
@@ -194,6 +199,22 @@ def make_objective(
     family = type(vlm.model).__name__
     warnings.warn(f"{family} cannot be served by the fast trainer ({problem}); whole passes take longer", stacklevel=2)
     return partial(definition.objective, vlm, indices=indices, settings=settings)
+
+
+def check_gradient(vlm: VLM, gradient: Float[Tensor, " k"], scales: dict[int, Tensor], gamma: float) -> None:
+    """Raises HonesError where the gradient of an objective is that of gamma mean(s^2) alone.
+
+    An operation without a gradient (as some of bitsandbytes on a CPU) says no more than a warning, and the scales would
+    stay 0.
+    """
+    s = torch.cat(list(scales.values())).detach()
+    of_size = 2 * gamma * s / len(s)
+    if (gradient - of_size).norm() <= 1e-5 * of_size.norm():
+        raise HonesError(
+            f"{vlm.name}: no gradient reaches the scales",
+            expected="a model that can be differentiated",
+            do="load it without quantisation, or steer on a GPU",
+        )
 
 
 def probe(indices: dict[int, Tensor]) -> dict[int, Tensor]:

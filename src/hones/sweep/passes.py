@@ -19,9 +19,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hones.interventions import BASELINE, Intervention
+from hones.models.writing import has_plain_weights
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
 from hones.sweep.decoder import Activations, LayerRows, PassEnds, RowEdits, Trace, Wanted, others_mean
 from hones.sweep.memory import Plan, rows_at_once
+from hones.sweep.prompts import Unserved
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,8 @@ class Passes:
         if self._first_of_its_own(layer) == layer:
             return None
         o_proj, heads = self.decoder.layers[layer].o_proj, self.vlm.anatomy.heads
+        if not has_plain_weights(o_proj):
+            raise Unserved(f"the weights of its {type(o_proj).__name__} are quantised")
         x = trace.heads[layer]
         unedited, by_head = o_proj(x), x.unflatten(-1, (heads, -1))
         change = others_mean(by_head) - by_head
