@@ -39,8 +39,8 @@ class Asked:
     """One example as the model is asked: what counts are made of.
 
     image: the file, or an item without one; drawn: with the box in it, which is what is encoded. tails: the tokens of
-    each prompt after the picture. answer: tokens of the unedited model's answer, the end token included; 0 where none is
-    written.
+    each prompt after the picture. answer: tokens of the unedited model's answer, the end token included; 0 where none
+    is written.
     gold: tokens of each answer to learn, end included.
     """
 
