@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, BatchFeature, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
-from hones.models.loading import picture_processor
+from hones.models.processors import picture_processor
 
 SIDE, PATCH = 32, 8
 

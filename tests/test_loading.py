@@ -31,7 +31,7 @@ from hones.data.items import Items
 from hones.heads import HeadScore
 from hones.interventions import BASELINE, Intervention
 from hones.models.anatomy import find_anatomy
-from hones.models.loading import load_processor
+from hones.models.processors import load_processor
 from hones.models.vlm import VLM
 from hones.sweep import SweepSettings, sweep
 from hones.uncertainty import Interval

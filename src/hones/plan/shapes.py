@@ -13,7 +13,8 @@ from transformers import AutoConfig, PreTrainedModel
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy, find_anatomy
-from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER, DTYPES, auto_model, is_text_only, processor_for
+from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER, DTYPES, auto_model
+from hones.models.processors import is_text_only, processor_for
 from hones.models.vlm import VLM, AnswerTokens
 
 Number = int | float

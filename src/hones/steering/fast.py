@@ -37,8 +37,9 @@ from hones.steering.definition import Losses
 from hones.steering.kept import Row, Rows
 from hones.steering.pairs import Pair
 from hones.steering.settings import SteeringSettings
-from hones.sweep.decoder import LayerRows, Wanted
+from hones.sweep.decoder import Wanted
 from hones.sweep.engines import TOLERANCE
+from hones.sweep.layer_rows import LayerRows
 from hones.sweep.memory import free_memory, is_out_of_memory
 from hones.sweep.prompts import Unserved
 

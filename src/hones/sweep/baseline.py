@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hones.models.vlm import VLM
 from hones.sweep.continuations import Part, align_right, decode
-from hones.sweep.decoder import Activations, Decoder, LayerRows, Trace, Wanted, with_room
+from hones.sweep.decoder import Activations, Decoder, Trace, Wanted
+from hones.sweep.layer_rows import LayerRows, with_room
 from hones.sweep.prompts import Picture, Prompt
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from hones.interventions import Intervention
-from hones.sweep.decoder import Decoder, LayerRows, RowEdits
+from hones.sweep.decoder import Decoder, RowEdits
+from hones.sweep.layer_rows import LayerRows
 
 Cell = tuple[int, int]  # (intervention, member)
 

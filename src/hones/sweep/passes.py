@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from hones.interventions import BASELINE, Intervention
 from hones.models.writing import has_plain_weights
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
-from hones.sweep.decoder import Activations, LayerRows, PassEnds, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.decoder import Activations, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.layer_rows import LayerRows, PassEnds
 from hones.sweep.memory import Plan, rows_at_once
 from hones.sweep.prompts import Unserved
 
