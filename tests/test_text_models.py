@@ -237,5 +237,5 @@ def test_a_text_task_is_planned(tmp_path_factory: pytest.TempPathFactory, llama:
         inputs = llama.encode([None], example.prompts).inputs
         assert inputs["input_ids"].shape[1] == one.length
     config = {"model": llama.name, "data": {"discovery": folder / "discovery.json"}}
-    found = plan(Request(**config, tasks=(str(CAPITALS / "task.yaml"),), memory=8, tflops=1))
+    found = plan(Request(**config, tasks=(str(CAPITALS / "task.yaml"),), memory=8.0, tflops=1.0))
     assert found.as_dict()["stages"][0]["stage"] == "heads" and found.counted[0].work.flop > 0
