@@ -15,7 +15,8 @@ from family_files import SHAPE, TEMPLATE, Words
 from PIL import Image
 from random_models import fill_weights
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, BatchFeature, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 from hones.models.processors import picture_processor
@@ -43,7 +44,7 @@ class Molmo2Pictures(BaseImageProcessor):
 
     model_input_names: ClassVar[list[str]] = ["pixel_values", "image_token_pooling", "image_grids", "image_num_crops"]
 
-    def preprocess(self, images: Any, **_: Any) -> BatchFeature:
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         side, crops, pooling = SIDE // PATCH, [], []
         windows = torch.arange(side**2).view(side // 2, 2, side // 2, 2).transpose(1, 2).reshape(-1, 4)
         for picture in _pixels(images):
@@ -71,7 +72,7 @@ class Phi4Pictures(BaseImageProcessor):
 
     model_input_names: ClassVar[list[str]] = ["image_pixel_values", "image_sizes", "image_attention_mask"]
 
-    def preprocess(self, images: Any, **_: Any) -> BatchFeature:
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         pictures = _pixels(images)
         side = SIDE // PATCH // 2
         return BatchFeature(

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 CPU = torch.device("cpu")
+DEVICE: Any = Tensor.device
+IS_CUDA: Any = Tensor.is_cuda
+DATA: Any = Tensor.data
 FREE = {  # operations whose operands may be anywhere
     *(
         "to",
@@ -45,7 +48,7 @@ def place_of(x: Tensor) -> torch.device:
 def put(x: Any, place: torch.device) -> Any:
     """The same tensors, said to be somewhere."""
     if isinstance(x, Tensor):
-        x.__dict__["pretended"] = place
+        x.pretended = place  # pyright: ignore[reportAttributeAccessIssue]
     elif isinstance(x, Mapping):
         for value in x.values():
             put(value, place)
@@ -76,9 +79,9 @@ class Pretence(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs, name = dict(kwargs or {}), getattr(func, "__name__", "")
-        if func == Tensor.device.__get__:
+        if func == DEVICE.__get__:
             return place_of(args[0])
-        if func == Tensor.is_cuda.__get__:
+        if func == IS_CUDA.__get__:
             return place_of(args[0]).type == "cuda"
         if name in ("to", "cpu", "cuda"):
             return self.moved(func, name, args, kwargs)
@@ -86,7 +89,7 @@ class Pretence(TorchFunctionMode):
         given = [*tensors_in(args), *tensors_in(kwargs)]
         if name in ("numpy", "__array__") and place_of(args[0]) != CPU:
             raise TypeError(f"can't convert {place_of(args[0])} device type tensor to numpy")
-        if name == "__set__" and func == Tensor.data.__set__:
+        if name == "__set__" and func == DATA.__set__:
             func(*args)
             put(args[0], place_of(args[1]))
             return None
@@ -175,7 +178,7 @@ def split(model: Any, layers: nn.ModuleList, at: int, first: str, second: str, m
     above = {names[id(layer)] for layer in layers[at:]}
     stack = names[id(layers)].removesuffix(".layers")
     above |= {f"{stack}.norm", names[id(model.get_output_embeddings())]}
-    device_map: dict[str, str] = {}
+    device_map: dict[str, Any] = {}
 
     def spread(module: nn.Module, name: str) -> None:
         inside = any(x == name or x.startswith(f"{name}.") or not name for x in above)
@@ -190,4 +193,6 @@ def split(model: Any, layers: nn.ModuleList, at: int, first: str, second: str, m
         place = next((p for n, p in device_map.items() if name == n or name.startswith(f"{n}.")), first)
         for x in [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
             put(x, torch.device(place))
-    return dispatch_model(model, device_map, main_device=main, skip_keys=model._skip_keys_device_placement)
+    return dispatch_model(
+        model, device_map, main_device=torch.device(main), skip_keys=model._skip_keys_device_placement
+    )

@@ -55,7 +55,7 @@ def test_stages_on_two_devices_are_those_on_one(
     for second in (FIRST, SECOND):
         loaded = load_vlm(str(model_folders[family]))
         with pretended() as pretence:
-            layers = loaded.model.get_decoder().layers
+            layers: Any = loaded.model.get_decoder().layers
             split(loaded.model, layers, 1, FIRST, second, FIRST if second == FIRST else main)
             vlm = attach("split", loaded.model, loaded.processor)
             assert [str(x.o_proj.weight.device) for x in vlm.anatomy.layers] == [FIRST, second, second]

@@ -153,6 +153,7 @@ class Passes:
         finally:
             hook.remove()
         (z,) = found
+        assert attention is not None
         between = prefixes.between.get(layer, torch.zeros_like(residual[layer]))
         parts = [x.to(z.device) for x in (residual[layer], attention, down_proj(z), between)]
         left = residual[after].to(z.device)
