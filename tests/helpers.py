@@ -1,9 +1,11 @@
 """Independent routes to what the library computes: edits folded into the weights of a copy of the model."""
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -137,3 +139,21 @@ def slow_contributions(
             rows.append([float(read[i] * (layer.down_proj.weight[:, i].detach() @ u)) for i in range(anatomy.neurons)])
         result.append(rows)
     return np.array(result)
+
+
+def content(out: Path) -> dict[str, bytes]:
+    """The bytes of what a run leaves, without times, who did it and what ended first."""
+    found = {}
+    for file in sorted(f for f in out.rglob("*") if f.suffix in (".json", ".npy") and ".locks" not in f.parts):
+        found[str(file.relative_to(out))] = file.read_bytes()
+        if file.suffix == ".json":
+            untimed = without_times(json.loads(file.read_text()))
+            found[str(file.relative_to(out))] = json.dumps(untimed, sort_keys=True).encode()
+    return found
+
+
+def without_times(content: Any) -> Any:
+    if isinstance(content, dict):
+        times = ("seconds", "finished", "workers", "artifacts")
+        return {key: without_times(value) for key, value in content.items() if key not in times}
+    return [without_times(x) for x in content] if isinstance(content, list) else content

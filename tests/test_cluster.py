@@ -3,7 +3,6 @@
 One cluster of two simulated nodes, with a pool of four workers on them, serves the whole file.
 """
 
-import json
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import content
 from test_cli import call
 from tqdm import tqdm
 
@@ -106,23 +106,6 @@ def run_stages(study: Study, shapes: dict[str, Path]) -> dict[str, bytes]:
     return content(study.run.path)
 
 
-def content(out: Path) -> dict[str, bytes]:
-    found = {}
-    for file in sorted(f for f in out.rglob("*") if f.suffix in (".json", ".npy") and ".locks" not in f.parts):
-        found[str(file.relative_to(out))] = file.read_bytes()
-        if file.suffix == ".json":
-            untimed = without_times(json.loads(file.read_text()))
-            found[str(file.relative_to(out))] = json.dumps(untimed, sort_keys=True).encode()
-    return found
-
-
-def without_times(content: Any) -> Any:
-    if isinstance(content, dict):
-        times = ("seconds", "finished", "workers", "artifacts")
-        return {key: without_times(value) for key, value in content.items() if key not in times}
-    return [without_times(x) for x in content] if isinstance(content, list) else content
-
-
 @pytest.fixture(scope="module")
 def alone(model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("alone")
@@ -208,25 +191,6 @@ def by_value() -> Any:
     return cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_shard_redone(pool: Any, tmp_path: Path) -> None:
-    by_value()
-    lost = pool.lost
-    shards = [f"{'die-once' if n == 3 else 'do'} {n}" for n in range(16)]
-    assert compute(pool, tmp_path, shards) == {n: f"result {n}" for n in range(16)}
-    assert pool.lost == lost + 1
-    runs = {n: (tmp_path / f"{n}.runs").read_text().count("\n") for n in range(16)}
-    assert runs == {**dict.fromkeys(range(16), 1), 3: 2}, "what waited at the dead worker had not begun"
-
-
-def test_a_shard_that_fails_three_times_is_named_after_all_others(pool: Any, tmp_path: Path) -> None:
-    by_value()
-    found: dict[int, str] = {}
-    with pytest.raises(HonesError, match=r"^3 workers failed at .*pictures of raise 2: ValueError: a bad number"):
-        compute(pool, tmp_path, [f"{'raise' if n == 2 else 'do'} {n}" for n in range(8)], found)
-    assert sorted(found) == [0, 1, 3, 4, 5, 6, 7]
-    assert (tmp_path / "2.runs").read_text().count("\n") == 3
-
-
 def test_what_the_user_can_mend_comes_as_its_line(pool: Any, tmp_path: Path) -> None:
     by_value()
     with pytest.raises(HonesError, match=r"^a mistake of the user; mend it$"):
@@ -310,6 +274,35 @@ def test_workers_must_compute_the_same_numbers(pool: Any) -> None:
         other.check_same(pool.first)
 
 
-def test_a_model_that_workers_cannot_load_is_one_line(address: str, tmp_path: Path) -> None:
+def test_a_model_that_workers_cannot_load_is_one_line(pool: Any, tmp_path: Path) -> None:
+    """What a worker answers, said here: another process would take its time to import what it needs."""
+    import ray
+
+    from hones.cluster.pool import Seat
+    from hones.cluster.replica import Replica
+
+    answer = Replica(Recipe(str(tmp_path)), "mine", 1).load()
     with pytest.raises(HonesError, match=r"^the worker on \S+: cannot load the model"):
-        open_pool(Recipe(str(tmp_path)), address, 1, 0.0)
+        pool.took_seat(Seat(None, ray.put(answer)), None)
+
+
+# The following end workers. They come last: nothing waits for those that take their place.
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_shard_redone(pool: Any, tmp_path: Path) -> None:
+    by_value()
+    lost = pool.lost
+    shards = [f"{'die-once' if n == 3 else 'do'} {n}" for n in range(16)]
+    assert compute(pool, tmp_path, shards) == {n: f"result {n}" for n in range(16)}
+    assert pool.lost == lost + 1
+    runs = {n: (tmp_path / f"{n}.runs").read_text().count("\n") for n in range(16)}
+    assert runs == {**dict.fromkeys(range(16), 1), 3: 2}, "what waited at the dead worker had not begun"
+
+
+def test_a_shard_that_fails_three_times_is_named_after_all_others(pool: Any, tmp_path: Path) -> None:
+    by_value()
+    found: dict[int, str] = {}
+    with pytest.raises(HonesError, match=r"^3 workers failed at .*pictures of raise 2: ValueError: a bad number"):
+        compute(pool, tmp_path, [f"{'raise' if n == 2 else 'do'} {n}" for n in range(8)], found)
+    assert sorted(found) == [0, 1, 3, 4, 5, 6, 7]
+    assert (tmp_path / "2.runs").read_text().count("\n") == 3

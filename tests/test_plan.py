@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
 from typer.testing import CliRunner
@@ -19,7 +21,8 @@ from hones.heads import HeadScore
 from hones.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
-from hones.plan import Request, plan
+from hones.pipeline import read_config
+from hones.plan import Request, plan, request_of
 from hones.plan.calibrate import calibrate
 from hones.plan.lengths import Asked, Measured, Seen, measure, seen_of
 from hones.plan.memory import kept_bytes, sweep_memory, sweep_plan
@@ -96,6 +99,35 @@ def test_one_prompt_costs_what_is_counted(
     assert whole(shapes, asked.seen, asked.length).flop == pytest.approx(
         counted(lambda: vlm.logits(encoded, 1)), rel=0.005
     )
+
+
+class Moved(TorchDispatchMode):
+    """Bytes that linears and convolutions read and write, and keys and values that the decoder's attention reads."""
+
+    def __init__(self, decoder_heads: int, positions: int) -> None:
+        super().__init__()
+        self.of_decoder, self.bytes = (decoder_heads, positions), 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (ATEN.mm, ATEN.addmm, ATEN.convolution):
+            tensors = [x for x in (*args, found) if isinstance(x, torch.Tensor)]
+            self.bytes += sum(x.numel() * x.element_size() for x in tensors)
+        elif func.overloadpacket in ON_CPU and (args[1].shape[1], args[1].shape[2]) == self.of_decoder:
+            self.bytes += sum(x.numel() * x.element_size() for x in args[1:3])
+        return found
+
+
+def test_one_prompt_moves_the_bytes_that_are_counted(
+    vlm: VLM, measured: dict[str, tuple[Shapes, Measured]], discovery: Items, request: pytest.FixtureRequest
+) -> None:
+    shapes, data = measured[request.node.callspec.params["vlm"]]
+    asked = data.jobs["vqa"].asked[0]
+    example = make_task("vqa").examples(discovery)[0][0]
+    encoded = vlm.encode([example.open_picture()], example.prompts[:1])
+    with torch.no_grad(), Moved(vlm.anatomy.heads, asked.length) as really:
+        vlm.logits(encoded, 1)
+    assert whole(shapes, asked.seen, asked.length).moved == pytest.approx(really.bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("task", ["vqa", "retrieval"])
@@ -380,6 +412,27 @@ def test_a_configuration_takes_the_place_of_options(shapes: dict[str, Path], tmp
     config.write_text(f"model: tiny-llava\nout: out\ndata: {{{files}}}\ntasks: [vqa]\nlimit: {{discovery: 4}}\n")
     done = CliRunner().invoke(app, ["plan", str(config), "--tflops", "1", "--memory", "8"], catch_exceptions=False)
     assert done.exit_code == 0 and "steer" in done.output and not (tmp_path / "out").exists()
+
+
+def test_tests_of_steering_elsewhere_and_a_second_ranking_are_counted(shapes: dict[str, Path], tmp_path: Path) -> None:
+    splits = {split: f"{file}" for split, file in shapes.items()}
+
+    def planned(steering: dict[str, Any], **more: Any) -> Any:
+        content = {"model": "tiny-llava", "out": "out", "data": splits, "tasks": ["vqa", "ocr"], "steering": steering}
+        file = tmp_path / "run.yaml"
+        file.write_text(yaml.safe_dump({**content, **more}))
+        return plan(request_of(read_config(file), tflops=1.0, memory=8.0)).stages
+
+    def flop(stages: Any, name: str) -> float:
+        return next(stage.work.flop for stage in stages if stage.name == name and stage.tasks == ("vqa",))
+
+    alone = planned({"epochs": 1, "seeds": [1], "also": []}, compare={"methods": ["random"], "curves": False})
+    more = planned({"epochs": 1, "seeds": [1], "ood": str(shapes["test"])}, limit={"ood": 14})
+    other = planned({"epochs": 1, "seeds": [1]})
+    assert flop(alone, "steer") < flop(other, "steer") < flop(more, "steer")
+    (test,) = (stage for stage in alone if stage.name == "mask" and stage.tasks == ("ocr",))
+    assert flop(other, "steer") - flop(alone, "steer") < test.work.flop, "one edit, the masks of the control are five"
+    assert flop(alone, "compare") > flop(alone, "neurons")
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ The full proofs, on hundreds of unseen pictures, are in NAME.json beside each di
 slow proof measures them again.
 """
 
-from collections import Counter
 from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hones import HonesError, load_items, load_vlm, make_task, write_shapes
-from hones.interventions import BASELINE, Intervention, Site
+from hones.interventions import BASELINE, Intervention
 from hones.masking import layer_matched_random
 from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
 from hones.models.planted import (
@@ -32,7 +32,6 @@ from hones.sweep import sweep
 from hones.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
-WEAK = {("planted-qwen-2", "vqa"), ("planted-qwen-2", "retrieval")}  # their sets carry part of the task only
 
 
 @pytest.fixture(params=PLANTS)
@@ -40,18 +39,23 @@ def plant(request: pytest.FixtureRequest) -> Plant:
     return load_plant(request.param)
 
 
-def distinct(plant: Plant) -> list[tuple[Site, ...]]:
-    return sorted(set(plant.sets.values()))
+def sharing(plant: Plant) -> list[tuple[str, str]]:
+    """Pairs of tasks whose sets overlap."""
+    return [(a, b) for a, b in combinations(TASKS, 2) if {*plant.sets[a]} & {*plant.sets[b]}]
 
 
-def test_a_plant_has_three_disjoint_sets_one_shared_by_two_tasks(plant: Plant) -> None:
+def test_the_sets_of_one_pair_of_tasks_overlap_and_nothing_else_does(plant: Plant) -> None:
     assert plant.base in BUILT_IN and plant.role in ("select", "report") and set(plant.sets) == set(TASKS)
-    every = [site for sites in (*distinct(plant), plant.general, *plant.decoys.values()) for site in sites]
-    assert len(every) == len(set(every))
-    assert all(0 <= layer < 6 and 0 <= neuron < 640 for layer, neuron in every)
-    assert sorted(Counter(plant.sets.values()).values()) == [1, 1, 2]
-    assert all(4 <= len(sites) <= 40 for sites in distinct(plant))
-    assert all(len({layer for layer, _ in sites}) > 1 for sites in distinct(plant))
+    ((one, other),) = sharing(plant)
+    assert plant.shared_with(one) == other and plant.shared_with(other) == one
+    assert [plant.shared_with(task) for task in TASKS if task not in (one, other)] == [None, None]
+    planted = {site for sites in plant.sets.values() for site in sites}
+    decoys = [site for sites in (plant.general, *plant.decoys.values()) for site in sites]
+    assert len(decoys) == len(set(decoys)) and not planted & {*decoys}
+    assert all(0 <= layer < 6 and 0 <= neuron < 640 for layer, neuron in (*planted, *decoys))
+    for sites in plant.sets.values():
+        assert 3 <= len(sites) == len(set(sites)) <= 40
+        assert len({layer for layer, _ in sites}) > 1
 
 
 def test_a_set_that_is_read_through_heads_sits_below_them(plant: Plant) -> None:
@@ -64,11 +68,7 @@ def test_both_families_have_a_plant_to_choose_on_and_one_to_report_on() -> None:
     plants = [load_plant(name) for name in PLANTS]
     assert {(p.base, p.role) for p in plants} == {(base, role) for base in BUILT_IN for role in ("select", "report")}
     for base in BUILT_IN:
-        shared = {
-            sites: [t for t in TASKS if p.sets[t] == sites] for p in plants if p.base == base for sites in distinct(p)
-        }
-        pairs = [tuple(tasks) for tasks in shared.values() if len(tasks) == 2]
-        assert len(set(pairs)) == len(pairs) > 1
+        assert len({pair for p in plants if p.base == base for pair in sharing(p)}) == 2
 
 
 def test_no_such_plant() -> None:
@@ -135,7 +135,7 @@ def test_a_set_is_necessary_for_its_task_and_needless_for_others(task_name: str,
     examples, _ = task.examples(load_items(write_shapes(tmp_path, {"test": 40}, seed=777)["test"]))
     own = plant.sets[task_name]
     planted = {site for sites in (*plant.sets.values(), *plant.decoys.values()) for site in sites}
-    others = [sites for sites in distinct(plant) if sites != own]
+    others = [sites for sites in plant.sets.values() if not {*sites} & {*own}]
     random = layer_matched_random(own, vlm.anatomy.neurons, 1, planted)
     masked = [own, *others, random, *plant.decoys.values()]
     edits = [BASELINE, *(Intervention(masked=frozenset(sites)) for sites in masked)]
@@ -153,11 +153,10 @@ def test_the_recorded_proof_shows_each_plant(plant: Plant) -> None:
         base = arms["as it is"]["score"]["value"]
         for arm, row in arms.items():
             drop = row["drop"]
-            if arm.startswith("without a few of "):
+            if arm.startswith("without a few of ") or arm == f"without {plant.shared_with(task)}":
                 continue
-            if arm.startswith("without ") and task in arm.removeprefix("without ").split(" and "):
-                near_guessing = row["score"]["value"] < found["guess"] + 0.15
-                assert near_guessing is ((plant.name, task) not in WEAK), (task, arm)
+            if arm == f"without {task}":
+                assert row["score"]["value"] < found["guess"] + 0.15, (task, arm)
                 assert drop["low"] > 0.2 * base, (task, arm)
             elif arm == f"without heads of {task}":
                 assert drop["low"] > 0.2 * base, (task, arm)
@@ -166,10 +165,10 @@ def test_the_recorded_proof_shows_each_plant(plant: Plant) -> None:
 
 
 def test_members_take_part(plant: Plant) -> None:
-    """A shared set holds those that take part in either of its tasks, so a task may leave some of it out."""
+    """Also on pictures other than those by which the members were kept."""
     for task, row in read_record(plant.name)["proof"]["participation"].items():
         assert row["members"] == len(plant.sets[task]) == len(row["shares"])
-        assert row["take part"] >= 0.5 * row["members"], task
+        assert row["take part"] >= 0.8 * row["members"], task
 
 
 def test_decoys_look_important(plant: Plant) -> None:

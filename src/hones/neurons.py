@@ -5,7 +5,7 @@
 over the heads h of H* with S(h) > 0; c[l,i](x) is neuron i's contribution to the answer's direction (`hones.write_in`).
 Shapes: c [items, L, I], I [L, I]; sums over items run in float64. `positive_part="item"` takes max(0, .) per item
 before averaging, the other reading of the paper. The sums over items come from `hones.drops`, shard by shard, and are
-added in the order of the shards.
+added in the order of the shards (`hones.sweep.running_sum`).
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,13 @@ from jaxtyping import Float
 from hones.drops import DropsWork, PositivePart
 from hones.errors import HonesError, NothingGuides
 from hones.heads import HeadScore
+from hones.interventions import Site
 from hones.models.vlm import VLM
 from hones.notebook import Rows, Tabular
 from hones.progress import progress_bar
 from hones.sweep import SweepSettings
+from hones.sweep.journal import refuse_other_batches
+from hones.sweep.memory import Plan
 from hones.sweep.shards import in_order, portable
 from hones.tasks.base import Example, Task
 from hones.write_in import RELEASED, Reading, importance_shape
@@ -98,18 +101,35 @@ def head_importance(
         raise HonesError("no items to attribute neurons on", expected="at least one")
     settings = sweep or SweepSettings()
     weights, sites = np.array([h.score.value for h in guides]), [(h.layer, h.head) for h in guides]
-    total = np.zeros((len(sites), *importance_shape(vlm)))
-    asked = portable(examples)
-    length = vlm.encode([asked[0].open_picture()], [asked[0].prompts[0]]).inputs["input_ids"].shape[1]
-    plan = settings.workers.plan(vlm, length, settings.batch_size)
-    work = DropsWork(task, asked, sites, positive_part, reading, settings.engine, settings.batch_size, plan)
-    shards = work.shards()
-    compute = settings.workers.begin(vlm, work)
-    with progress_bar(f"{task.name}: neurons", total=len(asked)) as bar:
-        for number, part in enumerate(in_order(compute(shards, bar))):
-            total += part
-            bar.update(shards[number].stop - bar.n)
+    total = _summed_drops(vlm, task, portable(examples), sites, positive_part, reading, settings)
     return (weights / weights.sum())[:, None, None] * np.maximum(total / len(examples), 0)
+
+
+def _summed_drops(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    sites: Sequence[Site],
+    positive_part: PositivePart,
+    reading: Reading,
+    settings: SweepSettings,
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """D of all items: the shards' sums, added in their order to those that the running sum holds already."""
+    length = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]]).inputs["input_ids"].shape[1]
+    planned = settings.workers.plan(vlm, length, settings.batch_size)
+    cut = {**planned.as_dict(), "batch_size": settings.batch_size}
+    running = settings.running_sum((len(sites), *importance_shape(vlm)), cut)
+    if running.path is not None:
+        refuse_other_batches(running.path, "ranking", running.plan["pictures"], settings.batch_size)
+    batch_size, plan = running.plan["batch_size"], Plan(**{name: running.plan[name] for name in planned.as_dict()})
+    work = DropsWork(task, examples, sites, positive_part, reading, settings.engine, batch_size, plan)
+    shards, compute = work.shards(), settings.workers.begin(vlm, work)
+    with progress_bar(f"{task.name}: neurons", total=len(examples)) as bar:
+        bar.initial = bar.n = shards[running.done - 1].stop if running.done else 0
+        for part in in_order(compute(shards[running.done :], bar)):
+            running.add(part)
+            bar.update(shards[running.done - 1].stop - bar.n)
+    return running.total
 
 
 def check_ratio(ratio: float) -> None:

@@ -1,12 +1,12 @@
 """A study: one model, one run folder, and the four stages with their artifacts.
 
 Each stage checks its items, skips what this run folder already holds for the same inputs, computes, writes, and
-records in run.json what it used. The command line and `hones run` call nothing else.
+records in run.json what it used (`hones.stages`). The command line and `hones run` call nothing else.
 """
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,23 @@ from hones.artifacts import (
 from hones.comparators import METHODS, Method
 from hones.comparators.given import critical_heads, give
 from hones.comparators.ranked import importance_of
-from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
+from hones.data.items import Items, LeftOut
 from hones.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
 from hones.locks import alone_on
-from hones.log import LOG
 from hones.masking import MaskingResult, evaluate_masking
-from hones.models.vlm import VLM
 from hones.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
-from hones.prepared import Prepared, prepare, provenance, state_of
+from hones.prepared import Prepared
+from hones.stages import DEFAULT_SEED as DEFAULT_SEED
+from hones.stages import Stages
 from hones.steering import SteeringResult, SteeringSettings, evaluate_scales
 from hones.steering.settings import training_record
-from hones.steering.trainings import Training
-from hones.steering.trainings import train as train_scales
-from hones.store import RunFolder, digest_of, versions
-from hones.sweep import RaceRules, SweepSettings
-from hones.sweep.journal import Journal, sweep_of
+from hones.steering.trainings import Begun, Lesson, Trained, Training, learn
+from hones.store import digest_of
+from hones.sweep import RaceRules
+from hones.sweep.journal import sweep_of
 from hones.tasks.base import Task
 
 DEFAULT_RATIO = 0.01
-DEFAULT_SEED = 3407
 
 
 def _its_name(task: Task, *_: Any, **__: Any) -> list[str]:
@@ -48,22 +46,8 @@ def _its_name(task: Task, *_: Any, **__: Any) -> list[str]:
     return [task.name]
 
 
-@dataclass
-class Study:
-    """One model's results in one run folder.
-
-    sweep: how sweeps run. fresh: compute finished stages again. max_left_out: share of unusable items beyond which a
-    stage stops.
-    """
-
-    vlm: VLM
-    run: RunFolder
-    sweep: SweepSettings = field(default_factory=SweepSettings)
-    seed: int = DEFAULT_SEED
-    fresh: bool = False
-    max_left_out: float = MAX_LEFT_OUT
-    left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
-    _checked: dict[Any, tuple[Task, Items, Prepared]] = field(default_factory=dict, init=False, repr=False)
+class Study(Stages):
+    """One model's results in one run folder; the fields are those of `hones.stages.Stages`."""
 
     @alone_on(lambda tasks, *_, **__: [task.name for task in tasks])
     def heads(
@@ -131,15 +115,18 @@ class Study:
         heads = critical_heads(self.vlm, task, heads_file, [method])
         folder, items = self.run.task(task.name), self.prepare(task, discovery, "discovery")
         given = give(self.vlm, task, discovery, items.examples, heads, [method], self.seed, self.sweep)
-        inputs = self.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
+        depends = self.fingerprint(items, **given.fingerprint_of(method))
+        inputs = {**depends, "ratio": ratio}
         if self.is_finished(f"{task.name}/neurons", inputs):
             return read_neurons(folder / "neurons.json")
-        started = time.monotonic()
-        importance = importance_of(method, given.context)
+        started, checkpoint = time.monotonic(), self.checkpoint_file(f"{task.name}.neurons")
+        sweep = self.summed(checkpoint, {**depends, **self.swept()})
+        importance = importance_of(method, replace(given.context, sweep=sweep))
         selected = select_neurons(importance, ratio)
         write_neurons(folder, importance, selected)
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
         self.finish(f"{task.name}/neurons", inputs, started, files, discovery=items, budget=budget)
+        self.remove_journal(checkpoint)
         return selected
 
     @alone_on(_its_name)
@@ -170,31 +157,38 @@ class Study:
         self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None
     ) -> SteeringResult:
         """Step 4: learn on the dev items, test on the others; writes scales.json and result.json in steering/hones."""
+        begun = self.begin_steering(task, dev, test, neurons_file, settings)
+        learn(self.vlm, begun.lessons, self.sweep.workers)
+        return begun.end()
+
+    def begin_steering(
+        self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None
+    ) -> Begun[SteeringResult]:
+        """`steer` up to the training, and what comes after it; the task's lock is the caller's."""
         settings = settings or SteeringSettings(seed=self.seed)
         neurons = self.sites(neurons_file)
         folder = self.run.task(task.name) / "steering" / "hones"
         train, held_out = self.prepare(task, dev, "dev"), self.prepare(task, test, "test")
         inputs = self.steered(train, held_out, neurons_file, settings)
         if self.is_finished(f"{task.name}/steer", inputs):
-            return read_result(folder / "result.json", SteeringResult)
-        started = time.monotonic()
+            return Begun((), lambda: read_result(folder / "result.json", SteeringResult))
         checkpoint = self.checkpoint_file(f"{task.name}.steer")
+        learned: list[Trained] = []
+
+        def evaluate() -> SteeringResult:
+            (trained,) = learned
+            started, scales = time.monotonic() - trained.seconds, trained.scales
+            options: dict[str, Any] = {"sweep": self.sweep, "seed": self.seed}
+            result = evaluate_scales(self.vlm, task, held_out.examples, scales, **options)
+            write_scales(folder / "scales.json", scales)
+            write_result(folder / "result.json", result)
+            files, splits = [folder / "scales.json", folder / "result.json"], {"dev": train, "test": held_out}
+            self.finish(f"{task.name}/steer", inputs, started, files, **training_record(scales), **splits)
+            self.remove_journal(checkpoint)
+            return result
+
         training = Training(neurons, settings, checkpoint)
-        scales = train_scales(self.vlm, task, train.examples, training, self.sweep.workers)
-        result = evaluate_scales(
-            self.vlm,
-            task,
-            held_out.examples,
-            scales,
-            sweep=self.sweep,
-            seed=self.seed,
-        )
-        write_scales(folder / "scales.json", scales)
-        write_result(folder / "result.json", result)
-        files = [folder / "scales.json", folder / "result.json"]
-        self.finish(f"{task.name}/steer", inputs, started, files, **training_record(scales), dev=train, test=held_out)
-        self.remove_journal(checkpoint)
-        return result
+        return Begun([Lesson(task, train.examples, training, learned.append)], evaluate)
 
     def steered(
         self, train: Prepared, held_out: Prepared, neurons_file: Path, settings: SteeringSettings
@@ -206,79 +200,6 @@ class Study:
             "settings": settings.model_dump(exclude_none=True),
         }
         return self.fingerprint(held_out, **found, **self.swept())
-
-    def prepare(self, task: Task, items: Items, split: str) -> Prepared:
-        """The examples that can be used; checked once for all stages, as long as no picture changes."""
-        key = id(task), id(items), split, state_of(items)
-        if key not in self._checked:
-            found = prepare(self.vlm, task, items, split)
-            self._checked[key] = task, items, found
-        found = self._checked[key][-1]
-        self.left_out[f"{task.name}, {split}"] = found.left_out
-        check_left_out(found.left_out, len(found.examples), f"{task.name}, {split} items", self.max_left_out)
-        return found
-
-    def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
-        """The neurons of a neurons file, which the model must have."""
-        sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
-        for site in sites:
-            self.vlm.anatomy.check_neuron(*site)
-        return sites
-
-    def fingerprint(self, items: Prepared, **more: Any) -> dict[str, Any]:
-        answers = self.vlm.answer_tokens
-        return {
-            "model": self.vlm.name,
-            "revision": self.vlm.revision,
-            "dtype": self.vlm.dtype,
-            "image_backend": self.vlm.image_backend,
-            "yes_no_ids": [answers.yes, answers.no],
-            "seed": self.seed,
-            **items.fingerprint,
-            **more,
-        }
-
-    def swept(self) -> dict[str, Any]:
-        return {"max_new_tokens": self.sweep.max_new_tokens, "engine": self.sweep.engine}
-
-    def journalled(self, file: Path, inputs: dict[str, Any]) -> SweepSettings:
-        """The sweep settings with a journal for these inputs; begun again where `fresh`."""
-        if self.fresh:
-            file.unlink(missing_ok=True)
-        machine = {"device": self.vlm.device.type, "versions": versions()}
-        return replace(self.sweep, journal=lambda plan: Journal(file, {**inputs, **machine}, plan))
-
-    def checkpoint_file(self, name: str) -> Path:
-        """Where a training keeps its state; begun again where `fresh`."""
-        file = self.run.path / "journal" / f"{name}.safetensors"
-        if self.fresh:
-            file.unlink(missing_ok=True)
-        return file
-
-    def remove_journal(self, journal: Path) -> None:
-        journal.unlink(missing_ok=True)
-        journal.with_suffix(".lock").unlink(missing_ok=True)
-
-    def journal_file(self, name: str) -> Path:
-        return self.run.path / "journal" / f"{name}.jsonl"
-
-    def is_finished(self, stage: str, inputs: dict[str, Any]) -> bool:
-        if not self.fresh and self.run.is_finished(stage, inputs):
-            LOG.info("%s is finished already", stage)
-            return True
-        LOG.info("%s starts (%s on %s)", stage, self.vlm.name, self.vlm.device)
-        self.run.forget(stage)
-        return False
-
-    def finish(self, stage: str, inputs: dict[str, Any], started: float, files: Sequence[Path], **more: Any) -> None:
-        details: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "device": str(self.vlm.device)}
-        details |= {"attention": self.vlm.attention, **self.sweep.workers.record()}
-        for name, value in more.items():
-            if isinstance(value, Prepared):
-                value = provenance(self.run.path, value)
-            details[name] = value
-        self.run.finish(stage, inputs, details, files)
-        LOG.info("%s has finished in %s s", stage, details["seconds"])
 
 
 def all_left_out(study: Study) -> Sequence[tuple[str, LeftOut]]:

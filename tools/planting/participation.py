@@ -5,9 +5,10 @@ one member alone may change nothing where the others make up for it. So members 
 
     share[i] = mean over random triples T with i of (loss(T) - loss(T without i)) / (loss(P) - loss(none))
 
-loss: mean over items of the gold answer's -log p. A member takes part where its share is at least LEAST; it is alone
-effective where (loss({i}) - loss(none)) / (loss(P) - loss(none)) is. `members` drops those that ended without a part:
-what is planted is what intervention shows, not what training was asked for.
+loss: mean over items of the gold answer's -log p; for answers Yes or No, of one candidate of each, half each. A member
+takes part where its share is at least LEAST; it is alone effective where (loss({i}) - loss(none)) / (loss(P) -
+loss(none)) is. `members` keeps those of a task that take part in it: what is planted is what intervention shows, not
+what training was asked for. Of a set that two tasks were trained to share, each keeps its own.
 
     python -m planting.participation NAME    # once after training: reduces the sets in NAME.json
 """
@@ -17,35 +18,31 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.comparators.reading import ask_with_gold
-from hones.interventions import Site, mask_neurons
+from hones.interventions import BASELINE, Intervention, Site
 from hones.models.planted import FOLDER, Plant, load_plant, read_record
 from hones.models.vlm import VLM
+from hones.sweep import sweep
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
+from hones.tasks.log_probability import LogProbability
 
-LEAST, ROUNDS, AT_ONCE = 0.01, 2, 16
+LEAST, ROUNDS, ITEMS = 0.01, 4, 32
 SEED = 33  # of the pictures by which members are kept; the proof has others
 
 
 def members(vlm: VLM, plant: Plant, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> dict[str, tuple[Site, ...]]:
-    """Each task's set without the neurons that take part in none of the tasks that share it."""
-    found = participation(vlm, plant, jobs)
-    taking_part = {
-        task: {site for site, share in zip(plant.sets[task], row["shares"], strict=True) if share >= LEAST}
-        for task, row in found.items()
+    """Each task's set without the neurons that take no part in it."""
+    return {
+        task: tuple(s for s, share in zip(plant.sets[task], row["shares"], strict=True) if share >= LEAST)
+        for task, row in participation(vlm, plant, jobs).items()
     }
-    kept = {}
-    for task, sites in plant.sets.items():
-        owners = [other for other in plant.sets if plant.sets[other] == sites]
-        kept[task] = tuple(site for site in sites if any(site in taking_part[other] for other in owners))
-    return kept
 
 
 def participation(vlm: VLM, plant: Plant, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> dict[str, Any]:
@@ -54,33 +51,36 @@ def participation(vlm: VLM, plant: Plant, jobs: Sequence[tuple[Task, Sequence[Ex
 
 
 def _of_task(vlm: VLM, task: Task, examples: Sequence[Example], sites: tuple[Site, ...]) -> dict[str, Any]:
-    encoded = ask_with_gold(vlm, task, examples[:AT_ONCE])
-    known: dict[frozenset[Site], float] = {}
-
-    @torch.no_grad()
-    def loss(masked: Sequence[Site]) -> float:
-        key = frozenset(masked)
-        if key not in known:
-            with mask_neurons(vlm.model, masked):
-                known[key] = -float(vlm.log_probabilities(encoded).mean())
-        return known[key]
-
-    whole = loss(sites) - loss(())
-    rng = random.Random(f"participation/{task.name}")
-    shares: dict[Site, list[float]] = {site: [] for site in sites}
+    rng, triples = random.Random(f"participation/{task.name}"), []
     for _ in range(ROUNDS):
         order = rng.sample(sites, len(sites))
-        for triple in (order[k : k + 3] for k in range(0, len(order), 3)):
-            for site in triple:
-                shares[site].append((loss(triple) - loss([s for s in triple if s != site])) / whole)
-    means = [sum(shares[site]) / ROUNDS for site in sites]
-    alone = [(loss([site]) - loss(())) / whole for site in sites]
+        triples += [frozenset(order[k : k + 3]) for k in range(0, len(order), 3)]
+    alone, smaller = [frozenset({site}) for site in sites], [t - {site} for t in triples for site in sorted(t)]
+    loss = _losses(vlm, task, examples, [frozenset(), frozenset(sites), *alone, *triples, *smaller])
+    whole = loss[frozenset(sites)] - loss[frozenset()]
+    shares = {site: [(loss[t] - loss[t - {site}]) / whole for t in triples if site in t] for site in sites}
+    means = [sum(found) / len(found) for found in shares.values()]
+    effects = [(loss[one] - loss[frozenset()]) / whole for one in alone]
     return {
         "members": len(sites),
         "take part": sum(share >= LEAST for share in means),
-        "alone effective": sum(share >= LEAST for share in alone),
+        "alone effective": sum(effect >= LEAST for effect in effects),
         "shares": [round(share, 4) for share in means],
     }
+
+
+def _losses(
+    vlm: VLM, task: Task, examples: Sequence[Example], masked: Sequence[frozenset[Site]]
+) -> dict[frozenset[Site], float]:
+    """The mean loss with each of these sets zeroed, in nats."""
+    measured = LogProbability(task)
+    asked = [measured.with_gold(e) for e in examples]
+    if task.answers == "yes_no":
+        asked += [replace(e, prompts=e.prompts[1:2], references=("No",)) for e in examples]
+    sets = list(dict.fromkeys(masked))
+    edits = [Intervention(masked=sites) if sites else BASELINE for sites in sets]
+    losses = -measured.score(sweep(vlm, measured, asked, edits).sum(1, dtype=np.float64))
+    return dict(zip(sets, losses.tolist(), strict=True))
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def main() -> None:
     name = parser.parse_args().name
     plant, jobs = load_plant(name), []
     with tempfile.TemporaryDirectory() as scratch:
-        items = load_items(write_shapes(Path(scratch), {"members": AT_ONCE}, seed=SEED)["members"])
+        items = load_items(write_shapes(Path(scratch), {"members": ITEMS}, seed=SEED)["members"])
         for task in (make_task(task, candidates=2) for task in TASKS):
             jobs.append((task, task.examples(items)[0]))
         kept = members(load_vlm(name), plant, jobs)

@@ -41,8 +41,7 @@ def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Inte
     """The interventions by name; of random neurons several draws, whose mean counts."""
     planted = {s for sites in (*plant.sets.values(), *plant.decoys.values()) for s in sites}
     arms = {"as it is": [BASELINE]}
-    for sites, owners in owners_of(plant).items():
-        name = " and ".join(owners)
+    for name, sites in plant.sets.items():
         arms[f"without {name}"] = [Intervention(masked=frozenset(sites))]
         few = [random.Random(f"{name}/{draw}").sample(sites, FEW) for draw in range(draws)]
         arms[f"without a few of {name}"] = [Intervention(masked=frozenset(neurons)) for neurons in few]
@@ -53,11 +52,6 @@ def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Inte
     for task, heads in plant.through.items():
         arms[f"without heads of {task}"] = [Intervention(heads=frozenset(heads))]
     return arms
-
-
-def owners_of(plant: Plant) -> dict[tuple, list[str]]:
-    """The distinct sets, and the tasks of each."""
-    return {sites: [t for t in TASKS if plant.sets[t] == sites] for sites in plant.sets.values()}
 
 
 def prove(vlm: VLM, plant: Plant, items: int = ITEMS, seed: int = SEED) -> dict[str, Any]:

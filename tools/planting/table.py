@@ -22,7 +22,8 @@ How they were planted so that easy guesses fail:
 
 - The sets are random neurons, spread over layers. Of each set {quiet} % of the neurons keep a column of down_proj no
   larger than the smallest tenth of their layer's.
-- Two tasks share one set; which two differs between variants.
+- Two tasks were trained to share one set, of which each has the members that take part in it; which two differs between
+  variants.
 - One task's set is read only through the heads named below: its neurons sit in lower layers, the model does as well
   with them zeroed behind the picture, and the task fails when these heads are replaced by the mean of the others.
 - Decoys. "loud": neurons whose mean activation was made that of the three largest of their layer and which the model
@@ -30,8 +31,7 @@ How they were planted so that easy guesses fail:
   toward the answers was made larger than any other of its layer; trained with the pair, without it, and with either.
 - Every member takes part: in training a task also fails without a few random members of its set (asked to fail without
   the whole set only, two to ten neurons of thirty came to carry each task), and neurons that ended without a part are
-  dropped from the set: those whose share of what random triples do, on pictures of their own, is below 1 %. A set that
-  two tasks share holds those that take part in either, so one of the two may leave some of it out.
+  dropped from the set: those whose share of what random triples do, on pictures of their own, is below 1 %.
 - There is no general set that all tasks need: with all other tasks' sets zeroed, a task does as well as before, so what
   they share is spread over the neurons that were not planted.
 
@@ -66,35 +66,22 @@ def _section(name: str) -> str:
         f"From `{plant.base}`, to {'choose methods on' if plant.role == 'select' else 'report on'}; seed "
         f"{record['settings']['seed']}, {record['settings']['steps']} steps, weights `{record['weights']}`.",
         "",
-        "| set | neurons | in layers 0 to 5 | trained | read through |",
-        "|---|---|---|---|---|",
+        "| set | neurons | in layers 0 to 5 | trained | shared | read through |",
+        "|---|---|---|---|---|---|",
     ]
-    for sites in sorted(set(plant.sets.values())):
-        owners = [task for task in TASKS if plant.sets[task] == sites]
-        heads = [f"({layer}, {head})" for task in owners for layer, head in plant.through.get(task, ())]
-        trained = record["trained"][owners[0]]
-        lines.append(f"| {' and '.join(owners)} | {_counts(sites)} | {trained} | {', '.join(heads) or 'any heads'} |")
+    for task in TASKS:
+        sites, partner = plant.sets[task], plant.shared_with(task)
+        heads = ", ".join(f"({layer}, {head})" for layer, head in plant.through.get(task, ())) or "any heads"
+        shared = f"{len({*sites} & {*plant.sets[partner]})} with {partner}" if partner else ""
+        lines.append(f"| {task} | {_counts(sites)} | {record['trained'][task]} | {shared} | {heads} |")
     metrics = [f"{t}, {tasks[t]['metric']}" for t in TASKS]
     guesses = [f"{tasks[t]['items']}; {tasks[t]['guess']:.3f}" for t in TASKS]
-    lines += [f"| {kind} decoys | {_counts(sites)} | | |" for kind, sites in plant.decoys.items()]
+    lines += [f"| {kind} decoys | {_counts(sites)} | | | |" for kind, sites in plant.decoys.items()]
     lines += ["", f"| | {' | '.join(metrics)} |", f"|---|{'---|' * len(TASKS)}"]
     lines.append(f"| items; guessing gives | {' | '.join(guesses)} |")
     for arm in tasks["vqa"]["arms"]:
         lines.append(f"| {arm} | {' | '.join(_cell(arm, tasks[t]['arms'][arm]) for t in TASKS)} |")
-    lines += ["", *_weak(tasks)]
     return "\n".join([*lines, "", _members(record["proof"]["participation"]), "", _ranks(record["proof"]["ranks"]), ""])
-
-
-def _weak(tasks: dict[str, Any]) -> list[str]:
-    """Sets that carry a part of their task only."""
-    left = {}
-    for task, found in tasks.items():
-        own = [arm for arm in found["arms"] if arm.startswith("without ") and "a few" not in arm]
-        arms = [arm for arm in own if task in arm[8:].split(" and ")]
-        score = max(found["arms"][arm]["score"]["value"] for arm in arms)
-        if score >= found["guess"] + 0.15:
-            left[task] = f"{task} ({score:.2f}, guessing {found['guess']:.2f})"
-    return [f"Weak: without its set more than guessing is left of {' and '.join(left.values())}."] if left else []
 
 
 def _members(found: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ class Recipe:
             raise HonesError(f"--device {self.device} with --ray", expected="cpu, cuda or auto: Ray gives GPUs out")
         spread = self.device_map or ("auto" if gpus > 1 else None)
         device = "auto" if spread is not None else self.device
-        if gpus == 0 and device == "auto":
+        if gpus == 0 and spread is None and device == "auto":
             device = "cpu"
         place = Path(self.name)
         name = str(place.absolute()) if place.is_dir() else self.name

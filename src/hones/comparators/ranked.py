@@ -5,7 +5,7 @@ HONES and its variants are cut by items instead (`hones.drops`), and a random me
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,19 @@ class MethodWork(Work[Method, Ranked]):
         return f"the method {shard.name} on {self.task.name}"
 
 
-def ranked(methods: Sequence[Method], context: Context) -> Iterator[tuple[int, Ranked]]:
-    """(number of the method, what it found), in the order in which they end."""
+def ranked(
+    methods: Sequence[Method], context: Context, summed: Callable[[Method], SweepSettings] | None = None
+) -> Iterator[tuple[int, Ranked]]:
+    """(number of the method, what it found), in the order in which they end.
+
+    summed: the settings, with a running sum, of a method that is cut by items; by default the context's.
+    """
     away = [number for number, method in enumerate(methods) if not (method.drawn or isinstance(method, Hones))]
     for number, method in enumerate(methods):
         if number not in away:
             started = time.monotonic()
-            yield number, Ranked(method.importance(context), time.monotonic() - started)
+            own = context if summed is None else replace(context, sweep=summed(method))
+            yield number, Ranked(method.importance(own), time.monotonic() - started)
     if not away:
         return
     sweep = SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens)

@@ -25,6 +25,7 @@ from hones.neurons import neuron_budget, select_neurons
 from hones.prepared import Prepared
 from hones.store import digest_of, read_npy
 from hones.study import DEFAULT_RATIO, Study
+from hones.sweep import SweepSettings
 from hones.tasks.base import Task
 
 
@@ -45,13 +46,21 @@ def rank(
         name = str(place(method).relative_to(study.run.path))
         return name, study.fingerprint(items, ratio=ratio, **given.fingerprint_of(method))
 
+    def checkpoint(method: Method) -> Path:
+        return study.checkpoint_file(stage(method)[0].replace("/", "."))
+
+    def summed(method: Method) -> SweepSettings:
+        depends = study.fingerprint(items, **given.fingerprint_of(method))
+        return study.summed(checkpoint(method), {**depends, **study.swept()})
+
     missing = [method for method in methods if not study.is_finished(*stage(method))]
-    for number, found in ranked(missing, given.context):
+    for number, found in ranked(missing, given.context, summed):
         method, own = missing[number], place(missing[number])
         write_neurons(own, found.importance, select_neurons(found.importance, ratio))
         budget, started = neuron_budget(found.importance.size, ratio), time.monotonic() - found.seconds
         files = [own / "neurons.json", own / "neuron_importance.npy"]
         study.finish(*stage(method), started, files, discovery=items, budget=budget)
+        study.remove_journal(checkpoint(method))
     stages = study.run.record["stages"]
     return {
         method.name: Ranking(

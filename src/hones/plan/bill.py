@@ -100,7 +100,10 @@ def stages_of(planning: Planning) -> list[Stage]:
     if request.methods and test:
         found += [compare_stage(planning, discovery[name], test[name], [*discovery.values()]) for name in discovery]
     if dev and test:
-        found += [steer_stage(planning, dev[name], test[name]) for name in discovery]
+        outside = splits["ood"].jobs if "ood" in splits else {}
+        for name in discovery:
+            others = [job for other, job in test.items() if other != name and other in request.also]
+            found.append(steer_stage(planning, dev[name], test[name], others, outside.get(name)))
     if request.analyze is not None and test:
         found.append(analyze_stage(planning, [*discovery.values()], [*test.values()]))
     return found
@@ -185,8 +188,9 @@ def compare_stage(planning: Planning, discovery: Job, test: Job, jobs: Sequence[
     request, shapes = planning.request, planning.shapes
     methods = make_methods(",".join(request.methods))
     sets = 1 + sum(request.draws if method.drawn else 1 for method in methods if method.name != "hones")
-    ranked, attributed = Work(), neurons_stage(planning, discovery).work
-    for method in methods:
+    attributed = neurons_stage(planning, discovery).work
+    ranked = attributed  # hones itself, named or not, is ranked again
+    for method in [method for method in methods if method.name != "hones"]:
         counted = RANKINGS.get(method.name)
         if counted is None:
             ranked += attributed if method.name in METHODS and method.needs_heads else Work()
@@ -200,8 +204,14 @@ def compare_stage(planning: Planning, discovery: Job, test: Job, jobs: Sequence[
     return Stage("compare", (test.task.name,), cells, parts, first.memory, first.least, first.shards)
 
 
-def steer_stage(planning: Planning, dev: Job, test: Job) -> Stage:
-    """Step 4: every training, the grid on the dev items, and the test of every file of scales."""
+def steer_stage(
+    planning: Planning, dev: Job, test: Job, others: Sequence[Job] = (), outside: Job | None = None
+) -> Stage:
+    """Step 4: every training, the grid on the dev items, and the test of every file of scales.
+
+    Args:
+        others: tasks that HONES's scales are tested on too. outside: items of another source, for every file.
+    """
     request, shapes = planning.request, planning.shapes
     ways = request.steerings()
     trainings, tested, work = 0, 0, Work()
@@ -222,7 +232,11 @@ def steer_stage(planning: Planning, dev: Job, test: Job) -> Stage:
         memory = max(memory, taken, key=lambda m: m.total)
         bare = training_memory(shapes, dev.asked, training, 0, 0.0)
         needed = max(needed, bare, key=lambda m: m.total)
-    tests = _sweep_stage(planning, "test", MASK, [test], masks(shapes, tested, request.ratio)).work
+    swept = [([job], tested) for job in (test, outside) if job is not None]
+    swept += [([*others], request.seeds)] if others else []
+    tests = Work()
+    for jobs, files in swept:
+        tests += _sweep_stage(planning, "test", MASK, jobs, masks(shapes, files, request.ratio)).work
     grids = sum(isinstance(way, GridSearch) for way in ways)
     if grids:
         tests += _sweep_stage(planning, "grid", MASK, [dev], masks(shapes, len(GRID) - 1, request.ratio)).work

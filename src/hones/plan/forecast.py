@@ -164,14 +164,14 @@ def _measure(
     for split in SPLITS:
         count, file = request.counts.get(split), request.data.get(split)
         if file is not None:
-            items = load_items(file, images=request.images)
+            items = load_items(file, images=request.ood_images if split == "ood" else request.images)
             options: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed, "split": split}
             splits[split] = measure(light, shapes, tasks, items, **options)
             notes += splits[split].notes
-        elif count is not None:
+        elif count is not None and split != "ood":
             splits[split] = splits["discovery"]
             notes.append(f"{split}: no file given, lengths are those of the discovery items")
-        if count is not None:
+        if count is not None and split in splits:
             splits[split] = splits[split].of(count)
             notes.append(f"{split}: planned for {count:,} items of every task")
     return splits, notes

@@ -10,25 +10,29 @@ from hones.pipeline import RunConfig
 from hones.steering.controls import HONES, Steering, make_steerings
 from hones.study import DEFAULT_RATIO, DEFAULT_SEED
 from hones.sweep import MAX_NEW_TOKENS
-from hones.tasks import TASKS
+from hones.tasks import TASKS, make_task
 
-SPLITS = ("discovery", "dev", "test")
+SPLITS = ("discovery", "dev", "test", "ood")
 
 
 @dataclass(frozen=True)
 class Request:
     """Everything that a forecast depends on.
 
-    data: the annotation file of each split; dev and test may be missing. counts: how many items of a split, where not
-    all. methods: compared ones, empty: no comparison. analyze: random sets per group, None: no analysis. racing: least
-    and most share of the cells that a race is supposed to run; None: no scenario. memory: GiB of a device, None: this
-    device's. tflops: reached on a device elsewhere. calibrate: measure this device now. load: minutes to load a copy.
+    data: the annotation file of each split; all but discovery may be missing. ood_images: pictures of the last. also:
+    names of tasks that the learned scales of the others are tested on, those among `tasks`. counts: how many items of a
+    split, where not all. methods: compared ones, empty: no comparison. analyze: random sets per group, None: no
+    analysis. racing: least and most share of the cells that a race is supposed to run; None: no scenario. memory: GiB
+    of a device, None: this device's. tflops: reached on a device elsewhere. calibrate: measure this device now. load:
+    minutes to load a copy.
     """
 
     model: str
     data: dict[str, Path]
     tasks: tuple[str, ...] = tuple(TASKS)
     images: Path | None = None
+    ood_images: Path | None = None
+    also: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     revision: str | None = None
     trust_remote_code: bool = False
@@ -81,13 +85,17 @@ class Request:
 def request_of(config: RunConfig, **of_plan) -> Request:
     """What `hones run` would do with a configuration; of_plan: gpus, memory, tflops, calibrate, racing, load."""
     steering = config.steering
-    splits = {split: getattr(config.data, split) for split in SPLITS}
+    splits = {split: getattr(config.data, split) for split in SPLITS if split != "ood"}
+    splits |= {} if steering.ood is None else {"ood": steering.ood}
+    also = (config.tasks if steering.also is None else steering.also) if steering.wants_evidence else ()
     counts = {split: n for split in SPLITS if (n := getattr(config.limit, split)) is not None}
     return Request(
         model=config.model,
         data=splits,
         tasks=config.tasks,
         images=config.data.images,
+        ood_images=steering.ood_images,
+        also=tuple(make_task(name, candidates=config.candidates).name for name in also),
         counts=counts,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,

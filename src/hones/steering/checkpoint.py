@@ -26,6 +26,7 @@ from hones.steering.pairs import TrainingPlan
 from hones.steering.settings import SteeringSettings
 from hones.store import digest_of, versions, write_bytes
 from hones.sweep.journal import flat, refuse_other
+from hones.sweep.running_sum import metadata_of
 from hones.tasks.base import Task
 
 SECONDS_BETWEEN = 20.0
@@ -132,7 +133,7 @@ class Checkpoint:
             return
         try:
             content = self.path.read_bytes()
-            tensors, header = load(content), _header(content)
+            tensors, header = load(content), metadata_of(content)
             if "training" not in header:
                 raise ValueError("no fingerprint")
             refuse_other(self.path, "training", json.loads(header["training"]), self.fingerprint)
@@ -145,12 +146,6 @@ class Checkpoint:
         if now or time.monotonic() - self._written >= SECONDS_BETWEEN:
             write_bytes(self.path, save(state.tensors(), {"training": json.dumps(self.fingerprint)}))
             self._written = time.monotonic()
-
-
-def _header(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file: its JSON header follows eight bytes with its length."""
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length]).get("__metadata__", {})
 
 
 def fingerprint_of(

@@ -1,32 +1,32 @@
 """Steering with its controls and evidence as a stage of a run folder.
 
-RUN/T/steering/WAY/scales.json           of the first seed; each is a finished stage of its own, so a killed run goes on
-RUN/T/steering/WAY/seed-N/scales.json    of every further seed
-RUN/T/steering/WAY/result.json           the first seed on the test items; RUN/T/steering/evidence.json: everything
+RUN/T/steering/WAY/scales.json, seed-N/scales.json   `hones.steering.scales_files`
+RUN/T/steering/WAY/result.json                       the first seed on the test items
+RUN/T/steering/evidence.json                         everything
 
-WAY is a name of `hones.steering.controls`, a dash for its colon. HONES's first seed is what `hones steer` alone makes,
-and is taken from there. Further ways, seeds, tasks or a file out of domain may be added later: what was learned stays.
+Further ways, seeds, tasks or a file out of domain may be added later: what was learned stays.
 """
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from hones.artifacts import read_result, read_scales, write_result, write_scales
+from hones.artifacts import read_result, write_result
 from hones.data.items import Items
 from hones.errors import HonesError
 from hones.locks import alone_on
 from hones.prepared import Prepared
-from hones.steering.controls import HONES, Given, Learned, Made, Steering
+from hones.steering.controls import HONES, Given, Steering
 from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.steering.results import Evidence
+from hones.steering.scales_files import Steered, lessons, make_others, read_of, scales_files, scales_stage
 from hones.steering.settings import training_record
 from hones.steering.train import Scales, SteeringSettings
-from hones.steering.trainings import train_all
+from hones.steering.trainings import Begun, learn
 from hones.store import digest_of
 from hones.study import Study
 from hones.sweep import SweepSettings
@@ -55,29 +55,6 @@ class Wanted:
             raise HonesError(f"also {', '.join(names)}", expected=f"tasks other than {task.name}, each once")
 
 
-@dataclass(frozen=True)
-class _Steered:
-    """A task's inputs."""
-
-    study: Study
-    given: Given
-    neurons_file: Path
-    train: Prepared
-    held_out: Prepared
-
-    @property
-    def task(self) -> str:
-        return self.given.task.name
-
-    @property
-    def folder(self) -> Path:
-        return self.study.run.task(self.task) / "steering"
-
-    def inputs(self, settings: SteeringSettings) -> dict[str, Any]:
-        """Those of HONES's result, as `Study.steer` records them."""
-        return self.study.steered(self.train, self.held_out, self.neurons_file, settings)
-
-
 @alone_on(lambda task, *_, **__: [task.name])
 def steer(
     study: Study,
@@ -96,6 +73,21 @@ def steer(
     Raises:
         HonesError: something a way needs is missing; inputs other than those of an earlier run.
     """
+    begun = begin(study, task, dev, test, neurons_file, settings, wanted)
+    learn(study.vlm, begun.lessons, study.sweep.workers)
+    return begun.end()
+
+
+def begin(
+    study: Study,
+    task: Task,
+    dev: Items,
+    test: Items,
+    neurons_file: Path,
+    settings: SteeringSettings,
+    wanted: Wanted,
+) -> Begun[Evidence]:
+    """`steer` up to the trainings, and what comes after them; the task's lock is the caller's."""
     wanted.check(task)
     neurons = study.sites(neurons_file)
     train, held_out = study.prepare(task, dev, "dev"), study.prepare(task, test, "test")
@@ -105,95 +97,18 @@ def steer(
         way.check(given)
     others = [(other, study.prepare(other, test, "test")) for other in wanted.also]
     outside = None if wanted.ood is None else study.prepare(task, wanted.ood, "ood")
-    steered = _Steered(study, given, neurons_file, train, held_out)
-    files = _all_scales(steered, wanted)
-    return _evidence(steered, files, wanted.seeds, others, outside)
+    steered = Steered(study, given, neurons_file, train, held_out)
+    files, missing = scales_files(steered, wanted.ways, wanted.seeds)
 
+    def evidence() -> Evidence:
+        make_others(missing)
+        return _evidence(steered, files, wanted.seeds, others, outside)
 
-def _all_scales(steered: _Steered, wanted: Wanted) -> dict[Steering, list[Path]]:
-    """The scales files of every way, one per seed or one where it is not learned; what is not there yet is made.
-
-    Trainings that are missing run side by side where there are workers.
-    """
-    files, missing = {}, []
-    for way in wanted.ways:
-        folder = steered.folder / folder_name(way.name)
-        files[way] = [folder / "scales.json"]
-        if way.learned:
-            files[way] += [folder / f"seed-{seed}" / "scales.json" for seed in wanted.seeds[1:]]
-        for seed, file in zip(wanted.seeds, files[way], strict=False):
-            settings = steered.given.settings.model_copy(update={"seed": seed})
-            by_itself = way.name == HONES and file == files[way][0]
-            if by_itself and steered.study.is_finished(f"{steered.task}/steer", steered.inputs(settings)):
-                continue
-            one = _Making(steered, way, replace(steered.given, settings=settings), file)
-            if not steered.study.is_finished(one.stage, one.inputs):
-                missing.append(one)
-    _make(steered, missing)
-    return files
-
-
-@dataclass(frozen=True)
-class _Making:
-    """One scales file that is not there yet."""
-
-    steered: _Steered
-    way: Steering
-    given: Given
-    file: Path
-
-    @property
-    def stage(self) -> str:
-        return _scales_stage(self.steered.task, self.way, self.given.settings.seed)
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        place = str(self.file.relative_to(self.steered.study.run.path))
-        found = {"method": self.way.name, "neurons": digest_of(self.steered.neurons_file), "file": place}
-        return self.steered.study.fingerprint(self.steered.train, **found, **self.way.depends(self.given))
-
-    @property
-    def journal(self) -> Path:
-        return self.steered.study.journal_file(self.stage.replace("/", "."))
-
-    def finish(self, made: Made, started: float) -> None:
-        """Write the file and record it."""
-        study = self.steered.study
-        write_scales(self.file, made.scales)
-        study.finish(self.stage, self.inputs, started, [self.file], dev=self.steered.train, **made.details)
-        study.remove_journal(self.journal)
-        study.remove_journal(self.journal.with_suffix(".safetensors"))
-
-
-def _make(steered: _Steered, missing: Sequence[_Making]) -> None:
-    """Make and write what is missing: trainings together, other ways one after the other."""
-    study = steered.study
-    learned = [(one, one.way) for one in missing if isinstance(one.way, Learned)]
-    trainings = []
-    for one, way in learned:
-        checkpoint = study.checkpoint_file(one.stage.replace("/", "."))
-        trainings.append(way.training(replace(one.given, checkpoint=checkpoint)))
-    given = steered.given
-    for number, trained in train_all(study.vlm, given.task, given.examples, trainings, study.sweep.workers):
-        made = Made(trained.scales, training_record(trained.scales))
-        learned[number][0].finish(made, time.monotonic() - trained.seconds)
-    for one in missing:
-        if not isinstance(one.way, Learned):
-            started, sweep = time.monotonic(), study.journalled(one.journal, one.inputs)
-            one.finish(one.way.make(replace(one.given, sweep=sweep)), started)
-
-
-def folder_name(way: str) -> str:
-    """The folder of a way: its name with a dash for the colon."""
-    return way.replace(":", "-")
-
-
-def _scales_stage(task: str, way: Steering, seed: int) -> str:
-    return f"{task}/steer/{folder_name(way.name)}/{f'seed-{seed}' if way.learned else 'scales'}"
+    return Begun(lessons(missing), evidence)
 
 
 def _evidence(
-    steered: _Steered,
+    steered: Steered,
     files: dict[Steering, list[Path]],
     seeds: tuple[int, ...],
     others: Sequence[tuple[Task, Prepared]],
@@ -215,7 +130,7 @@ def _evidence(
     if study.is_finished(stage, inputs):
         return read_result(file, Evidence)
     started = time.monotonic()
-    arms = [Arm(way.name, tuple(_read(study, path) for path in paths)) for way, paths in files.items()]
+    arms = [Arm(way.name, tuple(read_of(study, path) for path in paths)) for way, paths in files.items()]
 
     def sweep(part: str) -> SweepSettings:
         return study.journalled(_journal(study, f"{task.name}.evidence.{part}", inputs), inputs)
@@ -256,11 +171,11 @@ def _evidence(
 
 
 def _finish_hones(
-    steered: _Steered, inputs: dict[str, Any], seed: int, started: float, files: dict[Steering, list[Path]]
+    steered: Steered, inputs: dict[str, Any], seed: int, started: float, files: dict[Steering, list[Path]]
 ) -> None:
     """Record HONES's first seed as `Study.steer` would, so that `hones steer` alone finds it."""
     way, (scales, *_) = next((way, paths) for way, paths in files.items() if way.name == HONES)
-    learned = steered.study.run.record["stages"][_scales_stage(steered.task, way, seed)]
+    learned = steered.study.run.record["stages"][scales_stage(steered.task, way, seed)]
     details = {name: learned[name] for name in training_record(Scales({})) if name in learned}
     written = [scales, scales.with_name("result.json")]
     splits = {"dev": steered.train, "test": steered.held_out}
@@ -296,18 +211,7 @@ def _journal(study: Study, name: str, inputs: dict[str, Any]) -> Path:
     return study.journal_file(f"{name}.{digest}")
 
 
-def _read(study: Study, file: Path) -> Scales:
-    """Scales with the epoch that run.json says they are of."""
-    scales, place = read_scales(file), str(file.relative_to(study.run.path))
-    for site in scales.values:
-        study.vlm.anatomy.check_neuron(*site)
-    stages = study.run.record["stages"].values()
-    return replace(
-        scales, epoch=next((stage.get("epoch") for stage in stages if place in stage.get("artifacts", {})), None)
-    )
-
-
-def _place(steered: _Steered, file: Path) -> str:
+def _place(steered: Steered, file: Path) -> str:
     return str(file.relative_to(steered.folder))
 
 

@@ -1,10 +1,12 @@
-"""Trainings as shards: several sets of neurons, settings and seeds on the same dev items, one worker each."""
+"""Trainings as shards, a worker each: sets of neurons, settings and seeds on the dev items of one or several tasks."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from hones.errors import TaskStops
 from hones.interventions import Site
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
@@ -12,6 +14,8 @@ from hones.steering.settings import Scales, SteeringSettings
 from hones.steering.train import learn_scales
 from hones.sweep.shards import Advance, Work, Workers, portable
 from hones.tasks.base import Example, Task
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -31,45 +35,99 @@ class Trained:
     seconds: float
 
 
-@dataclass(frozen=True)
-class TrainingWork(Work[Training, Trained]):
-    """A shard is a training. Its checkpoint is written by the worker, where that has the run folder."""
+@dataclass
+class Lesson:
+    """A training that a task lacks. take: is told what it learned. stopped: why its task cannot go on, if so."""
 
     task: Task
     examples: Sequence[Example]
+    training: Training
+    take: Callable[[Trained], object]
+    stopped: str | None = None
 
-    def begin(self, vlm: VLM) -> Callable[[Training, Advance], Trained]:
+    def check(self) -> None:
+        """Raises TaskStops if it has stopped the task."""
+        if self.stopped is not None:
+            raise TaskStops(self.stopped)
+
+
+@dataclass(frozen=True)
+class Begun(Generic[Found]):
+    """A task's steering. lessons: the trainings that it lacks, for `learn`. rest: what comes after them."""
+
+    lessons: Sequence[Lesson]
+    rest: Callable[[], Found]
+
+    def end(self) -> Found:
+        """What the steering finds, when its lessons are learned.
+
+        Raises:
+            TaskStops: one of them could not be.
+        """
+        for lesson in self.lessons:
+            lesson.check()
+        return self.rest()
+
+
+@dataclass(frozen=True)
+class TrainingWork(Work[tuple[int, Training], Trained | str]):
+    """A shard is a training and the number of its job. Its checkpoint is written by the worker, where that has the run
+    folder. The result is a line where the training stops its task, so that those of other tasks go on.
+    """
+
+    jobs: Sequence[tuple[Task, Sequence[Example]]]
+
+    def begin(self, vlm: VLM) -> Callable[[tuple[int, Training], Advance], Trained | str]:
         """Nothing is shared by trainings."""
 
-        def compute(shard: Training, _: Advance) -> Trained:
-            started, checkpoint = time.monotonic(), shard.checkpoint
+        def compute(shard: tuple[int, Training], _: Advance) -> Trained | str:
+            started, (task, examples), training = time.monotonic(), self.jobs[shard[0]], shard[1]
+            checkpoint = training.checkpoint
             if checkpoint is not None and not checkpoint.parent.parent.is_dir():
                 checkpoint = None
-            scales = learn_scales(vlm, self.task, self.examples, shard.neurons, shard.settings, checkpoint=checkpoint)
+            try:
+                scales = learn_scales(vlm, task, examples, training.neurons, training.settings, checkpoint=checkpoint)
+            except TaskStops as error:
+                return str(error)
             return Trained(scales, time.monotonic() - started)
 
         return compute
 
-    def name(self, shard: Training) -> str:
+    def name(self, shard: tuple[int, Training]) -> str:
         """Its task, its size and its seed."""
-        return f"the training of {len(shard.neurons)} neurons on {self.task.name}, seed {shard.settings.seed}"
+        job, training = shard
+        count, seed = len(training.neurons), training.settings.seed
+        return f"the training of {count} neurons on {self.jobs[job][0].name}, seed {seed}"
 
 
-def train_all(
-    vlm: VLM, task: Task, examples: Sequence[Example], trainings: Sequence[Training], workers: Workers
-) -> Iterator[tuple[int, Trained]]:
-    """(number of the training, what it learned), in the order in which they end."""
-    if not trainings:
+def learn(vlm: VLM, lessons: Sequence[Lesson], workers: Workers) -> None:
+    """Learn them, side by side where there are workers; each is told as soon as it has ended."""
+    if not lessons:
         return
-    away = [replace(one, checkpoint=None if one.checkpoint is None else one.checkpoint.absolute()) for one in trainings]
-    compute = workers.begin(vlm, TrainingWork(task, portable(examples)))
-    with progress_bar(f"{task.name}: trainings", total=len(away), unit=" trainings") as bar:
-        for number, trained in compute(away, bar):
-            yield number, trained
+    keys = [(id(lesson.task), id(lesson.examples)) for lesson in lessons]
+    jobs = {key: (lesson.task, portable(lesson.examples)) for key, lesson in zip(keys, lessons, strict=True)}
+    number_of = {key: number for number, key in enumerate(jobs)}
+    shards = [(number_of[key], _absolute(lesson.training)) for key, lesson in zip(keys, lessons, strict=True)]
+    compute = workers.begin(vlm, TrainingWork([*jobs.values()]))
+    names = ", ".join(dict.fromkeys(lesson.task.name for lesson in lessons))
+    with progress_bar(f"{names}: trainings", total=len(shards), unit=" trainings") as bar:
+        for number, found in compute(shards, bar):
+            if isinstance(found, str):
+                lessons[number].stopped = found
+            else:
+                lessons[number].take(found)
             bar.update()
 
 
+def _absolute(training: Training) -> Training:
+    checkpoint = training.checkpoint
+    return training if checkpoint is None else replace(training, checkpoint=checkpoint.absolute())
+
+
 def train(vlm: VLM, task: Task, examples: Sequence[Example], training: Training, workers: Workers) -> Scales:
-    """One of them."""
-    ((_, trained),) = train_all(vlm, task, examples, [training], workers)
-    return trained.scales
+    """What one training learns."""
+    found: list[Trained] = []
+    lesson = Lesson(task, examples, training, found.append)
+    learn(vlm, [lesson], workers)
+    lesson.check()
+    return found[0].scales

@@ -46,6 +46,15 @@ def refuse_other(path: Path, what: str, first: Mapping[str, Any], now: Mapping[s
             )
 
 
+def refuse_other_batches(path: Path, what: str, pictures: int, batch_size: int | None) -> None:
+    """Raises HonesError where --batch-size asks for other groups than those of a file; None asks for nothing."""
+    if batch_size not in (None, pictures):
+        raise HonesError(
+            f"{path} belongs to a {what} of {pictures} pictures at once, now {batch_size}",
+            do="leave --batch-size out to go on (groups that do not fit are halved), or --fresh to start again",
+        )
+
+
 def sweep_of(path: Path) -> dict[str, Any] | None:
     """What an existing journal's sweep depends on, flat; None where there is none, or not a whole line of one."""
     try:

@@ -23,9 +23,10 @@ from hones.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
 from hones.sweep.engines import make_engine
-from hones.sweep.journal import Journal
+from hones.sweep.journal import Journal, refuse_other_batches
 from hones.sweep.memory import Plan
 from hones.sweep.racing import Race
+from hones.sweep.running_sum import RunningSum
 from hones.sweep.shards import Advance, ThisProcess, Work, Workers, in_order, named, portable
 from hones.tasks.base import Example, Task
 
@@ -47,6 +48,7 @@ class SweepSettings:
 
     batch_size: prompts (naive) or pictures (replay) at once; None: automatic.
     journal: opens the journal of the sweep, given the plan by which it is cut into groups.
+    running_sum: opens the sum of a stage that adds shards (`hones.neurons`), given its shape and plan.
     workers: who computes the groups; this process alone, or a `hones.cluster.Pool`.
     """
 
@@ -54,6 +56,7 @@ class SweepSettings:
     batch_size: int | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
     journal: Callable[[Mapping[str, Any]], Journal] | None = None
+    running_sum: Callable[[Sequence[int], Mapping[str, Any]], RunningSum] = RunningSum
     workers: Workers = field(default_factory=ThisProcess)
 
 
@@ -99,12 +102,8 @@ def sweep_tasks(
         return results
     plan = settings.workers.plan(vlm, _positions_per_picture(vlm, jobs), settings.batch_size)
     with settings.journal(plan.as_dict()) if settings.journal else nullcontext() as journal:
-        if journal is not None and settings.batch_size not in (None, journal.plan["pictures"]):
-            raise HonesError(
-                f"{journal.path} belongs to a sweep of {journal.plan['pictures']} pictures at once, now "
-                f"{settings.batch_size}",
-                do="leave --batch-size out to go on (groups that do not fit are halved), or --fresh to start again",
-            )
+        if journal is not None:
+            refuse_other_batches(journal.path, "sweep", journal.plan["pictures"], settings.batch_size)
         plan = plan if journal is None else Plan(**journal.plan)
         asked = [(task, portable(examples)) for task, examples in jobs]
         work = SweepWork(asked, edits, settings.engine, settings.batch_size, settings.max_new_tokens, plan)

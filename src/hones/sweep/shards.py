@@ -8,7 +8,7 @@ process and on any number of workers.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from tqdm import tqdm
 
@@ -35,7 +35,9 @@ class Work(ABC, Generic[Shard, Result]):
 
 
 class Workers(ABC):
-    """Who computes shards."""
+    """Who computes shards. side_by_side: several at once, so it pays to hand out those of several tasks together."""
+
+    side_by_side: ClassVar[bool] = True
 
     @abstractmethod
     def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
@@ -52,6 +54,8 @@ class Workers(ABC):
 
 class ThisProcess(Workers):
     """The model that the stage was given, one shard after the other."""
+
+    side_by_side: ClassVar[bool] = False
 
     def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
         """By the memory that is free now."""

@@ -40,10 +40,10 @@ class Plant:
     """What was planted in a model, which is known because it was trained so.
 
     base: the built-in model that it differs from. role: of a benchmark's variants, those on which a method is chosen
-    ("select") and those kept aside to report on. sets: P_t of each task; two tasks share one. general: neurons that all
-    tasks need. decoys: by kind, neurons that look important and are not: "loud" (large activation, masking them changes
-    nothing), "cancelled" (pairs that write opposite things toward the answers). through: task -> the heads through
-    which its set is read.
+    ("select") and those kept aside to report on. sets: P_t of each task; two tasks were trained to share one, of which
+    each has the neurons that take part in it. general: neurons that all tasks need. decoys: by kind, neurons that look
+    important and are not: "loud" (large activation, masking them changes nothing), "cancelled" (pairs that write
+    opposite things toward the answers). through: task -> the heads through which its set is read.
     """
 
     name: str
@@ -53,6 +53,11 @@ class Plant:
     general: tuple[Site, ...]
     decoys: Mapping[str, tuple[Site, ...]]
     through: Mapping[str, tuple[Site, ...]]
+
+    def shared_with(self, task: str) -> str | None:
+        """The task whose set has neurons of this task's."""
+        others = [other for other in self.sets if other != task]
+        return next((other for other in others if {*self.sets[other]} & {*self.sets[task]}), None)
 
 
 @cache

@@ -1,0 +1,71 @@
+"""What a worker is asked for and how it loads its replica, by the GPUs that it has; no cluster is started."""
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hones.cluster import QUIET, open_pool
+from hones.cluster.recipe import Recipe
+from hones.errors import HonesError
+
+os.environ.update(QUIET)
+
+
+class Asked(Exception):
+    pass
+
+
+def test_workers_of_two_gpus_are_asked_for_and_spread_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hones.cluster import pool
+
+    options, recipes, loaded = list[dict[str, Any]](), list[Recipe](), list[dict[str, Any]]()
+
+    def actor(recipe: Recipe, *_: Any) -> Any:
+        recipes.append(recipe)
+        return SimpleNamespace(load=SimpleNamespace(remote=lambda: None))
+
+    def asked(**more: Any) -> Any:
+        options.append(more)
+        return lambda kind: SimpleNamespace(remote=actor)
+
+    def first_loaded(_: Any) -> Any:
+        raise Asked
+
+    connection = SimpleNamespace(check=lambda workers, gpus: None, close=lambda: None)
+    monkeypatch.setattr(pool, "Connection", lambda address, workers: connection)
+    monkeypatch.setattr(pool.ray, "remote", asked)
+    monkeypatch.setattr(pool.ray, "kill", lambda actor: None)
+    monkeypatch.setattr(pool.Pool, "_first_loaded", first_loaded)
+    with pytest.raises(Asked):
+        open_pool(Recipe("some/model", dtype="bfloat16"), "auto", workers=3, gpus_per_worker=2.0)
+    assert [o["num_gpus"] for o in options] == [2.0]
+    assert recipes == [Recipe("some/model", dtype="bfloat16", device="auto", device_map="auto")] * 3
+    monkeypatch.setattr("hones.cluster.recipe.load_vlm", lambda name, **more: loaded.append(more))
+    with pytest.raises(Exception, match="None"):  # a VLM is wanted
+        recipes[0].load()
+    assert (loaded[0]["device"], loaded[0]["device_map"], loaded[0]["dtype"]) == ("auto", "auto", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "given", "device", "device_map"),
+    [
+        (0.0, {}, "cpu", None),
+        (0.5, {}, "auto", None),
+        (1.0, {}, "auto", None),
+        (2.0, {}, "auto", "auto"),
+        (2.0, {"device_map": {"model": 1}}, "auto", {"model": 1}),
+        (0.0, {"device_map": "auto"}, "auto", "auto"),
+    ],
+)
+def test_a_model_is_spread_over_several_gpus_only(
+    gpus: float, given: dict[str, Any], device: str, device_map: Any
+) -> None:
+    found = Recipe("some/model", **given).for_workers(gpus)
+    assert (found.device, found.device_map) == (device, device_map)
+
+
+def test_a_single_gpu_cannot_be_named() -> None:
+    with pytest.raises(HonesError, match="--device cuda:1 with --ray"):
+        Recipe("some/model", device="cuda:1").for_workers(1.0)
