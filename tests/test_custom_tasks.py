@@ -257,6 +257,27 @@ def test_a_class_of_a_package_and_of_a_file(classes: Path, monkeypatch: pytest.M
     assert changed.metric_name == "sureness" and changed.definition != found[0].definition
 
 
+def test_a_class_changes_with_the_files_beside_it_that_it_imports(
+    classes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(classes.parent)
+    helper, further, other = (classes.parent / f"{name}_of_mine.py" for name in ("words", "letters", "unused"))
+    classes.write_text(f"import {helper.stem}\n{CLASS}")
+    helper.write_text(f"from {further.stem} import A\n")
+    further.write_text("A = 1\n")
+
+    def digest() -> str:
+        definition = make_task(f"{classes}:Mine").definition
+        assert definition is not None
+        return definition.digest
+
+    before = digest()
+    other.write_text("B = 1\n")
+    assert digest() == before
+    further.write_text("A = 2\n")
+    assert digest() != before
+
+
 def test_two_tasks_of_one_name_are_refused(classes: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(task_like().definition.content))  # pyright: ignore
     with pytest.raises(HonesError, match="two tasks are named mine"):

@@ -11,17 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family_models import (
-    FAMILIES,
-    NOT_SERVED,
-    save_gemma3,
-    save_glm4v,
-    save_mllama,
-)
+from by_hand_models import BY_HAND
+from family_models import FAMILIES
+from family_models_apart import save_gemma3, save_glm4v, save_mllama
 from helpers import PROMPTS, encoded_probe, without_head
 from torch import Tensor
 
-from hones import HonesError, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
+from hones import HonesError, attach, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
 from hones.data.items import Items
 from hones.data.shapes import draw, make_scene
 from hones.heads import HeadScore
@@ -43,6 +39,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VLM]:
     folder, known = tmp_path_factory.mktemp("families"), {}
 
     def load(family: str) -> VLM:
+        if family in BY_HAND and family not in known:
+            known[family] = attach(family, *BY_HAND[family](folder / family.replace(" ", "-")))
         if family not in known:
             known[family] = load_vlm(str(FAMILIES[family](folder / family.replace(" ", "-"))))
         return known[family]
@@ -50,7 +48,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VLM]:
     return load
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *BY_HAND])
 def test_the_table_of_families_is_what_a_run_says(family: str, loaded: Callable[[str], VLM]) -> None:
     found = verify(loaded(family))
     assert found.failed == []
@@ -61,7 +59,7 @@ def test_the_table_of_families_is_what_a_run_says(family: str, loaded: Callable[
 
 def test_the_table_names_all_families_and_no_other() -> None:
     lines = TABLE.read_text().split("|---|---|---|---|---|\n")[1].split("\n\n")[0].splitlines()
-    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [*FAMILIES, *NOT_SERVED]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == [*FAMILIES, *BY_HAND]
 
 
 @pytest.mark.parametrize("family", WITH_MORE_AFTER_DOWN_PROJ)
@@ -137,6 +135,22 @@ def test_inputs_without_which_a_family_is_silently_wrong(family: str, name: str,
     with torch.no_grad():
         difference = (vlm.logits(encoded, keep=1) - vlm.logits(without, keep=1)).abs().max()
     assert difference > 1e-3
+
+
+@pytest.mark.parametrize("family", BY_HAND)
+def test_inputs_made_by_hand_are_those_that_the_model_reads(family: str, loaded: Callable[[str], VLM]) -> None:
+    """Another picture gives other logits, each row of a batch has its own, and the processor wrote all its tokens."""
+    vlm = loaded(family)
+    pictures = [draw(make_scene(f"test/{i}")) for i in range(2)]
+    one, other = (vlm.encode([picture], ["What?"]) for picture in pictures)
+    a, b = (vlm.logits(x, keep=1)[0, -1].detach() for x in (one, other))
+    assert (a - b).abs().max() > 1e-3 and one.inputs["input_ids"].equal(other.inputs["input_ids"])
+    both = vlm.logits(vlm.encode(pictures, ["What?", "What?"]), keep=1)[:, -1]
+    torch.testing.assert_close(both.detach(), torch.stack([a, b]), atol=1e-4, rtol=1e-4)
+    counts = vlm.processor.image_processor.preprocess([[pictures[0]]])  # pyright: ignore[reportAttributeAccessIssue]
+    wanted = counts["num_img_tokens"][0] if family.startswith("Phi") else len(counts["image_token_pooling"])
+    mark = vlm.tokenizer.convert_tokens_to_ids("<|image|>" if family.startswith("Phi") else "<im_patch>")
+    assert one.inputs["input_ids"][0].tolist().count(mark) == wanted
 
 
 def test_an_answer_of_paligemma_does_not_see_itself(loaded: Callable[[str], VLM]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from family_models import save_gemma3
+from family_models_apart import save_gemma3
 from helpers import in_double, with_model
 from random_models import save_random_qwen3_vl
 from torch import Tensor

@@ -15,12 +15,23 @@ from helpers import encoded_probe
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from hones import HonesError, attach, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
+from hones import (
+    HonesError,
+    SteeringSettings,
+    attach,
+    attribute_neurons,
+    learn_scales,
+    load_vlm,
+    make_task,
+    mask_neurons,
+    replace_heads,
+    verify,
+)
 from hones.data.items import Items
 from hones.heads import HeadScore
 from hones.interventions import BASELINE, Intervention
 from hones.models.anatomy import find_anatomy
-from hones.models.loading import load_processor
+from hones.models.processors import load_processor
 from hones.models.vlm import VLM
 from hones.sweep import SweepSettings, sweep
 from hones.uncertainty import Interval
@@ -58,7 +69,7 @@ def test_quantised_weights_can_be_masked_and_heads_scored(packed: VLM, discovery
     examples = task.examples(discovery)[0][:3]
     edits = [BASELINE, Intervention(heads=frozenset({(1, 2)})), Intervention(masked=frozenset({(0, 1)}))]
     expected = sweep(packed, task, examples, edits, SweepSettings("naive", max_new_tokens=3))
-    with pytest.warns(UserWarning, match="cannot be served by replay"):
+    with pytest.warns(UserWarning, match=r"cannot be served by replay \(the weights of its Packed are quantised\)"):
         found = sweep(packed, task, examples, edits, SweepSettings("replay", max_new_tokens=3))
     np.testing.assert_array_equal(found, expected)
     assert verify(packed).failed[0].name == "an FFN adds what its neurons write"
@@ -71,6 +82,23 @@ def test_quantised_weights_have_no_write_in(packed: VLM, discovery: Items) -> No
         HonesError, match=r"packed: layer 0: the weights of its Packed are quantised; expected floating"
     ):
         attribute_neurons(packed, task, task.examples(discovery)[0][:2], heads, sweep=SweepSettings("naive"))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1e-5])
+def test_a_model_that_passes_no_gradient_on_is_not_steered(
+    vlms: dict[str, VLM], discovery: Items, gamma: float
+) -> None:
+    """As bitsandbytes' 4-bit layers on a CPU, whose operations have no gradient: all scales would stay 0."""
+    task = make_task("vqa")
+    settings = SteeringSettings(epochs=1, gamma=gamma)
+    hook = vlms["llava"].anatomy.layers[2].mlp.register_forward_hook(lambda _, __, out: out.detach())  # pyright: ignore
+    before = vlms["llava"].anatomy.layers[2].block.register_forward_pre_hook(lambda _, args: (args[0].detach(),))
+    try:
+        with pytest.raises(HonesError, match="no gradient reaches the scales; expected a model that can be diff"):
+            learn_scales(vlms["llava"], task, task.examples(discovery)[0][:2], [(0, 1), (1, 3)], settings)
+    finally:
+        hook.remove()
+        before.remove()
 
 
 def test_a_loaded_pair_is_attached_as_it_is(vlms: dict[str, VLM]) -> None:

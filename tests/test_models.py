@@ -13,8 +13,8 @@ from helpers import PROMPTS, encoded_probe, with_model
 from hones import HonesError, attach, load_vlm
 from hones.data.shapes import draw, make_scene
 from hones.models.anatomy import find_anatomy
-from hones.models.loading import load_processor
 from hones.models.probe import find_answer_tokens
+from hones.models.processors import load_processor
 from hones.models.vlm import VLM, Encoded
 
 

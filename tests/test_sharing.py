@@ -12,15 +12,18 @@ import hub
 import pytest
 import torch
 import yaml
-from family_models import save_gemma3, save_glm4v
+from family_models_apart import save_gemma3, save_glm4v
 from helpers import PROMPTS, in_double
 from safetensors import safe_open
 from test_cli import call
 from test_loading import with_packed_weights
+from typer.testing import CliRunner
 
 import hones
 from hones import HonesError, export_scales, scale_neurons
+from hones.cli import app
 from hones.data.shapes import draw, make_scene
+from hones.log import close_log
 from hones.models.vlm import VLM
 from hones.sharing import formats
 from hones.sharing.manifest import read_manifest
@@ -439,6 +442,23 @@ def test_push_uploads_what_was_written(
         with pytest.raises(HonesError, match="the hub did not take me/steered") as refused:
             push_export(folder, "me/steered", yes=True, token_from_env="SHARE_TOKEN")
     assert "token-of-the-test" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_export_and_a_push_are_in_the_runs_log(
+    vlms: dict[str, VLM], scales_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    monkeypatch.setattr("hones.sharing.recorded.run_of", lambda scales: run)
+    arguments = ["export", str(scales_file), "--model", vlms["llava"].name, "--format", "ia3", "--no-check"]
+    for command in ([*arguments, "--to", str(run / "out")], ["push", str(run / "out"), "--to", "me/steered"]):
+        done = CliRunner().invoke(app, command, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    assert close_log() == run / "hones.log"
+    said = (run / "hones.log").read_text()
+    assert f"exported {scales_file} to {run / 'out'} as ia3" in said
+    assert f"would upload {run / 'out'} to me/steered" in said
 
 
 def test_push_refuses_what_hones_did_not_write(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family_models import save_mllama
+from family_models_apart import save_mllama
 from PIL import Image
 from random_models import (
     save_random_internvl,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from family_models import save_mllama
+from family_models_apart import save_mllama
 from helpers import double_inputs, in_double
 from torch import Tensor
 

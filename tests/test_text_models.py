@@ -22,6 +22,10 @@ from hones.models.prompting import encode
 from hones.models.vlm import VLM
 from hones.neurons import attribute_neurons
 from hones.pipeline import read_config, run_config
+from hones.plan.forecast import plan
+from hones.plan.lengths import measure
+from hones.plan.request import Request
+from hones.plan.shapes import shapes_of, weightless
 from hones.prepared import prepare
 from hones.report import render_explanation, render_report
 from hones.report.results import read_run
@@ -218,3 +222,20 @@ def test_splits_share_no_text() -> None:
 def test_a_box_needs_a_picture() -> None:
     with pytest.raises(HonesError, match="a box without a picture"):
         capitals(box="ocr.bbox")
+
+
+def test_a_text_task_is_planned(tmp_path_factory: pytest.TempPathFactory, llama: VLM) -> None:
+    """A prompt has the length that the model is given, a text-only model has no vision part, and hours come out."""
+    folder = tmp_path_factory.mktemp("plan")
+    items, task = load_items(own_answers(llama, folder, "discovery")), capitals()
+    light = weightless(llama.name)
+    shapes = shapes_of(light, "float32")
+    job = measure(light, shapes, [task], items, max_new_tokens=SHORT).jobs[task.name]
+    assert job.items == len(items) and shapes.vision.encoder == 0
+    for one, example in zip(job.asked, job.examples, strict=True):
+        assert one.seen.positions == 0
+        inputs = llama.encode([None], example.prompts).inputs
+        assert inputs["input_ids"].shape[1] == one.length
+    config = {"model": llama.name, "data": {"discovery": folder / "discovery.json"}}
+    found = plan(Request(**config, tasks=(str(CAPITALS / "task.yaml"),), memory=8.0, tflops=1.0))
+    assert found.as_dict()["stages"][0]["stage"] == "heads" and found.counted[0].work.flop > 0

@@ -1,6 +1,7 @@
 """docs/troubleshooting.md has every line that a user can be stopped by."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,17 @@ def messages() -> list[tuple[str, str]]:
 
 def test_the_messages_are_found() -> None:
     assert len(messages()) > 100
+
+
+def test_every_entry_is_of_a_message() -> None:
+    """Each quoted piece of the first column is in the sources; options are named as on the command line."""
+    trees = (ast.walk(ast.parse(file.read_text())) for file in (ROOT / "src").rglob("*.py"))
+    texts = [n.value for tree in trees for n in tree if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    said = "\n".join(" ".join(text.split()) for text in texts)
+    entries = [line.split(" | ")[0] for line in PAGE.splitlines() if line.startswith("| ")]
+    quoted = [piece.strip(" ,;:()") for entry in entries for piece in re.findall(r"`([^`]+)`", entry)]
+    assert len(quoted) > 100
+    assert [piece for piece in quoted if piece not in said and not piece.startswith("--")] == []
 
 
 def test_the_page_has_every_message() -> None:

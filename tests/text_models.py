@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from family_models import Words
+from family_files import Words
 from random_models import fill_weights
 from transformers import AutoModelForCausalLM, PreTrainedModel
 

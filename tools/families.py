@@ -5,7 +5,8 @@ python tools/families.py            # writes docs/families.md
 
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import transformers
@@ -13,10 +14,12 @@ import transformers
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from family_models import FAMILIES, NOT_SERVED, REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
+from by_hand_models import BY_HAND, BY_HAND_REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
+from family_models import FAMILIES, REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 from text_models import TEXT_FAMILIES, TEXT_REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-from hones import HonesError, Verification, load_vlm, verify  # noqa: E402
+from hones import HonesError, Verification, attach, load_vlm, verify  # noqa: E402
+from hones.models.vlm import VLM  # noqa: E402
 
 TABLE = ROOT / "docs" / "families.md"
 HEADER = f"""# Families
@@ -53,7 +56,7 @@ def text_rows(folder: Path) -> list[str]:
     """One row of the second table for each text-only family."""
     found = []
     for family, build in TEXT_FAMILIES.items():
-        status, engine = measured(build(folder / f"text-{family.replace(' ', '-')}"))
+        status, engine = measured(partial(load_vlm, str(build(folder / f"text-{family.replace(' ', '-')}"))))
         found.append(f"| {family} | {status} | {engine} | {TEXT_REMARKS.get(family, '')} |")
     return found
 
@@ -62,15 +65,25 @@ def rows(families: Iterable[str], folder: Path) -> list[str]:
     """One row of the table for each family."""
     found = []
     for family in families:
-        status, engine = measured(FAMILIES[family](folder / family.replace(" ", "-")))
+        status, engine = measured(partial(load_vlm, str(FAMILIES[family](folder / family.replace(" ", "-")))))
         found.append(f"| {family} | `{FAMILIES[family].__name__}` | {status} | {engine} | {REMARKS.get(family, '')} |")
     return found
 
 
-def measured(model: Path) -> tuple[str, str]:
+def rows_by_hand(folder: Path) -> list[str]:
+    """Rows of families whose own image processor cannot be had here: attached with a stand-in."""
+    found = []
+    for family, build in BY_HAND.items():
+        model, processor = build(folder / family.replace(" ", "-"))
+        status, engine = measured(partial(attach, family, model, processor))
+        found.append(f"| {family} | `{build.__name__}` | {status} | {engine} | {BY_HAND_REMARKS[family]} |")
+    return found
+
+
+def measured(load: Callable[[], VLM]) -> tuple[str, str]:
     """Whether all claims hold, or the first that does not; and the engine of the sweeps."""
     try:
-        result: Verification = verify(load_vlm(str(model)))
+        result: Verification = verify(load())
         if [claim.name for claim in result.failed] == [WRITE_IN]:
             return "heads and masking only", result.engine
         result.check()
@@ -81,10 +94,9 @@ def measured(model: Path) -> tuple[str, str]:
 
 def table(folder: Path) -> str:
     """The whole page."""
-    others = [f"| {family} | | not served | - | {reason} |" for family, reason in NOT_SERVED.items()]
     return (
         HEADER
-        + "\n".join([*rows(FAMILIES, folder), *others])
+        + "\n".join([*rows(FAMILIES, folder), *rows_by_hand(folder)])
         + "\n"
         + TEXT_HEADER
         + "\n".join(text_rows(folder))

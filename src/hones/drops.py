@@ -169,7 +169,7 @@ def replayed_drops(
                 change = base - written(vlm.anatomy.layers[layer], z).view(len(done.edits), *base.shape)
                 drop = _mean_per_prompt(change, done.suffixes.wanted.rows, len(owners)) * readout[layer]
                 drop = drop.clamp(min=0) if positive_part == "item" else drop
-                part[done.edits, layer] += drop.sum(1)
+                part[done.edits, layer] += drop.sum(1).to(part.device)
         return part.double().cpu().numpy()
 
     for start in range(0, len(examples), plan.pictures):
@@ -185,5 +185,5 @@ def _mean_per_prompt(
     """The mean over the positions read of each prompt."""
     if len(of) == prompts:
         return change
-    sums = change.new_zeros(len(change), prompts, change.shape[-1]).index_add(1, of, change)
-    return sums / torch.bincount(of, minlength=prompts)[:, None]
+    sums = change.new_zeros(len(change), prompts, change.shape[-1]).index_add(1, of.to(change.device), change)
+    return sums / torch.bincount(of.to(sums.device), minlength=prompts)[:, None]

@@ -12,7 +12,8 @@ from transformers import AutoConfig
 
 from hones.cluster.recipe import Facts, Recipe
 from hones.models.anatomy import find_anatomy
-from hones.models.loading import DTYPES, auto_model, processor_for, source_of
+from hones.models.loading import DTYPES, auto_model, source_of
+from hones.models.processors import processor_for
 from hones.models.vlm import VLM
 
 

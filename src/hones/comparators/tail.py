@@ -24,8 +24,9 @@ from hones.comparators.integrated_gradients import gradients_along, path, z_at
 from hones.comparators.reading import ask_with_gold, at_down_proj, at_least_float32, last_prompt_position
 from hones.models.vlm import VLM
 from hones.sweep.baseline import Baseline, Suffixes
-from hones.sweep.decoder import Decoder, LayerRows
+from hones.sweep.decoder import Decoder
 from hones.sweep.engines import TOLERANCE
+from hones.sweep.layer_rows import LayerRows
 from hones.sweep.memory import bytes_per_position, free_memory, is_out_of_memory
 from hones.sweep.prompts import Unserved, encode_pictures
 from hones.tasks.base import Example, Task

@@ -1,18 +1,13 @@
 """Loading a model: a hub id, a local folder, or one of the built-in or planted models.
 
 Pictures are always prepared by the PIL backend (the two backends of transformers resize differently); it is recorded.
-The processor is the family's own class reduced to its picture and text parts, so that families whose full processor
-wants a video part load without torchvision, with the same inputs.
 """
 
 import hashlib
-from functools import partialmethod
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -25,18 +20,16 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import is_torchvision_available
 from transformers.utils.hub import resolve_revision
 
 from hones.errors import HonesError
 from hones.models.anatomy import find_anatomy
 from hones.models.head import find_after_head
-from hones.models.pixtral import PixtralParts
 from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted import PLANTS, apply_difference, load_plant
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
+from hones.models.processors import first_line, processor_for
 from hones.models.text import TextProcessor
 from hones.models.vlm import VLM
 
@@ -166,12 +159,12 @@ def _load_model(
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise HonesError(
-            f"cannot load the model {name!r} ({_first_line(error)})",
+            f"cannot load the model {name!r} ({first_line(error)})",
             expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text or causal language model, a hub id",
             do="check the spelling, the folder or the network",
         ) from error
     except ImportError as error:  # of a quantisation, an attention implementation or a device map
-        raise HonesError(f"cannot load the model {name!r} ({_first_line(error)})", do="install that package") from error
+        raise HonesError(f"cannot load the model {name!r} ({first_line(error)})", do="install that package") from error
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
@@ -182,12 +175,6 @@ def _load_model(
     return model.to(device) if device_map is None else model
 
 
-def is_text_only(config: Any) -> bool:
-    """Whether a configuration is that of a causal language model that takes no pictures."""
-    of_text = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")
-    return of_text and config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-
-
 def auto_model(config: Any) -> Any:
     """The class of transformers that loads a model of this configuration with its lm_head.
 
@@ -196,95 +183,6 @@ def auto_model(config: Any) -> Any:
     pictures = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     return AutoModelForCausalLM if causal and not pictures else AutoModelForImageTextToText
-
-
-def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
-    """The processor of a model with this configuration; of a text-only model its tokenizer.
-
-    Raises:
-        HonesError: as `load_processor`.
-    """
-    return _load_tokenizer(source, **hub) if is_text_only(config) else load_processor(source, config.model_type, **hub)
-
-
-def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
-    """The family's processor with its picture and text parts only, pictures prepared by PIL.
-
-    Args:
-        hub: revision and trust_remote_code, as `from_pretrained` takes them.
-
-    Raises:
-        HonesError: the family has no processor, its files are missing, or it needs a package that is not there.
-    """
-    try:
-        named = ProcessorMixin.get_processor_dict(source, **hub)[0].get("processor_class")
-    except OSError:
-        named = None  # a checkpoint may have no processor_config.json
-    family = named or PROCESSOR_MAPPING_NAMES.get(model_type)
-    if family is None:
-        raise HonesError(f"no processor is known for models of type {model_type!r}")
-    try:
-        return picture_processor(_processor_class(family)).from_pretrained(source, **hub)
-    except ImportError as error:
-        raise HonesError(f"{family} cannot be loaded ({_first_line(error)})", do="install that package") from error
-    except (OSError, ValueError) as error:
-        raise HonesError(
-            f"cannot load the processor of {source} ({_first_line(error)})",
-            expected="tokenizer.json, tokenizer_config.json and preprocessor_config.json or processor_config.json",
-        ) from error
-
-
-def _load_tokenizer(source: str, **hub: Any) -> TextProcessor:
-    try:
-        return TextProcessor(transformers.AutoTokenizer.from_pretrained(source, **hub))
-    except ImportError as error:
-        raise HonesError(f"the tokenizer cannot be loaded ({_first_line(error)})", do="install that package") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise HonesError(
-            f"cannot load the tokenizer of {source} ({_first_line(error)})",
-            expected="tokenizer.json and tokenizer_config.json",
-        ) from error
-
-
-def _processor_class(family: str) -> type[ProcessorMixin]:
-    if family == "PixtralProcessor" and not is_torchvision_available():
-        return PixtralParts
-    found = getattr(transformers, family, None)
-    if found is None:
-        raise HonesError(f"transformers {transformers.__version__} has no processor {family}")
-    return found
-
-
-def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """The processor class without its parts for videos and sounds."""
-    named = [*signature(family.__init__).parameters][1:]
-    parts = [name for name in named if name == "tokenizer" or name.endswith("_processor")]
-    used = [name for name in parts if name in ("image_processor", "tokenizer")]
-    kept = parts[: 1 + parts.index(used[-1])] if used else ["image_processor", "tokenizer"]  # parameters go by position
-
-    def get_attributes(cls: type) -> list[str]:
-        return kept
-
-    def check_argument(self: Any, name: str, argument: Any) -> Any:
-        return None if argument is None else ProcessorMixin.check_argument_for_proper_class(self, name, argument)
-
-    def load_parts(cls: type, source: str, processor_dict: dict | None = None, **options: Any) -> list[Any]:
-        options.pop("subfolder", None)
-        found = {
-            "image_processor": transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options),
-            "tokenizer": transformers.AutoTokenizer.from_pretrained(source, **options),
-        }
-        return [found.get(name) for name in parts or kept]
-
-    members = {
-        "get_attributes": classmethod(get_attributes),
-        "_get_arguments_from_pretrained": classmethod(load_parts),
-        "check_argument_for_proper_class": check_argument,
-    }
-    if family.__name__ == "PaliGemmaProcessor":  # its own call would put a line break behind a given answer
-        members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
-        members["__call__"] = partialmethod(ProcessorMixin.__call__, return_token_type_ids=True)
-    return type(family.__name__, (family,), members)
 
 
 def _revision(name: str, source: str) -> str | None:
@@ -298,7 +196,3 @@ def _revision(name: str, source: str) -> str | None:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

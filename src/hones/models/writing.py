@@ -10,7 +10,7 @@ layers), g = tanh(gate). `hones.models.probe` measures at loading that the FFN a
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy, Layer
@@ -18,13 +18,19 @@ from hones.models.anatomy import Anatomy, Layer
 
 def check_weights(layer: Layer, where: str) -> None:
     """Raises HonesError unless the weights of down_proj are plain numbers [d, I]."""
-    weight, shape = layer.down_proj.weight, (layer.down_proj.out_features, layer.down_proj.in_features)
-    if not weight.is_floating_point() or tuple(weight.shape) != shape:
+    if not has_plain_weights(layer.down_proj):
+        shape = layer.down_proj.out_features, layer.down_proj.in_features
         raise HonesError(
             f"{where}: the weights of its {type(layer.down_proj).__name__} are quantised",
             expected=f"floating-point numbers {list(shape)}, whose columns are what neurons write",
             do="load the model without quantisation for this step",
         )
+
+
+def has_plain_weights(projection: nn.Linear) -> bool:
+    """Whether the weights are plain numbers [out, in], not packed by a quantisation."""
+    shape = projection.out_features, projection.in_features
+    return projection.weight.is_floating_point() and tuple(projection.weight.shape) == shape
 
 
 def is_plain(anatomy: Anatomy) -> bool:

@@ -18,15 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
 
 from hones.drops import replayed_drops
 from hones.interventions import BASELINE, Intervention, Site
 from hones.models.anatomy import find_anatomy
-from hones.models.loading import DTYPES
+from hones.models.loading import DTYPES, auto_model
 from hones.models.vlm import VLM, AnswerTokens
 from hones.plan.bill import HEADS, MASK, NEURONS, STEER
-from hones.plan.lengths import Asked, Measured, Seen, asked_of, seen_of
+from hones.plan.lengths import NO_PICTURE, Asked, Measured, Seen, asked_of, seen_of
 from hones.plan.memory import sweep_plan
 from hones.plan.rates import Rates, device_name, matmul_rate, seconds_of
 from hones.plan.shapes import Shapes, shapes_of
@@ -84,18 +83,21 @@ def cut_copy(light: VLM, layers: int, dtype: torch.dtype, device: torch.device, 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         with torch.device(device):
-            model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+            model = auto_model(config).from_config(config, dtype=dtype)
     model.eval()
     light.processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     lead = "" if light.wrap("?").endswith(("\n", " ")) else " "
     tokens = AnswerTokens(0, 1, lead, 0.0)
-    return VLM(light.name, model, light.processor, find_anatomy(model), "", "pil", tokens)
+    return VLM(light.name, model, light.processor, find_anatomy(model), "", light.image_backend, tokens)
 
 
 def drawn_members(
     light: VLM, shapes: Shapes, data: Measured, folder: Path, max_new_tokens: int, seed: int
 ) -> list[list[Member]]:
-    """The examples of some pictures, those of a picture together; the pictures are noise of their size."""
+    """The examples of some pictures, those of a picture together; the pictures are noise of their size.
+
+    Of items without a picture some as they are.
+    """
     images = random.Random(seed).sample([*data.sizes], min(16, len(data.sizes)))
     made: dict[Path, Path] = {}
     seen: dict[Path, Seen] = {}
@@ -105,13 +107,15 @@ def drawn_members(
         made[image] = folder / f"{number}.png"
         Image.fromarray(pixels).save(made[image])
         seen[image] = seen_of(light, shapes, width, height)
-    members: dict[Path, list[Member]] = {image: [] for image in images}
+    texts = list(dict.fromkeys(e.about for job in data.jobs.values() for e in job.examples if e.image is None))
+    members: dict[Path | str, list[Member]] = {about: [] for about in (*images, *texts[:16])}
     for job in data.jobs.values():
         for example in job.examples:
-            if example.image in made:
-                own = replace(example, image=made[example.image])
-                asked = asked_of(light, job.task, own, seen[example.image], max_new_tokens)
-                members[example.image].append((job.task, own, asked))
+            if example.about in members:
+                own = example if example.image is None else replace(example, image=made[example.image])
+                shown = NO_PICTURE if example.image is None else seen[example.image]
+                asked = asked_of(light, job.task, own, shown, max_new_tokens)
+                members[example.about].append((job.task, own, asked))
     return [own for own in members.values() if own]
 
 

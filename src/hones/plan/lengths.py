@@ -15,8 +15,6 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from hones.data.items import Items, check_left_out
-from hones.data.unified import ImageInfo, Item
-from hones.errors import HonesError
 from hones.models.vlm import VLM
 from hones.plan.shapes import Shapes
 from hones.progress import track
@@ -40,8 +38,9 @@ class Seen:
 class Asked:
     """One example as the model is asked: what counts are made of.
 
-    image: the file; drawn: the file and the box in it, which is what is encoded. tails: the tokens of each prompt after
-    the picture. answer: tokens of the unedited model's answer, the end token included; 0 where none is written.
+    image: the file, or an item without one; drawn: with the box in it, which is what is encoded. tails: the tokens of
+    each prompt after the picture. answer: tokens of the unedited model's answer, the end token included; 0 where none
+    is written.
     gold: tokens of each answer to learn, end included.
     """
 
@@ -89,17 +88,7 @@ class Measured:
         return Measured(jobs, self.sizes, self.notes)
 
 
-def _info(item: Item) -> ImageInfo:
-    if item.image_info is None:
-        raise HonesError(
-            f"item {item.id} has no picture", expected="items with pictures: hones plan counts no others yet"
-        )
-    return item.image_info
-
-
-def _picture(example: Example) -> Path:
-    assert example.image is not None, "its item has one"
-    return example.image
+NO_PICTURE = Seen(0, 0, 0, 0)
 
 
 def measure(
@@ -116,29 +105,34 @@ def measure(
     """Measure a split.
 
     Args:
-        sample: how many pictures are measured; drawn by `seed` and the same for all tasks.
+        sample: how many pictures, or items without one, are measured; drawn by `seed` and the same for all tasks.
 
     Raises:
         HonesError: too many items that a task cannot use.
     """
     found, sizes = Measured(), Sizes(vlm, shapes)
-    shown = {item.id: _info(item) for item in items.items}
-    files = list(dict.fromkeys(info.file_name for info in shown.values()))
+    about = {item.id: item.file_name or item.id for item in items.items}
+    files = list(dict.fromkeys(about.values()))
     chosen = set(files if len(files) <= sample else random.Random(seed).sample(files, sample))
-    some = replace(items, items=tuple(item for item in items.items if shown[item.id].file_name in chosen))
-    infos = [shown[item.id] for item in some.items]
+    some = replace(items, items=tuple(item for item in items.items if about[item.id] in chosen))
+    infos = [item.image_info for item in some.items if item.image_info is not None]
     annotated = {items.images / info.file_name: (info.width, info.height) for info in infos}
     times = len(items) / len(some)
     for task in tasks:
         good, left_out = task.examples(some)
         check_left_out(left_out, len(good), f"{task.name}, {split}")
-        own = [(e, sizes.of(e, annotated.get(_picture(e)))) for e in track(good, f"{task.name}: measuring {split}")]
-        asked = tuple(asked_of(vlm, task, e, sizes.seen(*size), max_new_tokens) for e, size in own)
-        found.jobs[task.name] = Job(task, round(len(good) * times), asked, tuple(good))
-        found.sizes.update({_picture(e): size for e, size in own})
+        asked = []
+        for example in track(good, f"{task.name}: measuring {split}"):
+            seen = NO_PICTURE
+            if example.image is not None:
+                size = found.sizes[example.image] = sizes.of(example.image, annotated.get(example.image))
+                seen = sizes.seen(*size)
+            asked.append(asked_of(vlm, task, example, seen, max_new_tokens))
+        found.jobs[task.name] = Job(task, round(len(good) * times), tuple(asked), tuple(good))
     found.notes += sizes.notes(split, found.sizes)
     if len(files) > len(chosen):
-        found.notes.append(f"{split}: lengths of {len(chosen)} of {len(files)} pictures, drawn by seed {seed}")
+        what = "pictures" if infos else "items"
+        found.notes.append(f"{split}: lengths of {len(chosen)} of {len(files)} {what}, drawn by seed {seed}")
     return found
 
 
@@ -146,13 +140,18 @@ def asked_of(vlm: VLM, task: Task, example: Example, seen: Seen, max_new_tokens:
     """An example's lengths."""
     learned = [1 if task.answers == "yes_no" else tokens_of(vlm, a) for a in task.answers_to_learn(example)]
     answer = min(max_new_tokens, learned[0] + 1) if task.answers == "text" else 0
-    drawn = (example.image, example.box)
+    drawn, tails = (example.about, example.box), tails_of(vlm, example.prompts, example.image is not None)
     gold = tuple(count + 1 for count in learned)
-    return Asked(task.name, task.answers, example.image, drawn, seen, tails_of(vlm, example.prompts), answer, gold)
+    return Asked(task.name, task.answers, example.about, drawn, seen, tails, answer, gold)
 
 
-def tails_of(vlm: VLM, prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """The tokens of each prompt after its picture; of a template without a single picture token, all but the first."""
+def tails_of(vlm: VLM, prompts: Sequence[str], picture: bool = True) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each prompt after its picture; of a template without a single picture token, all but the first.
+
+    picture: False for prompts without one, all of whose tokens count.
+    """
+    if not picture:
+        return tuple(map(tuple, vlm.tokenizer([vlm.wrap(prompt, picture=False) for prompt in prompts])["input_ids"]))
     token = vlm.tokenizer.convert_tokens_to_ids(vlm.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
     rows = vlm.tokenizer([vlm.wrap(prompt) for prompt in prompts])["input_ids"]
     return tuple(tuple(ids[(ids.index(token) if token in ids else 0) + 1 :]) for ids in rows)
@@ -171,15 +170,15 @@ class Sizes:
         self.annotated: set[Path] = set()
         self.assumed: set[Path] = set()
 
-    def of(self, example: Example, annotated: tuple[int | None, int | None] | None) -> tuple[int, int]:
+    def of(self, picture: Path, annotated: tuple[int | None, int | None] | None) -> tuple[int, int]:
         """Width and height from the file, else as annotated, else assumed."""
-        size = size_of_file(_picture(example))
+        size = size_of_file(picture)
         if size is not None:
             return size
         if annotated is not None and annotated[0] and annotated[1]:
-            self.annotated.add(_picture(example))
+            self.annotated.add(picture)
             return annotated[0], annotated[1]
-        self.assumed.add(_picture(example))
+        self.assumed.add(picture)
         return ASSUMED_SIZE
 
     def notes(self, split: str, measured: Collection[Path]) -> list[str]:

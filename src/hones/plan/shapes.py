@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy, find_anatomy
-from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER, DTYPES, load_processor
+from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER, DTYPES, auto_model
+from hones.models.processors import is_text_only, processor_for
 from hones.models.vlm import VLM, AnswerTokens
 
 Number = int | float
@@ -84,6 +85,9 @@ class Shapes:
         return 2 * self.inner * self.itemsize
 
 
+NO_VISION = VisionShapes(0, 0, 0, 0, 0, 0, 0, None, 0, 1)  # of a text-only model
+
+
 def weightless(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> VLM:
     """A model without weights, and its processor: it wraps and encodes prompts, but cannot run.
 
@@ -98,15 +102,15 @@ def weightless(name: str, *, revision: str | None = None, trust_remote_code: boo
     try:
         config = AutoConfig.from_pretrained(source, **hub)
         with torch.device("meta"):
-            model = AutoModelForImageTextToText.from_config(config, trust_remote_code=trust_remote_code)
+            model = auto_model(config).from_config(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise HonesError(
             f"cannot read the configuration of {name!r} ({' '.join(str(error).split())[:200]})",
             expected=f"{', '.join(BUILT_IN)}, a folder with config.json and the processor's files, or a hub id",
             do="check the spelling, the folder or the network; weights are not needed",
         ) from error
-    processor = load_processor(source, config.model_type, **hub)
-    return VLM(name, model, processor, find_anatomy(model), "", "pil", AnswerTokens(0, 1, "", 0.0))
+    processor, backend = processor_for(source, config, **hub), "none" if is_text_only(config) else "pil"
+    return VLM(name, model, processor, find_anatomy(model), "", backend, AnswerTokens(0, 1, "", 0.0))
 
 
 def shapes_of(vlm: VLM, dtype: str) -> Shapes:
@@ -134,7 +138,7 @@ def shapes_of(vlm: VLM, dtype: str) -> Shapes:
         keys=2 * int(pairs) * anatomy.head_dim,
         parameters=sum(p.numel() for p in vlm.model.parameters()),
         itemsize=DTYPES[dtype].itemsize,
-        vision=vision_shapes(vlm.model, anatomy),
+        vision=vision_shapes(vlm.model, anatomy) if vlm.shows_pictures else NO_VISION,
     )
 
 

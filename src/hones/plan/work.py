@@ -86,6 +86,8 @@ def vision(shapes: Shapes, seen: Seen) -> Work:
 
     4 n (seen) A    in each layer: a patch sees those of its tile, or of its window
     """
+    if seen.patches == 0:
+        return Work()
     part, n = shapes.vision, seen.patches + seen.tiles * shapes.vision.extra
     tile = n / seen.tiles
     window = tile if part.window is None else min(part.window, tile)

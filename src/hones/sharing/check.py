@@ -24,7 +24,8 @@ from hones.data.shapes import draw, make_scene
 from hones.errors import HonesError
 from hones.interventions import Site, scale_neurons
 from hones.models.anatomy import find_anatomy
-from hones.models.loading import auto_model, processor_for
+from hones.models.loading import auto_model
+from hones.models.processors import processor_for
 from hones.models.vlm import VLM, Encoded, frozen
 from hones.sharing.formats import merged_weights, peft, scale_vectors
 from hones.sharing.manifest import Check, Format

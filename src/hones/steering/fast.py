@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from hones.errors import HonesError
 from hones.interventions import scaling
 from hones.models.vlm import VLM
 from hones.steering import definition
@@ -36,8 +37,9 @@ from hones.steering.definition import Losses
 from hones.steering.kept import Row, Rows
 from hones.steering.pairs import Pair
 from hones.steering.settings import SteeringSettings
-from hones.sweep.decoder import LayerRows, Wanted
+from hones.sweep.decoder import Wanted
 from hones.sweep.engines import TOLERANCE
+from hones.sweep.layer_rows import LayerRows
 from hones.sweep.memory import free_memory, is_out_of_memory
 from hones.sweep.prompts import Unserved
 
@@ -112,8 +114,9 @@ class FastObjective:
         hidden = pad_sequence([torch.cat([row.prefix.entering, row.rest.entering]) for row in rows], batch_first=True)
         if self.below in scales:
             z = pad_sequence([torch.cat([row.prefix.written, row.rest.written]) for row in rows], batch_first=True)
-            weight = self.decoder.layers[self.below].down_proj.weight[:, self.indices[self.below]]
-            hidden = hidden + (z * scales[self.below]).to(hidden) @ weight.T
+            weight, own = self.decoder.layers[self.below].down_proj.weight, self.indices[self.below]
+            weight = weight[:, own.to(weight.device)]
+            hidden = hidden.to(weight.device) + (z * scales[self.below].to(z.device)).to(hidden.dtype) @ weight.T
         width, above = hidden.shape[1], [layer for layer in scales if layer >= self.start]
         wanted = _predicting(rows, hidden.device)
         with scaling(self.vlm.anatomy, {x: self.indices[x] for x in above}, {x: scales[x] for x in above}):
@@ -129,12 +132,12 @@ class FastObjective:
             )
         assert output is not None
         if self.savings.answer_logits:
-            return self._logits(output[wanted.rows, wanted.columns])
-        return self._logits(output)[wanted.rows, wanted.columns]
+            return self._logits(wanted.of(output))
+        return wanted.of(self._logits(output))
 
     def _logits(self, hidden: Float[Tensor, "*positions d"]) -> Float[Tensor, "*positions vocabulary"]:
         """At least in float32, as the definition's."""
-        logits = self.vlm.head(hidden)
+        logits = self.vlm.head(hidden).to(self.vlm.device)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -172,10 +175,14 @@ def make_objective(
     """The fastest objective that is proven, on the `first` batch, to be the definition; at last the definition itself.
 
     The model must be frozen.
+
+    Raises:
+        HonesError: the model passes no gradient on.
     """
     savings = savings or Savings()
     scales = probe(indices)
     expected = gradient_of(partial(definition.objective, vlm, indices=indices, settings=settings), first, scales)
+    check_gradient(vlm, expected[1], scales, settings.gamma)
     problem = None
     for tried in dict.fromkeys((savings, replace(savings, written=False))):
         try:
@@ -193,6 +200,22 @@ def make_objective(
     family = type(vlm.model).__name__
     warnings.warn(f"{family} cannot be served by the fast trainer ({problem}); whole passes take longer", stacklevel=2)
     return partial(definition.objective, vlm, indices=indices, settings=settings)
+
+
+def check_gradient(vlm: VLM, gradient: Float[Tensor, " k"], scales: dict[int, Tensor], gamma: float) -> None:
+    """Raises HonesError where the gradient of an objective is that of gamma mean(s^2) alone.
+
+    An operation without a gradient (as some of bitsandbytes on a CPU) says no more than a warning, and the scales would
+    stay 0.
+    """
+    s = torch.cat(list(scales.values())).detach()
+    of_size = 2 * gamma * s / len(s)
+    if (gradient - of_size).norm() <= 1e-5 * of_size.norm():
+        raise HonesError(
+            f"{vlm.name}: no gradient reaches the scales",
+            expected="a model that can be differentiated",
+            do="load it without quantisation, or steer on a GPU",
+        )
 
 
 def probe(indices: dict[int, Tensor]) -> dict[int, Tensor]:

@@ -170,7 +170,7 @@ class Rows:
             return
 
         def read(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            found.append(args[0][..., self.neurons])
+            found.append(args[0][..., self.neurons.to(args[0].device)])
 
         hook = self.vlm.anatomy.layers[self.start - 1].down_proj.register_forward_pre_hook(read)
         try:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hones.models.vlm import VLM
 from hones.sweep.continuations import Part, align_right, decode
-from hones.sweep.decoder import Activations, Decoder, LayerRows, Trace, Wanted, with_room
+from hones.sweep.decoder import Activations, Decoder, Trace, Wanted
+from hones.sweep.layer_rows import LayerRows, with_room
 from hones.sweep.prompts import Picture, Prompt
 
 
@@ -148,7 +149,7 @@ class Baseline:
         )
         length = prefixes.shape[1]
         suffixes.cache = [
-            LayerRows(length, *(None if x is None else with_room(x[of], width) for x in (layer.keys, layer.values)))
+            LayerRows(length, *(None if x is None else with_room(x[of.to(x.device)], width) for x in layer.keys_values))
             for layer in prefixes.cache
         ]
         hidden = self.decoder.run(
@@ -161,7 +162,7 @@ class Baseline:
             activations=suffixes.activations,
         )
         assert hidden is not None
-        suffixes.output = hidden[at[:, 0], at[:, 1]]
+        suffixes.output = suffixes.wanted.of(hidden)
         if not keep_cache:
             suffixes.cache = []
         return suffixes

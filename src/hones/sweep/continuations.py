@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from hones.interventions import Intervention
-from hones.sweep.decoder import Decoder, LayerRows, RowEdits
+from hones.sweep.decoder import Decoder, RowEdits
+from hones.sweep.layer_rows import LayerRows
 
 Cell = tuple[int, int]  # (intervention, member)
 
@@ -44,6 +45,7 @@ def align_right(
     states: Shaped[Tensor, "rows heads w d"], rows: Int[Tensor, " n"], lengths: Int[Tensor, " n"], size: int
 ) -> Shaped[Tensor, "n heads s d"]:
     """The first `lengths` positions of some rows, moved to the end of `size` positions."""
+    rows, lengths = rows.to(states.device), lengths.to(states.device)
     at = (torch.arange(size, device=states.device) - size + lengths[:, None]).clamp(min=0)
     return states.transpose(1, 2)[rows[:, None], at].transpose(1, 2)
 

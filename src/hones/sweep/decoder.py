@@ -3,7 +3,9 @@
 A pass over rows that differ from the baseline from layer l on calls the family's own decoder with the baseline's
 residual entering layer l as its input embeddings: layers below l hand their input on, and at layer l the attention may
 be given. So rotary positions, masks and whatever else a family prepares for its layers are made by its own code for
-these rows, and no forward is copied. Shapes: rows R, new positions T, past positions P, residual width d.
+these rows, and no forward is copied. Layers may be on several devices: what is kept of a layer stays on its own, and
+what goes into a pass and comes out of it is on that of its positions.
+Shapes: rows R, new positions T, past positions P, residual width d.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +17,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache
-from transformers.cache_utils import CacheLayerMixin
 
 from hones.interventions import Intervention
 from hones.models.anatomy import Anatomy
+from hones.sweep.layer_rows import LayerRows, PassEnds
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Wanted:
 
     rows: Int[Tensor, " n"]
     columns: Int[Tensor, " n"]
+
+    def of(self, x: Float[Tensor, "rows t width"]) -> Float[Tensor, "n width"]:
+        """What x has there, on its device."""
+        return x[self.rows.to(x.device), self.columns.to(x.device)]
 
 
 @dataclass
@@ -43,73 +49,6 @@ class Trace:
 
     residual: list[Float[Tensor, "rows t d"]] = field(default_factory=list)
     heads: list[Float[Tensor, "rows t heads"]] = field(default_factory=list)
-
-
-class PassEnds(Exception):
-    """The rest of a pass is not needed: what it was run for is known, as the last layer's keys and values."""
-
-
-class LayerRows(CacheLayerMixin):
-    """Keys and values of one layer for R rows: a past that was computed elsewhere, and what a pass adds.
-
-    keys, values [R, heads, positions, d_h]: buffers that are filled up to `length` and hold what is added from there
-    on; where they are not given, the first pass makes them, with `room` for more. length: past positions, also of a
-    layer that the pass does not run. last: stop the pass once this layer's keys and values are known.
-    """
-
-    is_sliding = False
-
-    def __init__(
-        self,
-        length: int,
-        keys: Tensor | None = None,
-        values: Tensor | None = None,
-        *,
-        room: int = 0,
-        last: bool = False,
-    ) -> None:
-        super().__init__()
-        self.length, self.room, self.last, self.is_initialized = length, room, last, True
-        self.keys, self.values = keys, values
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: the shapes are known from the start."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        end = self.length + key_states.shape[2]
-        if self.keys is None or self.values is None:
-            self.keys, self.values = with_room(key_states, self.room), with_room(value_states, self.room)
-        else:
-            self.keys[:, :, self.length : end] = key_states
-            self.values[:, :, self.length : end] = value_states
-        self.length = end
-        if self.last:
-            raise PassEnds
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Drop all rows but these."""
-        if self.keys is not None and self.values is not None:
-            self.keys, self.values = self.keys[rows], self.values[rows]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        return self.length
-
-    def get_max_length(self) -> int:
-        return -1
-
-
-def with_room(states: Float[Tensor, "*rows p d"], room: int) -> Float[Tensor, "*rows p_and_room d"]:
-    """Room for more positions after these; what it holds is not meant to be read."""
-    if room == 0:
-        return states
-    *rows, length, width = states.shape
-    buffer = states.new_empty(*rows, length + room, width)
-    buffer[..., :length, :] = states
-    return buffer
 
 
 class RowEdits:
@@ -234,7 +173,7 @@ class Decoder:
                 self._read(stack, activations, start, wanted)
             try:
                 output = self.anatomy.decoder(
-                    inputs_embeds=hidden,
+                    inputs_embeds=hidden.to(positions.device),
                     position_ids=positions,
                     attention_mask=valid.long(),
                     past_key_values=Cache(layers=list(cache)),
@@ -242,7 +181,7 @@ class Decoder:
                 )
             except PassEnds:
                 return None
-        return output.last_hidden_state
+        return output.last_hidden_state.to(positions.device)
 
     def _read(self, stack: ExitStack, activations: "Activations", start: int, wanted: Wanted | None) -> None:
         at = activations.at
@@ -251,7 +190,7 @@ class Decoder:
             only = wanted is not None and layer == len(self.layers) - 1
 
             def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-                activations.z[layer] = args[0][:, 0] if only else args[0][at.rows, at.columns]
+                activations.z[layer] = args[0][:, 0] if only else at.of(args[0])
 
             return hook
 
@@ -277,7 +216,9 @@ class Decoder:
 
 def _adding(features: Float[Tensor, "rows t d"]) -> Callable[..., Any]:
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        return (output[0] + features, *output[1:]) if isinstance(output, tuple) else output + features
+        left = output[0] if isinstance(output, tuple) else output
+        left = left + features.to(left.device)
+        return (left, *output[1:]) if isinstance(output, tuple) else left
 
     return hook
 
@@ -287,7 +228,8 @@ def _only(forward: Callable[[Tensor], Tensor], wanted: Wanted) -> Callable[[Tens
 
     def run(x: Tensor) -> Tensor:
         out = torch.zeros_like(x)
-        out[wanted.rows, wanted.columns] = forward(x[wanted.rows, wanted.columns][:, None])[:, 0]
+        there = wanted.rows.to(x.device), wanted.columns.to(x.device)
+        out[there] = forward(wanted.of(x)[:, None])[:, 0].to(x.device)
         return out
 
     return run

@@ -80,7 +80,7 @@ def disproof(
     edit changes them by more than rounding, it must change them in the same direction.
     """
     try:
-        found = engine.last_logits(examples, edits).to(expected.dtype)
+        found = engine.last_logits(examples, edits).to(expected)
     except Unserved as error:
         return str(error)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a layer of another form than expected

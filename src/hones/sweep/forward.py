@@ -17,6 +17,7 @@ from torch import Tensor
 from hones.errors import HonesError
 from hones.interventions import BASELINE, Intervention
 from hones.models.vlm import TYPES_OF_TEXT, VLM, Encoded
+from hones.sweep.decoder import Wanted
 from hones.sweep.memory import is_out_of_memory
 from hones.sweep.naive import Naive
 from hones.sweep.prompts import kwargs_of_decoder
@@ -122,7 +123,7 @@ class Forward:
                 continue
             logits = self.vlm.head(passes.at_answers(self._hidden(passes.kwargs, edit)))
             self.vlm.check_finite(logits)
-            left = passes.rows[logits.argmax(-1) != passes.labels].unique().tolist()
+            left = passes.rows[logits.argmax(-1).to(passes.labels.device) != passes.labels].unique().tolist()
             if left:
                 with edit.on(self.vlm.model):
                     own = self.vlm.generate(self._encode([asked[row] for row in left]), self.max_new_tokens)
@@ -151,7 +152,7 @@ class _Answered:
 
     def at_answers(self, hidden: Float[Tensor, "rows t d"]) -> Float[Tensor, "n d"]:
         """Hidden states that predict the labels."""
-        return hidden[self.rows, self.columns]
+        return Wanted(self.rows, self.columns).of(hidden).to(self.rows.device)
 
 
 def with_answers(vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -> Encoded:

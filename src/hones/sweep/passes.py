@@ -19,9 +19,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hones.interventions import BASELINE, Intervention
+from hones.models.writing import has_plain_weights
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
-from hones.sweep.decoder import Activations, LayerRows, PassEnds, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.decoder import Activations, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.layer_rows import LayerRows, PassEnds
 from hones.sweep.memory import Plan, rows_at_once
+from hones.sweep.prompts import Unserved
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,13 @@ class Passes:
         finally:
             hook.remove()
         (z,) = found
+        assert attention is not None
         between = prefixes.between.get(layer, torch.zeros_like(residual[layer]))
-        parts = [residual[layer], attention, down_proj(z), between]
-        size = sum(x.abs() for x in (*parts, residual[after]))
-        exact = (sum(parts) - residual[after]).abs() <= 8 * torch.finfo(z.dtype).eps * size
-        return z if bool(exact[prefixes.valid].all()) else None
+        parts = [x.to(z.device) for x in (residual[layer], attention, down_proj(z), between)]
+        left = residual[after].to(z.device)
+        size = sum(x.abs() for x in (*parts, left))
+        exact = (sum(parts) - left).abs() <= 8 * torch.finfo(z.dtype).eps * size
+        return z if bool(exact[prefixes.valid.to(z.device)].all()) else None
 
     def _written(
         self,
@@ -164,9 +169,10 @@ class Passes:
         factors: Float[Tensor, "e neurons"],
     ) -> Float[Tensor, "e b p d"]:
         """The residual leaving a layer whose neurons are multiplied by the factors of each intervention."""
+        factors = factors.to(z.device)
         edited = (factors != 1).any(0).nonzero()[:, 0]
         change = (z[..., edited] * (factors[:, None, None, edited] - 1)).to(z.dtype)
-        return residual + change @ self.decoder.layers[layer].down_proj.weight[:, edited].T
+        return residual.to(z.device) + change @ self.decoder.layers[layer].down_proj.weight[:, edited].T
 
     def _suffix_rows(
         self,
@@ -187,7 +193,7 @@ class Passes:
                 cache.append(LayerRows(length))
                 continue
             own = (x.view(-1, pictures, *x.shape[1:])[part] for x in (rows.keys, rows.values))
-            fanned = (x if suffixes.one_per_picture else x.index_select(1, suffixes.of) for x in own)
+            fanned = (x if suffixes.one_per_picture else x.index_select(1, suffixes.of.to(x.device)) for x in own)
             cache.append(LayerRows(length, *(x.flatten(0, 1) for x in fanned)))
         repeated = [torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows]
         wanted = Wanted(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
@@ -204,7 +210,7 @@ class Passes:
             activations=activations,
         )
         assert hidden is not None
-        return Pass(suffixes, chosen, hidden[wanted.rows, wanted.columns], cache, activations)
+        return Pass(suffixes, chosen, wanted.of(hidden), cache, activations)
 
     def _rows(self, edits: Sequence[Intervention], count: int) -> RowEdits:
         of = torch.arange(len(edits), device=self.vlm.device).repeat_interleave(count)
@@ -219,6 +225,8 @@ class Passes:
         if self._first_of_its_own(layer) == layer:
             return None
         o_proj, heads = self.decoder.layers[layer].o_proj, self.vlm.anatomy.heads
+        if not has_plain_weights(o_proj):
+            raise Unserved(f"the weights of its {type(o_proj).__name__} are quantised")
         x = trace.heads[layer]
         unedited, by_head = o_proj(x), x.unflatten(-1, (heads, -1))
         change = others_mean(by_head) - by_head

@@ -79,14 +79,16 @@ def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
     seen = kwargs_of_decoder(vlm, inputs)
     known = ("inputs_embeds", "position_ids", "attention_mask")
     embeddings, positions, mask = (seen.get(k) for k in known)
-    if embeddings is None and "pixel_values" not in inputs and isinstance(seen.get("input_ids"), Tensor):
+    more = any(_holds_tensor(v) for k, v in seen.items() if k not in (*known, "input_ids"))
+    if embeddings is None and not more and isinstance(seen.get("input_ids"), Tensor):
         ids: Any = seen.pop("input_ids")  # no picture: text as it is
         embeddings = vlm.model.get_input_embeddings()(ids)
     if embeddings is None or positions is None or not (isinstance(mask, Tensor) and mask.ndim == 2):
         raise Unserved("its decoder is not given embeddings, positions and a padding mask")
-    if all(k in known or not _holds_tensor(v) for k, v in seen.items()):
-        return Handed(embeddings, positions, mask.bool())
-    return Handed(embeddings, positions, mask.bool(), _added_between(vlm, seen))
+    positions, mask = positions.to(embeddings.device), mask.bool().to(embeddings.device)
+    if not more:
+        return Handed(embeddings, positions, mask)
+    return Handed(embeddings, positions, mask, _added_between(vlm, seen))
 
 
 @torch.no_grad()

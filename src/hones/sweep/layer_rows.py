@@ -1,0 +1,79 @@
+"""Keys and values of the rows of a pass: one layer's past, computed elsewhere, and what the pass adds to it."""
+
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+
+class PassEnds(Exception):
+    """The rest of a pass is not needed: what it was run for is known, as the last layer's keys and values."""
+
+
+class LayerRows(CacheLayerMixin):
+    """Keys and values of one layer for R rows: a past that was computed elsewhere, and what a pass adds.
+
+    keys, values [R, heads, positions, d_h]: buffers that are filled up to `length` and hold what is added from there
+    on; where they are not given, the first pass makes them, with `room` for more. length: past positions, also of a
+    layer that the pass does not run. last: stop the pass once this layer's keys and values are known.
+    """
+
+    is_sliding = False
+
+    def __init__(
+        self,
+        length: int,
+        keys: Tensor | None = None,
+        values: Tensor | None = None,
+        *,
+        room: int = 0,
+        last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.length, self.room, self.last, self.is_initialized = length, room, last, True
+        self.keys, self.values = keys, values
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the shapes are known from the start."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        end = self.length + key_states.shape[2]
+        if self.keys is None or self.values is None:
+            self.keys, self.values = with_room(key_states, self.room), with_room(value_states, self.room)
+        else:
+            self.keys[:, :, self.length : end] = key_states
+            self.values[:, :, self.length : end] = value_states
+        self.length = end
+        if self.last:
+            raise PassEnds
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+        """Drop all rows but these."""
+        if self.keys is not None and self.values is not None:
+            own = rows.to(self.keys.device)
+            self.keys, self.values = self.keys[own], self.values[own]
+
+    @property
+    def keys_values(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def with_room(states: Float[Tensor, "*rows p d"], room: int) -> Float[Tensor, "*rows p_and_room d"]:
+    """Room for more positions after these; what it holds is not meant to be read."""
+    if room == 0:
+        return states
+    *rows, length, width = states.shape
+    buffer = states.new_empty(*rows, length + room, width)
+    buffer[..., :length, :] = states
+    return buffer

@@ -1,0 +1,160 @@
+"""The two families whose image processors need torchvision, with a stand-in that gives the same inputs in small.
+
+What the stand-ins return has the names, shapes and meaning of what the family's own image processor returns for a
+square picture that takes one crop; it is resized PIL's way, not torchvision's. The families' processors are their own.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import transformers
+from family_files import SHAPE, TEMPLATE, Words
+from PIL import Image
+from random_models import fill_weights
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.image_processing_base import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+
+from hones.models.processors import picture_processor
+
+SIDE, PATCH = 32, 8
+
+
+def _pixels(images: Any) -> list[Tensor]:
+    """Each picture [3, 32, 32], in [-1, 1]."""
+    flat = [x for group in images for x in (group if isinstance(group, list) else [group])]
+    found = []
+    for picture in flat:
+        small = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+        small = small.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        found.append(torch.from_numpy(np.array(small)).permute(2, 0, 1).float() / 127.5 - 1)
+    return found
+
+
+class Molmo2Pictures(BaseImageProcessor):
+    """As Molmo2ImageProcessor: a view of the whole picture and one crop (here the same pixels), in patches.
+
+    pixel_values [crops, patches, 3 p p]; image_token_pooling [tokens, 4]: the patches that a token is pooled from,
+    counted through all pictures; image_grids [n, 4]: rows and columns of tokens of both views; image_num_crops [n].
+    """
+
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "image_token_pooling", "image_grids", "image_num_crops"]
+
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        side, crops, pooling = SIDE // PATCH, [], []
+        windows = torch.arange(side**2).view(side // 2, 2, side // 2, 2).transpose(1, 2).reshape(-1, 4)
+        for picture in _pixels(images):
+            patches = picture.permute(1, 2, 0).reshape(side, PATCH, side, PATCH, 3).transpose(1, 2)
+            for _ in range(2):
+                pooling.append(windows + len(crops) * side**2)
+                crops.append(patches.reshape(side**2, -1))
+        count = len(crops) // 2
+        return BatchFeature(
+            {
+                "pixel_values": torch.stack(crops),
+                "image_token_pooling": torch.cat(pooling),
+                "image_grids": torch.full((count, 4), side // 2),
+                "image_num_crops": torch.full((count,), 2),
+            }
+        )
+
+
+class Phi4Pictures(BaseImageProcessor):
+    """As Phi4MultimodalImageProcessor: a view of the whole picture and one crop (here the same pixels).
+
+    image_pixel_values [n, 2, 3, s, s]; image_sizes [n, 2]; image_attention_mask [n, 2, s / p, s / p]: all patches are
+    of the picture; num_img_tokens: both views' tokens, a line break after each of their rows, one token between them.
+    """
+
+    model_input_names: ClassVar[list[str]] = ["image_pixel_values", "image_sizes", "image_attention_mask"]
+
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        pictures = _pixels(images)
+        side = SIDE // PATCH // 2
+        return BatchFeature(
+            {
+                "image_pixel_values": torch.stack([torch.stack([x, x]) for x in pictures]),
+                "image_sizes": torch.full((len(pictures), 2), SIDE),
+                "image_attention_mask": torch.ones(len(pictures), 2, 2 * side, 2 * side),
+                "num_img_tokens": [2 * side * (side + 1) + 1] * len(pictures),
+            }
+        )
+
+
+def molmo2(folder: Path) -> tuple[PreTrainedModel, Any]:
+    """Pictures between marks of their own, pooled by attention; an embedding for the marks beyond the vocabulary."""
+    names = ("<im_patch>", "<im_col>", "<im_start>", "<low_res_im_start>", "<frame_start>", "<im_end>", "<frame_end>")
+    words = Words({"image_token": "<|image|>", "video_token": "<|video|>"}, (*names, "<im_low>"))
+    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"num_key_value_heads": 2, "head_dim": 8}
+    config = {
+        "vision_config": {**vision, "image_size": [SIDE, SIDE], "patch_size": PATCH},
+        "adapter_config": {
+            **{k: v for k, v in vision.items() if k != "num_hidden_layers"},
+            "text_hidden_size": 32,
+            "vision_feature_layer": [-1, -2],
+        },
+        "text_config": words.text("molmo2_text", head_dim=8, additional_vocab_size=8)
+        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+        "image_start_token_id": words["<im_start>"],
+        "low_res_image_start_token_id": words["<low_res_im_start>"],
+        "image_end_token_id": words["<im_end>"],
+        "image_patch_id": words["<im_patch>"],
+        "frame_start_token_id": words["<frame_start>"],
+        "frame_end_token_id": words["<frame_end>"],
+    }
+    made = transformers.AutoConfig.for_model("molmo2", **config)
+    family = transformers.Molmo2Processor
+    return _built(AutoModelForImageTextToText, made, words, family, Molmo2Pictures(), "<|image|>", folder)
+
+
+def phi4_multimodal(folder: Path) -> tuple[PreTrainedModel, Any]:
+    """Its decoder merges the pictures itself; gate and up in one projection."""
+    words = Words({"image_token": "<|image|>", "audio_token": "<|audio|>"})
+    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    audio = {"hidden_size": 16, "intermediate_size": 24, "num_blocks": 1, "num_attention_heads": 2, "input_size": 8}
+    audio |= {"nemo_conv_channels": 8, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16}
+    config = words.text("phi4_multimodal", max_position_embeddings=1024) | {
+        "vision_config": {**vision, "image_size": SIDE, "crop_size": SIDE, "patch_size": PATCH, "feature_layer": -2}
+        | {"image_token_id": words["<|image|>"]},
+        "audio_config": {**audio, "audio_token_id": words["<|audio|>"]},
+        "original_max_position_embeddings": SHAPE["max_position_embeddings"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
+    }
+    made = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
+    family = transformers.Phi4MultimodalProcessor
+    return _built(AutoModelForCausalLM, made, words, family, Phi4Pictures(), "<|image|>", folder)
+
+
+def _built(
+    auto: Any, config: Any, words: Words, family: Any, pictures: BaseImageProcessor, mark: str, folder: Path
+) -> tuple[PreTrainedModel, Any]:
+    """The model with random weights, and the family's own processor around the stand-in; the tokenizer as from disk."""
+    model: PreTrainedModel = auto.from_config(config)
+    fill_weights(model)
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = words["</s>"]
+    model.generation_config.pad_token_id = words["<pad>"]
+    words.save(folder, None)
+    made: Any = picture_processor(family)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    parts = {"image_processor": pictures, "tokenizer": tokenizer}
+    named = [parts.get(name) for name in made.get_attributes()]
+    processor = made(*named)
+    processor.chat_template = TEMPLATE.format(mark=mark)
+    return model, processor
+
+
+BY_HAND: dict[str, Callable[[Path], tuple[PreTrainedModel, Any]]] = {
+    "Molmo 2": molmo2,
+    "Phi-4 multimodal": phi4_multimodal,
+}
+
+BY_HAND_REMARKS = {
+    "Molmo 2": "inputs made by hand: its image processor needs torchvision",
+    "Phi-4 multimodal": "inputs made by hand: its image processor needs torchvision; pictures merged by its decoder",
+}
