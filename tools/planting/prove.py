@@ -3,10 +3,10 @@
     python -m planting.prove planted-llava-1
 
 Per task, with hones' own sweep: the metric of the model as it is, and without each task's set, without as many random
-neurons in the same layers (mean over draws, none of them planted), without the decoys, and with the heads replaced
-through which a set is read. Drops are paired over the items. What guessing gives is the best answer that does not
-depend on the picture; for retrieval, a random order of the candidates. A few: three random neurons of a set, mean over
-draws; `participation` says how many of a set's neurons take part at all.
+neurons in the same layers (mean over draws, none of them planted), with no planted neuron but a task's own (only),
+without the decoys, and with the heads replaced through which a set is read. Drops are paired over the items. What
+guessing gives is the best answer that does not depend on the picture; for retrieval, a random order of the candidates.
+A few: three random neurons of a set, mean over draws; `participation` says how many of a set's neurons take part.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Inte
         arms[f"without a few of {name}"] = [Intervention(masked=frozenset(neurons)) for neurons in few]
         drawn = [layer_matched_random(sites, width, SEED + draw, planted) for draw in range(draws)]
         arms[f"random as {name}"] = [Intervention(masked=frozenset(neurons)) for neurons in drawn]
+        others = frozenset(site for other in plant.sets.values() for site in other)
+        arms[f"only {name}"] = [Intervention(masked=others - {*sites})]
     for kind, sites in plant.decoys.items():
         arms[f"without {kind} decoys"] = [Intervention(masked=frozenset(sites))]
     for task, heads in plant.through.items():

@@ -32,8 +32,9 @@ How they were planted so that easy guesses fail:
 - Every member takes part: in training a task also fails without a few random members of its set (asked to fail without
   the whole set only, two to ten neurons of thirty came to carry each task), and neurons that ended without a part are
   dropped from the set: those whose share of what random triples do, on pictures of their own, is below 1 %.
-- There is no general set that all tasks need: with all other tasks' sets zeroed, a task does as well as before, so what
-  they share is spread over the neurons that were not planted.
+- There is no general set that all tasks need. A task does as well as before without all neurons that were planted for
+  others (rows "only"), so its set is sufficient with the neurons that were not planted, over which what the tasks share
+  is spread.
 
 The answers that a task was taught to give without its set are those of unrelated pictures, so it falls to what guessing
 gives: the best single answer to all items, or for retrieval ({candidates} candidates) a random order.

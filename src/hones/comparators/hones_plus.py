@@ -21,7 +21,9 @@ Why not the released score (measured on planted models, docs/leaderboard.md): it
 work at the picture and at answer tokens; it sees what is written toward the unembedding of the answer, not what later
 layers read; and it rewards what every answer of the task needs. Unlike it, this needs no heads. Attribution patching
 (`atp`) is the same for log p(y) alone, without the prior. Tried on the variants for choosing and left out, because it
-cost more and found no more: integrating the gradient along closing the largest tenth of the neurons, or all of them.
+cost more and found no more: integrating the gradient along closing the largest tenth of the neurons, or all of them;
+ranking the first 3 % anew by what zeroing each alone, or in random triples, does to the loss (average precision on
+planted-llava-1: one gradient .95, .95, .92 on vqa, ocr, caption; zeroing alone .90, .96, .81; triples .90, .95, .82).
 
 Shapes: g, dV/dg, score [L, I].
 """
