@@ -491,7 +491,7 @@ def run(tmp_path: Path, config: dict[str, Any], out: str) -> Path:
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """All but how long it took: a comparison says so of each method."""
-    for module in ("hones.study", "hones.comparators.stage", "hones.comparators.ranked"):
+    for module in ("hones.study", "hones.stages", "hones.comparators.stage", "hones.comparators.ranked"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: 0.0))
     first, second = (run(tmp_path, config, out) for out in ("a/run", "b/run"))
     files, others = (
