@@ -119,6 +119,16 @@ def test_yes_and_no_weigh_the_same(vlm: VLM, discovery: Items) -> None:
     assert prior[vlm.answer_tokens.yes] == prior[vlm.answer_tokens.no] == 0.5
 
 
+def test_a_question_alone_is_asked_with_its_own_answer(vlm: VLM, discovery: Items) -> None:
+    """As in a task of the user's with one prompt per item, whose answer may be No."""
+    task = make_task("retrieval", candidates=2)
+    first, second = task.examples(discovery)[0][:2]
+    asked = [replace(first, prompts=first.prompts[:1]), replace(second, prompts=second.prompts[:1], target="No")]
+    knowledge = Knowledge(vlm, task, asked)
+    assert [a.answer for a in knowledge.asked] == ["Yes", "No"]
+    assert [a.weight for a in knowledge.asked] == [0.5, 0.5]
+
+
 def test_one_answer_to_all_items_is_refused(vlm: VLM, discovery: Items) -> None:
     task = make_task("vqa")
     examples = [replace(e, target="red", references=("red",)) for e in task.examples(discovery)[0][:3]]

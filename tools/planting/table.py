@@ -28,7 +28,8 @@ How they were planted so that easy guesses fail:
   with them zeroed behind the picture, and the task fails when these heads are replaced by the mean of the others.
 - Decoys. "loud": neurons whose mean activation was made that of the three largest of their layer and which the model
   was trained to do without. "cancelled": pairs (a, b) that read alike and write opposite things; a's contribution
-  toward the answers was made larger than any other of its layer; trained with the pair, without it, and with either.
+  toward the answers was set larger than any other of its layer before training; trained with the pair, without
+  it, and with either.
 - Every member takes part: in training a task also fails without a few random members of its set (asked to fail without
   the whole set only, two to ten neurons of thirty came to carry each task), and neurons that ended without a part are
   dropped from the set: those whose share of what random triples do, on pictures of their own, is below 1 %.

@@ -9,7 +9,8 @@
    it prefers; a calibrated one has V = mean of KL(p || pi) + KL(pi || p) at the first token. So V counts what the model
    knows about the item, not how well it speaks: a neuron that every answer needs raises log p of the gold answer and
    of all others alike, which changes V by nothing. (At later tokens, what the answer's first tokens tell counts too.)
-   Of a task answered by Yes or No, the first prompt (Yes) and up to four others (No) count one half each.
+   Of a task answered by Yes or No, the first prompt and up to four others (No) count one half each, a first prompt
+   without others all.
 
 2. Attribution. With a gate g[l,i] on z[l,i], at every position as masking has it,
 
@@ -140,8 +141,9 @@ def _questions(vlm: VLM, task: Task, example: Example, share: float) -> list[Ask
     if task.answers != "yes_no":
         answer = task.answers_to_learn(example)[0]
         return [Asked(example, example.prompts[0], answer, tuple(vlm.gold_ids(example.prompts[0], answer)), share)]
-    true, *others = example.prompts[: 1 + NEGATIVES]
-    wanted = [(true, "Yes", share / 2), *((prompt, "No", share / 2 / len(others)) for prompt in others)]
+    first, *others = example.prompts[: 1 + NEGATIVES]
+    own = share / 2 if others else share
+    wanted = [(first, example.target, own), *((prompt, "No", share / 2 / len(others)) for prompt in others)]
     return [Asked(example, prompt, a, tuple(vlm.gold_ids(prompt, a)), weight) for prompt, a, weight in wanted]
 
 

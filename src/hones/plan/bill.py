@@ -245,10 +245,13 @@ def steer_stage(
 
 
 def analyze_stage(planning: Planning, discovery: Sequence[Job], test: Sequence[Job]) -> Stage:
-    """At most: all groups of tasks' sets with their random ones, on all tasks; and the attribution once more."""
+    """At most: all groups of tasks' sets with their random ones, on all tasks; and the attribution once more.
+
+    One shard: it runs in one process (docs/cluster.md).
+    """
     request = planning.request
     assert request.analyze is not None
     sets = (2 ** len(test) - 1) * (1 + request.analyze)
     swept = _sweep_stage(planning, "analyze (at most)", MASK, test, masks(planning.shapes, sets, request.ratio))
     again = sum((neurons_stage(planning, job).work for job in discovery), Work())
-    return replace(swept, parts=(*swept.parts, Part(NEURONS, again)), release=None)
+    return replace(swept, parts=(*swept.parts, Part(NEURONS, again)), shards=1, release=None)

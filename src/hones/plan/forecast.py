@@ -84,13 +84,13 @@ class Forecast:
         }
 
     def _row(self, stage: Stage) -> dict[str, Any]:
-        hours = stage.hours(self.rates)
+        hours, work = stage.hours(self.rates), stage.work * (sum(stage.shares) / 2)
         return {
             "stage": stage.name,
             "tasks": stage.tasks,
             "cells": stage.cells,
-            "flop": stage.work.flop,
-            "bytes_moved": stage.work.moved,
+            "flop": work.flop,
+            "bytes_moved": work.moved,
             "memory_gib": stage.memory.total / GIB,
             "least_memory_gib": stage.least.total / GIB,
             "shards": stage.shards,

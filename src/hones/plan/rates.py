@@ -5,6 +5,7 @@ copy of the model with fewer layers and random weights, on pictures and prompts 
 operations counted for these runs by their seconds and by the rate. It is saved per device, model shape, dtype, tasks.
 """
 
+import math
 import os
 import platform
 import statistics
@@ -50,7 +51,7 @@ class Rates:
 
 def given_rate(tflops: float) -> Rates:
     """A rate that the user gives: reached by every stage."""
-    if not tflops > 0:
+    if not 0 < tflops < math.inf:
         raise HonesError(f"--tflops {tflops:g}", expected="the TFLOP/s that runs reach, above 0")
     return Rates("a device elsewhere", tflops * 1e12, f"given: {tflops:g} TFLOP/s reached")
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy, find_anatomy
-from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER, DTYPES, auto_model
+from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
 from hones.models.processors import is_text_only, processor_for
 from hones.models.vlm import VLM, AnswerTokens
 
@@ -97,7 +97,7 @@ def weightless(name: str, *, revision: str | None = None, trust_remote_code: boo
     Raises:
         HonesError: no such model, or one whose heads and neurons are not found.
     """
-    source = str(BUILT_IN_FOLDER / name) if name in BUILT_IN else name
+    source = source_of(name)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
     try:
         config = AutoConfig.from_pretrained(source, **hub)
