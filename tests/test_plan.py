@@ -1,6 +1,7 @@
 """`hones plan`: forecasts against the operations really done, against memory really kept, and what it refuses."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from hones.plan import Request, plan, request_of
 from hones.plan.calibrate import calibrate
 from hones.plan.lengths import Asked, Measured, Seen, measure, seen_of
 from hones.plan.memory import kept_bytes, sweep_memory, sweep_plan
-from hones.plan.rates import Rates, key_of, save_rates, saved_rates
+from hones.plan.rates import Rates, given_rate, key_of, save_rates, saved_rates
 from hones.plan.shapes import Shapes, shapes_of, weightless
 from hones.plan.stages import Training, attribution_work, drawn_of, pairs_of, training_proof, training_work
 from hones.plan.sweeping import Edits, all_heads, common_start, masks, proof, release_work, sweep_work
@@ -459,3 +460,14 @@ def test_bad_options_are_named(shapes: dict[str, Path], options: list[str], mess
 def test_masks_of_many_neurons_are_not_written() -> None:
     shapes = shapes_of(weightless("tiny-llava"), "float32")
     assert masks(shapes, 6, 0.01).neurons == 6 and masks(shapes, 6, 0.1).neurons == 0
+
+
+@pytest.mark.parametrize("tflops", [0.0, -1.0, math.inf, math.nan])
+def test_a_rate_that_means_nothing_is_refused(tflops: float) -> None:
+    with pytest.raises(HonesError, match=f"--tflops {tflops:g}; expected"):
+        given_rate(tflops)
+
+
+def test_a_planted_model_has_the_shapes_of_its_base() -> None:
+    planted, base = (shapes_of(weightless(name), "float32") for name in ("planted-llava-1", "tiny-llava"))
+    assert replace(planted, name=base.name) == base
