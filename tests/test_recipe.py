@@ -1,6 +1,7 @@
 """What a worker is asked for and how it loads its replica, by the GPUs that it has; no cluster is started."""
 
 import os
+import socket
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,3 +70,16 @@ def test_a_model_is_spread_over_several_gpus_only(
 def test_a_single_gpu_cannot_be_named() -> None:
     with pytest.raises(HonesError, match="--device cuda:1 with --ray"):
         Recipe("some/model", device="cuda:1").for_workers(1.0)
+
+
+def test_a_dead_address_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray is not asked, which would try for minutes."""
+    from hones.cluster import connection
+
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        monkeypatch.setattr(connection.ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(connection.ray, "init", lambda **_: pytest.fail("Ray was asked"))
+        with pytest.raises(HonesError, match=f"cannot connect to a Ray cluster at {address} .*refused"):
+            connection.Connection(address, 1)

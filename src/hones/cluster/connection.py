@@ -5,6 +5,7 @@ Ray stays quiet: no dashboard, nothing of the workers on the terminal (and see `
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ from ray import cloudpickle
 
 from hones.errors import HonesError
 from hones.log import LOG
+
+SECONDS = 10
+
+
+def _answers(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT: Ray itself would try for minutes, without a word of ours."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=SECONDS).close()
 
 
 class Connection:
@@ -37,6 +47,7 @@ class Connection:
         if address == "local":
             quiet |= {"include_dashboard": False, "num_cpus": max(workers, os.cpu_count() or 1)}
         try:
+            _answers(address)
             ray.init(address=address, **quiet)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise HonesError(
