@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.interventions import BASELINE, Intervention
+from hones.models.interventions import BASELINE, Intervention
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.replay import Replay

@@ -25,13 +25,13 @@ from rich.table import Table
 from tqdm import tqdm
 
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.cluster import open_pool
-from hones.cluster.recipe import Recipe
-from hones.heads import localize_heads
+from hones.method.heads import localize_heads
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan
+from hones.sweep.ray import open_pool
+from hones.sweep.ray.recipe import Recipe
+from hones.sweep.run import SweepSettings
 from hones.sweep.shards import ThisProcess, Work, Workers
 
 

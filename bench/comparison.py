@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from hones import RunFolder, Study, load_items, load_vlm, make_task, write_shapes
-from hones.comparators import make_methods
-from hones.comparators.stage import compare
-from hones.comparators.tables import comparison_table
+from hones.rivals import make_methods
+from hones.runs.comparing import compare
 from hones.tasks import TASKS
+from hones.views.tables_compare import comparison_table
 
 
 def main() -> None:

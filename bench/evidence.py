@@ -18,12 +18,11 @@ from pathlib import Path
 from rich.console import Console
 
 from hones import RunFolder, Study, load_items, load_vlm, make_task, write_shapes
-from hones.steering import SteeringSettings
-from hones.steering.controls import make_steerings
-from hones.steering.settings import EarlyStopping
-from hones.steering.stage import Wanted, steer
-from hones.steering.tables import evidence_tables
+from hones.method.steering.settings import EarlyStopping, SteeringSettings
+from hones.runs.steering import Wanted, steer
+from hones.runs.ways import make_steerings
 from hones.tasks import TASKS
+from hones.views.tables_steering import evidence_tables
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from hones import VLM
-from hones.interventions import Intervention
-from hones.tasks import Example, Task
+from hones.models.interventions import Intervention
+from hones.tasks.base import Example, Task
 
 
 def has_nnsight() -> bool:

@@ -19,10 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.heads import default_top_k
-from hones.interventions import BASELINE, Intervention
-from hones.sweep import Race, RaceRules, sweep_tasks
-from hones.tasks import TASKS, Task
+from hones.method.heads import default_top_k
+from hones.models.interventions import BASELINE, Intervention
+from hones.sweep.racing import Race, RaceRules
+from hones.sweep.run import sweep_tasks
+from hones.tasks import TASKS
+from hones.tasks.base import Task
 
 
 def run_race(task: Task, cells: np.ndarray, top_k: int, rules: RaceRules, seed: int) -> tuple[set[int], float]:

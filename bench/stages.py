@@ -23,12 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hones import load_items, load_vlm, localize_heads, make_task, write_shapes
-from hones.heads import HeadScore
-from hones.neurons import attribute_neurons
-from hones.steering import SteeringSettings, learn_scales
-from hones.sweep import SweepSettings
+from hones.method.heads import HeadScore
+from hones.method.neurons import attribute_neurons
+from hones.method.steering.settings import SteeringSettings
+from hones.method.steering.train import learn_scales
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings
 from hones.tasks import TASKS
-from hones.uncertainty import Interval
 
 HEADS = [(0, 0), (0, 1), (1, 2), (2, 1), (5, 3)]
 GUIDES = [HeadScore(layer, head, Interval(1, 1, 1), 1, 0) for layer, head in HEADS]

@@ -3,11 +3,11 @@
     python bench/steering.py [--models tiny-llava tiny-qwen2.5-vl] [--items 8] [--epochs 2] [--out FILE.md]
 
 straightforward: the definition as one would write it, the pictures encoded again, the original model run beside the
-scaled one in every step, logits of all positions. definition: `hones.steering.definition`, logits of the answer's end
-only. fast: what `learn_scales` uses; below it, each saving alone off, and nothing kept in memory. Each arm makes
-the same updates of the same scales (random neurons, 1 % of all, in the upper half of the layers or in all), from the
-first step on: `first epoch` holds the passes whose results the `later` epochs take from memory. differs: the largest
-difference of a scale from the straightforward loop's at the end.
+scaled one in every step, logits of all positions. definition: `hones.method.steering.definition`,
+logits of the answer's end only. fast: what `learn_scales` uses; below it, each saving alone off, and nothing kept in
+memory. Each arm makes the same updates of the same scales (random neurons, 1 % of all, in the upper half of the layers
+or in all), from the first step on: `first epoch` holds the passes whose results the `later` epochs take from memory.
+differs: the largest difference of a scale from the straightforward loop's at the end.
 """
 
 import argparse
@@ -26,13 +26,14 @@ from rich.table import Table
 from torch import Tensor
 
 from hones import VLM, SteeringSettings, load_items, load_vlm, make_task, write_shapes
-from hones.interventions import Site, scaling
+from hones.method.steering import definition, train
+from hones.method.steering.checkpoint import TrainingState
+from hones.method.steering.definition import Losses
+from hones.method.steering.fast import FastObjective, Objective, Savings
+from hones.method.steering.pairs import Pair, TrainingPlan, make_plan
+from hones.models.anatomy import Site
+from hones.models.interventions import scaling
 from hones.models.vlm import frozen
-from hones.steering import definition, train
-from hones.steering.checkpoint import TrainingState
-from hones.steering.definition import Losses
-from hones.steering.fast import FastObjective, Objective, Savings
-from hones.steering.pairs import Pair, TrainingPlan, make_plan
 from hones.tasks import TASKS
 
 RATIO = 0.01

@@ -29,12 +29,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hones import VLM, load_items, load_vlm, make_task, write_shapes
-from hones.interventions import BASELINE, Intervention
+from hones.models.interventions import BASELINE, Intervention
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.passes import Savings
 from hones.sweep.replay import Replay
-from hones.tasks import TASKS, Example, Task
+from hones.tasks import TASKS
+from hones.tasks.base import Example, Task
 
 from peers import Nnsight, has_nnsight  # isort: skip
 from wide import wide_llava  # isort: skip

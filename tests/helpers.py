@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hones.data.shapes import draw, make_scene
+from hones.data.shapes.scene import draw, make_scene
+from hones.method.direction import target_ids
 from hones.models.anatomy import find_anatomy
 from hones.models.vlm import VLM, Encoded
-from hones.tasks import Example, Task
-from hones.write_in import target_ids
+from hones.tasks.base import Example, Task
 
 PROMPTS = ("What?", "Question: What colour is the star?", "Describe the image in one sentence.")
 

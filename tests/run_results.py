@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hones.analysis.results import (
+from hones.method.analysis.results import (
     Ablation,
     Analysis,
     Driver,
@@ -22,14 +22,14 @@ from hones.analysis.results import (
     TaskSets,
     Token,
 )
-from hones.artifacts import write_result
-from hones.comparators.results import Comparison, Curve, MethodResult
-from hones.heads import HeadResult, HeadScore
-from hones.masking import MaskingResult
-from hones.neurons import RankedNeuron
-from hones.steering import SteeringResult
-from hones.steering.results import Elsewhere, Evidence, LayerScales, ScaleSpread, SteeredBy, Tested
-from hones.uncertainty import Interval
+from hones.method.heads import HeadResult, HeadScore
+from hones.method.masking import MaskingResult
+from hones.method.neurons import RankedNeuron
+from hones.method.steering.evaluate import SteeringResult
+from hones.method.steering.results import Elsewhere, Evidence, LayerScales, ScaleSpread, SteeredBy, Tested
+from hones.rivals.results import Comparison, Curve, MethodResult
+from hones.runs.artifacts import write_result
+from hones.stats import Interval
 
 LAYERS, HEADS = 6, 4
 METHODS = ("hones", "dvp", "atp", "logprob-gain", "ap", "ma", "wanda", "layer-random", "random")

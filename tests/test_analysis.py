@@ -18,29 +18,30 @@ from test_cli import call
 from test_neurons import HEADS, examples_of
 from test_stages import SHORT, FirstLetter
 
-import hones.analysis.stage as stage
+import hones.runs.analysis as stage
 from hones import Analysis, HonesError, attribute_neurons, evaluate_masking, layer_matched_random, load_items, make_task
-from hones.analysis.ablation import group_arms, most_changed, score_ablations, sweep_groups
-from hones.analysis.cards import contributions_of, drivers, head_shares
-from hones.analysis.groups import exclusive_groups, overlaps, per_layer
-from hones.analysis.lens import delta_lens, logit_lens
-from hones.analysis.results import Ablation, Group, Overlap, TaskSets
-from hones.analysis.tokens import token_name, written_tokens
-from hones.artifacts import read_result
 from hones.data.items import Items
-from hones.drops import drops
+from hones.method.analysis.ablation import group_arms, most_changed, score_ablations, sweep_groups
+from hones.method.analysis.cards import contributions_of, drivers, head_shares
+from hones.method.analysis.groups import exclusive_groups, overlaps, per_layer
+from hones.method.analysis.lens import delta_lens, logit_lens
+from hones.method.analysis.results import Ablation, Group, Overlap, TaskSets
+from hones.method.analysis.tokens import token_name, written_tokens
+from hones.method.direction import target_directions
+from hones.method.drops import drops
+from hones.method.neurons import guiding_heads, head_importance
 from hones.models.loading import load_vlm
 from hones.models.vlm import VLM
-from hones.neurons import guiding_heads, head_importance
-from hones.store import RunFolder
-from hones.study import Study
-from hones.sweep import SweepSettings
+from hones.models.writing import contributions, readout_of
+from hones.runs.artifacts import read_result
+from hones.runs.record import RunFolder
+from hones.runs.study import Study
+from hones.stats import Interval
 from hones.sweep.replay import Replay
-from hones.tables import heat_map
-from hones.tables_analysis import analysis_tables
+from hones.sweep.run import SweepSettings
 from hones.tasks.log_probability import LogProbability
-from hones.uncertainty import Interval
-from hones.write_in import contributions, readout_of, target_directions
+from hones.views.tables import heat_map
+from hones.views.tables_analysis import analysis_tables
 
 SITES = st.sets(st.tuples(st.integers(0, 2), st.integers(0, 5)))
 SETS = {"vqa": [(0, 1), (1, 2), (2, 0)], "ocr": [(0, 1), (2, 5)], "caption": [(2, 0), (0, 1)]}

@@ -15,23 +15,24 @@ from test_cli import call
 import hones.benchmark.stage as stage_module
 import hones.benchmark.variants as variants_module
 from hones import evaluate_masking, load_items, make_task
-from hones.artifacts import read_result
-from hones.benchmark import Benchmark, Settings, Variant, contender_of, judge, run_benchmark, score_ranking
+from hones.benchmark import run_benchmark, score_ranking
 from hones.benchmark.aggregate import percentiles, sign_flip_p, summarise, value_of
-from hones.benchmark.contenders import Contender, check_contenders, contender_of_file, own_contender
+from hones.benchmark.contenders import Contender, check_contenders, contender_of, contender_of_file, own_contender
+from hones.benchmark.metrics import judge
 from hones.benchmark.page import write_page
-from hones.benchmark.results import Cell
-from hones.benchmark.stage import Scored, score_variants
+from hones.benchmark.results import Benchmark, Cell
+from hones.benchmark.stage import Scored, Settings, score_variants
 from hones.benchmark.tables import leaderboard_table, task_table
-from hones.benchmark.variants import check_variant, pictures, planted_variants
-from hones.comparators import make_method
+from hones.benchmark.variants import Variant, check_variant, pictures, planted_variants
 from hones.errors import HonesError
+from hones.files import read_npy
 from hones.models.planted import Plant
 from hones.models.vlm import VLM
-from hones.store import read_npy
-from hones.tasks import Task
+from hones.rivals import make_method
+from hones.runs.artifacts import read_result
+from hones.stats import Interval
+from hones.tasks.base import Task
 from hones.tasks.retrieval import Retrieval
-from hones.uncertainty import Interval
 
 ROOT = Path(__file__).parents[1]
 TASK = make_task("retrieval", candidates=6)

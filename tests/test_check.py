@@ -11,7 +11,7 @@ from PIL import Image
 from test_cli import call
 
 from hones import load_items
-from hones.data.check import check_items
+from hones.tasks.check import check_items
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from hones import HonesError, RunFolder, SteeringSettings, Study, learn_scales, load_items, load_vlm, make_task
-from hones.artifacts import write_result, write_scales
 from hones.data.items import Items
+from hones.method.neurons import RankedNeuron
+from hones.method.steering import train
+from hones.method.steering.settings import EarlyStopping
 from hones.models.vlm import VLM
-from hones.neurons import RankedNeuron
-from hones.steering import EarlyStopping, train
-from hones.sweep import SweepSettings
-from hones.tasks import Example
+from hones.runs.artifacts import write_result, write_scales
+from hones.sweep.run import SweepSettings
+from hones.tasks.base import Example
 
 NEURONS = [(0, 1), (1, 2), (2, 0), (2, 19)]
 SETTINGS = SteeringSettings(
@@ -100,7 +101,7 @@ def test_a_training_aborted_at_any_step_goes_on(
         return step(what, objective, plan, state, settings)
 
     monkeypatch.setattr(train, "_step", aborted)
-    monkeypatch.setattr("hones.steering.checkpoint.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("hones.method.steering.checkpoint.SECONDS_BETWEEN", 0.0)
     stops = [0, 3, 4]
     for _ in range(len(stops)):
         with pytest.raises(Abort):
@@ -110,7 +111,7 @@ def test_a_training_aborted_at_any_step_goes_on(
     assert learn_scales(vlm, task, examples, NEURONS, settings, checkpoint=file) == whole and len(run) == 6
     file.unlink()
     run.clear()
-    monkeypatch.setattr("hones.steering.checkpoint.SECONDS_BETWEEN", 1e9)
+    monkeypatch.setattr("hones.method.steering.checkpoint.SECONDS_BETWEEN", 1e9)
     stops = [5]
     with pytest.raises(Abort):
         learn_scales(vlm, task, examples, NEURONS, settings, checkpoint=file)
@@ -200,7 +201,7 @@ def test_a_study_goes_on_and_leaves_no_checkpoint(
     def steer(*, fresh: bool = False) -> None:
         Study(vlms["llava"], run, sweep, fresh=fresh).steer(make_task("vqa"), dev, test, neurons, settings)
 
-    monkeypatch.setattr("hones.steering.checkpoint.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("hones.method.steering.checkpoint.SECONDS_BETWEEN", 0.0)
     with monkeypatch.context() as patched, pytest.raises(Abort):
         patched.setattr(train, "_step", aborted)
         steer()

@@ -199,8 +199,8 @@ def test_the_demo_runs_all_four_tasks(
     model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a random model, so only the wiring is at stake: text tasks may stop for want of a head that matters."""
-    monkeypatch.setattr("hones.demo.SIZES", {"discovery": 4, "dev": 3, "test": 4})
-    monkeypatch.setattr("hones.demo.CANDIDATES", 4)
+    monkeypatch.setattr("hones.runs.demo.SIZES", {"discovery": 4, "dev": 3, "test": 4})
+    monkeypatch.setattr("hones.runs.demo.CANDIDATES", 4)
     before = {f.name: f.read_bytes() for f in model_folders["llava"].iterdir()}
     code, error = call("demo", "--model", model_folders["llava"], "--out", tmp_path / "d"), capsys.readouterr().err
     assert code == 0 or (code == 1 and "critical heads lowers the metric" in error)

@@ -21,18 +21,18 @@ from test_cli import call
 from tqdm import tqdm
 
 from hones import load_items, load_vlm, make_task
-from hones.cluster import QUIET, open_pool
-from hones.cluster.recipe import Recipe
-from hones.comparators import make_methods
-from hones.comparators.stage import compare
 from hones.errors import BadItem, HonesError
-from hones.steering import SteeringSettings
-from hones.steering.controls import make_steerings
-from hones.steering.stage import Wanted, steer
-from hones.store import RunFolder
-from hones.study import Study
-from hones.sweep import SweepSettings
+from hones.method.steering.settings import SteeringSettings
+from hones.rivals import make_methods
+from hones.runs.comparing import compare
+from hones.runs.record import RunFolder
+from hones.runs.steering import Wanted, steer
+from hones.runs.study import Study
+from hones.runs.ways import make_steerings
 from hones.sweep.journal import Journal
+from hones.sweep.ray import QUIET, open_pool
+from hones.sweep.ray.recipe import Recipe
+from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Work
 
 os.environ.update(QUIET)
@@ -264,7 +264,7 @@ def test_mistakes_are_one_line(
         "--ray", "local", "--gpus-per-worker", "1.5"
     )
     assert "without --ray" in said("--workers", "2")
-    monkeypatch.setattr("hones.cluster.find_spec", lambda name: None)
+    monkeypatch.setattr("hones.sweep.ray.find_spec", lambda name: None)
     assert "pip install 'hones[ray]'" in said("--ray", "local")
 
 
@@ -278,8 +278,8 @@ def test_a_model_that_workers_cannot_load_is_one_line(pool: Any, tmp_path: Path)
     """What a worker answers, said here: another process would take its time to import what it needs."""
     import ray
 
-    from hones.cluster.pool import Seat
-    from hones.cluster.replica import Replica
+    from hones.sweep.ray.pool import Seat
+    from hones.sweep.ray.replica import Replica
 
     answer = Replica(Recipe(str(tmp_path)), "mine", 1).load()
     with pytest.raises(HonesError, match=r"^the worker on \S+: cannot load the model"):

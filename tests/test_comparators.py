@@ -12,19 +12,21 @@ import torch
 from helpers import double_inputs, gate_and_z, in_double, slow_contributions, with_model, without_head
 
 from hones import HonesError, make_task, mask_neurons, scale_neurons, select_neurons
-from hones.comparators import METHODS, Context, make_method, make_methods, qrnca
-from hones.comparators.ape import entropy_score
-from hones.comparators.given import other_tasks
-from hones.comparators.integrated_gradients import integrated_gradients
-from hones.comparators.knowledge_neurons import attributions
-from hones.comparators.reading import ask, ask_with_gold, at_down_proj
 from hones.data.items import Items
-from hones.drops import drops
-from hones.heads import HeadScore
+from hones.method.drops import drops
+from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings
-from hones.tasks import TASKS, Example
-from hones.uncertainty import Interval
+from hones.rivals import METHODS, make_method, make_methods, qrnca
+from hones.rivals.ape import entropy_score
+from hones.rivals.base import Context
+from hones.rivals.integrated_gradients import integrated_gradients
+from hones.rivals.knowledge_neurons import attributions
+from hones.rivals.reading import ask, ask_with_gold, at_down_proj
+from hones.runs.given import other_tasks
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings
+from hones.tasks import TASKS
+from hones.tasks.base import Example
 
 HEADS = tuple(
     HeadScore(layer, head, Interval(s, s, s), 0.0, 0.0) for layer, head, s in ((0, 1, 0.5), (1, 3, 0.2), (2, 0, 0.1))
@@ -180,7 +182,7 @@ def test_log_probability_gain_equals_a_loop_over_neurons(vlm: VLM, discovery: It
 def test_chunks_of_neurons_do_not_change_the_gain(vlm: VLM, discovery: Items, monkeypatch: pytest.MonkeyPatch) -> None:
     context = context_of(vlm, discovery)
     whole = METHODS["logprob-gain"].importance(context)
-    monkeypatch.setattr("hones.comparators.logprob_gain.CELLS_AT_ONCE", 7 * 600)
+    monkeypatch.setattr("hones.rivals.logprob_gain.CELLS_AT_ONCE", 7 * 600)
     np.testing.assert_allclose(METHODS["logprob-gain"].importance(context), whole, atol=1e-6)
 
 

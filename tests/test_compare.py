@@ -10,12 +10,12 @@ import pytest
 from test_cli import call
 
 from hones import evaluate_masking, load_items, make_task, select_neurons
-from hones.comparators import METHODS
-from hones.comparators.compare import BUDGETS, Ranking, compare_methods, ranks, spearman, two_sided_p
-from hones.comparators.tables import comparison_table, curve_table
 from hones.models.vlm import VLM
-from hones.tasks import Example
-from hones.uncertainty import Interval
+from hones.rivals import METHODS
+from hones.rivals.compare import BUDGETS, Ranking, compare_methods, ranks, spearman
+from hones.stats import Interval, two_sided_p
+from hones.tasks.base import Example
+from hones.views.tables_compare import comparison_table, curve_table
 
 TASK = make_task("retrieval", candidates=6)
 
@@ -80,7 +80,7 @@ def test_every_arm_equals_the_masking_stage(vlms: dict[str, VLM], test_examples,
 def test_one_sweep_runs_every_distinct_mask_once(
     vlms: dict[str, VLM], test_examples, rankings: list[Ranking], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import hones.comparators.compare as module
+    import hones.rivals.compare as module
 
     calls = []
     run = module.run_sweep
@@ -165,7 +165,7 @@ def test_compare_writes_each_method_and_picks_up(
     assert hones["per_layer"] == shuffled["per_layer"]
 
     monkeypatch.setattr(type(METHODS["dvp"]), "importance", None)
-    monkeypatch.setattr("hones.comparators.stage.compare_methods", None)
+    monkeypatch.setattr("hones.runs.comparing.compare_methods", None)
     assert call(*arguments) == 0
     assert capsys.readouterr().out == first
     assert {f: f.stat().st_mtime_ns for f in folder.rglob("*") if f.is_file()} == files

@@ -14,14 +14,14 @@ from test_cli import call
 
 from hones import HonesError, load_items, make_task
 from hones.data.items import Item, Items
-from hones.data.shapes import make_scene
 from hones.data.shapes.language import existence
+from hones.data.shapes.scene import make_scene
+from hones.method.direction import target_ids
+from hones.method.steering.train import training_pairs
 from hones.models.vlm import VLM
-from hones.steering.train import training_pairs
 from hones.tasks import in_order, make_tasks
 from hones.tasks.custom import METRICS, FieldTask, task_of_content
 from hones.tasks.yes_no import says_yes
-from hones.write_in import target_ids
 
 POPE = Path(__file__).parents[1] / "docs/examples/pope.yaml"
 IMAGES = Path("pictures")

@@ -18,21 +18,10 @@ from hones import HonesError, load_items, make_task, write_shapes
 from hones.data.disjoint import check_disjoint
 from hones.data.items import Items, LeftOut, check_left_out
 from hones.data.pictures import BOX_COLOUR, HUGE, TRUNCATED, draw_box, open_picture
-from hones.data.shapes import (
-    COLOURS,
-    SIZE,
-    Statement,
-    annotate,
-    captions,
-    describe,
-    draw,
-    draw_sign,
-    holds,
-    make_scene,
-    make_sign,
-    perturb,
-    questions,
-)
+from hones.data.shapes.files import annotate
+from hones.data.shapes.language import Statement, captions, describe, holds, perturb, questions
+from hones.data.shapes.scene import COLOURS, SIZE, draw, make_scene
+from hones.data.shapes.signs import draw_sign, make_sign
 from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks import TASKS
 from hones.tasks.base import with_readable_pictures
@@ -402,7 +391,7 @@ def test_holds_needs_distinct_objects_and_the_relation() -> None:
 
 def test_a_picture_shows_its_scene() -> None:
     """The pixel at an object's centre has its colour (a ring is hollow), the strip holds dark text."""
-    from hones.data.shapes import COLOURS
+    from hones.data.shapes.scene import COLOURS
 
     for seed in range(40):
         scene = make_scene(seed)

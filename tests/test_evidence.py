@@ -21,18 +21,19 @@ from hones import (
     select_neurons,
     write_shapes,
 )
-from hones.artifacts import write_neurons
-from hones.interventions import BASELINE, Intervention
+from hones.method.steering.controls import CONTROLS, GRID, Given, one_factor
+from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
+from hones.method.steering.results import QUANTILES, Evidence
+from hones.method.steering.settings import Scales
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.pipeline import RunConfig, read_config
-from hones.steering.controls import CONTROLS, GRID, Given, make_steering, make_steerings, one_factor
-from hones.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
-from hones.steering.results import QUANTILES, Evidence
-from hones.steering.tables import evidence_tables
-from hones.steering.train import Scales
-from hones.sweep import SweepSettings, sweep
-from hones.tasks import Example
-from hones.uncertainty import Interval, PairedBootstrap
+from hones.runs.artifacts import write_neurons
+from hones.runs.config import RunConfig, read_config
+from hones.runs.ways import make_steering, make_steerings
+from hones.stats import Interval, PairedBootstrap
+from hones.sweep.run import SweepSettings, sweep
+from hones.tasks.base import Example
+from hones.views.tables_steering import evidence_tables
 
 TASK = make_task("retrieval", candidates=6)
 NEURONS = [(0, 1), (0, 4), (1, 2), (2, 0), (2, 19)]
@@ -84,7 +85,7 @@ def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatc
         assert (vlm, task, examples) == (given.vlm, given.task, given.examples)
         return Scales(dict.fromkeys(neurons, 0.0), (1.0,))
 
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", learn)
+    monkeypatch.setattr("hones.method.steering.trainings.learn_scales", learn)
     for way in ("hones", "no-kl", "rand-neuron", "ia3"):
         details = CONTROLS[way].make(given).details
         assert CONTROLS[way].learned
@@ -105,7 +106,7 @@ def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatc
 def test_hones_is_learn_scales_and_the_others_need_no_training(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = learn_scales(given.vlm, TASK, given.examples, NEURONS, SETTINGS)
     assert CONTROLS["hones"].make(given).scales == expected
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
+    monkeypatch.setattr("hones.method.steering.trainings.learn_scales", None)
     assert CONTROLS["base"].make(given).scales.values == {}
     assert CONTROLS["fixed-amp"].make(given).scales.values == dict.fromkeys(NEURONS, 1.0)
 
@@ -133,7 +134,7 @@ def test_ties_of_the_grid_go_to_the_model_itself(given: Given, monkeypatch: pyte
     for better, expected in (((), 1.0), ((1, 3), 0.75), ((0, 5), 0.5), ((5,), 2.0)):
         cells = flat.copy()
         cells[list(better), :, 0] = 1.5
-        monkeypatch.setattr("hones.steering.controls.run_sweep", lambda *_, found=cells: found)
+        monkeypatch.setattr("hones.method.steering.controls.run_sweep", lambda *_, found=cells: found)
         made = CONTROLS["grid-search"].make(given)
         assert set(made.scales.values.values()) == {expected - 1}
 
@@ -233,7 +234,7 @@ def test_intervals_resample_items_and_average_over_seeds(vlms, test_examples, ar
 
 
 def test_one_sweep_answers_every_distinct_arm_once(vlms, test_examples, arms: list[Arm], monkeypatch) -> None:
-    import hones.steering.evidence as module
+    import hones.method.steering.evidence as module
 
     calls = []
     run = module.sweep_tasks
@@ -357,16 +358,16 @@ def test_steer_writes_everything_picks_up_and_grows(found, tmp_path: Path, capsy
     assert call(*arguments, "--out", alone, "--seed", 1) == 2  # the same seed alone is the same stage
     assert "holds retrieval/steer with seed = 3407, now 1" in capsys.readouterr().err
 
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
+    monkeypatch.setattr("hones.method.steering.trainings.learn_scales", None)
     assert call(*arguments, "--out", alone, "--methods", "fixed-amp") == 0, "what `hones steer` learned is taken"
     assert call(*arguments, "--out", out) == 0, "and the other way round"
     capsys.readouterr()
-    monkeypatch.setattr("hones.steering.stage.evaluate_arms", None)
+    monkeypatch.setattr("hones.runs.steering.evaluate_arms", None)
     assert call(*arguments, "--out", out, *ALL) == 0
     assert capsys.readouterr().out == first, "what was read back is shown as what was computed"
     monkeypatch.undo()
 
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
+    monkeypatch.setattr("hones.method.steering.trainings.learn_scales", None)
     assert call(*arguments, "--out", out, *ALL, *ood) == 0, "only the new file is new"
     grown = json.loads((steering / "evidence.json").read_text())
     assert grown["out_of_domain"]["file"] == "signs/test.json" and grown["test"] == content["test"]
@@ -411,15 +412,15 @@ def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, ca
 
         return wrapped
 
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", until(3))
+    monkeypatch.setattr("hones.method.steering.trainings.learn_scales", until(3))
     with pytest.raises(Killed):
         call(*arguments, *more)
     steering = out / "retrieval/steering"
     times = {f: f.stat().st_mtime_ns for f in steering.rglob("scales.json")}
     assert len(times) == 3 and not (steering / "evidence.json").exists()
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", until(6))
+    monkeypatch.setattr("hones.method.steering.trainings.learn_scales", until(6))
 
-    import hones.steering.stage as stage
+    import hones.runs.steering as stage
 
     evaluate, swept = stage.evaluate_arms, []
 
@@ -436,7 +437,7 @@ def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, ca
     assert {f: f.stat().st_mtime_ns for f in times} == times
     assert [*(out / "journal").glob("retrieval.evidence.test.*.jsonl")], "the sweep on the test items is kept"
 
-    monkeypatch.setattr("hones.steering.trainings.learn_scales", None)
+    monkeypatch.setattr("hones.method.steering.trainings.learn_scales", None)
     monkeypatch.setattr(stage, "evaluate_arms", evaluate)
     from hones.sweep.replay import Replay
 

@@ -10,14 +10,16 @@ import pytest
 from run_results import LAYERS, around, make_evidence, make_neurons, make_steering
 from test_report import HOSTILE, Balanced, tables_of
 
-from hones.artifacts import write_neurons, write_result, write_scales
-from hones.report import write_figures, write_report
-from hones.report.evidence import evidence_sentences
-from hones.report.results import read_run
-from hones.report.stale import stale
-from hones.steering.results import Evidence
-from hones.steering.train import Scales
-from hones.store import RunFolder, digest_of
+from hones.files import digest_of
+from hones.method.steering.results import Evidence
+from hones.method.steering.settings import Scales
+from hones.runs.artifacts import write_neurons, write_result, write_scales
+from hones.runs.record import RunFolder
+from hones.runs.results import read_run
+from hones.runs.stale import stale
+from hones.views.report.evidence import evidence_sentences
+from hones.views.report.figures import write_figures
+from hones.views.report.page import write_report
 
 
 def write_steered(folder: Path, evidence: Evidence) -> None:

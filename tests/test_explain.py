@@ -9,17 +9,17 @@ from rich.console import Console
 from test_cli import call
 
 from hones import Explanation, HonesError, explain, replace_heads
-from hones.analysis.cards import contributions_of
-from hones.analysis.results import ExplainedHead
-from hones.analysis.tokens import written_tokens
-from hones.artifacts import read_result
-from hones.drops import drops
+from hones.method.analysis.cards import contributions_of
+from hones.method.analysis.results import ExplainedHead
+from hones.method.analysis.tokens import written_tokens
+from hones.method.drops import drops
 from hones.models.vlm import VLM
-from hones.report import render_explanation
-from hones.sweep import SweepSettings
-from hones.tables_analysis import explanation_views
-from hones.tasks import Example
+from hones.runs.artifacts import read_result
+from hones.sweep.run import SweepSettings
+from hones.tasks.base import Example
 from hones.tasks.vqa import PROMPT, Vqa
+from hones.views.report.explain import render_explanation
+from hones.views.tables_analysis import explanation_views
 
 QUESTION = "What colour is the star?"
 
@@ -98,7 +98,7 @@ def test_an_answer_that_was_cut_is_said_to_be(vlm: VLM, picture: Path, monkeypat
 
 
 def test_heads_that_do_not_lower_the_probability_feed_nothing(vlm: VLM, picture: Path) -> None:
-    from hones.analysis.explain import _fed_neurons
+    from hones.method.analysis.explain import _fed_neurons
 
     example = Example("x", picture, (QUESTION,), "red", ("red",))
     assert _fed_neurons(vlm, example, [ExplainedHead(0, 0, -0.1, -0.1)], 3, SweepSettings()) == ()

@@ -24,19 +24,19 @@ from run_results import make_comparison, make_explanation, make_heads, make_mask
 from test_cli import call
 
 from hones import HonesError, RunFolder, read_config
-from hones.analysis.results import Analysis, Explanation
-from hones.analysis.source import read_run as read_finished
-from hones.artifacts import read_heads, read_neurons, read_result, read_scales, write_result
-from hones.comparators.results import Comparison
-from hones.locks import alone
-from hones.masking import MaskingResult
-from hones.report import render_report
-from hones.report.results import read_run
-from hones.report.stale import stale
-from hones.steering import SteeringResult
-from hones.store import read_json, read_npy, write_json, write_npy
+from hones.files import read_json, read_npy, write_json, write_npy
+from hones.method.analysis.results import Analysis, Explanation
+from hones.method.masking import MaskingResult
+from hones.method.steering.evaluate import SteeringResult
+from hones.rivals.results import Comparison
+from hones.runs.artifacts import read_heads, read_neurons, read_result, read_scales, write_result
+from hones.runs.locks import alone
+from hones.runs.results import read_run
+from hones.runs.source import read_run as read_finished
+from hones.runs.stale import stale
 from hones.sweep.journal import Journal, sweep_of
-from hones.tables import head_map, head_table
+from hones.views.report.page import render_report
+from hones.views.tables import head_map, head_table
 
 FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAN = {"pictures": 2, "row_bytes": 3}
@@ -449,7 +449,7 @@ def test_the_log_has_a_line_for_everything_and_the_traceback_of_what_stopped(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug\nof two lines")
 
-    monkeypatch.setattr("hones.study.Study.heads", broken)
+    monkeypatch.setattr("hones.runs.study.Study.heads", broken)
     assert call("heads", *common, *data) == 1
     error = capsys.readouterr().err.strip()
     assert error.splitlines()[-1] == f"hones: unexpected ZeroDivisionError: a bug; details in {tmp_path / 'hones.log'}"
@@ -491,7 +491,7 @@ def run(tmp_path: Path, config: dict[str, Any], out: str) -> Path:
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """All but how long it took: a comparison says so of each method."""
-    for module in ("hones.study", "hones.stages", "hones.comparators.stage", "hones.comparators.ranked"):
+    for module in ("hones.runs.study", "hones.runs.stages", "hones.runs.comparing", "hones.rivals.ranked"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: 0.0))
     first, second = (run(tmp_path, config, out) for out in ("a/run", "b/run"))
     files, others = (

@@ -19,14 +19,13 @@ from torch import Tensor
 
 from hones import HonesError, attach, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
 from hones.data.items import Items
-from hones.data.shapes import draw, make_scene
-from hones.heads import HeadScore
-from hones.models.verify import Claim, _distance, _worst
+from hones.data.shapes.scene import draw, make_scene
+from hones.method.heads import HeadScore
 from hones.models.vlm import VLM, Encoded
-from hones.models.writing import is_plain
-from hones.sweep import SweepSettings
-from hones.uncertainty import Interval
-from hones.write_in import activations, contributions, readout_of
+from hones.models.writing import activations, contributions, is_plain, readout_of
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings
+from hones.sweep.verify import Claim, _distance, _worst
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's own processor
 TABLE = Path(__file__).parents[1] / "docs" / "families.md"
@@ -192,7 +191,7 @@ def test_a_claim_that_fails_is_named_with_exit_code_2(
 ) -> None:
     from hones.cli import main
 
-    monkeypatch.setattr("hones.models.verify._no_op", lambda *_: 0.25)
+    monkeypatch.setattr("hones.sweep.verify._no_op", lambda *_: 0.25)
     out = tmp_path / "claims.json"
     monkeypatch.setattr(sys, "argv", ["hones", "verify", "--model", str(model_folders["llava"]), "--out", str(out)])
     with pytest.raises(SystemExit) as stopped:

@@ -10,13 +10,14 @@ import torch
 from helpers import in_double, with_model
 
 from hones import make_task
-from hones.comparators import Context, make_method
-from hones.comparators.hones_plus import Asked, Knowledge
 from hones.data.items import Items
 from hones.errors import HonesError
-from hones.interventions import mask_neurons, scale_neurons
+from hones.models.interventions import mask_neurons, scale_neurons
 from hones.models.vlm import VLM, frozen
-from hones.write_in import importance_shape
+from hones.models.writing import importance_shape
+from hones.rivals import make_method
+from hones.rivals.base import Context
+from hones.rivals.hones_plus import Asked, Knowledge
 
 
 @pytest.fixture(params=["vqa", "caption", "retrieval"])

@@ -17,15 +17,16 @@ from random_models import save_random_qwen3_vl
 from torch import Tensor
 
 from hones import HonesError, SteeringSettings, learn_scales, load_vlm, make_task
-from hones.cli_training import steering_settings
+from hones.cli.training import steering_settings
 from hones.data.items import Items
+from hones.method.steering import definition, train
+from hones.method.steering.definition import Losses
+from hones.method.steering.fast import FastObjective, Objective, Savings, gradient_of, make_objective, probe
+from hones.method.steering.kept import PAIRS_AT_ONCE
+from hones.method.steering.pairs import Pair, TrainingPlan, make_plan
+from hones.method.steering.settings import EarlyStopping
+from hones.method.steering.train import parameters
 from hones.models.vlm import VLM, frozen
-from hones.steering import EarlyStopping, definition, train
-from hones.steering.definition import Losses
-from hones.steering.fast import FastObjective, Objective, Savings, gradient_of, make_objective, probe
-from hones.steering.kept import PAIRS_AT_ONCE
-from hones.steering.pairs import Pair, TrainingPlan, make_plan
-from hones.steering.train import parameters
 from hones.tasks import TASKS
 
 NEURONS = [(0, 1), (0, 4), (1, 2), (2, 0), (2, 19)]
@@ -277,7 +278,7 @@ def test_divergence_stops_and_the_checkpoint_before_stays(
 ) -> None:
     vlm, task = vlms["llava"], make_task("vqa")
     file = tmp_path / "training.safetensors"
-    monkeypatch.setattr("hones.steering.checkpoint.SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr("hones.method.steering.checkpoint.SECONDS_BETWEEN", 0.0)
     monkeypatch.setattr(train, "make_objective", diverging(2, gradient_only=gradient_only))
     with pytest.raises(HonesError, match=f"{message} at step 3 of 4; expected a finite number"):
         learn_scales(vlm, task, task.examples(discovery)[0], NEURONS, checkpoint=file)

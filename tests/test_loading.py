@@ -28,13 +28,13 @@ from hones import (
     verify,
 )
 from hones.data.items import Items
-from hones.heads import HeadScore
-from hones.interventions import BASELINE, Intervention
+from hones.method.heads import HeadScore
 from hones.models.anatomy import find_anatomy
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.processors import load_processor
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings, sweep
-from hones.uncertainty import Interval
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings, sweep
 
 
 class Packed(nn.Linear):
@@ -191,7 +191,7 @@ def test_the_commit_that_a_branch_stands_for_is_recorded(model_folders: dict[str
 
 
 def test_every_command_that_loads_a_model_takes_the_loading_options(capsys: pytest.CaptureFixture[str]) -> None:
-    from hones.cli import app
+    from hones.cli.commands import app
 
     loading = {"device_map", "attention", "trust_remote_code"}
     commands = {c.callback.__name__: c.callback for c in app.registered_commands if c.callback is not None}

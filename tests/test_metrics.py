@@ -16,7 +16,8 @@ from nltk.translate.bleu_score import corpus_bleu
 from sacrebleu.metrics.bleu import BLEU
 
 from hones.errors import HonesError
-from hones.tasks import Example, make_task, vqa
+from hones.tasks import make_task, vqa
+from hones.tasks.base import Example
 from hones.tasks.caption import tokens
 
 pytestmark = pytest.mark.filterwarnings("error")

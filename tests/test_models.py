@@ -11,7 +11,7 @@ import torch
 from helpers import PROMPTS, encoded_probe, with_model
 
 from hones import HonesError, attach, load_vlm
-from hones.data.shapes import draw, make_scene
+from hones.data.shapes.scene import draw, make_scene
 from hones.models.anatomy import find_anatomy
 from hones.models.probe import find_answer_tokens
 from hones.models.processors import load_processor

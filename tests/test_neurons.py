@@ -10,12 +10,14 @@ from torch import Tensor
 
 from hones import HonesError, attribute_neurons, make_task, mask_neurons, select_neurons
 from hones.data.items import Items
-from hones.heads import HeadScore
+from hones.method.direction import target_directions, target_ids
+from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings
-from hones.tasks import TASKS, Example, Task
-from hones.uncertainty import Interval
-from hones.write_in import contributions, readout_of, target_directions, target_ids
+from hones.models.writing import contributions, readout_of
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings
+from hones.tasks import TASKS
+from hones.tasks.base import Example, Task
 
 
 def head_score(layer: int, head: int, score: float) -> HeadScore:

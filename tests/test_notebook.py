@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hones import HeadResult, HeadScore, HonesError, MaskingResult, RankedNeuron, SteeringResult
-from hones.analysis.results import (
+from hones.method.analysis.results import (
     Ablation,
     Analysis,
     Driver,
@@ -24,10 +24,10 @@ from hones.analysis.results import (
     TaskSets,
     Token,
 )
-from hones.comparators.results import Comparison, Curve, MethodResult
-from hones.neurons import RankedNeurons, select_neurons
-from hones.notebook import Tabular, heat_map_html, table_html
-from hones.uncertainty import Interval
+from hones.method.neurons import RankedNeurons, select_neurons
+from hones.rivals.results import Comparison, Curve, MethodResult
+from hones.stats import Interval
+from hones.tabular import Tabular, heat_map_html, table_html
 
 HOSTILE = "<script>alert('x')</script>\"&"
 X = Interval(0.25, 0.125, 0.5)

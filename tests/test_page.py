@@ -10,14 +10,14 @@ from types import SimpleNamespace
 from rich.console import Console
 from run_results import make_analysis, write_analysis
 
-from hones.analysis.results import LensRow, Overlap, Token
-from hones.analysis.tokens import token_name
-from hones.artifacts import write_heads
-from hones.heads import HeadResult, HeadScore
-from hones.report import write_report
-from hones.report.style import look
-from hones.tables_analysis import analysis_tables
-from hones.uncertainty import Interval
+from hones.method.analysis.results import LensRow, Overlap, Token
+from hones.method.analysis.tokens import token_name
+from hones.method.heads import HeadResult, HeadScore
+from hones.runs.artifacts import write_heads
+from hones.stats import Interval
+from hones.views.report.page import write_report
+from hones.views.style import look
+from hones.views.tables_analysis import analysis_tables
 
 
 def test_the_lens_shows_the_groups_of_an_item_once_its_own_first(tmp_path: Path) -> None:

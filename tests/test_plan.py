@@ -16,28 +16,29 @@ from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
 from typer.testing import CliRunner
 
 from hones import Items, attribute_neurons, evaluate_masking, learn_scales, load_items, localize_heads
-from hones.cli import app
+from hones.cli.commands import app
 from hones.errors import HonesError
-from hones.heads import HeadScore
-from hones.interventions import BASELINE
+from hones.method.heads import HeadScore
+from hones.method.steering.settings import SteeringSettings
+from hones.models.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
-from hones.pipeline import read_config
-from hones.plan import Request, plan, request_of
-from hones.plan.calibrate import calibrate
-from hones.plan.lengths import Asked, Measured, Seen, measure, seen_of
-from hones.plan.memory import kept_bytes, sweep_memory, sweep_plan
-from hones.plan.rates import Rates, given_rate, key_of, save_rates, saved_rates
-from hones.plan.shapes import Shapes, shapes_of, weightless
-from hones.plan.stages import Training, attribution_work, drawn_of, pairs_of, training_proof, training_work
-from hones.plan.sweeping import Edits, all_heads, common_start, masks, proof, release_work, sweep_work
-from hones.plan.work import passing, whole
-from hones.steering import SteeringSettings
-from hones.sweep import SweepSettings
+from hones.runs.config import read_config
+from hones.runs.plan.calibrate import calibrate
+from hones.runs.plan.forecast import plan
+from hones.runs.plan.lengths import Asked, Measured, Seen, measure, seen_of
+from hones.runs.plan.memory import kept_bytes, sweep_memory, sweep_plan
+from hones.runs.plan.rates import Rates, given_rate, key_of, save_rates, saved_rates
+from hones.runs.plan.request import Request, request_of
+from hones.runs.plan.shapes import Shapes, shapes_of, weightless
+from hones.runs.plan.stages import Training, attribution_work, drawn_of, pairs_of, training_proof, training_work
+from hones.runs.plan.sweeping import Edits, all_heads, common_start, masks, proof, release_work, sweep_work
+from hones.runs.plan.work import passing, whole
+from hones.stats import Interval
 from hones.sweep.memory import free_memory
 from hones.sweep.naive import Naive
+from hones.sweep.run import SweepSettings
 from hones.tasks import make_task
-from hones.uncertainty import Interval
 
 ATEN = torch.ops.aten
 ON_CPU: dict[Any, Any] = {
@@ -329,8 +330,8 @@ def test_pairs_of_a_training() -> None:
 def test_kept_rows_take_what_is_forecast(
     vlms: dict[str, VLM], measured: dict[str, tuple[Shapes, Measured]], discovery: Items
 ) -> None:
-    from hones.steering.kept import Rows
-    from hones.steering.pairs import make_plan as make_training
+    from hones.method.steering.kept import Rows
+    from hones.method.steering.pairs import make_plan as make_training
 
     vlm, (shapes, data) = vlms["llava"], measured["llava"]
     task = make_task("retrieval", candidates=6)

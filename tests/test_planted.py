@@ -15,8 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hones import HonesError, load_items, load_vlm, make_task, write_shapes
-from hones.interventions import BASELINE, Intervention
-from hones.masking import layer_matched_random
+from hones.method.masking import layer_matched_random
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
 from hones.models.planted import (
     FOLDER,
@@ -28,7 +28,7 @@ from hones.models.planted import (
     read_record,
     weights_digest,
 )
-from hones.sweep import sweep
+from hones.sweep.run import sweep
 from hones.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hones.cluster import QUIET, open_pool
-from hones.cluster.recipe import Recipe
 from hones.errors import HonesError
+from hones.sweep.ray import QUIET, open_pool
+from hones.sweep.ray.recipe import Recipe
 
 os.environ.update(QUIET)
 
@@ -19,7 +19,7 @@ class Asked(Exception):
 
 
 def test_workers_of_two_gpus_are_asked_for_and_spread_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hones.cluster import pool
+    from hones.sweep.ray import pool
 
     options, recipes, loaded = list[dict[str, Any]](), list[Recipe](), list[dict[str, Any]]()
 
@@ -43,7 +43,7 @@ def test_workers_of_two_gpus_are_asked_for_and_spread_the_model(monkeypatch: pyt
         open_pool(Recipe("some/model", dtype="bfloat16"), "auto", workers=3, gpus_per_worker=2.0)
     assert [o["num_gpus"] for o in options] == [2.0]
     assert recipes == [Recipe("some/model", dtype="bfloat16", device="auto", device_map="auto")] * 3
-    monkeypatch.setattr("hones.cluster.recipe.load_vlm", lambda name, **more: loaded.append(more))
+    monkeypatch.setattr("hones.sweep.ray.recipe.load_vlm", lambda name, **more: loaded.append(more))
     with pytest.raises(Exception, match="None"):  # a VLM is wanted
         recipes[0].load()
     assert (loaded[0]["device"], loaded[0]["device_map"], loaded[0]["dtype"]) == ("auto", "auto", "bfloat16")
@@ -74,7 +74,7 @@ def test_a_single_gpu_cannot_be_named() -> None:
 
 def test_a_dead_address_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray is not asked, which would try for minutes."""
-    from hones.cluster import connection
+    from hones.sweep.ray import connection
 
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))

@@ -36,11 +36,13 @@ from run_results import (
 )
 from test_cli import call
 
-from hones.artifacts import write_heads, write_neurons, write_result
-from hones.report import render_explanation, write_figures, write_report
-from hones.report.pictures import thumbnail
-from hones.report.table import Table
-from hones.report.text import clean, number, slug, token_text
+from hones.runs.artifacts import write_heads, write_neurons, write_result
+from hones.views.report.explain import render_explanation
+from hones.views.report.figures import write_figures
+from hones.views.report.page import write_report
+from hones.views.report.pictures import thumbnail
+from hones.views.table import Table
+from hones.views.text import clean, number, slug, token_text
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")

@@ -10,18 +10,18 @@ from safetensors.numpy import load_file, save_file
 from test_neurons import HEADS
 
 from hones import HonesError, RunFolder, Study, load_items, make_task
-from hones.artifacts import write_heads
-from hones.comparators import METHODS
-from hones.comparators.given import critical_heads, give
-from hones.comparators.stage import rank as rank_methods
-from hones.drops import DropsWork
-from hones.heads import HeadResult
+from hones.method.drops import DropsWork
+from hones.method.heads import HeadResult
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings
+from hones.rivals import METHODS
+from hones.runs.artifacts import write_heads
+from hones.runs.comparing import rank as rank_methods
+from hones.runs.given import critical_heads, give
+from hones.stats import Interval
 from hones.sweep.memory import Plan
+from hones.sweep.run import SweepSettings
 from hones.sweep.running_sum import RunningSum
 from hones.sweep.shards import ThisProcess, Workers
-from hones.uncertainty import Interval
 
 
 class Killed(BaseException):

@@ -19,10 +19,10 @@ from hones import (
     verify,
 )
 from hones.data.items import Items
-from hones.heads import HeadScore
+from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings
-from hones.uncertainty import Interval
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings
 
 HEADS = [HeadScore(layer, 1, Interval(1.0, 1.0, 1.0), 0.0, 0.0) for layer in (0, 1)]
 NEURONS = [(0, 1), (0, 4), (1, 3), (2, 5)]

@@ -22,14 +22,16 @@ from hones import (
     make_task,
 )
 from hones.data.items import Items
-from hones.heads import default_top_k, score_heads
-from hones.interventions import BASELINE, Intervention
+from hones.method.heads import default_top_k, score_heads
+from hones.method.steering.definition import answer_logits, objective
+from hones.method.steering.settings import Scales
+from hones.method.steering.train import parameters, training_pairs
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.steering.definition import answer_logits, objective
-from hones.steering.train import Scales, parameters, training_pairs
-from hones.sweep import SweepSettings, sweep
-from hones.tasks import TASKS, Example, Task
-from hones.uncertainty import PairedBootstrap
+from hones.stats import PairedBootstrap
+from hones.sweep.run import SweepSettings, sweep
+from hones.tasks import TASKS
+from hones.tasks.base import Example, Task
 
 NEURONS = [(0, 1), (0, 4), (1, 2), (2, 0), (2, 19)]
 NEW_TOKENS = 6

@@ -8,10 +8,11 @@ import pytest
 from run_results import LAYERS, around, make_analysis, make_heads, make_masking, make_neurons, write_analysis
 from test_cli import call
 
-from hones.artifacts import write_heads, write_neurons, write_result
-from hones.report.results import read_run
-from hones.report.stale import stale
-from hones.store import RunFolder, digest_of
+from hones.files import digest_of
+from hones.runs.artifacts import write_heads, write_neurons, write_result
+from hones.runs.record import RunFolder
+from hones.runs.results import read_run
+from hones.runs.stale import stale
 
 
 @pytest.fixture

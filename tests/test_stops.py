@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from hones import HonesError
-from hones.pipeline import read_config, run_config
-from hones.stops import Stopped
+from hones.runs.config import read_config
+from hones.runs.pipeline import run_config
+from hones.runs.stops import Stopped
 
 NEVER = {"name": "never", "prompt": "Say it.", "target": "no.such", "metric": "exact_match"}
 ASKED = {"name": "asked", "prompt": "{vqa.question}", "target": "vqa.answer", "metric": "exact_match"}

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from hones import HonesError, RunFolder
-from hones.artifacts import (
+from hones.files import read_json, read_npy, write_json, write_npy
+from hones.method.heads import HeadResult, HeadScore
+from hones.method.masking import MaskingResult
+from hones.method.neurons import select_neurons
+from hones.method.steering.settings import Scales
+from hones.runs.artifacts import (
     read_heads,
     read_neurons,
     read_result,
@@ -18,12 +23,7 @@ from hones.artifacts import (
     write_result,
     write_scales,
 )
-from hones.heads import HeadResult, HeadScore
-from hones.masking import MaskingResult
-from hones.neurons import select_neurons
-from hones.steering.train import Scales
-from hones.store import read_json, read_npy, write_json, write_npy
-from hones.uncertainty import Interval
+from hones.stats import Interval
 
 HEADS = HeadResult(
     "anls",

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from run_results import make_analysis, make_comparison, make_heads, make_masking, make_steering
 
-from hones.heads import HeadScore
-from hones.report.summary import (
+from hones.method.heads import HeadScore
+from hones.stats import Interval
+from hones.views.report.summary import (
     across_sentences,
     comparison_sentence,
     heads_sentence,
@@ -17,7 +18,6 @@ from hones.report.summary import (
     masking_sentence,
     steering_sentence,
 )
-from hones.uncertainty import Interval
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,12 @@ from random_models import (
 )
 
 from hones import BadItem, HonesError, RunFolder, Study, attribute_neurons, load_items, load_vlm, make_task
-from hones.artifacts import read_heads, write_heads
 from hones.data.items import Items
-from hones.heads import HeadScore, localize_heads, race_heads
-from hones.interventions import BASELINE, Intervention
+from hones.method.heads import HeadScore, localize_heads, race_heads
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.sweep import Race, RaceRules, SweepSettings, sweep, sweep_tasks
+from hones.runs.artifacts import read_heads, write_heads
+from hones.stats import Interval
 from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.forward import Forward
@@ -43,10 +43,11 @@ from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan, make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.passes import Passes, Savings
+from hones.sweep.racing import Race, RaceRules
 from hones.sweep.replay import Replay
-from hones.tasks import Example, Task
+from hones.sweep.run import SweepSettings, sweep, sweep_tasks
+from hones.tasks.base import Example, Task
 from hones.tasks.log_probability import LogProbability
-from hones.uncertainty import Interval
 
 SAVED: dict[str, Callable[[Path], Path]] = {
     "llava": save_random_llava,

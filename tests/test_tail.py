@@ -11,15 +11,16 @@ from helpers import double_inputs, in_double
 from torch import Tensor
 
 from hones import load_vlm, make_task
-from hones.comparators import METHODS, Context
-from hones.comparators.integrated_gradients import integrated_gradients
-from hones.comparators.knowledge_neurons import attributions
-from hones.comparators.reading import ask_with_gold
-from hones.comparators.tail import SharedPast, Tail, disproof, integrated_gradients_of, tails
 from hones.data.items import Items
 from hones.models.vlm import VLM
-from hones.sweep import SweepSettings
-from hones.tasks import Example, Task
+from hones.rivals import METHODS
+from hones.rivals.base import Context
+from hones.rivals.integrated_gradients import integrated_gradients
+from hones.rivals.knowledge_neurons import attributions
+from hones.rivals.reading import ask_with_gold
+from hones.rivals.tail import SharedPast, Tail, disproof, integrated_gradients_of, tails
+from hones.sweep.run import SweepSettings
+from hones.tasks.base import Example, Task
 
 Asked = tuple[Task, Example]
 
@@ -64,7 +65,7 @@ def test_rows_at_once_are_those_of_batch_size(
     context = Context(vlm, task, [example], sweep=SweepSettings(batch_size=4))
     assert len([*attributions(context, [(task, [example])], 5, "")]) == 1
     assert sizes == [3, 4, 4, 4, 3], "the proof, then 3 layers of 5 steps"
-    monkeypatch.setattr("hones.comparators.tail.free_memory", lambda _: 0)
+    monkeypatch.setattr("hones.rivals.tail.free_memory", lambda _: 0)
     assert tail.rows_at_once() == 1
 
 
@@ -74,7 +75,7 @@ def test_a_picture_of_several_tasks_is_encoded_once(
     vlm, asked = vlms["qwen"], asked_about_one_picture(discovery)
     seen: list[int] = []
     hook = vlm.model.get_submodule("model.visual").register_forward_hook(lambda *_: seen.append(1))
-    monkeypatch.setattr("hones.comparators.knowledge_neurons.disproof", lambda *_: None)
+    monkeypatch.setattr("hones.rivals.knowledge_neurons.disproof", lambda *_: None)
     context = Context(vlm, asked[0][0], [asked[0][1]])
     try:
         found = [*attributions(context, [(task, [example]) for task, example in asked], 2, "")]
@@ -101,7 +102,7 @@ def test_a_past_that_misses_something_is_disproven(vlm: VLM, discovery: Items, m
 def test_other_families_are_named_and_served_by_the_definition(
     discovery: Items, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hones.comparators.knowledge_neurons.STEPS", 1)
+    monkeypatch.setattr("hones.rivals.knowledge_neurons.STEPS", 1)
     vlm = load_vlm(str(save_mllama(tmp_path / "mllama")))
     task, example = asked_about_one_picture(discovery)[1]
     with pytest.warns(UserWarning, match="Mllama.*by whole passes take longer .*not given embeddings"):

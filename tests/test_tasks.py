@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from hones.data.items import Item, Items
-from hones.data.shapes import annotate, make_scene
+from hones.data.shapes.files import annotate
+from hones.data.shapes.scene import make_scene
 from hones.errors import BadItem, HonesError
 from hones.tasks import TASK_NAMES, TASKS, make_task
 from hones.tasks.retrieval import Retrieval

@@ -12,28 +12,31 @@ import yaml
 from text_models import TEXT_FAMILIES
 
 from hones import HonesError, attach, load_items, load_vlm, make_task, verify
-from hones.analysis.explain import explain
-from hones.artifacts import read_result, read_scales
 from hones.data.disjoint import check_disjoint
 from hones.data.items import Items
-from hones.heads import localize_heads
-from hones.interventions import BASELINE, Intervention
+from hones.method.analysis.explain import explain
+from hones.method.heads import localize_heads
+from hones.method.neurons import attribute_neurons
+from hones.method.steering.results import Evidence
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.prompting import encode
 from hones.models.vlm import VLM
-from hones.neurons import attribute_neurons
-from hones.pipeline import read_config, run_config
-from hones.plan.forecast import plan
-from hones.plan.lengths import measure
-from hones.plan.request import Request
-from hones.plan.shapes import shapes_of, weightless
-from hones.prepared import prepare
-from hones.report import render_explanation, render_report
-from hones.report.results import read_run
-from hones.sharing import ask, export_scales
-from hones.steering.results import Evidence
-from hones.sweep import SweepSettings, sweep, sweep_tasks
+from hones.runs.artifacts import read_result, read_scales
+from hones.runs.config import read_config
+from hones.runs.pipeline import run_config
+from hones.runs.plan.forecast import plan
+from hones.runs.plan.lengths import measure
+from hones.runs.plan.request import Request
+from hones.runs.plan.shapes import shapes_of, weightless
+from hones.runs.prepared import prepare
+from hones.runs.results import read_run
+from hones.sharing.ask import ask
+from hones.sharing.export import export_scales
+from hones.sweep.run import SweepSettings, sweep, sweep_tasks
 from hones.tasks.base import Task
 from hones.tasks.custom import task_of_content
+from hones.views.report.explain import render_explanation
+from hones.views.report.page import render_report
 
 CAPITALS = Path(__file__).parents[1] / "docs" / "examples" / "capitals"
 SHORT = 4

@@ -14,10 +14,10 @@ from PIL import Image
 
 from hones import load_items, load_vlm, make_task, write_shapes
 from hones.data.items import Items
-from hones.interventions import BASELINE
+from hones.models.interventions import BASELINE
 from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
 from hones.models.vlm import VLM
-from hones.sweep import sweep
+from hones.sweep.run import sweep
 from hones.tasks import TASKS
 
 MANIFESTS = {name: BUILT_IN_FOLDER / f"{name}.manifest.json" for name in BUILT_IN}

@@ -13,11 +13,13 @@ from test_stops import ASKED
 
 from hones.data.items import Items
 from hones.errors import TaskStops
+from hones.method.steering.settings import SteeringSettings
+from hones.method.steering.train import learn_scales
+from hones.method.steering.trainings import Begun, Lesson, Trained, Training, TrainingWork, learn
 from hones.models.vlm import VLM
-from hones.pipeline import read_config, run_config
-from hones.steering.train import SteeringSettings, learn_scales
-from hones.steering.trainings import Begun, Lesson, Trained, Training, TrainingWork, learn
-from hones.stops import Stopped
+from hones.runs.config import read_config
+from hones.runs.pipeline import run_config
+from hones.runs.stops import Stopped
 from hones.sweep.shards import ThisProcess
 from hones.tasks import make_task
 
@@ -110,7 +112,7 @@ def test_trainings_of_all_tasks_run_side_by_side(
     expected = [(task, seed) for task in ("pope", "retrieval") for seed in seeds]
     killed, pool = Pool(vlms["llava"], last=1), Pool(vlms["llava"])
     opened = iter([killed, pool])
-    monkeypatch.setattr("hones.pipeline.open_pool", lambda *_, **__: next(opened))
+    monkeypatch.setattr("hones.runs.pipeline.open_pool", lambda *_, **__: next(opened))
     with pytest.raises(Killed):
         run(config, steering, "run", killed)
     stages = json.loads((config.parent / "run/run.json").read_text())["stages"]

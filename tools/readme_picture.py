@@ -12,11 +12,11 @@ from rich.columns import Columns
 from rich.console import Console, Group
 from rich.text import Text
 
-from hones.artifacts import read_heads, read_result
-from hones.masking import MaskingResult
-from hones.steering import SteeringResult
-from hones.tables import head_map, masking_table, steering_table
+from hones.method.masking import MaskingResult
+from hones.method.steering.evaluate import SteeringResult
+from hones.runs.artifacts import read_heads, read_result
 from hones.tasks import TASKS
+from hones.views.tables import head_map, masking_table, steering_table
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """The two ways in which things go wrong: a stop with one clear line, and a bad item that is named and left out."""
 
+from collections.abc import Iterable
+
 NOT_ANNOTATED = "not annotated for the task"
 
 
@@ -33,3 +35,9 @@ class BadItem(Exception):
     def __init__(self, reason: str, *, kind: str = "") -> None:
         super().__init__(reason)
         self.kind = kind or reason
+
+
+def joined(names: Iterable[str]) -> str:
+    """a, b and c."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hones.comparators import METHODS, Context
-from hones.interventions import Site
+from hones.models.anatomy import Site
 from hones.models.planted import Plant
 from hones.models.vlm import VLM
+from hones.rivals import METHODS
+from hones.rivals.base import Context
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hones.interventions import Site
+from hones.models.anatomy import Site
 
 Wanted = Literal["keep", "fail"]
 

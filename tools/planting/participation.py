@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.interventions import BASELINE, Intervention, Site
+from hones.models.anatomy import Site
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.planted import FOLDER, Plant, load_plant, read_record
 from hones.models.vlm import VLM
-from hones.sweep import sweep
+from hones.sweep.run import sweep
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
 from hones.tasks.log_probability import LogProbability

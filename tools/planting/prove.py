@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.interventions import BASELINE, Intervention
-from hones.masking import layer_matched_random, resampled_draws
+from hones.method.masking import layer_matched_random, resampled_draws
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.planted import FOLDER, Plant, load_plant, read_record, weights_digest
 from hones.models.vlm import VLM
-from hones.sweep import sweep
+from hones.stats import Interval, PairedBootstrap
+from hones.sweep.run import sweep
 from hones.tasks import TASKS
-from hones.uncertainty import Interval, PairedBootstrap
 
 from .appearance import appearance
 from .participation import participation

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoModelForImageTextToText
 
-from hones.interventions import Site
+from hones.models.anatomy import Site
 from hones.models.loading import BUILT_IN_FOLDER
 
 from .decoys import make_decoys

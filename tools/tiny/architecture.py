@@ -22,7 +22,8 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from hones.data.shapes import CHARACTERS, COLOURS, SHAPES, SIZE, corpus, make_scene
+from hones.data.shapes.files import corpus
+from hones.data.shapes.scene import CHARACTERS, COLOURS, SHAPES, SIZE, make_scene
 from hones.tasks import caption, ocr, retrieval, vqa
 
 LAYERS, WIDTH, HEADS, FFN = 6, 192, 6, 640

@@ -11,22 +11,8 @@ import torch
 from torch import Tensor
 
 from hones.data.pictures import draw_box
-from hones.data.shapes import (
-    CHARACTERS,
-    COLOURS,
-    SHAPES,
-    SIZE,
-    Scene,
-    Statement,
-    caption,
-    describe,
-    draw,
-    false_statement,
-    holds,
-    make_scene,
-    perturb,
-    questions,
-)
+from hones.data.shapes.language import Statement, caption, describe, false_statement, holds, perturb, questions
+from hones.data.shapes.scene import CHARACTERS, COLOURS, SHAPES, SIZE, Scene, draw, make_scene
 from hones.tasks import caption as caption_task
 from hones.tasks import ocr, retrieval, vqa
 

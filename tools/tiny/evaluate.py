@@ -19,13 +19,13 @@ import numpy as np
 from PIL import Image
 
 from hones import attribute_neurons, evaluate_masking, load_items, load_vlm, localize_heads, make_task, write_shapes
-from hones.data.shapes import SIZE
-from hones.interventions import BASELINE
+from hones.data.shapes.scene import SIZE
+from hones.method.neurons import select_neurons
+from hones.models.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
-from hones.neurons import select_neurons
-from hones.sweep import sweep
+from hones.stats import PairedBootstrap
+from hones.sweep.run import sweep
 from hones.tasks import TASKS
-from hones.uncertainty import PairedBootstrap
 
 from .architecture import NAMES
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hones.artifacts import write_result
 from hones.benchmark.aggregate import summarise
 from hones.benchmark.contenders import Contender, contender_of, contender_of_file, own_contender
 from hones.benchmark.metrics import Found, judge
 from hones.benchmark.results import Benchmark
 from hones.benchmark.stage import Settings, score_variants
 from hones.benchmark.variants import Variant, planted_variants
-from hones.comparators import make_method
-from hones.sweep import SweepSettings
+from hones.rivals import make_method
+from hones.runs.artifacts import write_result
+from hones.sweep.run import SweepSettings
 from hones.tasks import make_tasks
 from hones.tasks.base import Task
 

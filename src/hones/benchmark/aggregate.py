@@ -17,7 +17,7 @@ from hones.benchmark.metrics import BUDGETS
 from hones.benchmark.results import HONES, Benchmark, Cell, Leaderboard, Row, Spread, Standing
 from hones.benchmark.stage import Scored
 from hones.benchmark.variants import REPORT, SELECT
-from hones.uncertainty import RESAMPLES, Interval, PairedBootstrap
+from hones.stats import RESAMPLES, Interval, PairedBootstrap
 
 SEED, MOST_FLIPPED = 3407, 16
 

@@ -3,10 +3,10 @@
 import matplotlib as mpl
 
 from hones.benchmark.results import HONES, Leaderboard
-from hones.report.charts import Chart
-from hones.report.style import MUTED, RC, WARM, WIDTH, Marks, legend_above, look, new_figure
-from hones.report.table import Table
-from hones.report.text import number, one_line
+from hones.views.charts import Chart
+from hones.views.style import MUTED, RC, WARM, WIDTH, Marks, legend_above, look, new_figure
+from hones.views.table import Table
+from hones.views.text import number, one_line
 
 
 @mpl.rc_context(RC)

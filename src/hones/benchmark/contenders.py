@@ -20,11 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.comparators import METHODS, Context, Method
 from hones.errors import HonesError
-from hones.report.text import slug
-from hones.user_code import module_of_file
-from hones.write_in import importance_shape
+from hones.models.writing import importance_shape
+from hones.rivals import METHODS
+from hones.rivals.base import Context, Method
+from hones.tasks.user_code import module_of_file
+from hones.views.text import slug
 
 Rank = Callable[..., Any]
 

@@ -8,10 +8,10 @@ from hones.benchmark.chart import precision_curves
 from hones.benchmark.results import HONES, SHARED, Benchmark, Leaderboard, Row, Spread, Standing
 from hones.benchmark.tables import WHAT_INTERVALS_ARE, in_order
 from hones.benchmark.variants import REPORT
-from hones.report.svg import figure_svg
-from hones.report.text import number
-from hones.store import write_bytes
-from hones.uncertainty import Interval
+from hones.files import write_bytes
+from hones.stats import Interval
+from hones.views.svg import figure_svg
+from hones.views.text import number
 
 _HEADINGS = {
     REPORT: "Models kept aside to report on",

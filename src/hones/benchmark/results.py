@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from hones.notebook import Rows, Tabular
-from hones.uncertainty import Interval
+from hones.stats import Interval
+from hones.tabular import Rows, Tabular
 
 HONES, SHARED = "hones", "shared by all"
 

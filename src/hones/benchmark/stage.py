@@ -20,27 +20,29 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hones.artifacts import read_result, write_result
 from hones.benchmark.contenders import Contender, check_contenders
 from hones.benchmark.metrics import judge
 from hones.benchmark.results import HONES, SHARED, Cell
 from hones.benchmark.variants import Variant, check_variant, digest_of_plant, pictures
-from hones.comparators.given import Given, Heads, critical_heads, give
-from hones.comparators.stage import rank
 from hones.data.items import Items
 from hones.errors import HonesError, NothingGuides
-from hones.interventions import BASELINE, Intervention, Site
-from hones.locks import alone_on
+from hones.files import read_npy, write_npy
 from hones.log import LOG
+from hones.method.neurons import select_neurons
+from hones.models.anatomy import Site
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.planted import Plant
-from hones.neurons import select_neurons
-from hones.prepared import Prepared
-from hones.store import RunFolder, read_npy, write_npy
-from hones.study import Study
-from hones.sweep import SweepSettings
-from hones.sweep import sweep as run_sweep
+from hones.models.writing import importance_shape
+from hones.runs.artifacts import read_result, write_result
+from hones.runs.comparing import rank
+from hones.runs.given import Given, Heads, critical_heads, give
+from hones.runs.locks import alone_on
+from hones.runs.prepared import Prepared
+from hones.runs.record import RunFolder
+from hones.runs.study import Study
+from hones.sweep.run import SweepSettings
+from hones.sweep.run import sweep as run_sweep
 from hones.tasks.base import Task
-from hones.write_in import importance_shape
 
 
 @dataclass(frozen=True)

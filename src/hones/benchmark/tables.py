@@ -8,7 +8,7 @@ from rich.text import Text
 
 from hones.benchmark.aggregate import value_of
 from hones.benchmark.results import HONES, Benchmark, Leaderboard, Row, Standing
-from hones.uncertainty import Interval
+from hones.stats import Interval
 
 WHAT_INTERVALS_ARE = (
     "95 % intervals over (model, task) pairs and, within each, seeds: for plants of this kind, not for models at large"

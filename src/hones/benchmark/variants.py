@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from hones.data.items import Items, load_items
-from hones.data.shapes import write_shapes
+from hones.data.shapes.files import write_shapes
 from hones.errors import HonesError
 from hones.models.loading import load_vlm
 from hones.models.planted import PLANTS, Plant, load_plant

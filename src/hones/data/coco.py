@@ -28,7 +28,7 @@ from hones.data.readers.base import texts
 from hones.data.readers.vqav2 import vqa_fields
 from hones.data.sources import read_raw
 from hones.errors import HonesError
-from hones.store import write_json
+from hones.files import write_json
 
 CAPTIONS_NEEDED = 5
 Choice = Literal["first", "seeded"]

@@ -6,8 +6,8 @@ from pathlib import Path
 from hones.data.items import Items
 from hones.data.sources import Source, refuse_source
 from hones.errors import HonesError
+from hones.files import write_bytes, write_json
 from hones.progress import track
-from hones.store import write_bytes, write_json
 
 
 def convert(items: Items, to: Path) -> Path:

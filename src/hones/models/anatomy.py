@@ -19,6 +19,9 @@ POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 GATES = ("cross_attn_mlp_gate",)
 AFTER = (POST_NORMS, GATES)
 
+Site = tuple[int, int]
+"""(layer, head) or (layer, neuron)."""
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from hones.data.shapes import captions, describe, draw, make_scene
+from hones.data.shapes.language import captions, describe
+from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
-from hones.interventions import mask_neurons, replace_heads
+from hones.models.interventions import mask_neurons, replace_heads
 from hones.models.prompting import encode, wrap
 from hones.models.text import TextProcessor
 from hones.models.vlm import VLM, AnswerTokens, forward_logits

@@ -8,12 +8,16 @@ norm is linear there, and the neurons' shares sum to what the FFN adds. Where a 
 layers), g = tanh(gate). `hones.models.probe` measures at loading that the FFN adds just that.
 """
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy, Layer
+from hones.models.vlm import VLM, Encoded
 
 
 def check_weights(layer: Layer, where: str) -> None:
@@ -89,3 +93,82 @@ def _output(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tenso
     return torch.nn.functional.linear(
         z, layer.down_proj.weight.detach().float(), None if bias is None else bias.detach().float()
     )
+
+
+def importance_shape(vlm: VLM) -> tuple[int, int]:
+    """(L, I)."""
+    return len(vlm.anatomy.layers), vlm.anatomy.neurons
+
+
+class Readouts:
+    """<W_down[:,i], u> of all layers, computed once for each distinct direction u, within bounded memory."""
+
+    LIMIT = 256 * 2**20
+
+    def __init__(self, vlm: VLM) -> None:
+        self.vlm = vlm
+        self.known: dict[bytes, list[Float[Tensor, " neurons"]]] = {}
+        self.most = max(1, self.LIMIT // (4 * vlm.anatomy.total_neurons))
+
+    def of(self, directions: Float[Tensor, "batch width"]) -> list[Float[Tensor, "batch neurons"]]:
+        """For every layer."""
+        keys = [row.numpy().tobytes() for row in directions.cpu()]
+        missing = {key: row for row, key in enumerate(keys) if key not in self.known}
+        if missing:
+            if len(self.known) + len(missing) > self.most:
+                self.known.clear()
+                missing = {key: row for row, key in enumerate(keys)}
+            found = readout_of(self.vlm, directions[[*missing.values()]])
+            self.known.update({key: [layer[n] for layer in found] for n, key in enumerate(missing)})
+        return [torch.stack([self.known[key][layer] for key in keys]) for layer in range(len(self.vlm.anatomy.layers))]
+
+
+def readout_of(vlm: VLM, directions: Float[Tensor, "batch width"]) -> list[Float[Tensor, "batch neurons"]]:
+    """<W_down[:,i], u_y> for every layer.
+
+    Raises:
+        HonesError: what a neuron writes is not known for this model.
+    """
+    vlm.check_write_in()
+    return [directions.to(x.down_proj.weight.device) @ write_vectors(x) for x in vlm.anatomy.layers]
+
+
+@torch.no_grad()
+def contributions(
+    vlm: VLM,
+    encoded: Encoded,
+    readout: Sequence[Float[Tensor, "batch neurons"]],
+    weights: Float[Tensor, "batch positions"] | None = None,
+) -> Float[Tensor, "batch layers neurons"]:
+    """c[l,i](x) of `activations`, under whatever edits are in force."""
+    z = activations(vlm, encoded, weights, as_written=True)
+    return z * torch.stack([x.to(z.device) for x in readout], dim=1)
+
+
+@torch.no_grad()
+def activations(
+    vlm: VLM,
+    encoded: Encoded,
+    weights: Float[Tensor, "batch positions"] | None = None,
+    *,
+    as_written: bool = False,
+) -> Float[Tensor, "batch layers neurons"]:
+    """z[l,i] at the last position, or summed over positions with `weights`; down_proj's true input, float32.
+
+    as_written: multiplied by what a norm after down_proj lets through.
+    """
+    parts: dict[int, Tensor] = {}
+
+    def capture(layer: int):
+        def hook(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+            z = (args[0][:, -1:] if weights is None else args[0]).float()
+            z = written(vlm.anatomy.layers[layer], z) if as_written else z
+            parts[layer] = z[:, 0] if weights is None else torch.einsum("bt,bti->bi", weights.to(z.device), z)
+
+        return hook
+
+    with ExitStack() as stack:
+        for i, layer in enumerate(vlm.anatomy.layers):
+            stack.callback(layer.down_proj.register_forward_pre_hook(capture(i)).remove)
+        vlm.logits(encoded, keep=1)
+    return torch.stack([parts[i].to(vlm.device) for i in range(len(parts))], dim=1)

@@ -14,11 +14,12 @@ from PIL import Image
 
 from hones.data.pictures import open_picture
 from hones.errors import BadItem, HonesError
-from hones.interventions import Site, scale_neurons
+from hones.method.steering.settings import Scales
+from hones.models.anatomy import Site
+from hones.models.interventions import scale_neurons
 from hones.models.vlm import VLM
-from hones.notebook import Rows, Tabular
 from hones.sharing.origin import scales_for
-from hones.steering.train import Scales
+from hones.tabular import Rows, Tabular
 from hones.tasks import caption, ocr, vqa
 
 PROMPTED = ("vqa", "ocr", "caption")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hones.sharing.manifest import Manifest, Split
-from hones.uncertainty import Interval
+from hones.stats import Interval
 
 LIBRARY = {"merged": "transformers", "ia3": "peft", "lora": "peft", "json": "hones"}
 WHAT = {

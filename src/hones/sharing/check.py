@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.data.shapes import draw, make_scene
+from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
-from hones.interventions import Site, scale_neurons
-from hones.models.anatomy import find_anatomy
+from hones.models.anatomy import Site, find_anatomy
+from hones.models.interventions import scale_neurons
 from hones.models.loading import auto_model
 from hones.models.processors import processor_for
 from hones.models.vlm import VLM, Encoded, frozen
@@ -158,7 +158,7 @@ def _of_merged(
 
 
 def _of_json(vlm: VLM, folder: Path, encoded: Encoded) -> Float[Tensor, "positions vocabulary"]:
-    from hones.artifacts import read_scales
+    from hones.runs.artifacts import read_scales
 
     with scale_neurons(vlm.model, read_scales(folder / "steering.json").values):
         return compared_logits(vlm, encoded)

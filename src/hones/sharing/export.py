@@ -15,17 +15,17 @@ from typing import Any, cast, get_args
 
 from safetensors import SafetensorError
 
-from hones.artifacts import write_scales
 from hones.errors import HonesError
+from hones.files import sha256_of, versions, write_bytes, write_json
+from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
+from hones.runs.artifacts import write_scales
 from hones.sharing.base import commit_of, kind_of, license_of, shown_name
 from hones.sharing.card import card
 from hones.sharing.check import check_export
 from hones.sharing.formats import WRITERS, lora_rank, peft, scale_vectors
 from hones.sharing.manifest import CARD, MANIFEST, Check, Format, Header, Manifest, read_manifest
 from hones.sharing.origin import Origin, scales_for
-from hones.steering.train import Scales
-from hones.store import sha256_of, versions, write_bytes, write_json
 
 FORMATS: tuple[str, ...] = get_args(Format)
 

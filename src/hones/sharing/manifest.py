@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hones.errors import HonesError
-from hones.store import read_json
-from hones.uncertainty import Interval
+from hones.files import read_json
+from hones.stats import Interval
 
 MANIFEST = "hones_export.json"
 CARD = "README.md"

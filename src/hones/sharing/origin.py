@@ -7,13 +7,13 @@ A file that lies elsewhere says nothing of its model: only its layers and neuron
 from dataclasses import dataclass
 from pathlib import Path
 
-from hones.artifacts import read_scales
 from hones.errors import HonesError
+from hones.files import sha256_of
+from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
+from hones.runs.artifacts import read_scales
 from hones.sharing.manifest import MANIFEST, read_manifest
 from hones.sharing.recorded import Recorded, recorded_of, run_of
-from hones.steering.train import Scales
-from hones.store import sha256_of
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 from huggingface_hub.utils import validate_repo_id
 
 from hones.errors import HonesError
+from hones.files import sha256_of
 from hones.sharing.base import LICENSE_FILES
 from hones.sharing.manifest import CARD, MANIFEST, Manifest, read_manifest
-from hones.store import sha256_of
 
 SUFFIXES = (".safetensors", ".json", ".md", ".jinja", ".model", ".txt")
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hones.artifacts import read_result
 from hones.errors import HonesError
+from hones.files import digest_of, read_json
+from hones.method.steering.evaluate import SteeringResult
+from hones.runs.artifacts import read_result
 from hones.sharing.manifest import Figure, Metric, Split
-from hones.steering import SteeringResult
-from hones.store import digest_of, read_json
 from hones.sweep.journal import flat
 
 Settings = dict[str, bool | int | float | str | None]

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.interventions import Intervention
+from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.sweep.baseline import Suffixes
 from hones.sweep.continuations import Cell

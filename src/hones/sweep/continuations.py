@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from hones.interventions import Intervention
+from hones.models.interventions import Intervention
 from hones.sweep.decoder import Decoder, RowEdits
 from hones.sweep.layer_rows import LayerRows
 

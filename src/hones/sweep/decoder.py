@@ -18,8 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache
 
-from hones.interventions import Intervention
 from hones.models.anatomy import Anatomy
+from hones.models.interventions import Intervention
 from hones.sweep.layer_rows import LayerRows, PassEnds
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.interventions import BASELINE, Intervention
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
 from hones.sweep.memory import Plan, is_out_of_memory

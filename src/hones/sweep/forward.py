@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.errors import HonesError
-from hones.interventions import BASELINE, Intervention
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import TYPES_OF_TEXT, VLM, Encoded
 from hones.sweep.decoder import Wanted
 from hones.sweep.memory import is_out_of_memory

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from hones.errors import HonesError
-from hones.interventions import Intervention
+from hones.models.interventions import Intervention
 from hones.models.vlm import VLM, Encoded
 from hones.tasks.base import Answer, Example, Task
 

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hones.interventions import BASELINE, Intervention
+from hones.models.interventions import BASELINE, Intervention
 from hones.models.writing import has_plain_weights
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
 from hones.sweep.decoder import Activations, RowEdits, Trace, Wanted, others_mean

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
+from hones.stats import PairedBootstrap
 from hones.tasks.base import Task
-from hones.uncertainty import PairedBootstrap
 
 RESAMPLES = 200
 

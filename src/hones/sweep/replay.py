@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.interventions import Intervention
+from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.sweep.answers import Answers
 from hones.sweep.baseline import Baseline

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from hones.errors import HonesError
-from hones.interventions import Intervention
+from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
 from hones.sweep.engines import make_engine
@@ -48,8 +48,8 @@ class SweepSettings:
 
     batch_size: prompts (naive) or pictures (replay) at once; None: automatic.
     journal: opens the journal of the sweep, given the plan by which it is cut into groups.
-    running_sum: opens the sum of a stage that adds shards (`hones.neurons`), given its shape and plan.
-    workers: who computes the groups; this process alone, or a `hones.cluster.Pool`.
+    running_sum: opens the sum of a stage that adds shards (`hones.method.neurons`), given its shape and plan.
+    workers: who computes the groups; this process alone, or a `hones.sweep.ray.Pool`.
     """
 
     engine: EngineName = "replay"

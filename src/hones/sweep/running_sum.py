@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hones.errors import HonesError
-from hones.store import write_bytes
+from hones.files import write_bytes
 from hones.sweep.journal import DAMAGE, flat, refuse_other
 
 

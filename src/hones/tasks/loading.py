@@ -13,7 +13,7 @@ from types import ModuleType
 from hones.errors import HonesError
 from hones.tasks.base import Definition, Task
 from hones.tasks.custom import check_name, digest, task_of_file
-from hones.user_code import module_of_file
+from hones.tasks.user_code import module_of_file
 
 
 def is_custom(given: str) -> bool:

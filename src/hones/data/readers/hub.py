@@ -17,8 +17,8 @@ from hones.data.readers.columns import COLUMNS, columns_of, unified_rows
 from hones.data.sources import Content, Source
 from hones.data.unified import Item, LeftOut, parse_rows
 from hones.errors import HonesError
+from hones.files import write_bytes, write_json
 from hones.progress import track
-from hones.store import write_bytes, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset

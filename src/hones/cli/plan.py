@@ -1,0 +1,170 @@
+"""`hones plan`: hours and memory of a run before it is paid for."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from hones.cli.options import BatchSize, Candidates, Device, Dtype, Images, NewTokens, Revision, Seed, TrustRemoteCode
+from hones.errors import HonesError
+
+_out = Console(markup=False)
+_err = Console(stderr=True, markup=False)
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    """Add the command."""
+    app.command(rich_help_panel=panel)(plan)
+
+
+def plan(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="A run's configuration, in place of options."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub id, built-in name, or a folder with config.json and the processor's files; no weights."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Annotations of the discovery items.")] = None,
+    dev: Annotated[Path | None, typer.Option(help="Annotations of the dev items, for steering.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Annotations of the test items, for masking and steering.")] = None,
+    images: Images = None,
+    tasks: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, your own; with commas, or all.")] = "all",
+    items: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,DEV,TEST]",
+            help="Plan for so many items, with the lengths of the files; a missing dev or test file is like --data.",
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Devices like this one.")] = 1,
+    memory: Annotated[
+        float | None, typer.Option(metavar="GIB", help="Memory of one device. [default: free on this one]")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure here what share of the matrix rate each stage reaches; kept.")
+    ] = False,
+    tflops: Annotated[
+        float | None, typer.Option(metavar="X", help="TFLOP/s that runs reach on a device elsewhere; with --memory.")
+    ] = None,
+    racing_share: Annotated[
+        str | None,
+        typer.Option(metavar="S or LOW-HIGH", help="Also a scenario: a race that runs this share of the cells."),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Critical heads. [default: 3 %, at least 5]")] = None,
+    ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01,
+    draws: Annotated[int, typer.Option(min=1, help="Random control sets.")] = 5,
+    compare: Annotated[str | None, typer.Option(help="Methods to compare, with commas. [default: none]")] = None,
+    steering: Annotated[str, typer.Option(help="Ways to steer, with commas, or all.")] = "hones",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each learned way.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Of a training.")] = 2,
+    step_size: Annotated[int, typer.Option(min=1, help="Pairs per training step.")] = 4,
+    analyze: Annotated[bool, typer.Option("--analyze", help="Also the analysis.")] = False,
+    load: Annotated[float, typer.Option(metavar="MINUTES", min=0, help="To load the model.")] = 0.0,
+    candidates: Candidates = 50,
+    max_new_tokens: NewTokens = 24,
+    batch_size: BatchSize = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    seed: Seed = 3407,
+    to_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
+) -> None:
+    """Hours and memory of a run, before it is paid for: from the model's shapes and the data's lengths, no weights.
+
+    Example: hones plan --model tiny-llava --data discovery.json --items 5000,2000,3000 --calibrate
+
+    For devices elsewhere: hones plan --model FOLDER --data discovery.json --gpus 8 --memory 80 --tflops 300
+    """
+    from hones.files import write_json
+    from hones.runs.plan.forecast import plan as forecast
+    from hones.runs.plan.request import Request, request_of
+    from hones.views.tables_plan import forecast_table, sentences
+
+    of_plan: dict[str, Any] = {
+        "gpus": gpus,
+        "memory": memory,
+        "tflops": tflops,
+        "calibrate": calibrate,
+        "racing": None if racing_share is None else _shares(racing_share),
+        "load": load,
+    }
+    if config is not None:
+        from hones.runs.config import read_config
+
+        if model is not None or data is not None:
+            raise HonesError(f"{config} and --model or --data", expected="a configuration, or options in its place")
+        request = request_of(read_config(config), **of_plan)
+    elif model is None or data is None:
+        raise HonesError("nothing to plan", expected="--model and --data, or a CONFIG.yaml")
+    else:
+        from hones.tasks import make_tasks
+
+        names = tuple(_given(tasks, make_tasks(tasks, candidates=candidates)))
+        files = {"discovery": data, "dev": dev, "test": test}
+        request = Request(
+            model=model,
+            data={split: file for split, file in files.items() if file is not None},
+            tasks=names,
+            images=images,
+            counts={} if items is None else _counts(items),
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            device=device,
+            top_k=top_k,
+            ratio=ratio,
+            draws=draws,
+            candidates=candidates,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            methods=() if compare is None else _methods(compare),
+            ways=tuple(steering.split(",")),
+            seeds=seeds,
+            epochs=epochs,
+            step_size=step_size,
+            analyze=3 if analyze else None,
+            seed=seed,
+            **of_plan,
+        )
+    found = forecast(request, on_calibration=lambda stage: _err.print(f"calibrating: {stage}"))
+    _out.print(forecast_table(found))
+    for sentence in sentences(found):
+        _out.print(sentence)
+    if to_json is not None:
+        write_json(to_json, found.as_dict())
+        _out.print(f"written: {to_json}", soft_wrap=True)
+
+
+def _given(names: str, made) -> list[str]:
+    """The tasks' names as they are given, `all` being the built-in ones."""
+    return [task.name for task in made] if names == "all" else names.split(",")
+
+
+def _methods(names: str) -> tuple[str, ...]:
+    from hones.rivals import make_methods
+
+    return tuple(method.name for method in make_methods(names))
+
+
+def _counts(text: str) -> dict[str, int]:
+    """Items of discovery, dev and test."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise HonesError(f"--items {text}", expected="a number, or three with commas: 5000,2000,3000") from error
+    if not 1 <= len(counts) <= 3 or min(counts) < 1:
+        raise HonesError(f"--items {text}", expected="one to three numbers above 0: discovery, dev, test")
+    return dict(zip(("discovery", "dev", "test"), counts, strict=False))
+
+
+def _shares(text: str) -> tuple[float, float]:
+    """One share, or the least and the most."""
+    try:
+        low, _, high = text.partition("-")
+        return float(low), float(high or low)
+    except ValueError as error:
+        raise HonesError(f"--racing-share {text}", expected="a share such as 0.15, or 0.1-0.2") from error

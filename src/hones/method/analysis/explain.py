@@ -1,0 +1,141 @@
+"""Why a model gives its answer to one question about one picture: answer <- heads <- neurons <- tokens.
+
+With the answer y, by default the model's own, and log p(y, end | picture, question) teacher forced:
+
+    drop(l, h)    = log p(y; theta) - log p(y; theta under I(l, h))        every head, one sweep
+    dependence[i] = sum_h drop(h) max(0, c[i](theta) - c[i](theta under I(h))) / sum_h drop(h)
+
+over those of the K heads of largest drop that lower the probability: step 2 of the method on this one item, u_y from y.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import exp
+from pathlib import Path
+
+import numpy as np
+
+from hones.errors import BadItem, HonesError
+from hones.method.analysis.cards import contributions_of, head_shares
+from hones.method.analysis.results import ExplainedHead, ExplainedNeuron, Explanation
+from hones.method.analysis.tokens import written_tokens
+from hones.method.heads import HeadScore, check_head_settings, default_top_k
+from hones.method.neurons import guiding_heads, head_importance
+from hones.models.interventions import BASELINE, Intervention
+from hones.models.vlm import VLM
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings, sweep
+from hones.tasks.base import Example
+from hones.tasks.log_probability import LogProbability
+from hones.tasks.vqa import PROMPT, Vqa
+
+NEURONS = 12
+
+
+def explain(
+    vlm: VLM,
+    picture: str | Path | None,
+    question: str,
+    *,
+    answer: str | None = None,
+    top_k: int | None = None,
+    neurons: int = NEURONS,
+    raw: bool = False,
+    settings: SweepSettings | None = None,
+) -> Explanation:
+    """Explain one answer.
+
+    Args:
+        answer: the answer to explain; default: the model's own.
+        top_k: heads that may feed neurons; default 3 %, at least 5.
+        neurons: how many are named.
+        raw: ask the question as it is, not as the vqa task words it.
+
+    Raises:
+        HonesError: a picture that cannot be read, a question or answer without text, an impossible top_k.
+    """
+    check_head_settings(vlm, top_k, None)
+    if not question.strip():
+        raise HonesError(f"the question {question!r} is empty", expected="what to ask about the picture")
+    if neurons < 1:
+        raise HonesError(f"{neurons} neurons to name", expected="at least one")
+    settings = settings or SweepSettings()
+    layers, width, _ = vlm.anatomy.shape
+    k = default_top_k(layers, width) if top_k is None else top_k
+    example = _ask(
+        vlm, None if picture is None else Path(picture), question if raw else PROMPT.format(question=question.strip())
+    )
+    example, cut = _answered(vlm, example, answer, settings.max_new_tokens)
+    base, heads = head_drops(vlm, example, settings)
+    return Explanation(
+        model=vlm.name,
+        picture="" if picture is None else str(picture),
+        question=question,
+        answer=example.target,
+        probability=exp(base),
+        layers=layers,
+        heads_per_layer=width,
+        all_heads=heads,
+        top_k=k,
+        neurons=_fed_neurons(vlm, example, heads[:k], neurons, settings),
+        cut=cut,
+    )
+
+
+def head_drops(vlm: VLM, example: Example, settings: SweepSettings) -> tuple[float, tuple[ExplainedHead, ...]]:
+    """The answer's log-probability, and what the replacement of every head takes from it, best first."""
+    layers, width, _ = vlm.anatomy.shape
+    sites = [(layer, head) for layer in range(layers) for head in range(width)]
+    edits = [BASELINE, *(Intervention(heads=frozenset({site})) for site in sites)]
+    found = sweep(vlm, LogProbability(Vqa()), [example], edits, settings, "heads")[:, 0, 0].astype(np.float64)
+    base, *edited = (float(x) for x in found)
+    heads = [ExplainedHead(*site, base - x, exp(base) - exp(x)) for site, x in zip(sites, edited, strict=True)]
+    return base, tuple(sorted(heads, key=lambda h: (-h.log_probability_drop, h.layer, h.head)))
+
+
+def _ask(vlm: VLM, picture: Path | None, prompt: str) -> Example:
+    example = Example("question", picture, (prompt,), "", ())
+    try:
+        example.open_picture()
+        vlm.wrap(prompt, picture is not None)
+    except BadItem as error:
+        raise HonesError(str(error), expected="a picture and a question that the model can take") from error
+    return example
+
+
+def _answered(vlm: VLM, example: Example, answer: str | None, max_new_tokens: int) -> tuple[Example, bool]:
+    """The example with its answer, given or the model's own, and whether that was cut before its end."""
+    if answer is None:
+        (ids,) = vlm.generate_ids(vlm.encode([example.open_picture()], example.prompts), max_new_tokens)
+        text, cut = vlm.text_of(ids), ids[-1] not in vlm.eos_ids
+    else:
+        text, cut = answer.strip(), False
+    if not text:
+        raise HonesError("the answer is empty", expected="an answer to explain", do="pass one with --answer")
+    return replace(example, target=text, references=(text,)), cut
+
+
+def _fed_neurons(
+    vlm: VLM, example: Example, heads: Sequence[ExplainedHead], count: int, settings: SweepSettings
+) -> tuple[ExplainedNeuron, ...]:
+    """The neurons of largest dependence above zero; none where no head lowers the probability."""
+    scores = [_as_score(head) for head in heads]
+    if not guiding_heads(scores):
+        return ()
+    parts = head_importance(vlm, Vqa(), [example], scores, sweep=settings)
+    dependence = parts.sum(0)
+    order = np.argsort(-dependence.ravel(), kind="stable")[:count]
+    sites = [(int(i) // dependence.shape[1], int(i) % dependence.shape[1]) for i in order]
+    sites = [site for site in sites if dependence[site] > 0]
+    if not sites:
+        return ()
+    (contributed,) = contributions_of(vlm, Vqa(), [example], sites)
+    return tuple(
+        ExplainedNeuron(*site, float(c), float(dependence[site]), head_shares(scores, parts, site), *tokens)
+        for site, c, tokens in zip(sites, contributed, written_tokens(vlm, sites), strict=True)
+    )
+
+
+def _as_score(head: ExplainedHead) -> HeadScore:
+    drop = head.log_probability_drop
+    return HeadScore(head.layer, head.head, Interval(drop, drop, drop), 0.0, 0.0, 1)

@@ -1,0 +1,168 @@
+"""Step 2 of the paper: rank FFN neurons by their write-in toward the answer, conditioned on the critical heads.
+
+    I[l,i] = sum_h S(h) max(0, mean_x c(x; theta) - mean_x c(x; theta under I(h))) / sum_h S(h)
+
+over the heads h of H* with S(h) > 0; c[l,i](x) is neuron i's contribution to the answer's direction
+(`hones.method.direction`). Shapes: c [items, L, I], I [L, I]; sums over items run in float64. `positive_part="item"`
+takes max(0, .) per item before averaging, the other reading of the paper. The sums over items come from
+`hones.method.drops`, shard by shard, and are added in the order of the shards (`hones.sweep.running_sum`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.errors import HonesError, NothingGuides
+from hones.method.direction import RELEASED, Reading
+from hones.method.drops import DropsWork, PositivePart
+from hones.method.heads import HeadScore
+from hones.models.anatomy import Site
+from hones.models.vlm import VLM
+from hones.models.writing import importance_shape
+from hones.progress import progress_bar
+from hones.sweep.journal import refuse_other_batches
+from hones.sweep.memory import Plan
+from hones.sweep.run import SweepSettings
+from hones.sweep.shards import in_order, portable
+from hones.tabular import Rows, Tabular
+from hones.tasks.base import Example, Task
+
+
+@dataclass(frozen=True)
+class RankedNeuron:
+    """A selected neuron; rank 1 has the largest importance."""
+
+    rank: int
+    layer: int
+    neuron: int
+    score: float
+
+
+class RankedNeurons(Tabular, list[RankedNeuron]):
+    """Selected neurons, best first."""
+
+    def tables(self) -> dict[str, Rows]:
+        """The neurons."""
+        return {"neurons": [asdict(n) for n in self]}
+
+
+def attribute_neurons(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[HeadScore],
+    *,
+    positive_part: PositivePart = "mean",
+    reading: Reading = RELEASED,
+    sweep: SweepSettings | None = None,
+) -> Float[np.ndarray, "layers neurons"]:
+    """Head-guided importance of every neuron, float32 [L, I].
+
+    Args:
+        heads: the critical heads H*; those with S <= 0 carry no weight.
+        positive_part: "mean" (as released) or "item".
+
+    Raises:
+        NothingGuides: no critical head lowers the metric.
+        HonesError: no examples.
+    """
+    parts = head_importance(vlm, task, examples, heads, positive_part=positive_part, reading=reading, sweep=sweep)
+    return parts.sum(0).astype(np.float32)
+
+
+def guiding_heads(heads: Sequence[HeadScore]) -> list[HeadScore]:
+    """The heads with S > 0, in order: the rows of `head_importance`."""
+    return [h for h in heads if h.score.value > 0]
+
+
+def head_importance(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    heads: Sequence[HeadScore],
+    *,
+    positive_part: PositivePart = "mean",
+    reading: Reading = RELEASED,
+    sweep: SweepSettings | None = None,
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """What each guiding head adds to the importance: S(h) max(0, mean_x drop of c under I(h)) / sum_h S(h), float64.
+
+    Args and Raises: as `attribute_neurons`; the sum over heads is the importance.
+    """
+    guides = guiding_heads(heads)
+    if not guides:
+        raise NothingGuides(
+            f"{task.name}: none of the {len(heads)} critical heads lowers the metric",
+            expected="at least one head with a positive score",
+            do="use more items, or a model that does the task",
+        )
+    if not examples:
+        raise HonesError("no items to attribute neurons on", expected="at least one")
+    settings = sweep or SweepSettings()
+    weights, sites = np.array([h.score.value for h in guides]), [(h.layer, h.head) for h in guides]
+    total = _summed_drops(vlm, task, portable(examples), sites, positive_part, reading, settings)
+    return (weights / weights.sum())[:, None, None] * np.maximum(total / len(examples), 0)
+
+
+def _summed_drops(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    sites: Sequence[Site],
+    positive_part: PositivePart,
+    reading: Reading,
+    settings: SweepSettings,
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """D of all items: the shards' sums, added in their order to those that the running sum holds already."""
+    length = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]]).inputs["input_ids"].shape[1]
+    planned = settings.workers.plan(vlm, length, settings.batch_size)
+    cut = {**planned.as_dict(), "batch_size": settings.batch_size}
+    running = settings.running_sum((len(sites), *importance_shape(vlm)), cut)
+    if running.path is not None:
+        refuse_other_batches(running.path, "ranking", running.plan["pictures"], settings.batch_size)
+    batch_size, plan = running.plan["batch_size"], Plan(**{name: running.plan[name] for name in planned.as_dict()})
+    work = DropsWork(task, examples, sites, positive_part, reading, settings.engine, batch_size, plan)
+    shards, compute = work.shards(), settings.workers.begin(vlm, work)
+    with progress_bar(f"{task.name}: neurons", total=len(examples)) as bar:
+        bar.initial = bar.n = shards[running.done - 1].stop if running.done else 0
+        for part in in_order(compute(shards[running.done :], bar)):
+            running.add(part)
+            bar.update(shards[running.done - 1].stop - bar.n)
+    return running.total
+
+
+def check_ratio(ratio: float) -> None:
+    """Raises HonesError for a ratio outside (0, 1]."""
+    if not 0 < ratio <= 1:
+        raise HonesError(f"--ratio {ratio}", expected="a share of all neurons above 0 and at most 1")
+
+
+def neuron_budget(total: int, ratio: float) -> int:
+    """How many of `total` neurons a ratio is: rounded (1 % of LLaVA-1.5-7B's 352,256 is 3,523), at least 1.
+
+    Raises:
+        HonesError: ratio outside (0, 1].
+    """
+    check_ratio(ratio)
+    return max(1, round(ratio * total))
+
+
+def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float) -> RankedNeurons:
+    """The global top `ratio` of all L * I neurons; neurons of importance 0 are never selected.
+
+    Ties go to the earlier layer and index.
+
+    Raises:
+        HonesError: ratio outside (0, 1], or an importance that is not finite.
+    """
+    if not np.isfinite(importance).all():
+        raise HonesError("the importance holds numbers that are not finite", do="run `hones neurons` again")
+    flat = importance.ravel()
+    order = np.argsort(-flat, kind="stable")[: neuron_budget(flat.size, ratio)]
+    width = importance.shape[1]
+    return RankedNeurons(
+        RankedNeuron(rank, int(i) // width, int(i) % width, float(flat[i]))
+        for rank, i in enumerate(order[flat[order] > 0], 1)
+    )

@@ -1,0 +1,1 @@
+"""Step 4 of the paper: learn sparse neuron scalings, backbone frozen."""

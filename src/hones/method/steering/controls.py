@@ -1,0 +1,202 @@
+"""Ways to steer: HONES, and its controls with the same budget.
+
+    z[l,i](s) <- (1 + s[l,i]) z[l,i](s)
+
+    name         neurons                                                  scales
+    base         none                                                     the model itself
+    hones        the selected set                                         learned
+    no-kl        the set                                                  learned with beta = 0
+    rand-neuron  random ones, as many in every layer as the set has       learned
+    fixed-amp    the set                                                  s = 1: z is doubled
+    grid-search  the set                                                  s = f - 1, one f of GRID for all of them
+    ia3          all                                                      learned: (IA)3 on down_proj
+
+`set:NAME`, what the comparison method NAME selects, is `hones.runs.ways`.
+
+Learned scales all come from `learn_scales` with the same settings, so only the set differs. Random neurons are drawn by
+the seed of the training, from those outside the set (`layer_matched_random`); only a layer with too few others gives
+some of the set too. The factor f is the one of best dev metric; among equals the one nearest to 1, then the smaller.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hones.errors import HonesError
+from hones.method.masking import layer_matched_random
+from hones.method.steering.settings import Scales, SteeringSettings, training_record
+from hones.method.steering.trainings import Training, train
+from hones.models.anatomy import Site
+from hones.models.interventions import BASELINE, Intervention
+from hones.models.vlm import VLM
+from hones.sweep.run import SweepSettings
+from hones.sweep.run import sweep as run_sweep
+from hones.tasks.base import Example, Task
+
+GRID = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+DOUBLED = 2.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a way to steer may use.
+
+    examples: the dev items. neurons: the HONES set. settings: of the trainer, with the seed. methods: the folder of
+    the compared methods, RUN/T/methods; None where there is none. checkpoint: where a training keeps its state.
+    """
+
+    vlm: VLM
+    task: Task
+    examples: Sequence[Example]
+    neurons: Sequence[Site]
+    settings: SteeringSettings
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    methods: Path | None = None
+    checkpoint: Path | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """Scales, and what is worth recording of how they came about."""
+
+    scales: Scales
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Steering(ABC):
+    """One way to come to scales. learned: they are trained, so they differ by seed."""
+
+    name: str
+    summary: str
+    learned: ClassVar[bool] = False
+
+    def check(self, given: Given) -> None:
+        """Raises HonesError where something is missing; called before anything is computed."""
+        if not given.neurons or not given.examples:
+            found = f"{len(given.neurons)} neurons and {len(given.examples)} dev items to steer"
+            raise HonesError(found, expected="at least one each")
+
+    def depends(self, given: Given) -> dict[str, Any]:
+        """What the scales depend on beside model, dev items and HONES set."""
+        return {}
+
+    @abstractmethod
+    def make(self, given: Given) -> Made:
+        """The scales."""
+
+
+class Base(Steering):
+    """The model itself: no scales."""
+
+    name, summary = "base", "the model itself"
+
+    def make(self, given: Given) -> Made:
+        """Nothing."""
+        return Made(Scales({}))
+
+
+class Learned(Steering):
+    """Scales learned on a set of neurons: by default the HONES set, with the given settings."""
+
+    learned: ClassVar[bool] = True
+    name, summary = "hones", "learned on the HONES set"
+
+    def neurons(self, given: Given) -> list[Site]:
+        """The neurons that are scaled."""
+        return [*given.neurons]
+
+    def settings(self, given: Given) -> SteeringSettings:
+        """The trainer's settings."""
+        return given.settings
+
+    def depends(self, given: Given) -> dict[str, Any]:
+        """The trainer's settings."""
+        return {"settings": self.settings(given).model_dump(exclude_none=True)}
+
+    def training(self, given: Given) -> Training:
+        """What is trained."""
+        return Training(self.neurons(given), self.settings(given), given.checkpoint)
+
+    def make(self, given: Given) -> Made:
+        """Learn them on the dev items."""
+        scales = train(given.vlm, given.task, given.examples, self.training(given), given.sweep.workers)
+        return Made(scales, training_record(scales))
+
+
+class NoKl(Learned):
+    """HONES without the divergence from the original model."""
+
+    name, summary = "no-kl", "learned on the HONES set without the KL term"
+
+    def settings(self, given: Given) -> SteeringSettings:
+        """beta is 0."""
+        return given.settings.model_copy(update={"beta": 0.0})
+
+
+class RandomNeurons(Learned):
+    """As many random neurons in every layer as the set has there, drawn by the settings' seed."""
+
+    name, summary = "rand-neuron", "learned on random neurons, as many per layer"
+
+    def neurons(self, given: Given) -> list[Site]:
+        """One draw."""
+        return layer_matched_random(given.neurons, given.vlm.anatomy.neurons, given.settings.seed)
+
+
+class AllNeurons(Learned):
+    """(IA)3 on down_proj."""
+
+    name, summary = "ia3", "learned on all neurons: (IA)3 on down_proj"
+
+    def neurons(self, given: Given) -> list[Site]:
+        """Every neuron of every layer."""
+        layers, _, width = given.vlm.anatomy.shape
+        return [(layer, neuron) for layer in range(layers) for neuron in range(width)]
+
+
+class FixedAmplification(Steering):
+    """Every neuron of the set doubled."""
+
+    name, summary = "fixed-amp", f"the HONES set times {DOUBLED:g}"
+
+    def make(self, given: Given) -> Made:
+        """s = 1."""
+        return Made(one_factor(given.neurons, DOUBLED))
+
+
+class GridSearch(Steering):
+    """The whole set times one factor, the best on the dev items."""
+
+    name, summary = (
+        "grid-search",
+        f"the HONES set times one factor of {', '.join(f'{f:g}' for f in GRID)}, chosen on dev",
+    )
+
+    def depends(self, given: Given) -> dict[str, Any]:
+        """The factors, and how answers are generated."""
+        return {"grid": [*GRID], "max_new_tokens": given.sweep.max_new_tokens, "engine": given.sweep.engine}
+
+    def make(self, given: Given) -> Made:
+        """One sweep with all factors; factor 1 is the model itself."""
+        scales = [one_factor(given.neurons, factor) for factor in GRID]
+        edits = [BASELINE if f == 1 else Intervention(scales=s.values) for f, s in zip(GRID, scales, strict=True)]
+        statistics = run_sweep(given.vlm, given.task, given.examples, edits, given.sweep, f"{given.task.name}: grid")
+        found = [float(x) for x in given.task.score(statistics.sum(1, dtype=np.float64))]
+        best = min(range(len(GRID)), key=lambda i: (-found[i], abs(GRID[i] - 1), GRID[i]))
+        return Made(scales[best], {"dev_metric": {f"{f:g}": x for f, x in zip(GRID, found, strict=True)}})
+
+
+def one_factor(neurons: Sequence[Site], factor: float) -> Scales:
+    """Every neuron times `factor`: s = factor - 1."""
+    return Scales(dict.fromkeys(sorted(set(neurons)), factor - 1))
+
+
+CONTROLS: dict[str, Steering] = {
+    way.name: way
+    for way in (Learned(), NoKl(), RandomNeurons(), FixedAmplification(), GridSearch(), AllNeurons(), Base())
+}
+HONES, BASE = Learned.name, Base.name

@@ -1,0 +1,246 @@
+"""The objective of one step, without what training does not change: same numbers as the definition, less work.
+
+What one step costs. A decoder of L layers costs F flops per position (two per weight that multiplies), the vision part
+E flops per picture. A step of B pairs, S positions each, costs by the definition, d and V being width and vocabulary,
+
+    B (E + F S + F S + F S (L - l) / L + 2 d V S')    vision; teacher; scaled, and back to the lowest scaled layer l
+
+(the backbone is frozen: backwards only activations, so as many flops as forwards; S' positions have logits). Saved are
+
+    picture_once   B E                the picture's features, and its prefix for the teacher, once per picture
+    teacher_once   B F S              the original model's states at the answer once per pair, in all epochs
+    lower_once     B F S l / L        the residual entering the lowest scaled layer, from the teacher's pass
+    written        B F S 2 / L        and that layer too: x + (z s) W_down^T, of its scaled neurons alone
+    last_ffn       the last layer's FFN, forwards and backwards, where no answer is predicted: about 2/3 of 2 B F S / L
+    answer_logits  2 B d V (S' - n)   logits of the n positions that predict an answer's tokens
+
+so that what is left of a step is B F S 2 (L - l - 1) / L. The first time a picture is seen costs E + F P and F T for
+each of its pairs (P positions of its prefix, T after it). See `hones.method.steering.kept` for what stays in memory.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from hones.errors import HonesError
+from hones.method.steering import definition
+from hones.method.steering.definition import Losses
+from hones.method.steering.kept import Row, Rows
+from hones.method.steering.pairs import Pair
+from hones.method.steering.settings import SteeringSettings
+from hones.models.interventions import scaling
+from hones.models.vlm import VLM
+from hones.sweep.decoder import Wanted
+from hones.sweep.engines import TOLERANCE
+from hones.sweep.layer_rows import LayerRows
+from hones.sweep.memory import free_memory, is_out_of_memory
+from hones.sweep.prompts import Unserved
+
+SHARE_OF_MEMORY = 0.3
+PROBE = 0.1
+
+Objective = Callable[[Sequence[Pair], dict[int, Tensor]], Losses]
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Which savings are on, in the order of the module's list. memory: bytes kept; None: a share of what is free."""
+
+    picture_once: bool = True
+    teacher_once: bool = True
+    lower_once: bool = True
+    written: bool = True
+    last_ffn: bool = True
+    answer_logits: bool = True
+    memory: int | None = None
+
+
+class FastObjective:
+    """The objective of any of the pairs, from kept rows.
+
+    Args:
+        indices: the scaled neurons by layer, [k_l] each.
+        pairs: all that training will see.
+    """
+
+    def __init__(
+        self,
+        vlm: VLM,
+        pairs: Sequence[Pair],
+        indices: dict[int, Tensor],
+        settings: SteeringSettings,
+        savings: Savings | None = None,
+    ) -> None:
+        self.vlm, self.indices, self.settings = vlm, indices, settings
+        self.savings = savings = savings or Savings()
+        lowest, last = min(indices), len(vlm.anatomy.layers) - 1
+        few = len(indices[lowest]) <= vlm.anatomy.width  # so that z takes no more memory than the residual
+        written = savings.lower_once and savings.written and few and lowest < last
+        self.below = lowest if written else None
+        self.start = lowest + written if savings.lower_once else 0
+        self.rows = Rows(
+            vlm,
+            pairs,
+            self.start,
+            indices[lowest] if written else indices[lowest][:0],
+            memory=int(SHARE_OF_MEMORY * free_memory(vlm.device)) if savings.memory is None else savings.memory,
+            picture_once=savings.picture_once,
+            answers_only=savings.last_ffn,
+        )
+        self.decoder = self.rows.baseline.decoder
+
+    def __call__(self, pairs: Sequence[Pair], scales: dict[int, Tensor]) -> Losses:
+        """The objective of one step; scales: s by layer."""
+        rows = self.rows.of(pairs)
+        with torch.no_grad():
+            if self.savings.teacher_once:
+                teacher = self._logits(torch.cat([row.original for row in rows]))
+            else:
+                teacher = self._run(rows, {})
+        self.vlm.check_finite(teacher)
+        per_row = torch.tensor([len(row.labels) for row in rows], device=self.vlm.device)
+        labels = torch.cat([row.labels for row in rows])
+        return definition.losses(teacher, self._run(rows, scales), labels, per_row, scales, self.settings)
+
+    def _run(self, rows: Sequence[Row], scales: dict[int, Tensor]) -> Float[Tensor, "tokens vocabulary"]:
+        """Logits that predict the answers, under the scales."""
+        hidden = pad_sequence([torch.cat([row.prefix.entering, row.rest.entering]) for row in rows], batch_first=True)
+        if self.below in scales:
+            z = pad_sequence([torch.cat([row.prefix.written, row.rest.written]) for row in rows], batch_first=True)
+            weight, own = self.decoder.layers[self.below].down_proj.weight, self.indices[self.below]
+            weight = weight[:, own.to(weight.device)]
+            hidden = hidden.to(weight.device) + (z * scales[self.below].to(z.device)).to(hidden.dtype) @ weight.T
+        width, above = hidden.shape[1], [layer for layer in scales if layer >= self.start]
+        wanted = _predicting(rows, hidden.device)
+        with scaling(self.vlm.anatomy, {x: self.indices[x] for x in above}, {x: scales[x] for x in above}):
+            output = self.decoder.run(
+                hidden,
+                torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in map(_positions, rows)], -2),
+                torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device),
+                [LayerRows(0) for _ in self.decoder.layers],
+                start=self.start,
+                wanted=wanted if self.savings.last_ffn else None,
+                between=_between(rows, hidden),
+                gradients=torch.is_grad_enabled(),
+            )
+        assert output is not None
+        if self.savings.answer_logits:
+            return self._logits(wanted.of(output))
+        return wanted.of(self._logits(output))
+
+    def _logits(self, hidden: Float[Tensor, "*positions d"]) -> Float[Tensor, "*positions vocabulary"]:
+        """At least in float32, as the definition's."""
+        logits = self.vlm.head(hidden).to(self.vlm.device)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _positions(row: Row) -> Int[Tensor, "*axes t"]:
+    return torch.cat([row.prefix.positions, row.rest.positions], -1)
+
+
+def _between(rows: Sequence[Row], hidden: Float[Tensor, "rows t d"]) -> dict[int, Float[Tensor, "rows t d"]]:
+    """What the family adds behind each layer at the prefixes' positions, zero elsewhere."""
+    found = {layer: torch.zeros_like(hidden) for row in rows for layer in row.prefix.between}
+    for number, row in enumerate(rows):
+        for layer, features in row.prefix.between.items():
+            found[layer][number, : len(features)] = features
+    return found
+
+
+def _predicting(rows: Sequence[Row], device: torch.device) -> Wanted:
+    """The last positions of each row, as many as its answer has tokens."""
+    ends = [len(row.prefix.entering) + len(row.rest.entering) for row in rows]
+    at = [
+        (r, c) for r, (row, end) in enumerate(zip(rows, ends, strict=True)) for c in range(end - len(row.labels), end)
+    ]
+    found = torch.tensor(at, device=device)
+    return Wanted(found[:, 0], found[:, 1])
+
+
+def make_objective(
+    vlm: VLM,
+    pairs: Sequence[Pair],
+    first: Sequence[Pair],
+    indices: dict[int, Tensor],
+    settings: SteeringSettings,
+    savings: Savings | None = None,
+) -> Objective:
+    """The fastest objective that is proven, on the `first` batch, to be the definition; at last the definition itself.
+
+    The model must be frozen.
+
+    Raises:
+        HonesError: the model passes no gradient on.
+    """
+    savings = savings or Savings()
+    scales = probe(indices)
+    expected = gradient_of(partial(definition.objective, vlm, indices=indices, settings=settings), first, scales)
+    check_gradient(vlm, expected[1], scales, settings.gamma)
+    problem = None
+    for tried in dict.fromkeys((savings, replace(savings, written=False))):
+        try:
+            fast = FastObjective(vlm, pairs, indices, settings, tried)
+            problem = disproof(gradient_of(fast, first, scales), expected, vlm.model.dtype)
+        except Unserved as error:
+            problem = str(error)
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a layer of another form than expected
+            if is_out_of_memory(error):
+                raise
+            problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        else:
+            if problem is None:
+                return fast
+    family = type(vlm.model).__name__
+    warnings.warn(f"{family} cannot be served by the fast trainer ({problem}); whole passes take longer", stacklevel=2)
+    return partial(definition.objective, vlm, indices=indices, settings=settings)
+
+
+def check_gradient(vlm: VLM, gradient: Float[Tensor, " k"], scales: dict[int, Tensor], gamma: float) -> None:
+    """Raises HonesError where the gradient of an objective is that of gamma mean(s^2) alone.
+
+    An operation without a gradient (as some of bitsandbytes on a CPU) says no more than a warning, and the scales would
+    stay 0.
+    """
+    s = torch.cat(list(scales.values())).detach()
+    of_size = 2 * gamma * s / len(s)
+    if (gradient - of_size).norm() <= 1e-5 * of_size.norm():
+        raise HonesError(
+            f"{vlm.name}: no gradient reaches the scales",
+            expected="a model that can be differentiated",
+            do="load it without quantisation, or steer on a GPU",
+        )
+
+
+def probe(indices: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Scales that change every layer: at 0 the divergence has no gradient and a stale state is right."""
+    generator = torch.Generator().manual_seed(0)
+    signs = {layer: torch.randint(2, (len(own),), generator=generator) * 2.0 - 1 for layer, own in indices.items()}
+    return {layer: (PROBE * x).to(indices[layer].device).requires_grad_() for layer, x in signs.items()}
+
+
+def gradient_of(
+    objective: Objective, pairs: Sequence[Pair], scales: dict[int, Tensor]
+) -> tuple[Float[Tensor, ""], Float[Tensor, " k"]]:
+    """The objective and its gradient, all layers in one vector."""
+    total = objective(pairs, scales).total
+    return total.detach(), torch.cat(torch.autograd.grad(total, list(scales.values())))
+
+
+def disproof(
+    found: tuple[Float[Tensor, ""], Float[Tensor, " k"]],
+    expected: tuple[Float[Tensor, ""], Float[Tensor, " k"]],
+    dtype: torch.dtype,
+) -> str | None:
+    """How an objective or its gradient differs from the definition's by more than the dtype's rounding."""
+    for what, x, y in zip(("its objective", "its gradient"), found, expected, strict=True):
+        difference, norm = (x - y).norm(), y.norm()
+        if not difference <= TOLERANCE[dtype] * norm.clamp(min=TOLERANCE[dtype]):
+            return f"{what} differs by {difference / norm:.2g} of its size from the definition's"
+    return None

@@ -1,0 +1,220 @@
+"""Step 4 of the paper: learn one scale per selected neuron, the backbone frozen.
+
+    z[l,i](s) <- (1 + s[l,i]) z[l,i](s)   for selected neurons, all positions, s starts at 0
+    minimise  CE(answer tokens) + beta KL(original || scaled, answer tokens) + gamma mean(s^2)
+
+Parameters are one vector [k_l] per layer with selected neurons; nothing of the user's model changes. Each step: the
+objective of a few pairs (`hones.method.steering.fast`, proven equal to `hones.method.steering.definition` on the first
+step's), its gradient clipped to norm 1, AdamW without weight decay at a learning rate that falls by a cosine to a
+tenth, and |s| <= 1.5. With early stopping, the objective on held-out pictures decides after each epoch.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from hones.errors import HonesError, TaskStops
+from hones.method.steering.checkpoint import Checkpoint, TrainingState, fingerprint_of
+from hones.method.steering.fast import Objective, Savings, make_objective
+from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE, Pair, TrainingPlan, make_plan, training_pairs
+from hones.method.steering.settings import EarlyStopping, EpochLosses, Scales, SteeringSettings
+from hones.models.anatomy import Site
+from hones.models.vlm import VLM, frozen
+from hones.progress import progress_bar
+from hones.tasks.base import Example, Task
+
+__all__ = [
+    "NEGATIVES_PER_POSITIVE",
+    "EarlyStopping",
+    "EpochLosses",
+    "Pair",
+    "Scales",
+    "SteeringSettings",
+    "learn_scales",
+    "training_pairs",
+]
+
+
+def learn_scales(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    neurons: Sequence[Site],
+    settings: SteeringSettings | None = None,
+    *,
+    checkpoint: Path | None = None,
+    savings: Savings | None = None,
+) -> Scales:
+    """Learn the scales of `neurons` on the dev items.
+
+    Args:
+        checkpoint: a file from which a killed training goes on; it stays when the training is done.
+        savings: what is computed once and kept, default all; the scales are the same up to rounding.
+
+    Raises:
+        HonesError: nothing to learn from, a neuron that the model lacks, an objective or gradient that is not finite, a
+            checkpoint of another training.
+    """
+    settings = settings or SteeringSettings()
+    if not neurons or not examples:
+        raise TaskStops(f"{len(neurons)} neurons and {len(examples)} dev items to steer", expected="at least one each")
+    indices, scales = parameters(vlm, neurons)
+    plan = make_plan(task, examples, settings)
+    optimizer = torch.optim.AdamW(scales.values(), lr=settings.learning_rate, weight_decay=0.0)
+    state = TrainingState(scales, optimizer)
+    saved = Checkpoint(checkpoint, fingerprint_of(vlm, task, plan, neurons, settings)) if checkpoint else None
+    with saved or nullcontext(), _as_it_was(vlm.model):
+        if saved:
+            saved.read(state)
+        if not _is_done(plan, state, settings):
+            objective = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, settings, savings)
+            _train(task.name, objective, plan, state, settings, saved)
+    return _outcome(indices, plan, state)
+
+
+def _train(
+    what: str,
+    objective: Objective,
+    plan: TrainingPlan,
+    state: TrainingState,
+    settings: SteeringSettings,
+    saved: Checkpoint | None,
+) -> None:
+    """Run the steps that are left."""
+    with progress_bar(f"{what}: steering", total=len(plan.steps), unit=" steps") as bar:
+        bar.initial = bar.n = state.step
+        if settings.early_stopping and not state.held_out:
+            _judge(objective, plan, state, settings)
+        while not _is_done(plan, state, settings):
+            step = state.step
+            state.losses.append(_step(what, objective, plan, state, settings))
+            if settings.early_stopping and plan.ends_epoch(step):
+                _judge(objective, plan, state, settings)
+            if saved:
+                saved.write(state, now=plan.ends_epoch(step))
+            _show(bar, state)
+
+
+def _step(
+    what: str, objective: Objective, plan: TrainingPlan, state: TrainingState, settings: SteeringSettings
+) -> list[float]:
+    """One update of the scales; the objective before it, its cross-entropy and its divergence."""
+    where = f"at step {state.step + 1} of {len(plan.steps)}"
+    _set_learning_rate(state.optimizer, settings, state.step / len(plan.steps))
+    losses = objective(plan.steps[state.step][1], state.scales)
+    _check_finite(losses.total.item(), f"{what}: the steering objective", where)
+    state.optimizer.zero_grad()
+    losses.total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(list(state.scales.values()), settings.clip)
+    _check_finite(norm.item(), f"{what}: the gradient of the steering objective", where)
+    state.optimizer.step()
+    with torch.no_grad():
+        for s in state.scales.values():
+            s.clamp_(-settings.max_scale, settings.max_scale)
+    return [losses.total.item(), losses.cross_entropy.item(), losses.divergence.item()]
+
+
+def _check_finite(value: float, what: str, where: str) -> None:
+    if not math.isfinite(value):
+        raise HonesError(
+            f"{what} is {value} {where}",
+            expected="a finite number",
+            do="lower learning_rate or use float32",
+        )
+
+
+@torch.no_grad()
+def _judge(objective: Objective, plan: TrainingPlan, state: TrainingState, settings: SteeringSettings) -> None:
+    """Note the mean objective of the pairs held out, and the scales if they are the best so far."""
+    size, total = settings.batch_size, 0.0
+    for start in range(0, len(plan.held_out), size):
+        pairs = plan.held_out[start : start + size]
+        total += objective(pairs, state.scales).total.item() * len(pairs)
+    _check_finite(total, "the steering objective on held-out pictures", f"after step {state.step}")
+    state.held_out.append(total / len(plan.held_out))
+    if _best_epoch(state.held_out) == len(state.held_out) - 1:
+        state.best = {layer: s.detach().clone() for layer, s in state.scales.items()}
+
+
+def _is_done(plan: TrainingPlan, state: TrainingState, settings: SteeringSettings) -> bool:
+    """Whether all steps are done, or the objective on held-out pictures has stopped improving."""
+    stopping, epochs = settings.early_stopping, len(state.held_out) - 1
+    stopped = stopping is not None and epochs >= 0 and epochs - _best_epoch(state.held_out) >= stopping.patience
+    return stopped or state.step == len(plan.steps)
+
+
+def _best_epoch(held_out: Sequence[float]) -> int:
+    """The first of the epochs with the least objective, the state before training being number 0."""
+    return held_out.index(min(held_out))
+
+
+def _outcome(indices: dict[int, Tensor], plan: TrainingPlan, state: TrainingState) -> Scales:
+    chosen = state.best or state.scales
+    values = {
+        (layer, int(i)): float(s)
+        for layer in indices
+        for i, s in zip(indices[layer].tolist(), chosen[layer].detach().tolist(), strict=True)
+    }
+    of_epoch = [epoch for epoch, _ in plan.steps[: state.step]]
+    epochs = []
+    for epoch, own in groupby(zip(of_epoch, state.losses, strict=True), key=lambda x: x[0]):
+        total, cross_entropy, divergence = torch.tensor([x for _, x in own], dtype=torch.float64).mean(0).tolist()
+        held_out = state.held_out[epoch + 1] if state.held_out else None
+        epochs.append(EpochLosses(total, cross_entropy, divergence, held_out))
+    return Scales(
+        values,
+        tuple(x.total for x in epochs),
+        tuple(epochs),
+        state.held_out[0] if state.held_out else None,
+        _best_epoch(state.held_out) if state.held_out else None,
+    )
+
+
+def parameters(vlm: VLM, neurons: Sequence[Site]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Index and scale vectors by layer, the scales at 0."""
+    by_layer: dict[int, list[int]] = defaultdict(list)
+    for layer, neuron in sorted(set(neurons)):
+        vlm.anatomy.check_neuron(layer, neuron)
+        by_layer[layer].append(neuron)
+    indices = {layer: torch.tensor(chosen, device=vlm.device) for layer, chosen in by_layer.items()}
+    scales = {k: torch.zeros(len(v), device=vlm.device, requires_grad=True) for k, v in indices.items()}
+    return indices, scales
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: SteeringSettings, progress: float) -> None:
+    """Cosine from learning_rate to its final share."""
+    low = settings.final_learning_rate
+    share = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * share
+
+
+def _show(bar: tqdm, state: TrainingState) -> None:
+    """The newest losses beside the time left."""
+    total, cross_entropy, divergence = state.losses[-1]
+    shown = {"loss": total, "ce": cross_entropy, "kl": divergence}
+    if state.held_out:
+        shown["held out"] = state.held_out[-1]
+    bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+    bar.update()
+
+
+@contextmanager
+def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
+    """The model frozen and in evaluation mode, and then as before."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        with frozen(model):
+            yield
+    finally:
+        for module in training:
+            module.training = True

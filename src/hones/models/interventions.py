@@ -1,0 +1,170 @@
+"""Edits of a running model, as context managers on a plain transformers model.
+
+    replace_heads   o[l,h](s) <- mean over j != h of o[l,j](s)      (paper, step 1)
+    mask_neurons    z[l,i](s) <- 0                                  (step 3)
+    scale_neurons   z[l,i](s) <- (1 + s[l,i]) z[l,i](s)             (step 4)
+
+o[l,h](s) is head h's slice [d_h] of the input of o_proj at position s, z[l,i](s) the input of down_proj. Every position
+is edited, while reading the prompt and at every decoding step. The edit happens in a forward pre-hook of the
+projection, so weights are never touched; all sites resolve before the first hook is placed, and leaving the context,
+also through an error, removes every hook.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hones.models.anatomy import Anatomy, Site, find_anatomy
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Edits of a model as data: heads replaced, neurons masked, neurons scaled by 1 + s. Empty: the model itself."""
+
+    heads: frozenset[Site] = frozenset()
+    masked: frozenset[Site] = frozenset()
+    scales: Mapping[Site, float] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers with an edit, in order."""
+        return sorted({layer for layer, _ in (*self.heads, *self.masked, *self.scales)})
+
+    def check(self, anatomy: Anatomy) -> None:
+        """Raises HonesError unless the model has all these heads and neurons."""
+        for site in self.heads:
+            anatomy.check_head(*site)
+        for site in (*self.masked, *self.scales):
+            anatomy.check_neuron(*site)
+
+    @contextmanager
+    def on(self, model: PreTrainedModel) -> Iterator[None]:
+        """The edited model.
+
+        Raises:
+            HonesError: the model has no such head or neuron.
+        """
+        edits = replace_heads(model, self.heads), mask_neurons(model, self.masked), scale_neurons(model, self.scales)
+        with edits[0], edits[1], edits[2]:
+            yield
+
+
+BASELINE = Intervention()
+
+
+@contextmanager
+def replace_heads(model: PreTrainedModel, heads: Iterable[Site]) -> Iterator[None]:
+    """Replace each (layer, head) by the mean of the layer's other heads.
+
+    Several heads of one layer are replaced at once, each by the mean of all others as they were before the edit.
+
+    Raises:
+        HonesError: the model has no such head.
+    """
+    anatomy = find_anatomy(model)
+    by_layer = _by_layer(heads, anatomy.check_head)
+    edits = {layer: _mean_replacement(indices, anatomy.heads) for layer, indices in by_layer.items()}
+    with _editing([(anatomy.layers[layer].o_proj, edit) for layer, edit in edits.items()]):
+        yield
+
+
+@contextmanager
+def mask_neurons(model: PreTrainedModel, neurons: Iterable[Site]) -> Iterator[None]:
+    """Set the activation z of each (layer, neuron) to zero.
+
+    Raises:
+        HonesError: the model has no such neuron.
+    """
+    anatomy = find_anatomy(model)
+    edits = [
+        (anatomy.layers[layer].down_proj, _zero(torch.tensor(indices)))
+        for layer, indices in _by_layer(neurons, anatomy.check_neuron).items()
+    ]
+    with _editing(edits):
+        yield
+
+
+@contextmanager
+def scale_neurons(model: PreTrainedModel, scales: Mapping[Site, float]) -> Iterator[None]:
+    """Multiply the activation z of each (layer, neuron) by 1 + s, `scales` being its s.
+
+    Raises:
+        HonesError: the model has no such neuron.
+    """
+    anatomy = find_anatomy(model)
+    by_layer = _by_layer(scales, anatomy.check_neuron)
+    values = {layer: torch.tensor([scales[layer, i] for i in indices]) for layer, indices in by_layer.items()}
+    with scaling(anatomy, {k: torch.tensor(v) for k, v in by_layer.items()}, values):
+        yield
+
+
+@contextmanager
+def scaling(anatomy: Anatomy, indices: Mapping[int, Tensor], scales: Mapping[int, Tensor]) -> Iterator[None]:
+    """`scale_neurons` with one index and one scale vector [k] per layer; gradients flow to the scales."""
+    edits = [(anatomy.layers[layer].down_proj, _scale(indices[layer], scales[layer])) for layer in indices]
+    with _editing(edits):
+        yield
+
+
+def _by_layer(sites: Iterable[Site], check: Callable[[int, int], None]) -> dict[int, list[int]]:
+    by_layer: dict[int, list[int]] = defaultdict(list)
+    for layer, index in sorted(set(sites)):
+        check(layer, index)
+        by_layer[layer].append(index)
+    return dict(by_layer)
+
+
+def _mean_replacement(replaced: list[int], heads: int) -> Change:
+    def edit(x: Float[Tensor, "*positions inner"]) -> Float[Tensor, "*positions inner"]:
+        by_head = x.unflatten(-1, (heads, -1))
+        edited = by_head.clone()
+        for h in replaced:
+            others = [j for j in range(heads) if j != h]
+            edited[..., h, :] = by_head[..., others, :].mean(-2)
+        return edited.flatten(-2)
+
+    return edit
+
+
+def _zero(indices: Tensor) -> Change:
+    def edit(z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
+        return z.index_fill(-1, indices.to(z.device), 0)
+
+    return edit
+
+
+def _scale(indices: Tensor, scales: Tensor) -> Change:
+    def edit(z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
+        factors = torch.ones(z.shape[-1], dtype=scales.dtype, device=z.device)
+        factors = factors.index_add(0, indices.to(z.device), scales.to(z.device))
+        return (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors).to(z.dtype)
+
+    return edit
+
+
+def _pre_hook(edit: Change) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return edit(args[0]), *args[1:]
+
+    return hook
+
+
+@contextmanager
+def _editing(edits: Iterable[tuple[nn.Module, Change]]) -> Iterator[None]:
+    handles = []
+    try:
+        for module, edit in edits:
+            handles.append(module.register_forward_pre_hook(_pre_hook(edit)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

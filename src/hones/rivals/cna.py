@@ -1,0 +1,52 @@
+"""Contrastive neuron activation: z on this task's prompt against z on the other tasks' prompts about the same picture.
+
+    score[l,i] = mean over x of (z[l,i](x) - mean over the picture's other prompts x' of z[l,i](x'))
+
+At the last prompt position. Pictures that no other task can be asked about are left out of the mean.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.errors import TaskStops
+from hones.models.writing import activations, importance_shape
+from hones.rivals.base import Context, Method
+from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
+from hones.tasks.base import Example
+
+
+class ContrastiveActivation(Method):
+    """What this task's prompt adds to the activation."""
+
+    name: ClassVar[str] = "cna"
+    summary: ClassVar[str] = "mean activation against other tasks' prompts on the same pictures"
+    source: ClassVar[str] = "contrastive activation, after Rimsky et al. 2024, arXiv 2312.06681, per neuron"
+    needs_other_tasks: ClassVar[bool] = True
+
+    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+        """The weighted sum of all activations: 1/n for this task's prompts, -1/(n k) for a picture's k others."""
+        others: dict[Path | str, list[Example]] = defaultdict(list)
+        for _, examples in context.jobs[1:]:
+            for example in examples:
+                others[example.about].append(example)
+        own = [e for e in context.examples if others[e.about]]
+        if not own:
+            raise TaskStops(f"no picture of {context.task.name} is asked about by another task")
+        weighted = [(e, 1.0) for e in own]
+        weighted += [(other, -1 / len(others[e.about])) for e in own for other in others[e.about]]
+        return (_weighted_sum(context, weighted) / len(own)).astype(np.float32)
+
+
+def _weighted_sum(context: Context, weighted: Sequence[tuple[Example, float]]) -> Float[np.ndarray, "layers neurons"]:
+    total, done = np.zeros(importance_shape(context.vlm)), 0
+    for part in batches(context, [e for e, _ in weighted], PROMPTS_AT_ONCE, "contrast"):
+        weights = np.array([w for _, w in weighted[done : done + len(part)]])
+        found = activations(context.vlm, ask(context.vlm, part)).double().cpu().numpy()
+        total += np.tensordot(weights, found, 1)
+        done += len(part)
+    return total

@@ -1,0 +1,57 @@
+"""Integrated gradients of p(answer) along one layer's z: the definition, by the whole model for every layer and step.
+
+    A[l,i] = z[l,i] / m * sum over k = 1..m of d p(answer) / d z[l,i] at (k / m) z[l],    d p = p d log p
+
+z[l] is the whole layer's activation at the last prompt position, scaled jointly; other layers and positions follow.
+Over a layer, A adds up to p(answer) - p(answer | z[l] = 0) as m grows. `tail` finds the same faster.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hones.models.vlm import VLM, Encoded
+from hones.rivals.reading import at_down_proj, at_least_float32, last_prompt_position, repeated
+
+
+def integrated_gradients(vlm: VLM, encoded: Encoded, steps: int, rows: int) -> Float[Tensor, "layers neurons"]:
+    """Of one encoded item, layer by layer, `rows` steps at once; at least in float32. The model must be frozen."""
+    position = int(last_prompt_position(encoded)[0])
+    found = []
+    for layer, z in enumerate(z_at(vlm, encoded, position)):
+        total = at_least_float32(torch.zeros_like(z))
+        for part in path(steps, vlm.device).split(rows):
+            log_p, gradient = gradients_along(vlm, repeated(encoded, len(part)), layer, position, z, part)
+            total += (log_p.exp()[:, None] * gradient).sum(0).to(total)
+        found.append((at_least_float32(z) * total / steps).to(vlm.device))
+    return torch.stack(found)
+
+
+def path(steps: int, device: torch.device) -> Float[Tensor, " steps"]:
+    """1 / m, 2 / m, .. 1."""
+    return torch.arange(1, steps + 1, device=device) / steps
+
+
+def z_at(vlm: VLM, encoded: Encoded, position: int) -> list[Float[Tensor, " neurons"]]:
+    """z of every layer at a position of the first row."""
+    z: dict[int, Tensor] = {}
+    with torch.no_grad(), at_down_proj(vlm, lambda layer, x: z.update({layer: x[0, position]})):
+        vlm.logits(encoded, keep=1)
+    return [z[layer] for layer in range(len(z))]
+
+
+def gradients_along(
+    vlm: VLM, encoded: Encoded, layer: int, position: int, z: Float[Tensor, " neurons"], alphas: Float[Tensor, " rows"]
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows neurons"]]:
+    """log p(answer) of every row and its gradient, at alpha z of one layer."""
+    scaled = (alphas.to(z.device)[:, None] * z).to(z.dtype).requires_grad_()
+
+    def put(number: int, x: Tensor) -> Tensor | None:
+        if number != layer:
+            return None
+        return torch.cat([x[:, :position], scaled[:, None], x[:, position + 1 :]], 1)
+
+    with torch.enable_grad(), at_down_proj(vlm, put):
+        log_p = vlm.log_probabilities(encoded)
+        (gradient,) = torch.autograd.grad(log_p.sum(), scaled)
+    return log_p.detach().to(z.device), at_least_float32(gradient)

@@ -1,0 +1,80 @@
+"""Knowledge neurons: integrated gradients of p(answer) along the activations of one layer (Dai et al.).
+
+    score[l,i] = mean over x of A[l,i](x),    A: `integrated_gradients` with m = 20
+
+z is scaled at the last prompt position, the whole layer jointly; other layers and positions follow.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.models.vlm import VLM, frozen
+from hones.models.writing import importance_shape
+from hones.progress import track
+from hones.rivals.base import Context, Method
+from hones.rivals.integrated_gradients import integrated_gradients
+from hones.rivals.reading import ROWS_WITH_GRADIENT, ask_with_gold
+from hones.rivals.tail import Tail, disproof, integrated_gradients_of, tails
+from hones.sweep.prompts import Unserved
+from hones.tasks.base import Example, Task
+
+STEPS = 20
+
+
+class KnowledgeNeurons(Method):
+    """Integrated gradients of the answer's probability."""
+
+    name: ClassVar[str] = "knowledge-neurons"
+    summary: ClassVar[str] = f"integrated gradients of the answer's probability, {STEPS} steps"
+    source: ClassVar[str] = "Dai et al. 2022, arXiv 2104.08696"
+
+    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+        """The mean over items, in float64."""
+        total = np.zeros(importance_shape(context.vlm))
+        for _, found in attributions(context, [(context.task, context.examples)], STEPS, "knowledge neurons"):
+            total += found
+        return (total / len(context.examples)).astype(np.float32)
+
+
+def attributions(
+    context: Context, jobs: Sequence[tuple[Task, Sequence[Example]]], steps: int, what: str
+) -> Iterator[tuple[Task, Float[np.ndarray, "layers neurons"]]]:
+    """The integrated gradients of each example, float64, with its task, picture by picture.
+
+    --batch-size rows (steps) at once. A family whose tails cannot be run alone is served by the definition.
+    """
+    vlm, rows = context.vlm, context.sweep.batch_size
+    of_picture: dict[Any, list[tuple[Task, Example]]] = defaultdict(list)
+    for task, examples in jobs:
+        for example in examples:
+            of_picture[example.about].append((task, example))
+    groups = [*of_picture.values()]
+    with frozen(vlm.model):
+        problem = disproof(vlm, *groups[0][0])
+        if problem is not None:
+            _say_slow(vlm, problem)
+        for group in track(groups, f"{context.task.name}: {what}"):
+            ready: list[Tail] = []
+            if problem is None:
+                try:
+                    ready = tails(vlm, group)
+                except Unserved as error:
+                    problem = str(error)
+                    _say_slow(vlm, problem)
+            if problem is None:
+                found = (integrated_gradients_of(tail, steps, rows) for tail in ready)
+            else:
+                asked = (ask_with_gold(vlm, task, [example]) for task, example in group)
+                found = (integrated_gradients(vlm, encoded, steps, rows or ROWS_WITH_GRADIENT) for encoded in asked)
+            for (task, _), attribution in zip(group, found, strict=True):
+                yield task, attribution.double().cpu().numpy()
+
+
+def _say_slow(vlm: VLM, problem: str) -> None:
+    name = type(vlm.model).__name__
+    warnings.warn(f"{name}: integrated gradients by whole passes take longer ({problem})", stacklevel=3)

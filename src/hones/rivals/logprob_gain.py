@@ -1,0 +1,113 @@
+"""Log-probability gain of each neuron alone (Yu & Ananiadou).
+
+    score[l,i] = mean over x of log p(y | h + z[l,i] W_down[:,i]) - log p(y | h)
+    log p(. | x) = log softmax(U (g x s))        g: the final norm's gain, s = 1 / rms(h) held fixed for x = h + ...
+
+h [d] is the residual before the FFN of layer l at the last prompt position, y the first token of the gold answer.
+Every neuron costs a softmax over the vocabulary: for each layer M = U diag(g) W_down is built by chunks of neurons.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hones.errors import HonesError
+from hones.method.direction import final_gain
+from hones.models.head import PLAIN_HEAD
+from hones.models.vlm import VLM
+from hones.models.writing import activations, importance_shape, is_plain
+from hones.rivals.base import Context, Method
+from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
+
+CELLS_AT_ONCE = 2**24
+
+
+class LogProbabilityGain(Method):
+    """What a neuron alone adds to the answer's log-probability."""
+
+    name: ClassVar[str] = "logprob-gain"
+    summary: ClassVar[str] = "gain in the answer's log-probability from this neuron's write-in alone"
+    source: ClassVar[str] = "Yu & Ananiadou 2024, arXiv 2312.12141"
+
+    @torch.no_grad()
+    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+        """The mean gain; everything after z and h in float32, sums in float64."""
+        vlm, total = context.vlm, np.zeros(importance_shape(context.vlm))
+        vlm.check_write_in()
+        if not is_plain(vlm.anatomy):
+            raise HonesError(
+                f"{vlm.name}: a norm or a gate follows down_proj, so z W_down is not what enters the residual",
+                do="use a method that does not add z W_down to it, such as hones or dvp",
+            )
+        if vlm.after_head != PLAIN_HEAD:
+            raise HonesError(
+                f"{vlm.name}: its logits are scaled or capped behind lm_head, log p is not linear in h there",
+                do="use another method",
+            )
+        gain = final_gain(vlm)
+        unembedding = vlm.anatomy.lm_head.weight.float() * gain
+        for part in batches(context, context.examples, PROMPTS_AT_ONCE, "log-probability gain"):
+            gold = [vlm.answer_ids(e.prompts[0], context.task.answers_to_learn(e)[0])[0] for e in part]
+            answers = torch.tensor(gold, device=unembedding.device)
+            with residuals_before_ffn(vlm) as before:
+                z = activations(vlm, ask(vlm, part))
+            for number, layer in enumerate(vlm.anatomy.layers):
+                write = layer.down_proj.weight.float().to(unembedding.device)
+                h, own = before()[number].to(unembedding.device), z[:, number].to(unembedding.device)
+                gains = gains_of_layer(unembedding, write, h, own, answers, fixed_scale(vlm, h, gain))
+                total[number] += gains.sum(0, dtype=torch.float64).cpu().numpy()
+        return (total / len(context.examples)).astype(np.float32)
+
+
+def gains_of_layer(
+    unembedding: Float[Tensor, "vocabulary width"],
+    write: Float[Tensor, "width neurons"],
+    h: Float[Tensor, "batch width"],
+    z: Float[Tensor, "batch neurons"],
+    answers: Int[Tensor, " batch"],
+    scale: Float[Tensor, " batch"],
+) -> Float[Tensor, "batch neurons"]:
+    """Every neuron's gain; `unembedding` has the final norm's gain in it."""
+    logits = h @ unembedding.T * scale[:, None]
+    base = logits.log_softmax(-1).gather(1, answers[:, None])
+    size = max(1, CELLS_AT_ONCE // len(unembedding))
+    gains = []
+    for start in range(0, write.shape[1], size):
+        promoted = unembedding @ write[:, start : start + size]
+        rows = []
+        for row, token in enumerate(answers.tolist()):
+            changed = logits[row][:, None] + scale[row] * z[row, start : start + size] * promoted
+            rows.append(changed[token] - changed.logsumexp(0))
+        gains.append(torch.stack(rows))
+    return torch.cat(gains, 1) - base
+
+
+def fixed_scale(vlm: VLM, h: Float[Tensor, "batch width"], gain: Float[Tensor, " width"]) -> Float[Tensor, " batch"]:
+    """s of norm(h) = g h s: 1 / rms(h), the norm's epsilon included."""
+    normed = vlm.anatomy.decoder.get_submodule("norm")(h.to(vlm.model.dtype)).float()
+    plain = gain * h
+    return (normed * plain).sum(-1) / plain.square().sum(-1)
+
+
+@contextmanager
+def residuals_before_ffn(vlm: VLM) -> Iterator[Any]:
+    """Collect what leaves each layer minus what its FFN adds, at the last position, float32."""
+    left: dict[int, Tensor] = {}
+    added: dict[int, Tensor] = {}
+
+    def into(store: dict[int, Tensor], layer: int):
+        def hook(_: torch.nn.Module, args: Any, out: Any) -> None:
+            store[layer] = (out[0] if isinstance(out, tuple) else out)[:, -1].float()
+
+        return hook
+
+    with ExitStack() as stack:
+        for number, layer in enumerate(vlm.anatomy.layers):
+            stack.callback(layer.block.register_forward_hook(into(left, number)).remove)
+            stack.callback(layer.mlp.register_forward_hook(into(added, number)).remove)
+        yield lambda: [left[layer] - added[layer] for layer in range(len(left))]

@@ -1,0 +1,50 @@
+"""The oracle: each neuron zeroed alone, by brute force.
+
+    score[l,i] = mean over x of log p(answer) - log p(answer | z[l,i] = 0 at every position)
+
+One intervention per neuron and item, as a sweep of the log-probability of the gold answer; tiny models only.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.models.interventions import BASELINE, Intervention
+from hones.models.writing import importance_shape
+from hones.rivals.base import Context, Method
+from hones.sweep.run import sweep
+from hones.tasks.log_probability import LogProbability
+
+MOST_CELLS = 1_000_000
+
+
+class Oracle(Method):
+    """What zeroing really costs, one neuron at a time."""
+
+    name: ClassVar[str] = "oracle"
+    summary: ClassVar[str] = "rise of the loss when the neuron alone is zeroed (tiny models only)"
+    source: ClassVar[str] = "brute force"
+    most_cells: ClassVar[int | None] = MOST_CELLS
+
+    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+        """Loss changes, in nats.
+
+        Raises:
+            HonesError: too many neurons and items.
+        """
+        self.check(context)
+        layers, neurons = importance_shape(context.vlm)
+        task = LogProbability(context.task)
+        edits = [Intervention(masked=frozenset({(layer, i)})) for layer in range(layers) for i in range(neurons)]
+        statistics = sweep(
+            context.vlm,
+            task,
+            [task.with_gold(e) for e in context.examples],
+            [BASELINE, *edits],
+            replace(context.sweep, journal=None),
+            f"{task.name}: oracle",
+        )
+        scores = task.score(statistics.sum(1, dtype=np.float64))
+        return (scores[0] - scores[1:]).reshape(layers, neurons).astype(np.float32)

@@ -1,0 +1,68 @@
+"""Query-relevant neuron cluster attribution (Chen et al.): integrated gradients, less for neurons that every query has.
+
+    score[l,i] = (mean over x of A[l,i](x)) * ln(N / (1 + n[l,i]))
+
+A are the integrated gradients of `knowledge-neurons` with 16 steps, applied to z. The cluster of a query holds the
+neurons whose A is above 0.2 of the query's largest (the threshold of knowledge neurons); n[l,i] counts the clusters
+that hold the neuron among the N queries of all tasks about the same pictures. A neuron that every cluster holds scores
+less than 0 and is not selected.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.models.writing import importance_shape
+from hones.rivals.base import Context, Method
+from hones.rivals.knowledge_neurons import attributions
+from hones.tasks.base import Example, Task
+
+STEPS, THRESHOLD = 16, 0.2
+
+
+class Qrnca(Method):
+    """Integrated gradients times inverse cluster frequency."""
+
+    name: ClassVar[str] = "qrnca"
+    summary: ClassVar[str] = f"integrated gradients ({STEPS} steps) times inverse cluster frequency"
+    source: ClassVar[str] = "Chen et al. 2025, arXiv 2406.10868"
+    needs_other_tasks: ClassVar[bool] = True
+
+    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+        """The product, from sums in float64."""
+        known: dict[Any, Counted] = context.shared.setdefault(self.name, {})
+        asked = {_key(task, examples): (task, examples) for task, examples in context.jobs}
+        new = {key: job for key, job in asked.items() if key not in known}
+        counting = {task.name: Counted(*importance_shape(context.vlm)) for task, _ in new.values()}
+        for task, found in attributions(context, [*new.values()], STEPS, "qrnca") if new else ():
+            counting[task.name].add(found)
+        known.update({key: counting[task.name] for key, (task, _) in new.items()})
+        counted = [known[key] for key in asked]
+        queries, clusters = sum(c.queries for c in counted), sum(c.clusters for c in counted)
+        mean = known[_key(context.task, context.examples)].total / len(context.examples)
+        return (mean * np.log(queries / (1 + clusters))).astype(np.float32)
+
+
+class Counted:
+    """What one task's queries add up to: attributions [L, I], clusters that hold each neuron [L, I], queries."""
+
+    def __init__(self, layers: int, neurons: int) -> None:
+        self.total, self.clusters, self.queries = np.zeros((layers, neurons)), np.zeros((layers, neurons)), 0
+
+    def add(self, attribution: Float[np.ndarray, "layers neurons"]) -> None:
+        """One more query."""
+        self.total += attribution
+        self.clusters += in_cluster(attribution)
+        self.queries += 1
+
+
+def _key(task: Task, examples: Sequence[Example]) -> tuple[Any, ...]:
+    """What identifies a task's queries."""
+    return (task.name, *((e.about, e.prompts[0], task.answers_to_learn(e)[0]) for e in examples))
+
+
+def in_cluster(attribution: Float[np.ndarray, "layers neurons"]) -> np.ndarray:
+    """Which neurons a query's cluster holds, booleans [L, I]; none where no attribution is positive."""
+    return attribution > THRESHOLD * max(0.0, float(attribution.max()))

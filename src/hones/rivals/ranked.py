@@ -1,0 +1,92 @@
+"""Methods as shards: each method's numbers for every neuron come from one worker.
+
+HONES and its variants are cut by items instead (`hones.method.drops`), and a random method needs no model.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.method.heads import HeadScore
+from hones.models.vlm import VLM
+from hones.progress import progress_bar
+from hones.rivals.base import Context, Method
+from hones.rivals.hones import Hones
+from hones.sweep.run import SweepSettings
+from hones.sweep.shards import Advance, Work, portable
+from hones.tasks.base import Example, Task
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A method's numbers, and how long they took."""
+
+    importance: Float[np.ndarray, "layers neurons"]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MethodWork(Work[Method, Ranked]):
+    """A shard is a method. What methods keep for other tasks stays in the process that they ran in."""
+
+    task: Task
+    examples: Sequence[Example]
+    heads: Sequence[HeadScore]
+    others: Sequence[tuple[Task, Sequence[Example]]]
+    seed: int
+    sweep: SweepSettings
+    shared: dict[Any, Any] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "shared": {}}
+
+    def begin(self, vlm: VLM) -> Callable[[Method, Advance], Ranked]:
+        """The context of all methods of a task."""
+        context = Context(
+            vlm, self.task, self.examples, self.heads, self.others, self.seed, self.sweep, shared=self.shared
+        )
+
+        def compute(shard: Method, _: Advance) -> Ranked:
+            started = time.monotonic()
+            return Ranked(shard.importance(context), time.monotonic() - started)
+
+        return compute
+
+    def name(self, shard: Method) -> str:
+        """The method's."""
+        return f"the method {shard.name} on {self.task.name}"
+
+
+def ranked(
+    methods: Sequence[Method], context: Context, summed: Callable[[Method], SweepSettings] | None = None
+) -> Iterator[tuple[int, Ranked]]:
+    """(number of the method, what it found), in the order in which they end.
+
+    summed: the settings, with a running sum, of a method that is cut by items; by default the context's.
+    """
+    away = [number for number, method in enumerate(methods) if not (method.drawn or isinstance(method, Hones))]
+    for number, method in enumerate(methods):
+        if number not in away:
+            started = time.monotonic()
+            own = context if summed is None else replace(context, sweep=summed(method))
+            yield number, Ranked(method.importance(own), time.monotonic() - started)
+    if not away:
+        return
+    sweep = SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens)
+    others = [(task, portable(examples)) for task, examples in context.others]
+    asked, given = portable(context.examples), (context.heads, others, context.seed, sweep, context.shared)
+    compute = context.sweep.workers.begin(context.vlm, MethodWork(context.task, asked, *given))
+    with progress_bar(f"{context.task.name}: methods", total=len(away), unit=" methods") as bar:
+        for at, found in compute([methods[number] for number in away], bar):
+            yield away[at], found
+            bar.update()
+
+
+def importance_of(method: Method, context: Context) -> Float[np.ndarray, "layers neurons"]:
+    """One method's numbers, computed where the context's workers are."""
+    ((_, found),) = ranked([method], context)
+    return found.importance

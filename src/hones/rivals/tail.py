@@ -1,0 +1,186 @@
+"""Integrated gradients from the tail of a prompt alone, equal to `integrated_gradients`.
+
+z changes at the last prompt position only, so by causality only that position and the answer's tokens after it change,
+and only from that layer's FFN on:
+
+1. one pass without gradients over what a picture's prompts begin with, and one over each prompt with its gold answer;
+   keys and values of all positions before the last prompt position are the past P;
+2. rows (layer l, alpha) of the T tail positions enter layer `start`, the first of theirs, with the unedited residual
+   and attention; z[l] at the first tail position is alpha z[l]; keys and values of the past are the same for all rows.
+
+Gradients run through the tail alone: R rows of T positions. A model is served so only where the gradients are the
+definition's on its first item.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hones.models.vlm import VLM
+from hones.rivals.integrated_gradients import gradients_along, path, z_at
+from hones.rivals.reading import ask_with_gold, at_down_proj, at_least_float32, last_prompt_position
+from hones.sweep.baseline import Baseline, Suffixes
+from hones.sweep.decoder import Decoder
+from hones.sweep.engines import TOLERANCE
+from hones.sweep.layer_rows import LayerRows
+from hones.sweep.memory import bytes_per_position, free_memory, is_out_of_memory
+from hones.sweep.prompts import Unserved, encode_pictures
+from hones.tasks.base import Example, Task
+
+POSITIONS = {"cpu": 512, "cuda": 4096}
+SHARE_OF_MEMORY, COPIES = 0.15, 3  # of keys and values: joined with the past, repeated for query heads, gradients
+
+
+class SharedPast(LayerRows):
+    """Keys and values of one row's past, read by all rows of a pass; gradients flow through what the pass adds."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
+        past = (x.expand(len(key_states), -1, -1, -1) for x in (self.keys, self.values))
+        keys, values = (torch.cat(pair, 2) for pair in zip(past, (key_states, value_states), strict=True))
+        return keys, values
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last prompt position and the answer's tokens but the last, T positions, as the unedited model has them.
+
+    residual: entering each layer. attention: what each layer's gives. z: at the first position. keys, values: of the
+    past, by layer. labels: the gold answer, predicted at the T positions.
+    """
+
+    vlm: VLM
+    decoder: Decoder
+    residual: list[Float[Tensor, "1 t d"]]
+    attention: list[Float[Tensor, "1 t d"]]
+    z: list[Float[Tensor, " neurons"]]
+    keys: list[Float[Tensor, "1 heads p d_h"]]
+    values: list[Float[Tensor, "1 heads p d_h"]]
+    positions: Int[Tensor, "*axes 1 t"]
+    labels: Int[Tensor, " t"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, T)."""
+        return self.keys[0].shape[2], len(self.labels)
+
+    def rows_at_once(self) -> int:
+        """How many rows fit into a share of the free memory, and are not slower than fewer."""
+        vlm, (past, width), anatomy = self.vlm, self.shape, self.vlm.anatomy
+        in_layer = COPIES * (past + width) * bytes_per_position(vlm)
+        in_layer += width * (16 * anatomy.width + 4 * anatomy.neurons) * vlm.model.dtype.itemsize
+        row = len(self.z) * in_layer + 4 * width * anatomy.lm_head.out_features * self.z[0].itemsize
+        fitting = int(SHARE_OF_MEMORY * free_memory(vlm.device)) // row
+        return max(1, min(POSITIONS["cpu" if vlm.device.type == "cpu" else "cuda"] // width, fitting))
+
+    def gradients(
+        self, layers: Sequence[int], alphas: Float[Tensor, " rows"]
+    ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows neurons"]]:
+        """log p(answer) of every row and its gradient at alpha z of the row's layer. The model must be frozen."""
+        rows, (past, width), start = len(layers), self.shape, min(layers)
+        of = torch.tensor(layers, device=alphas.device)
+        scaled = (alphas[:, None] * torch.stack([self.z[layer] for layer in layers])).to(self.z[0].dtype)
+        scaled.requires_grad_()
+
+        def put(layer: int, x: Tensor) -> Tensor | None:
+            if layer not in layers:
+                return None
+            first = torch.where((of == layer)[:, None], scaled, x[:, 0])
+            return torch.cat([first[:, None], x[:, 1:]], 1)
+
+        with at_down_proj(self.vlm, put):
+            hidden = self.decoder.run(
+                self.residual[start].expand(rows, -1, -1),
+                self.positions.expand(*self.positions.shape[:-2], rows, width),
+                torch.ones(rows, past + width, dtype=torch.bool, device=alphas.device),
+                [SharedPast(past, *pair) for pair in zip(self.keys, self.values, strict=True)],
+                start=start,
+                attention=self.attention[start].expand(rows, -1, -1),
+                gradients=True,
+            )
+        assert hidden is not None
+        with torch.enable_grad():
+            of_token = self.vlm.token_log_probabilities(hidden.flatten(0, 1), self.labels.repeat(rows))
+            log_p = of_token.view(rows, width).sum(1)
+            (gradient,) = torch.autograd.grad(log_p.sum(), scaled)
+        return log_p.detach(), at_least_float32(gradient)
+
+
+def integrated_gradients_of(tail: Tail, steps: int, rows: int | None) -> Float[Tensor, "layers neurons"]:
+    """`integrated_gradients` of the tail's item, `rows` (layer, step) pairs at once; None: as many as are fast."""
+    alphas, layers = path(steps, tail.labels.device), torch.arange(len(tail.z), device=tail.labels.device)
+    z = at_least_float32(torch.stack(tail.z))
+    total = torch.zeros_like(z)
+    pairs = layers.repeat_interleave(steps), alphas.repeat(len(layers))
+    for of, alpha in zip(*(x.split(rows or tail.rows_at_once()) for x in pairs), strict=True):
+        log_p, gradient = tail.gradients(of.tolist(), alpha)
+        total.index_add_(0, of, (log_p.exp()[:, None] * gradient).to(total))
+    return z * total / steps
+
+
+def disproof(vlm: VLM, task: Task, example: Example) -> str | None:
+    """Why tails cannot be used, None if they can: their gradients must be the definition's on this example.
+
+    The gradients of log p(answer) halfway along z of the first, a middle and the last layer, to the dtype's rounding.
+    """
+    try:
+        (tail,) = tails(vlm, [(task, example)])
+        layers = sorted({0, len(tail.z) // 2, len(tail.z) - 1})
+        _, found = tail.gradients(layers, path(2, vlm.device)[:1].repeat(len(layers)))
+    except Unserved as error:
+        return str(error)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a layer of another form than expected
+        if is_out_of_memory(error):
+            raise
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    encoded = ask_with_gold(vlm, task, [example])
+    position = int(last_prompt_position(encoded)[0])
+    z = z_at(vlm, encoded, position)
+    for layer, gradient in zip(layers, found, strict=True):
+        _, expected = gradients_along(vlm, encoded, layer, position, z[layer], path(2, vlm.device)[:1])
+        difference, norm = (expected[0].to(gradient) - gradient).norm(), expected.norm()
+        if not difference <= TOLERANCE[vlm.model.dtype] * norm:
+            return f"a gradient at layer {layer} differs by {difference / norm:.2g} of its norm from the whole model's"
+    return None
+
+
+def tails(vlm: VLM, asked: Sequence[tuple[Task, Example]]) -> list[Tail]:
+    """The tail of each example's first prompt and gold answer; the examples are about one picture, encoded once.
+
+    Raises:
+        Unserved: the family's decoder is given more than embeddings, positions and a padding mask.
+    """
+    baseline = Baseline(vlm)
+    pictures = encode_pictures(vlm, [replace(e, prompts=e.prompts[:1]) for _, e in asked], batch_size=1)
+    found: dict[int, Tail] = {}
+    for picture in pictures:
+        prefixes = baseline.prefixes([picture])
+        for prompt in picture.prompts:
+            task, example = asked[prompt.owner]
+            gold = vlm.gold_ids(example.prompts[0], task.answers_to_learn(example)[0])
+            suffixes = baseline.suffixes([picture], prefixes, [(0, prompt)], [gold], read=True)
+            found[prompt.owner] = _cut(vlm, baseline.decoder, suffixes, prefixes.shape[1])
+    return [found[owner] for owner in range(len(asked))]
+
+
+@torch.no_grad()
+def _cut(vlm: VLM, decoder: Decoder, suffixes: Suffixes, prefix: int) -> Tail:
+    """What belongs to the tail of a single prompt's suffix."""
+    assert suffixes.activations is not None
+    first = int(suffixes.asked[0]) - 1
+    past, layers = prefix + first, range(len(decoder.layers))
+    return Tail(
+        vlm,
+        decoder,
+        residual=[x[:, first:] for x in suffixes.trace.residual],
+        attention=[decoder.layers[n].o_proj(suffixes.trace.heads[n][:, first:]) for n in layers],
+        z=[suffixes.activations.z[n][0] for n in layers],
+        keys=[layer.keys[:, :, :past] for layer in suffixes.cache if layer.keys is not None],
+        values=[layer.values[:, :, :past] for layer in suffixes.cache if layer.values is not None],
+        positions=suffixes.positions[..., first:],
+        labels=suffixes.labels,
+    )

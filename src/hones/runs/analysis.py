@@ -1,0 +1,211 @@
+"""`hones analyze`: what the sets of a run's tasks share and do, from what the run left.
+
+1. Sets: neurons per layer, overlaps of heads and of neurons, exclusive groups.
+2. Cross-ablation of the groups on the test items, one sweep with a journal.
+3. Delta logit lens of the test items that change most, for the groups with their task.
+4. Cards of each task's first neurons, on the discovery items.
+"""
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from hones.method.analysis.ablation import most_changed, score_ablations, sweep_groups
+from hones.method.analysis.cards import contributions_of, drivers, head_shares
+from hones.method.analysis.groups import Tasks, describe_groups, exclusive_groups, overlaps, per_layer
+from hones.method.analysis.lens import delta_lens
+from hones.method.analysis.results import Ablation, Analysis, Driver, HeadRef, LensRow, NeuronCard, TaskSets
+from hones.runs.source import FinishedRun, Source, Split
+from hones.method.analysis.tokens import written_tokens
+from hones.runs.artifacts import read_result, write_result
+from hones.rivals.hones import Hones
+from hones.errors import HonesError
+from hones.models.anatomy import Site
+from hones.runs.locks import alone_on
+from hones.method.neurons import head_importance
+from hones.runs.prepared import Prepared
+from hones.files import digest_of, write_bytes
+from hones.runs.study import Study
+from hones.tasks.base import Example
+
+THUMBNAIL = 160
+DRIVERS = 4
+
+
+class AnalysisSettings(BaseModel):
+    """lens_items, cards: of each task; draws: random sets per group; limit: test items of each task, None: all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lens_items: int = Field(default=2, ge=0)
+    cards: int = Field(default=8, ge=0)
+    draws: int = Field(default=3, ge=1)
+    limit: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A task's source with its usable examples."""
+
+    source: Source
+    discovery: Prepared
+    test: Prepared
+
+
+@dataclass
+class RunStudy(Study):
+    """A study that goes on from a finished run."""
+
+    @alone_on(lambda *_, **__: ["analysis"])
+    def analyze(self, run: FinishedRun, settings: AnalysisSettings | None = None) -> Analysis:
+        """Everything of the module's list; writes analysis/analysis.json and analysis/pictures/.
+
+        Raises:
+            HonesError: the model, an item or a picture is not what the run used; the line names the difference.
+        """
+        settings = settings or AnalysisSettings()
+        self.sweep = replace(self.sweep, max_new_tokens=run.max_new_tokens)
+        if self.vlm.revision != run.revision:
+            raise HonesError(
+                f"{self.vlm.name} has revision {self.vlm.revision}, the run {run.folder.path} used {run.revision}",
+                do="pass the model as it was with --model",
+            )
+        jobs = [
+            _Job(s, self._as_used(s.name, s.discovery, "discovery"), self._as_used(s.name, s.test, "test"))
+            for s in run.tasks
+        ]
+        inputs, folder = self._inputs(jobs, settings), run.folder.path / "analysis"
+        if self.is_finished("analysis", inputs):
+            return read_result(folder / "analysis.json", Analysis)
+        started = time.monotonic()
+        neurons = {s.name: [(n.layer, n.neuron) for n in s.neurons] for s in run.tasks}
+        heads = {s.name: [(h.layer, h.head) for h in s.heads.critical] for s in run.tasks}
+        groups = exclusive_groups(neurons)
+        ablations, lens = self._ablate(jobs, groups, settings, inputs, folder)
+        layers, width, per_task = self.vlm.anatomy.shape
+        result = Analysis(
+            model=run.model,
+            layers=layers,
+            heads=width,
+            neurons=per_task,
+            tasks=tuple(_describe(s, layers) for s in run.tasks),
+            heads_overlap=overlaps(heads),
+            neurons_overlap=overlaps(neurons),
+            groups=describe_groups(groups, layers),
+            ablations=tuple(ablations),
+            lens=tuple(lens),
+            cards=tuple(card for job in jobs for card in self._cards(job, groups, settings.cards, folder)),
+        )
+        write_result(folder / "analysis.json", result)
+        pictures = {row.picture for row in lens} | {d.picture for card in result.cards for d in card.drivers}
+        files = [folder / "analysis.json", *(folder / picture for picture in sorted(pictures - {""}))]
+        self.finish("analysis", inputs, started, files, groups={"+".join(k): len(v) for k, v in groups.items()})
+        self.remove_journal(self.journal_file("analysis"))
+        return result
+
+    def _as_used(self, name: str, split: Split, which: str) -> Prepared:
+        """The split's examples, which must be those that the run used."""
+        prepared = self.prepare(split.task, split.items, which)
+        if split.used is not None and prepared.fingerprint != split.used:
+            lost = "".join(f"; item {x.id}: {x.reason}" for x in prepared.left_out[:1])
+            raise HonesError(
+                f"the {which} items of {name} are not those of the run (asked = {split.used['asked']}, "
+                f"now {prepared.fingerprint['asked']}{lost})",
+                expected="the same pictures and annotations",
+                do="pass them with --images, --data and --discovery",
+            )
+        return prepared
+
+    def _inputs(self, jobs: Sequence[_Job], settings: AnalysisSettings) -> dict[str, Any]:
+        used = {
+            job.source.name: {
+                "discovery": job.discovery.fingerprint,
+                "test": job.test.fingerprint,
+                "heads": digest_of(self.run.task(job.source.name) / "heads.json"),
+                "neurons": digest_of(self.run.task(job.source.name) / "neurons.json"),
+            }
+            for job in jobs
+        }
+        common = self.fingerprint(jobs[0].test, **self.swept(), **settings.model_dump(), tasks=used)
+        return {key: value for key, value in common.items() if key not in jobs[0].test.fingerprint}
+
+    def _ablate(
+        self,
+        jobs: Sequence[_Job],
+        groups: dict[Tasks, list[Site]],
+        settings: AnalysisSettings,
+        inputs: dict[str, Any],
+        folder: Path,
+    ) -> tuple[list[Ablation], list[LensRow]]:
+        """The cross-ablation, and the lens of the items that change most."""
+        sweep = self.journalled(self.journal_file("analysis"), inputs)
+        asked = [(job.source.test.task, job.test.examples[: settings.limit]) for job in jobs]
+        swept = sweep_groups(self.vlm, asked, groups, draws=settings.draws, sweep=sweep, seed=self.seed)
+        ablations, lens = [], []
+        for (task, examples), statistics in zip(asked, swept, strict=True):
+            ablations += score_ablations(task, statistics, groups, settings.draws, self.seed)
+            rows = most_changed(task, statistics, groups, settings.draws, settings.lens_items)
+            chosen = [examples[row] for row in rows]
+            own = {tasks: sites for tasks, sites in groups.items() if task.name in tasks}
+            lens += delta_lens(self.vlm, task, chosen, own, [_thumbnail(e, folder) for e in chosen])
+        return ablations, lens
+
+    def _cards(self, job: _Job, groups: dict[Tasks, list[Site]], count: int, folder: Path) -> list[NeuronCard]:
+        first = job.source.neurons[:count]
+        if not first:
+            return []
+        source, task, examples = job.source, job.source.discovery.task, job.discovery.examples
+        sites = [(n.layer, n.neuron) for n in first]
+        parts, method = None, source.method
+        if isinstance(method, Hones):
+            how: dict[str, Any] = {
+                "positive_part": method.positive_part,
+                "reading": method.reading,
+                "sweep": self.sweep,
+            }
+            parts = head_importance(self.vlm, task, examples, source.heads.critical, **how)
+        contributed = contributions_of(self.vlm, task, examples, sites, self.sweep.batch_size)
+        group_of = {site: tasks for tasks, members in groups.items() for site in members}
+        cards = []
+        for n, site, own, (promotes, suppresses) in zip(
+            first, sites, contributed.T, written_tokens(self.vlm, sites), strict=True
+        ):
+            driving = tuple(_driver(task.name, examples[i], own[i], folder) for i in drivers(own, DRIVERS))
+            shares = head_shares(source.heads.critical, parts, site) if parts is not None else ()
+            group = group_of[site]
+            cards.append(NeuronCard(task.name, n.rank, *site, n.score, group, promotes, suppresses, shares, driving))
+        return cards
+
+
+def _describe(source: Source, layers: int) -> TaskSets:
+    heads = tuple(HeadRef(h.layer, h.head, h.score.value) for h in source.heads.critical)
+    counts = per_layer([(n.layer, n.neuron) for n in source.neurons], layers)
+    return TaskSets(source.name, source.discovery.task.metric_name, heads, counts)
+
+
+def _driver(task: str, example: Example, contribution: np.floating, folder: Path) -> Driver:
+    picture = _thumbnail(example, folder)
+    return Driver(example.id, task, float(contribution), example.prompts[0], example.target, picture)
+
+
+def _thumbnail(example: Example, folder: Path) -> str:
+    """Write the picture, at most 160 pixels a side, named by its content; returns its path from the folder.
+
+    An example without a picture has the path "".
+    """
+    picture = example.open_picture()
+    if picture is None:
+        return ""
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    name = f"pictures/{sha256(buffer.getvalue()).hexdigest()[:16]}.jpg"
+    write_bytes(folder / name, buffer.getvalue())
+    return name

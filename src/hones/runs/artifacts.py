@@ -1,0 +1,182 @@
+"""The artifacts of a task's folder: the names and shapes that outside scripts rely on, written and read back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from hones.errors import HonesError
+from hones.method.heads import HeadResult, HeadScore
+from hones.method.neurons import RankedNeuron, RankedNeurons
+from hones.method.steering.settings import Scales
+from hones.files import read_json, short, write_json, write_npy
+from hones.sweep.racing import RaceRules
+from hones.stats import Interval
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> None:
+    """heads.json and head_scores.npy [L, H]."""
+    rows = [
+        {
+            "layer": h.layer,
+            "head": h.head,
+            "score": h.score.value,
+            "score_low": h.score.low,
+            "score_high": h.score.high,
+            "baseline": h.baseline,
+            "intervened": h.intervened,
+            "metric_name": result.metric_name,
+            "n": h.items,
+            **({"dropped": h.dropped} if result.racing is not None else {}),
+        }
+        for h in result.heads
+    ]
+    baseline = {
+        "metric": result.baseline.value,
+        "metric_low": result.baseline.low,
+        "metric_high": result.baseline.high,
+        "metric_name": result.metric_name,
+        "n": result.items,
+    }
+    write_npy(folder / "head_scores.npy", result.matrix(layers, heads))
+    racing = {"racing": asdict(result.racing)} if result.racing is not None else {}
+    content = {"baseline": baseline, **racing, "all_heads": rows, "top_heads": rows[: result.top_k]}
+    write_json(folder / "heads.json", content)
+
+
+def read_heads(path: Path) -> HeadResult:
+    """heads.json, ours or the public release's (which has no intervals: they are read as NaN).
+
+    Raises:
+        HonesError: no such file, or not of that form.
+    """
+    content = read_json(path)
+    try:
+        baseline, rows = content["baseline"], content["all_heads"]
+        scores = tuple(
+            HeadScore(
+                int(row["layer"]),
+                int(row["head"]),
+                _interval(row, "score"),
+                float(row["baseline"]),
+                float(row["intervened"]),
+                int(row.get("n", baseline["n"])),
+                bool(row.get("dropped", False)),
+            )
+            for row in rows
+        )
+        top = [(int(row["layer"]), int(row["head"])) for row in content["top_heads"]]
+        racing = TypeAdapter(RaceRules).validate_python(content["racing"]) if "racing" in content else None
+        interval = _interval(baseline, "metric")
+        result = HeadResult(str(baseline["metric_name"]), interval, int(baseline["n"]), scores, len(top), racing)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise HonesError(
+            f"{path} is not a heads file ({type(error).__name__}: {error})",
+            expected="baseline, all_heads and top_heads as `hones heads` writes them",
+        ) from error
+    if not result.heads or any(h.layer < 0 or h.head < 0 for h in result.heads):
+        raise HonesError(f"{path} holds no heads, or some below 0", expected="layers and heads from 0")
+    if [(h.layer, h.head) for h in result.critical] != top:
+        raise HonesError(f"{path}: top_heads are not the first of all_heads", expected="both best first")
+    return result
+
+
+def _interval(row: dict[str, Any], key: str) -> Interval:
+    bounds = [
+        float(row[f"{key}_{end}"]) if row.get(f"{key}_{end}") is not None else float("nan") for end in ("low", "high")
+    ]
+    return Interval(float(row[key]), *bounds)
+
+
+def write_neurons(
+    folder: Path, importance: Float[np.ndarray, "layers neurons"], selected: Sequence[RankedNeuron]
+) -> None:
+    """neuron_importance.npy [L, I] and neurons.json, best first."""
+    write_npy(folder / "neuron_importance.npy", importance)
+    write_result(folder / "neurons.json", list(selected))
+
+
+def read_neurons(path: Path) -> RankedNeurons:
+    """neurons.json.
+
+    Raises:
+        HonesError: no such file, not of that form, or empty.
+    """
+    neurons = RankedNeurons(read_result(path, list[RankedNeuron]))
+    if not neurons:
+        raise HonesError(f"{path} holds no neurons", expected="at least one")
+    return neurons
+
+
+def write_scales(path: Path, scales: Scales) -> None:
+    """scales.json: one {layer, neuron, scale} per neuron, in order."""
+    rows = [{"layer": layer, "neuron": i, "scale": s} for (layer, i), s in sorted(scales.values.items())]
+    write_json(path, rows)
+
+
+MAX_SCALES_BYTES = 2**28  # a row for every neuron of a 70B model takes 160 MiB
+
+
+class _ScaleRow(BaseModel):
+    """One row; further fields are allowed."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    layer: int = Field(ge=0)
+    neuron: int = Field(ge=0)
+    scale: float = Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)
+
+
+def read_scales(path: Path) -> Scales:
+    """scales.json, or the list under "scales" of an exported steering.json; `scales_for` also fits it to a model.
+
+    Raises:
+        HonesError: no such file, too large, or not of that form: rows of whole numbers layer and neuron >= 0 and a
+            finite scale, no neuron twice. The line names the first such row.
+    """
+    expected = "a list of {layer, neuron, scale}, each neuron once"
+    if path.exists() and not path.is_file():
+        raise HonesError(f"{path} is not a file", expected=expected)
+    if path.exists() and path.stat().st_size > MAX_SCALES_BYTES:
+        raise HonesError(f"{path} has {path.stat().st_size} bytes", expected=f"at most {MAX_SCALES_BYTES}")
+    content = read_json(path)
+    listed = content.get("scales") if isinstance(content, dict) else content
+    try:
+        rows = TypeAdapter(list[_ScaleRow]).validate_python(listed, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{'row ' if isinstance(part, int) else ''}{part}: " for part in first["loc"])
+        raise HonesError(f"{path}: {where}{first['msg']}, found {short(first['input'])}", expected=expected) from error
+    if not rows:
+        raise HonesError(f"{path} holds no scales", expected="at least one")
+    scales: dict[tuple[int, int], float] = {}
+    for number, row in enumerate(rows):
+        if (row.layer, row.neuron) in scales:
+            raise HonesError(f"{path}: row {number}: neuron {row.layer, row.neuron} again", expected=expected)
+        scales[row.layer, row.neuron] = row.scale
+    return Scales(scales)
+
+
+def write_result(path: Path, result: Any) -> None:
+    """Any result dataclass, or a list of them, as JSON."""
+    write_json(path, TypeAdapter(type(result)).dump_python(result))
+
+
+def read_result(path: Path, kind: Any) -> Any:
+    """What `write_result` wrote, as `kind`: a result dataclass or a list of one.
+
+    Raises:
+        HonesError: no such file, or not of that form.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise HonesError(f"{path}: {where}: {first['msg']}", do="run the stage that writes it again") from error

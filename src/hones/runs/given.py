@@ -1,0 +1,114 @@
+"""What the methods of one task are given: examples, critical heads, the other tasks about the same pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from hones.runs.artifacts import read_heads
+from hones.rivals.base import Context, Method
+from hones.data.items import Items
+from hones.errors import BadItem, HonesError
+from hones.method.heads import HeadScore
+from hones.models.vlm import VLM
+from hones.files import digest_of
+from hones.sweep.run import SweepSettings
+from hones.tasks import TASKS, make_task
+from hones.tasks.base import Example, Task
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Critical heads, and the digest of the file that they were read from; none for methods without heads."""
+
+    critical: tuple[HeadScore, ...] = ()
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What methods are given, and the digests that identify it."""
+
+    context: Context
+    heads: str | None
+    others: str
+
+    def fingerprint_of(self, method: Method) -> dict[str, Any]:
+        """What the method's numbers depend on beside model, items, ratio and seed."""
+        heads = {"heads": self.heads} if method.needs_heads else {}
+        return {"method": method.name, **heads, **({"others": self.others} if method.needs_other_tasks else {})}
+
+
+def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Method]) -> Heads:
+    """The critical heads of a heads file, read where one of the methods needs them.
+
+    Raises:
+        HonesError: they are needed and there is no file, or not one, or of another task or model.
+    """
+    needing = [method.name for method in methods if method.needs_heads]
+    if not needing:
+        return Heads()
+    if file is None:
+        raise HonesError(f"the method {needing[0]} needs critical heads", do="give --heads, which `hones heads` writes")
+    heads = read_heads(file)
+    others = {other.metric_name for name, other in TASKS.items() if name != task.name}
+    if heads.metric_name in others - {task.metric_name}:
+        raise HonesError(f"{file} scores heads by {heads.metric_name}", expected=task.metric_name)
+    for head in heads.critical:
+        vlm.anatomy.check_head(head.layer, head.head)
+    return Heads(heads.critical, digest_of(file))
+
+
+def give(
+    vlm: VLM,
+    task: Task,
+    discovery: Items,
+    examples: Sequence[Example],
+    heads: Heads,
+    methods: Sequence[Method],
+    seed: int,
+    sweep: SweepSettings,
+    shared: dict[Any, Any] | None = None,
+) -> Given:
+    """What the methods use on a task's examples.
+
+    Args:
+        discovery: where the other tasks' examples come from.
+        shared: what methods keep for other tasks on the same discovery items.
+
+    Raises:
+        HonesError: a method lacks something it needs.
+    """
+    needed = any(method.needs_other_tasks for method in methods)
+    others = other_tasks(vlm, task, discovery, examples) if needed else []
+    context = Context(vlm, task, examples, heads.critical, others, seed, sweep, shared={} if shared is None else shared)
+    for method in methods:
+        method.check(context)
+    asked = repr([(t.name, e.id, e.prompts[0], e.target) for t, of_task in others for e in of_task])
+    return Given(context, heads.digest, sha256(asked.encode()).hexdigest()[:16])
+
+
+def other_tasks(
+    vlm: VLM, task: Task, items: Items, examples: Sequence[Example]
+) -> list[tuple[Task, Sequence[Example]]]:
+    """The other tasks' examples on the pictures of `examples`, those that the items are annotated for.
+
+    Only the first prompt is asked, so retrieval needs no more than one negative.
+    """
+    pictures = {example.image for example in examples} - {None}
+    found = []
+    for name in TASKS:
+        if name != task.name:
+            other = make_task(name, candidates=2)
+            usable, _ = other.examples(items)
+            found.append((other, [e for e in usable if e.image in pictures and _can_be_asked(vlm, e)]))
+    return found
+
+
+def _can_be_asked(vlm: VLM, example: Example) -> bool:
+    try:
+        vlm.wrap(example.prompts[0])
+    except BadItem:
+        return False
+    return True

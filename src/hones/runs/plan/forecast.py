@@ -1,0 +1,200 @@
+"""The bill: every stage's operations, bytes, memory and hours, on one device and on several.
+
+    hours on one copy of the model    operations / (matrix rate x share that the stage reaches)
+    hours on N devices                R = N // G copies (G devices each) take the shards of a stage, all alike:
+                                      hours on one copy x ceil(shards / R) / shards
+
+A copy that is spread over G devices is as fast as one: its layers work one after the other. Shards are the groups of
+a sweep and the trainings of steering. Left out: the messages of the workers, reading and decoding of pictures, scoring
+and the bootstrap (on the CPU beside the device), and loading unless `load` says how long it takes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hones.data.items import load_items
+from hones.errors import HonesError
+from hones.models.loading import DTYPES
+from hones.models.vlm import VLM
+from hones.runs.plan.bill import Planning, Stage, stages_of
+from hones.runs.plan.lengths import Measured, measure
+from hones.runs.plan.memory import GIB, check_fits
+from hones.runs.plan.rates import Rates, device_name, given_rate, key_of, matmul_rate, save_rates, saved_rates
+from hones.runs.plan.request import SPLITS, Request
+from hones.runs.plan.shapes import Shapes, shapes_of, weightless
+from hones.sweep.memory import free_memory
+from hones.tasks.base import Task
+from hones.tasks import check_distinct, make_task
+
+
+@dataclass
+class Forecast:
+    """All stages with what they rest on.
+
+    devices: how many one copy of the model takes; copies: how many copies run.
+    """
+
+    shapes: Shapes
+    dtype: str
+    rates: Rates
+    stages: list[Stage]
+    memory: float
+    devices: int
+    gpus: int
+    load: float
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def copies(self) -> int:
+        return self.gpus // self.devices
+
+    @property
+    def counted(self) -> list[Stage]:
+        """The stages of the total."""
+        return [stage for stage in self.stages if not stage.scenario]
+
+    def total(self, copies: int) -> tuple[float, float, float]:
+        """(middle, least, most) hours of all stages, loading included."""
+        hours = [[h * stage.stretched(copies) for h in stage.hours(self.rates)] for stage in self.counted]
+        middle, least, most = (sum(x) + self.load / 60 for x in zip(*hours, strict=True))
+        return middle, least, most
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "model": self.shapes.name,
+            "dtype": self.dtype,
+            "device": self.rates.device,
+            "flop_rate": self.rates.flop_rate,
+            "rate_source": self.rates.source,
+            "shares_of_rate": self.rates.shares,
+            "calibrated": self.rates.calibrated,
+            "memory_gib": self.memory / GIB,
+            "weights_gib": self.shapes.bytes / GIB,
+            "gpus": self.gpus,
+            "gpus_per_copy": self.devices,
+            "copies": self.copies,
+            "load_minutes": self.load,
+            "stages": [self._row(stage) for stage in self.stages],
+            "total_hours_one_copy": self.total(1),
+            "total_hours": self.total(self.copies),
+            "notes": self.notes,
+        }
+
+    def _row(self, stage: Stage) -> dict[str, Any]:
+        hours, work = stage.hours(self.rates), stage.work * (sum(stage.shares) / 2)
+        return {
+            "stage": stage.name,
+            "tasks": stage.tasks,
+            "cells": stage.cells,
+            "flop": work.flop,
+            "bytes_moved": work.moved,
+            "memory_gib": stage.memory.total / GIB,
+            "least_memory_gib": stage.least.total / GIB,
+            "shards": stage.shards,
+            "scenario": stage.scenario,
+            "hours_one_copy": hours,
+            "hours": [h * stage.stretched(self.copies) for h in hours],
+            "release_flop": None if stage.release is None else stage.release.flop,
+        }
+
+
+def plan(request: Request, *, on_calibration: Callable[[str], object] = lambda stage: None) -> Forecast:
+    """Forecast a run.
+
+    Args:
+        on_calibration: hears which stage is measured.
+
+    Raises:
+        HonesError: no such model or file, items that tasks cannot use, or a model that does not fit.
+    """
+    tasks = [make_task(name, candidates=request.candidates) for name in request.tasks]
+    check_distinct(tasks)
+    device, dtype = _device(request)
+    light = weightless(request.model, revision=request.revision, trust_remote_code=request.trust_remote_code)
+    shapes = shapes_of(light, dtype)
+    splits, notes = _measure(request, light, shapes, tasks)
+    memory = _memory(request, device)
+    planning = Planning(request, light, shapes, dtype, device.type, memory - shapes.bytes, splits)
+    stages = stages_of(planning)
+    devices = check_fits(shapes, dtype, [s.least for s in stages], memory, request.gpus)
+    if devices > 1:  # what is free for rows and pictures is free on all of them
+        planning.free = devices * memory - shapes.bytes
+        stages = stages_of(planning)
+    rates = _rates(request, planning, device, on_calibration)
+    missing = [split for split in ("dev", "test") if split not in splits]
+    if missing:
+        notes.append(f"no {' and no '.join(missing)} items given, so the stages on them are not in the bill")
+    return Forecast(shapes, dtype, rates, stages, memory, devices, request.gpus, request.load, notes)
+
+
+def _device(request: Request) -> tuple[torch.device, str]:
+    """The device and dtype, as `load_vlm` chooses; for a device elsewhere a GPU with bfloat16."""
+    elsewhere = request.tflops is not None
+    name = request.device
+    if name == "auto":
+        name = "cuda" if elsewhere or torch.cuda.is_available() else "cpu"
+    dtype = request.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if name.startswith("cuda") else "float32"
+    if dtype not in DTYPES:
+        raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    if not elsewhere and name.startswith("cuda") and not torch.cuda.is_available():
+        raise HonesError(f"no device {name!r}", do="plan for a device elsewhere with --tflops and --memory")
+    return torch.device(name), dtype
+
+
+def _memory(request: Request, device: torch.device) -> float:
+    """Bytes of one device."""
+    if request.memory is not None:
+        return request.memory * GIB
+    if request.tflops is not None:
+        raise HonesError("--tflops without --memory", expected="the GiB of a device elsewhere, such as --memory 80")
+    return float(free_memory(device))
+
+
+def _measure(
+    request: Request, light: VLM, shapes: Shapes, tasks: Sequence[Task]
+) -> tuple[dict[str, Measured], list[str]]:
+    """Lengths of all splits; one without a file of its own, but with a number, is like the discovery items."""
+    splits: dict[str, Measured] = {}
+    notes: list[str] = []
+    for split in SPLITS:
+        count, file = request.counts.get(split), request.data.get(split)
+        if file is not None:
+            items = load_items(file, images=request.ood_images if split == "ood" else request.images)
+            options: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed, "split": split}
+            splits[split] = measure(light, shapes, tasks, items, **options)
+            notes += splits[split].notes
+        elif count is not None and split != "ood":
+            splits[split] = splits["discovery"]
+            notes.append(f"{split}: no file given, lengths are those of the discovery items")
+        if count is not None and split in splits:
+            splits[split] = splits[split].of(count)
+            notes.append(f"{split}: planned for {count:,} items of every task")
+    return splits, notes
+
+
+def _rates(
+    request: Request, planning: Planning, device: torch.device, on_calibration: Callable[[str], object]
+) -> Rates:
+    """Given, measured now, or from an earlier calibration; at last the matrix rate alone."""
+    if request.tflops is not None:
+        return given_rate(request.tflops)
+    shapes, dtype = planning.shapes, planning.dtype
+    key = key_of(device_name(device), shapes, dtype, request.tasks)
+    if request.calibrate:
+        from hones.runs.plan.calibrate import calibrate
+
+        options: dict[str, Any] = {"dtype": dtype, "device": device, "max_new_tokens": request.max_new_tokens}
+        rates = calibrate(planning.light, shapes, planning.splits["discovery"], on_stage=on_calibration, **options)
+        save_rates(key, rates)
+        return rates
+    found = saved_rates(key)
+    if found is not None:
+        return found
+    rate = matmul_rate(shapes.width, shapes.neurons, DTYPES[dtype], device)
+    return Rates(device_name(device), rate, "matrix products measured now, shares of it unknown")

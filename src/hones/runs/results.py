@@ -1,0 +1,109 @@
+"""Everything a run folder holds, read back for a report. What a stage has not written yet is None."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hones.method.analysis.results import Analysis
+from hones.runs.artifacts import read_heads, read_neurons, read_result
+from hones.rivals.results import Comparison
+from hones.errors import HonesError
+from hones.method.heads import HeadResult
+from hones.method.masking import MaskingResult
+from hones.method.neurons import RankedNeuron
+from hones.method.steering.evaluate import SteeringResult
+from hones.method.steering.results import Evidence
+from hones.runs.record import RunFolder
+from hones.tasks import in_order
+
+FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """What the stages found for one task. steering: by method. evidence: of steering."""
+
+    task: str
+    heads: HeadResult | None
+    neurons: list[RankedNeuron] | None
+    masking: MaskingResult | None
+    comparison: Comparison | None
+    steering: dict[str, SteeringResult]
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A whole run. record: run.json."""
+
+    folder: Path
+    record: dict[str, Any]
+    tasks: tuple[TaskResults, ...]
+    analysis: Analysis | None
+
+    @property
+    def model(self) -> str:
+        """The model's name, as far as the run says."""
+        models = {
+            str(s["fingerprint"]["model"]): None for s in self.stages.values() if "model" in s.get("fingerprint", {})
+        }
+        return ", ".join(models) or (self.analysis.model if self.analysis is not None else "unnamed model")
+
+    @property
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """The finished stages, in the order in which they finished."""
+        return self.record["stages"]
+
+    @property
+    def stopped(self) -> dict[str, dict[str, Any]]:
+        """The tasks that could not go on, each with its stage and why."""
+        return self.record.get("stopped", {})
+
+    @property
+    def per_layer(self) -> dict[str, list[int]]:
+        """Selected neurons per layer [L] of every task that has some."""
+        depths = [1 + max(h.layer for h in t.heads.heads) for t in self.tasks if t.heads is not None]
+        depths += [1 + max(n.layer for n in t.neurons) for t in self.tasks if t.neurons is not None]
+        return {
+            t.task: [sum(n.layer == layer for n in t.neurons) for layer in range(max(depths))]
+            for t in self.tasks
+            if t.neurons is not None
+        }
+
+
+def read_run(folder: Path) -> RunResults:
+    """Read a run folder; nothing is created.
+
+    Raises:
+        HonesError: no such folder, nothing in it, or an artifact that is damaged.
+    """
+    if not folder.is_dir():
+        raise HonesError(f"no run folder {folder}", expected="what `hones run` or the stages wrote")
+    names = in_order(p.name for p in folder.iterdir() if p.is_dir())
+    tasks = [folder / name for name in names if _is_task(folder / name)]
+    analysis = _read(folder / "analysis" / "analysis.json", Analysis)
+    if not tasks and analysis is None:
+        raise HonesError(f"{folder} holds no results", do="run `hones run`, or a stage such as `hones heads`, first")
+    record = RunFolder(folder).record if (folder / "run.json").exists() else {"stages": {}}
+    return RunResults(folder, record, tuple(_read_task(t) for t in tasks), analysis)
+
+
+def _is_task(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in FILES) or any(folder.glob("steering/*/result.json"))
+
+
+def _read_task(folder: Path) -> TaskResults:
+    heads, neurons = folder / "heads.json", folder / "neurons.json"
+    return TaskResults(
+        folder.name,
+        read_heads(heads) if heads.is_file() else None,
+        read_neurons(neurons) if neurons.is_file() else None,
+        _read(folder / "masking.json", MaskingResult),
+        _read(folder / "comparison.json", Comparison),
+        {f.parent.name: read_result(f, SteeringResult) for f in sorted(folder.glob("steering/*/result.json"))},
+        _read(folder / "steering" / "evidence.json", Evidence),
+    )
+
+
+def _read(path: Path, kind: Any) -> Any:
+    return read_result(path, kind) if path.is_file() else None

@@ -1,0 +1,76 @@
+"""Results that no longer belong together: of a stage that did not finish, changed by hand, or found from other inputs.
+
+A stage's record in run.json names the digests of its files and of what it was computed from. A folder without run.json
+says nothing about itself, and nothing is said about it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hones.runs.results import FILES, RunResults
+from hones.errors import joined
+from hones.files import digest_of
+
+_STAGES = dict(zip(FILES, ("heads", "neurons", "mask", "compare"), strict=True))
+
+
+def stale(results: RunResults) -> list[str]:
+    """A line for every result that the page shows and that is not what the folder's other results belong to."""
+    if not (results.folder / "run.json").is_file():
+        return []
+    found = [line for task in results.tasks for line in _of_task(results, task.task)]
+    if results.analysis is not None:
+        found += _written(results, "analysis", "analysis/analysis.json")
+        found += _analysed(results)
+    return found
+
+
+def _of_task(results: RunResults, task: str) -> Iterator[str]:
+    for name, stage in _STAGES.items():
+        if (results.folder / task / name).is_file():
+            yield from _written(results, f"{task}/{stage}", f"{task}/{name}")
+    steering = sorted((results.folder / task).glob("steering/*/result.json"))
+    for file in steering:
+        stage = f"{task}/steer" if file.parent.name == "hones" else f"{task}/steer/{file.parent.name}"
+        if stage in results.stages:
+            yield from _written(results, stage, str(file.relative_to(results.folder)))
+    if (results.folder / task / "steering/evidence.json").is_file():
+        yield from _written(results, f"{task}/evidence", f"{task}/steering/evidence.json")
+        used = _used(results, f"{task}/evidence")
+        scales = {f"{task}/steering/{name}": digest for name, digest in used.get("scales", {}).items()}
+        yield from _from(results, f"{task}/evidence", {f"{task}/neurons.json": used.get("neurons"), **scales})
+    for stage, key in (("neurons", "heads"), ("methods/hones", "heads"), ("mask", "neurons"), ("steer", "neurons")):
+        used = _used(results, f"{task}/{stage}").get(key)
+        yield from _from(results, f"{task}/{stage}", {f"{task}/{key}.json": used})
+    compared = _used(results, f"{task}/compare").get("methods", {}).items()
+    arrays = {f"{task}/methods/{method}/neuron_importance.npy": digest for method, digest in compared}
+    yield from _from(results, f"{task}/compare", arrays)
+
+
+def _analysed(results: RunResults) -> Iterator[str]:
+    used = _used(results, "analysis").get("tasks", {}).items()
+    kinds = ("heads", "neurons")
+    files = {f"{task}/{kind}.json": digests.get(kind) for task, digests in used for kind in kinds}
+    yield from _from(results, "analysis", files)
+
+
+def _used(results: RunResults, stage: str) -> dict[str, Any]:
+    return results.stages.get(stage, {}).get("fingerprint", {})
+
+
+def _written(results: RunResults, stage: str, file: str) -> Iterator[str]:
+    """Whether the stage has finished and the file is what it wrote."""
+    if stage not in results.stages:
+        yield f"{file}: run.json has no finished {stage}"
+        return
+    recorded = results.stages[stage].get("artifacts", {}).get(file)
+    if recorded is not None and digest_of(results.folder / file) != recorded:
+        yield f"{file}: changed since {stage} wrote it"
+
+
+def _from(results: RunResults, stage: str, used: Mapping[str, str | None]) -> Iterator[str]:
+    """Whether the files that a stage was computed from, by their digests, are those that the folder holds now."""
+    here = {name: results.folder / name for name, digest in used.items() if digest is not None}
+    changed = [name for name, file in here.items() if file.is_file() and digest_of(file) != used[name]]
+    if changed:
+        yield f"{stage}: not found from the present {joined(changed)}"

@@ -1,0 +1,291 @@
+"""The driver: hands shards out, takes results in any order, replaces workers that die, and gives up with a name.
+
+1. Every worker is a Ray actor that loads its replica; the first that has sets what all must be (`Facts`).
+2. Each gets two shards at a time, the next one waiting at the worker: fast workers come back sooner and take more.
+3. A worker that dies, or raises, is replaced. The shard it was at goes to the end of the line; what it had waiting goes
+   first. A shard that fails three times stops the run, after the others are done; its name is in the error.
+4. What the user can mend, such as a picture that a node does not see, stops the run at once, with its line.
+
+Workers keep nothing. The journal is the driver's: killed, it goes on with any number of workers.
+"""
+
+import time
+import warnings
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+from tqdm import tqdm
+
+from hones.errors import HonesError
+from hones.log import LOG
+from hones.models.vlm import VLM
+from hones.sweep.memory import Plan, make_plan
+from hones.sweep.ray.connection import Connection, by_value
+from hones.sweep.ray.outline import outline
+from hones.sweep.ray.recipe import Facts, Recipe
+from hones.sweep.ray.replica import Done, Refused, Replica
+from hones.sweep.shards import Compute, Work, Workers
+
+AT_A_WORKER = 2
+MOST_FAILURES = 3
+PATIENCE = 600.0
+"""Seconds without any worker after which the run stops."""
+
+
+@dataclass
+class Seat:
+    """One of the pool's workers and those who take its place. busy: numbers of shards by call, the first at work."""
+
+    actor: Any
+    loading: Any
+    facts: Facts | None = None
+    busy: dict[Any, int] = field(default_factory=dict)
+
+
+class Pool(Workers):
+    """Workers with a replica each, in a Ray cluster. A context manager: workers end with it.
+
+    vlm: what stages are given in place of the model: the replicas' outline, without weights.
+
+    Args:
+        recipe: how the workers load the model.
+        address: "local" for workers on this machine, or HOST:PORT or "auto" of a running cluster that this machine is
+            part of.
+        gpus_per_worker: several: the model is spread over them; a part of one: workers share it.
+
+    Raises:
+        HonesError: no such cluster, or none whose workers could be what is asked; the model cannot be loaded there.
+    """
+
+    def __init__(self, recipe: Recipe, address: str, workers: int = 1, gpus_per_worker: float | None = None) -> None:
+        self.connection = Connection(address, workers)
+        self.recipe, self.lost, self.keys = recipe, 0, 0
+        self.seats: list[Seat] = []
+        try:
+            gpus = self.connection.gpus(workers) if gpus_per_worker is None else gpus_per_worker
+            self.connection.check(workers, gpus)
+            self.gpus, self.loaded = gpus, recipe.for_workers(gpus)
+            options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+            self.kind: Any = ray.remote(**options)(Replica)
+            LOG.info("%d workers with %g GPUs each at %s", workers, gpus, address)
+            self.seats = [self._seat() for _ in range(workers)]
+            self.first = self._first_loaded()
+            self.vlm: VLM = outline(self.loaded, recipe.name, self.first)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers, and the cluster if it is this process's own."""
+        for seat in self.seats:
+            ray.kill(seat.actor)
+        self.seats = []
+        self.connection.close()
+
+    # --- what stages ask for ---------------------------------------------------------------------------------------
+
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
+        """By the least memory that a worker had free after loading; workers of one machine share its memory."""
+        loaded = [seat.facts for seat in self.seats if seat.facts is not None]
+        sharing = Counter(facts.node for facts in loaded) if self.first.device == "cpu" else Counter[str]()
+        free = min(facts.free // max(1, sharing[facts.node]) for facts in loaded or [self.first])
+        return make_plan(vlm, positions_per_picture, batch_size, free)
+
+    def begin(self, vlm: VLM, work: Work[Any, Any]) -> Compute:
+        """The work is stored once in the cluster; each worker fetches it with its first shard."""
+        if vlm is not self.vlm:
+            raise HonesError(
+                f"{vlm.name} is not what these workers have loaded",
+                expected="pool.vlm",
+                do="a model in memory cannot travel: save it to a folder and give that",
+            )
+        self.keys += 1
+        key = self.keys
+        with by_value(work):
+            stored = ray.put(work)
+
+        def compute(shards: Sequence[Any], bar: tqdm) -> Iterator[tuple[int, Any]]:
+            return _Round(self, key, stored, work, shards, bar).run()
+
+        return compute
+
+    def record(self) -> dict[str, Any]:
+        """How many workers, where, on what, and how many were replaced."""
+        loaded = [seat.facts for seat in self.seats if seat.facts is not None]
+        cards = Counter(facts.card for facts in loaded)
+        nodes = Counter(facts.node for facts in loaded)
+        found = {"count": len(self.seats), "gpus_per_worker": self.gpus, "replaced": self.lost}
+        return {"workers": {**found, "nodes": dict(nodes), "devices": dict(cards)}}
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> int:
+        """How many have loaded their replica."""
+        return sum(seat.facts is not None for seat in self.seats)
+
+    def _seat(self) -> Seat:
+        actor = self.kind.remote(self.loaded, self.recipe.name, torch.get_num_threads())
+        return Seat(actor, actor.load.remote())
+
+    def _first_loaded(self) -> Facts:
+        """Wait until one worker has its replica."""
+        until, failures = time.monotonic() + PATIENCE, 0
+        while time.monotonic() < until:
+            done, _ = ray.wait([seat.loading for seat in self.seats], num_returns=1, timeout=5)
+            for seat in [s for s in self.seats if s.loading in done]:
+                if self.took_seat(seat, None):
+                    assert seat.facts is not None
+                    return seat.facts
+                failures += 1
+                if failures >= MOST_FAILURES:
+                    raise self.unable(failures)
+        raise HonesError(
+            f"no worker of {len(self.seats)} has started in {PATIENCE:g} s", do="see `ray status` for what is free"
+        )
+
+    def took_seat(self, seat: Seat, first: Facts | None) -> bool:
+        """Take what a worker says after loading; False where it died, and another one now loads in its place.
+
+        Raises:
+            HonesError: it cannot load the model, or has another one than `first`.
+        """
+        try:
+            found: Facts | Refused = ray.get(seat.loading)
+        except RayError as error:
+            LOG.warning("a worker was lost while it loaded the model (%s)", _line(error))
+            self.replace(seat)
+            return False
+        if isinstance(found, Refused):
+            raise found.error()
+        if first is not None:
+            found.check_same(first)
+        seat.facts = found
+        LOG.info("worker %d on %s (%s) has loaded the model", found.pid, found.node, found.card)
+        return True
+
+    def replace(self, seat: Seat) -> None:
+        """Another worker in the place of one that is lost."""
+        ray.kill(seat.actor)
+        self.lost += 1
+        fresh = self._seat()
+        seat.actor, seat.loading, seat.facts = fresh.actor, fresh.loading, None
+        seat.busy.clear()
+
+    def unable(self, failures: int) -> HonesError:
+        return HonesError(
+            f"{failures} workers in a row were lost while they loaded {self.recipe.name}",
+            expected="a node with enough memory for the model",
+            do="use more GPUs per worker or a smaller --dtype; RUN/hones.log has what Ray says",
+        )
+
+
+class _Round:
+    """One list of shards on a pool's workers."""
+
+    def __init__(
+        self, pool: Pool, key: int, stored: Any, work: Work[Any, Any], shards: Sequence[Any], bar: tqdm
+    ) -> None:
+        self.pool, self.key, self.stored, self.work, self.shards, self.bar = pool, key, stored, work, shards, bar
+        self.queue = deque(range(len(shards)))
+        self.failures: Counter[int] = Counter()
+        self.poisoned: dict[int, str] = {}
+        self.said: set[str] = set()
+        self.lost_loading = 0
+        for seat in pool.seats:
+            seat.busy.clear()
+
+    def run(self) -> Iterator[tuple[int, Any]]:
+        """Results as they come."""
+        alone_since = time.monotonic()
+        while self.queue or any(seat.busy for seat in self.pool.seats):
+            self._hand_out()
+            calls = {seat.loading: seat for seat in self.pool.seats if seat.facts is None}
+            calls |= {call: seat for seat in self.pool.seats for call in seat.busy}
+            done, _ = ray.wait([*calls], num_returns=1, timeout=5)
+            self.bar.set_postfix(workers=f"{self.pool.alive}/{len(self.pool.seats)}", refresh=not done)
+            for call in done:
+                seat = calls[call]
+                if call in seat.busy:
+                    yield from self._finished(seat, call)
+                elif call == seat.loading:
+                    self._loaded(seat)
+            if self.pool.alive:
+                alone_since = time.monotonic()
+            elif time.monotonic() - alone_since > PATIENCE:
+                raise HonesError(
+                    f"all workers are lost, and none came back in {PATIENCE:g} s",
+                    do="run again when there are nodes: what was finished is kept",
+                )
+        if self.poisoned:
+            number, why = next(iter(self.poisoned.items()))
+            more = f" ({len(self.poisoned) - 1} more like it)" if len(self.poisoned) > 1 else ""
+            raise HonesError(
+                f"{MOST_FAILURES} workers failed at the same shard: {self.work.name(self.shards[number])}: {why}{more}",
+                do="look at these items, then run again: all others are kept",
+            )
+
+    def _hand_out(self) -> None:
+        """One shard to every worker that has loaded, then a second."""
+        for depth in range(1, AT_A_WORKER + 1):
+            for seat in self.pool.seats:
+                if self.queue and seat.facts is not None and len(seat.busy) < depth:
+                    number = self.queue.popleft()
+                    call = seat.actor.do.remote(self.key, [self.stored], self.shards[number])
+                    seat.busy[call] = number
+
+    def _finished(self, seat: Seat, call: Any) -> Iterator[tuple[int, Any]]:
+        number = seat.busy[call]
+        try:
+            found: Done | Refused = ray.get(call)
+        except RayError as error:
+            self._lost(seat, number, error)
+            return
+        del seat.busy[call]
+        if isinstance(found, Refused):
+            raise found.error()
+        for line in found.warnings:
+            if line not in self.said:
+                self.said.add(line)
+                warnings.warn(line, stacklevel=2)
+        yield number, found.result
+
+    def _lost(self, seat: Seat, number: int, error: RayError) -> None:
+        """The shard that a lost worker was at fails once; those that waited there are handed out again."""
+        raised = isinstance(error, RayTaskError)
+        at_work = number if raised else next(iter(seat.busy.values()))
+        waiting = [n for n in seat.busy.values() if n != at_work]
+        facts = seat.facts
+        who = f"worker {facts.pid} on {facts.node}" if facts else "a worker"
+        LOG.warning("%s is lost at %s (%s)", who, self.work.name(self.shards[at_work]), _line(error))
+        LOG.info("what Ray says: %s", error)
+        self.pool.replace(seat)
+        self.queue.extendleft(reversed(waiting))
+        self.failures[at_work] += 1
+        if self.failures[at_work] >= MOST_FAILURES:
+            self.poisoned[at_work] = _line(error)
+        else:
+            self.queue.append(at_work)
+
+    def _loaded(self, seat: Seat) -> None:
+        self.lost_loading = 0 if self.pool.took_seat(seat, self.pool.first) else self.lost_loading + 1
+        if self.lost_loading >= MOST_FAILURES * len(self.pool.seats):
+            raise self.pool.unable(self.lost_loading)
+
+
+def _line(error: RayError) -> str:
+    """What went wrong: of an exception in a worker its own last line, of a death that it died."""
+    if isinstance(error, RayTaskError) and error.cause is not None:
+        return f"{type(error.cause).__name__}: {' '.join(str(error.cause).split())[:300]}"
+    return "its process or node ended; was it out of memory?"

@@ -1,0 +1,80 @@
+"""What runs in a worker: one replica of the model, and shard after shard of the work at hand.
+
+What the user can mend (a HonesError) comes back as its line and not as an exception, so that they see no traceback of
+Ray. Everything else is raised: the driver gives the shard to a fresh worker.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+
+from hones.errors import BadItem, HonesError, TaskStops
+from hones.models.vlm import VLM
+from hones.sweep.ray.recipe import Facts, Recipe, facts_of, this_node
+from hones.sweep.shards import Advance, Work
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A HonesError's line. stops_task: it concerns the task at hand alone."""
+
+    line: str
+    stops_task: bool = False
+
+    def error(self) -> HonesError:
+        """The same error for the driver to raise."""
+        return (TaskStops if self.stops_task else HonesError)(self.line)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A shard's result, and the warnings of ours that came with it."""
+
+    result: Any
+    warnings: tuple[str, ...] = ()
+
+
+class Replica:
+    """A worker. threads: of a replica on a CPU, those of the driver: rounding depends on their number."""
+
+    def __init__(self, recipe: Recipe, name: str, threads: int) -> None:
+        self.recipe, self.name, self.threads = recipe, name, threads
+        self.vlm: VLM | None = None
+        self.at_hand: tuple[int, Callable[[Any, Advance], Any]] | None = None
+
+    def load(self) -> Facts | Refused:
+        """Load the model."""
+        if self.recipe.device == "cpu":
+            torch.set_num_threads(self.threads)
+        try:
+            self.vlm = vlm = self.recipe.load()
+        except HonesError as error:
+            return Refused(f"the worker on {self._node()}: {error}")
+        vlm.name = self.name
+        return facts_of(vlm, ray.get_runtime_context().get_node_id())
+
+    def do(self, key: int, stored: list["ray.ObjectRef[Work[Any, Any]]"], shard: Any) -> Done | Refused:
+        """One shard of the work `key`, which is fetched and begun when its first shard comes."""
+        assert self.vlm is not None
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            try:
+                if self.at_hand is None or self.at_hand[0] != key:
+                    self.at_hand = None
+                    work: Work[Any, Any] = ray.get(stored[0])
+                    self.at_hand = key, work.begin(self.vlm)
+                result = self.at_hand[1](shard, lambda amount: None)
+            except HonesError as error:
+                return Refused(str(error), isinstance(error, TaskStops))
+            except BadItem as error:
+                return Refused(
+                    f"the worker on {self._node()}: {error}; pictures must be at the same path on every node"
+                )
+        return Done(result, tuple(str(w.message) for w in heard if "hones" in w.filename and w.category is UserWarning))
+
+    def _node(self) -> str:
+        return this_node(ray.get_runtime_context().get_node_id())

@@ -1,0 +1,284 @@
+"""`hones verify`: every claim that an intervention relies on, measured on this model.
+
+Two built-in pictures with prompts of different lengths are answered by the model itself, edited and unedited; each
+claim is one number beside what rounding allows. Distances between logits are in their standard deviation. What is
+measured at loading (`hones.models.probe`) is measured again here, so that the table is whole.
+"""
+
+import math
+import random
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hones.data.shapes.language import captions, describe
+from hones.data.shapes.scene import draw, make_scene
+from hones.errors import HonesError
+from hones.models.interventions import BASELINE, Intervention
+from hones.models.probe import ROUNDINGS, check_edits
+from hones.models.vlm import VLM, Encoded
+from hones.models.writing import added, contributions, is_plain, readout_of
+from hones.sweep.engines import TOLERANCE, last_logits, make_engine
+from hones.sweep.forward import with_answers
+from hones.sweep.memory import make_plan
+from hones.sweep.naive import Naive
+from hones.tabular import Rows, Tabular
+from hones.tasks.base import Example
+
+NEW_TOKENS = 6
+PROMPTS = ("What is it?", "Describe the image in one sentence, with the colour and the place of every thing.")
+SAVINGS = {
+    "Replay": "picture once, start at the edited layer, heads as rows, drafts, shared prefix, only what is read",
+    "Forward": "picture once, drafts; whole passes of the decoder",
+    "Naive": "none: a full answer for every cell",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One measured claim. allowed None: the deviation must be above 0, an edit must show. note: what else was found."""
+
+    name: str
+    deviation: float
+    allowed: float | None
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        if self.allowed is None:
+            return self.deviation > 0
+        return self.deviation <= self.allowed
+
+
+@dataclass(frozen=True)
+class Verification(Tabular):
+    """The claims of one model, and which engine serves its sweeps.
+
+    model: as named by the user. family: the model's class. engine: replay, forward or naive.
+    """
+
+    model: str
+    family: str
+    revision: str
+    dtype: str
+    engine: str
+    savings: str
+    claims: tuple[Claim, ...]
+
+    @property
+    def failed(self) -> list[Claim]:
+        """The claims that do not hold."""
+        return [claim for claim in self.claims if not claim.ok]
+
+    def check(self) -> None:
+        """Raises HonesError naming the first claim that fails."""
+        for claim in self.failed:
+            bound = "more than 0" if claim.allowed is None else f"at most {claim.allowed:.2g}"
+            raise HonesError(
+                f"{self.model} ({self.family}): {claim.name}: {claim.deviation:.2g}",
+                expected=bound,
+                do=claim.note or None,
+            )
+
+    def tables(self) -> dict[str, Rows]:
+        """The claims."""
+        return {"claims": [asdict(claim) | {"ok": claim.ok} for claim in self.claims]}
+
+
+@torch.no_grad()
+def verify(vlm: VLM) -> Verification:
+    """Measure every claim on a loaded model.
+
+    Returns:
+        The table; `check()` raises for the first claim that does not hold.
+
+    Raises:
+        HonesError: the model cannot be run at all, or an edit changes no logit (as at loading).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        examples = _examples(Path(folder), vlm.shows_pictures)
+        pictures = [example.open_picture() for example in examples]
+        encoded = vlm.encode(pictures, [example.prompts[0] for example in examples])
+        base = vlm.logits(encoded, 1)
+        tolerance, rounding = TOLERANCE[vlm.model.dtype], ROUNDINGS * torch.finfo(vlm.model.dtype).eps
+        claims = [
+            Claim("a hook that changes nothing changes no bit", _no_op(vlm, encoded, base), 0.0),
+            Claim("the heads' slices through o_proj sum to its output", _slices(vlm, encoded), rounding),
+            Claim("z through down_proj is the FFN's output", _ffn_output(vlm, encoded), rounding),
+            *_write_in_claims(vlm, encoded),
+            *_padding_claims(vlm, encoded, base, examples, tolerance),
+            *_generation_claims(vlm, encoded, examples, tolerance),
+        ]
+        tokens = vlm.answer_tokens
+        names = f"ids {tokens.yes} and {tokens.no}"
+        claims.append(Claim("Yes and No are different tokens", float(tokens.yes != tokens.no), None, names))
+        engine, claim = _engine_claim(vlm, examples, tolerance)
+    savings = SAVINGS[engine]
+    if engine == "Replay" and is_plain(vlm.anatomy):
+        savings += ", few neurons from the next layer"
+    family = type(vlm.model).__name__
+    return Verification(vlm.name, family, vlm.revision, vlm.dtype, engine.lower(), savings, (*claims, claim))
+
+
+def _examples(folder: Path, shown: bool) -> list[Example]:
+    """Two pictures, prompts of different lengths, a caption as gold answer; the prompts alone where none is shown."""
+    examples = []
+    for number, prompt in enumerate(PROMPTS):
+        scene = make_scene(f"verify/{number}")
+        picture = folder / f"{number}.png" if shown else None
+        if picture is not None:
+            draw(scene).save(picture)
+        gold = captions(describe(scene, random.Random(0)))[0]
+        examples.append(Example(str(number), picture, (prompt,), gold, (gold,)))
+    return examples
+
+
+def _no_op(vlm: VLM, encoded: Encoded, base: Tensor) -> float:
+    with ExitStack() as stack:
+        for layer in vlm.anatomy.layers:
+            for module in (layer.o_proj, layer.down_proj):
+                stack.callback(module.register_forward_pre_hook(lambda _, args: (args[0].clone(), *args[1:])).remove)
+        return float((vlm.logits(encoded, 1) - base).abs().max())
+
+
+def _slices(vlm: VLM, encoded: Encoded) -> float:
+    """The largest relative distance over layers, at the last position."""
+    width, distances = vlm.anatomy.head_dim, []
+    with _seen(vlm, "o_proj") as seen:
+        vlm.logits(encoded, 1)
+    for layer, (x, out, _) in zip(vlm.anatomy.layers, seen, strict=True):
+        x, out = x[:, -1:], out[:, -1:]
+        nothing = layer.o_proj(torch.zeros_like(x)).float()
+        total = nothing.clone()
+        for head in range(vlm.anatomy.heads):
+            alone = torch.zeros_like(x)
+            alone[..., head * width : (head + 1) * width] = x[..., head * width : (head + 1) * width]
+            total += layer.o_proj(alone).float() - nothing
+        distances.append(_distance(total, out))
+    return _worst(distances)
+
+
+def _ffn_output(vlm: VLM, encoded: Encoded) -> float:
+    """The largest relative distance over layers between what down_proj gives and what the FFN does."""
+    with _seen(vlm, "down_proj") as seen:
+        vlm.logits(encoded, 1)
+    return _worst(_distance(out, of_ffn) for _, out, of_ffn in seen)
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    """Relative; 0 where both are nothing."""
+    apart = (found.float() - expected.float()).norm()
+    return float(apart / expected.float().norm()) if apart != 0 else 0.0
+
+
+def _worst(distances: Iterable[float]) -> float:
+    """The largest; NaN where one is, which is within no bound."""
+    return float(np.max([*distances]))
+
+
+def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
+    """What masking takes from the residual is what the neurons write; their contributions sum to it; edits show."""
+    sites = check_edits(vlm)
+    yield Claim("editing a head of any layer changes the logits", min(x.heads for x in sites), None, "smallest change")
+    yield Claim("editing the neurons of any layer changes them", min(x.neurons for x in sites), None, "smallest change")
+    worst = max(sites, key=lambda x: math.inf if x.problem is not None else x.write_in / x.allowed)
+    plain = "W_down z" if is_plain(vlm.anatomy) else "through the norm or gate after down_proj"
+    yield Claim("an FFN adds what its neurons write", worst.write_in, worst.allowed, worst.problem or plain)
+    if vlm.no_write_in is not None:
+        return
+    rows = vlm.anatomy.lm_head.weight[[vlm.answer_tokens.yes, vlm.answer_tokens.no]].float()
+    u = torch.nn.functional.normalize(rows, dim=-1)[: len(PROMPTS)]
+    total = contributions(vlm, encoded, readout_of(vlm, u)).sum(-1)
+    with _seen(vlm, "down_proj") as seen:
+        vlm.logits(encoded, 1)
+    deviations = []
+    for number, (layer, (z, _, _)) in enumerate(zip(vlm.anatomy.layers, seen, strict=True)):
+        z = z[:, -1].float()
+        written = added(layer, z) - added(layer, torch.zeros_like(z))
+        along = (written * u.to(written.device)).sum(-1)
+        deviations.append(float((total[:, number].to(along.device) - along).abs().max() / written.norm()))
+    yield Claim("contributions sum to <what the FFN adds, u>", _worst(deviations), 1e-5)
+
+
+def _padding_claims(
+    vlm: VLM, encoded: Encoded, base: Tensor, examples: list[Example], tolerance: float
+) -> Iterator[Claim]:
+    alone = last_logits(vlm, examples, [BASELINE])[0]
+    padded = int((encoded.inputs["attention_mask"] == 0).sum())
+    distance = float((base[:, -1] - alone).abs().max() / alone.std())
+    yield Claim("a batch gives what each row alone does", distance, tolerance, f"{padded} padded positions")
+
+
+def _generation_claims(vlm: VLM, encoded: Encoded, examples: list[Example], tolerance: float) -> Iterator[Claim]:
+    """Each generated token is the argmax of a teacher-forced pass; gold answers are the same as text and as tokens."""
+    drafts = vlm.generate_ids(encoded, NEW_TOKENS)
+    forced = _log_probabilities(vlm, encoded, drafts)
+    behind = max(float((row.amax(-1) - row.gather(-1, ids[:, None])[:, 0]).max()) for row, ids in forced)
+    scale = float(torch.cat([row for row, _ in forced]).std())
+    count = sum(map(len, drafts))
+    yield Claim("generation is greedy over teacher-forced passes", behind / scale, tolerance, f"{count} tokens")
+    prompts, answers = [e.prompts[0] for e in examples], [e.target for e in examples]
+    gold = [vlm.gold_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    as_text = vlm.log_probabilities(
+        vlm.encode_with_answers([e.open_picture() for e in examples], prompts, answers)
+    ).float()
+    as_tokens = [
+        row.log_softmax(-1).gather(-1, ids[:, None]).sum() for row, ids in _log_probabilities(vlm, encoded, gold)
+    ]
+    distance = float((as_text - torch.stack(as_tokens).to(as_text)).abs().max() / max(map(len, gold)))
+    yield Claim("an answer is as likely as text as in tokens", distance, tolerance, "nats per token")
+
+
+def _log_probabilities(vlm: VLM, encoded: Encoded, answers: list[list[int]]) -> list[tuple[Tensor, Tensor]]:
+    """For each row the logits that predict its answer's tokens [tokens, V], and these."""
+    length = encoded.inputs["input_ids"].shape[1]
+    logits = vlm.logits(with_answers(vlm, encoded, [answer[:-1] for answer in answers]))
+    return [
+        (logits[row, length - 1 : length - 1 + len(answer)], torch.tensor(answer, device=logits.device))
+        for row, answer in enumerate(answers)
+    ]
+
+
+def _engine_claim(vlm: VLM, examples: list[Example], tolerance: float) -> tuple[str, Claim]:
+    """The engine of the sweeps and the distance of its logits under edits from the edited model's."""
+    layers, heads, neurons = vlm.anatomy.shape
+    edits = [Intervention(heads=frozenset({(layer, heads - 1)})) for layer in range(layers)]
+    edits.append(Intervention(masked=frozenset({(0, 0), (layers - 1, neurons - 1)})))
+    plan = make_plan(vlm, 1024, len(examples))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        engine = make_engine(vlm, "replay", NEW_TOKENS, len(examples), plan, examples, edits)
+    name, note = type(engine).__name__, "; ".join(str(w.message) for w in said if "cannot be served" in str(w.message))
+    if isinstance(engine, Naive):
+        return name, Claim("the sweep's engine gives what the edited model does", 0.0, tolerance, note)
+    expected = last_logits(vlm, examples, edits)
+    distance = float((engine.last_logits(examples, edits).to(expected) - expected).abs().max() / expected.std())
+    return name, Claim("the sweep's engine gives what the edited model does", distance, tolerance, note or name.lower())
+
+
+@contextmanager
+def _seen(vlm: VLM, site: str) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
+    """Filled with each layer's (input, output) of a projection, and the output of its FFN."""
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    through: list[tuple[Tensor, Tensor]] = []
+
+    def projected(_: torch.nn.Module, args: Any, out: Tensor) -> None:
+        through.append((args[0], out))
+
+    def left(_: torch.nn.Module, args: Any, out: Any) -> None:
+        seen.append((*through[-1], out[0] if isinstance(out, tuple) else out))
+
+    with ExitStack() as stack:
+        for layer in vlm.anatomy.layers:
+            stack.callback(getattr(layer, site).register_forward_hook(projected).remove)
+            of = layer.attention if site == "o_proj" else layer.mlp
+            stack.callback(of.register_forward_hook(left).remove)
+        yield seen

@@ -1,0 +1,1 @@
+"""How results are shown: tables for terminals and notebooks, pages, figures."""

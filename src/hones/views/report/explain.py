@@ -1,0 +1,100 @@
+"""The page of `hones explain`: one answer, the heads that it needs, the neurons they feed, the tokens these promote."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+from PIL import Image
+
+from hones.method.analysis.results import ExplainedHead, ExplainedNeuron, Explanation
+from hones.views.charts import Chart, HeadCell, cell_map
+from hones.views.report.cards import shares, token_node
+from hones.views.report.flow import Edge, Node, flow_svg
+from hones.views.report.pictures import Thumbnail, encoded, thumbnail
+from hones.views.report.templating import render
+from hones.views.table import Table
+from hones.views.text import number, token_text
+
+NEURONS_SHOWN, TOKENS_SHOWN = 8, 3
+
+
+def render_explanation(explanation: Explanation, picture: Path | Image.Image | None) -> str:
+    """One self-contained HTML page. A picture that cannot be read is named on it; None: the question had none."""
+    return render(
+        "explanation.html.j2",
+        title=f"{explanation.answer}: explained by HONES",
+        explanation=explanation,
+        picture=_thumbnail(explanation.picture, picture),
+        heads=_head_chart(explanation),
+        graph=_graph(explanation),
+        neurons=_neuron_table(explanation.neurons),
+    )
+
+
+def _thumbnail(name: str, picture: Path | Image.Image | None) -> Thumbnail:
+    if picture is None:
+        return Thumbnail("")
+    if isinstance(picture, Image.Image):
+        return encoded(name, picture, 480)
+    return thumbnail(picture.name, picture.parent, 480)
+
+
+def _head_chart(e: Explanation) -> Chart:
+    top = {(h.layer, h.head) for h in e.all_heads[: e.top_k]}
+    cells = [HeadCell(h.layer, h.head, h.log_probability_drop, _head_label(h)) for h in e.all_heads]
+    rows = tuple((h.layer, h.head, h.log_probability_drop, h.probability_drop) for h in e.all_heads)
+    columns = ("layer", "head", "drop of log-probability (nats)", "drop of probability")
+    caption = (
+        "Drop of the answer's log-probability, in nats, when a head is replaced by the mean of its layer's others. "
+        f"Orange: the answer needs the head; blue with a dash: it is likelier without. Ringed: the first {e.top_k}."
+    )
+    table = Table("heads", "Every head, strongest first", columns, rows)
+    return cell_map("heads", "Heads that this answer needs", caption, table, cells, top)
+
+
+def _head_label(h: ExplainedHead) -> str:
+    return (
+        f"layer {h.layer}, head {h.head}: log-probability falls by {number(h.log_probability_drop)}, probability by "
+        f"{number(h.probability_drop)}"
+    )
+
+
+def _graph(e: Explanation) -> Markup | None:
+    neurons = e.neurons[:NEURONS_SHOWN]
+    fed = {(h.layer, h.head) for n in neurons for h in n.heads}
+    heads = [h for h in e.all_heads[: e.top_k] if (h.layer, h.head) in fed]
+    if not heads:
+        return None
+    place = {(h.layer, h.head): i for i, h in enumerate(heads)}
+    tokens: dict[str, Node] = {}
+    edges = []
+    for i, n in enumerate(neurons):
+        edges += [Edge(0, place[h.layer, h.head], i, h.value) for h in n.heads if (h.layer, h.head) in place]
+        promoted = n.promotes[:TOKENS_SHOWN]
+        for token, share in zip(promoted, shares(promoted), strict=True):
+            tokens.setdefault(token.text, token_node(token))
+            edges.append(Edge(1, i, [*tokens].index(token.text), share))
+    columns = (
+        [Node(f"L{h.layer} H{h.head}", _head_label(h)) for h in heads],
+        [Node(f"L{n.layer} N{n.neuron}", _neuron_label(n)) for n in neurons],
+        [*tokens.values()],
+    )
+    return flow_svg("Heads, the neurons they feed, and tokens", ("heads", "neurons", "tokens"), columns, edges)
+
+
+def _neuron_label(n: ExplainedNeuron) -> str:
+    parts = f"contribution {number(n.contribution)}, of it dependent on the heads {number(n.dependence)}"
+    return f"layer {n.layer}, neuron {n.neuron}: {parts}"
+
+
+def _neuron_table(neurons: Sequence[ExplainedNeuron]) -> Table:
+    columns = ("layer", "neuron", "contribution", "dependence", "fed by", "promotes", "suppresses")
+    rows = tuple(
+        (
+            *(n.layer, n.neuron, n.contribution, n.dependence),
+            ", ".join(f"L{h.layer} H{h.head} {h.value:.0%}" for h in n.heads),
+            *("  ".join(token_text(t.text) for t in tokens) for tokens in (n.promotes, n.suppresses)),
+        )
+        for n in neurons
+    )
+    return Table("neurons", "Neurons that these heads feed", columns, rows)

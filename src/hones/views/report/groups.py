@@ -1,0 +1,132 @@
+"""Charts of the exclusive groups of the tasks' neuron sets: how many neurons, and what masking each group costs."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+
+from hones.method.analysis.results import Ablation, Analysis, Group
+from hones.views.charts import Chart, ends, shaded
+from hones.views.style import COOL, INK, LINE, RC, WIDTH, Marks, new_figure
+from hones.views.table import Table
+from hones.views.text import count, group_name, number, one_line, with_interval
+
+_ROW = 0.29
+_NEURONS = "Neurons that exactly the marked tasks selected."
+_DROPS = (
+    "Drop of each task's metric when a group is masked, as a share of the largest. Framed: larger than that of random "
+    "neurons of the same layers, the interval of the difference excluding zero."
+)
+
+
+@mpl.rc_context(RC)
+def group_chart(analysis: Analysis) -> Chart:
+    """Rows: groups; dots: which tasks selected them; bars: how many neurons."""
+    tasks, groups = [t.task for t in analysis.tasks], ordered(analysis.groups)
+    figure, marks = new_figure(WIDTH, _ROW * len(groups) + 0.75), Marks()
+    matrix, bars = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 2.6), sharey=True)
+    _memberships(matrix, tasks, [g.tasks for g in groups])
+    _sizes(bars, groups, marks)
+    return Chart("groups", "Groups of neurons", _NEURONS, group_table(groups), figure, marks.labels)
+
+
+@mpl.rc_context(RC)
+def ablation_chart(analysis: Analysis) -> Chart:
+    """Rows: groups; columns: tasks; cells: the drop of the task when the group is masked."""
+    tasks = [t.task for t in analysis.tasks]
+    groups = [g.tasks for g in ordered(analysis.groups) if any(a.group == g.tasks for a in analysis.ablations)]
+    figure, marks = new_figure(0.95 * len(tasks) + 0.7, _ROW * len(groups) + 0.75), Marks()
+    matrix, cells = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 0.65 * len(tasks)), sharey=True)
+    _memberships(matrix, tasks, groups)
+    _drops(cells, tasks, groups, analysis.ablations, marks)
+    return Chart("ablation", "Masking each group", _DROPS, ablation_table(analysis.ablations), figure, marks.labels)
+
+
+@mpl.rc_context(RC)
+def groups_with_drops(analysis: Analysis) -> Chart:
+    """Both side by side: the layout of the paper's second figure."""
+    tasks, groups = [t.task for t in analysis.tasks], ordered(analysis.groups)
+    figure, marks = new_figure(7.4, _ROW * len(groups) + 0.75), Marks()
+    widths = (0.3 * len(tasks), 2.4, 0.75 * len(tasks))
+    matrix, bars, cells = figure.subplots(1, 3, width_ratios=widths, sharey=True)
+    _memberships(matrix, tasks, [g.tasks for g in groups])
+    _sizes(bars, groups, marks)
+    _drops(cells, tasks, [g.tasks for g in groups], analysis.ablations, marks)
+    caption = f"{_NEURONS} {_DROPS}"
+    return Chart("groups-drops", "Groups", caption, ablation_table(analysis.ablations), figure, marks.labels)
+
+
+def ordered(groups: Sequence[Group]) -> list[Group]:
+    """One task, pairs, triples, all; larger first."""
+    return sorted(groups, key=lambda g: (len(g.tasks), -g.neurons, g.tasks))
+
+
+def group_table(groups: Sequence[Group]) -> Table:
+    rows = tuple((group_name(g.tasks), g.neurons, ", ".join(map(str, g.per_layer))) for g in groups)
+    return Table("groups", "Groups of neurons", ("group", "neurons", "per layer"), rows)
+
+
+def ablation_table(ablations: Sequence[Ablation]) -> Table:
+    columns = ("group masked", "task", "baseline", "masked", "drop", "low", "high", "drop %", "random drop")
+    rows = tuple(
+        (
+            *(group_name(a.group), a.task, a.baseline.value, a.masked.value, *ends(a.drop)),
+            *(ends(a.relative_drop)[0], a.random_drop.value, *ends(a.advantage)),
+        )
+        for a in ablations
+    )
+    return Table("ablation", "Masking each group", (*columns, "drop − random", "low", "high"), rows)
+
+
+def _memberships(axes: Axes, tasks: Sequence[str], groups: Sequence[Sequence[str]]) -> None:
+    for row, group in enumerate(groups):
+        inside = [i for i, task in enumerate(tasks) if task in group]
+        axes.plot(range(len(tasks)), [row] * len(tasks), "o", color=LINE, markersize=6.5)
+        axes.plot(inside, [row] * len(inside), "-o", color=INK, markersize=6.5)
+    axes.set(xlim=(-0.6, len(tasks) - 0.4), ylim=(len(groups) - 0.5, -0.5), yticks=[])
+    axes.xaxis.tick_top()
+    axes.set_xticks(
+        range(len(tasks)), [one_line(task, 12) for task in tasks], rotation=35, ha="left", rotation_mode="anchor"
+    )
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _sizes(axes: Axes, groups: Sequence[Group], marks: Marks) -> None:
+    most = max([1, *(g.neurons for g in groups)])
+    for row, group in enumerate(groups):
+        (bar,) = axes.barh(row, group.neurons, height=0.62, color=COOL, linewidth=0)
+        marks.add(bar, f"{group_name(group.tasks)}: {count(group.neurons, 'neuron')}")
+        axes.text(group.neurons + 0.015 * most, row, f"{group.neurons:,}", va="center")
+    axes.set(xlim=(0, 1.15 * most), xticks=[])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title("neurons", loc="left", fontsize=8.5)
+
+
+def _drops(
+    axes: Axes, tasks: Sequence[str], groups: Sequence[tuple[str, ...]], ablations: Sequence[Ablation], marks: Marks
+) -> None:
+    found = {(a.group, a.task): a for a in ablations}
+    strongest = max((abs(a.drop.value) for a in ablations), default=0.0) or 1.0
+    for row, group in enumerate(groups):
+        for column, task in enumerate(tasks):
+            if (a := found.get((group, task))) is None:
+                continue
+            drops = f"drop {with_interval(a.drop)}, random {number(a.random_drop.value)}"
+            cell = shaded(axes, column, row, a.drop.value / strongest, most=0.7)
+            marks.add(cell, f"{group_name(group)} masked, {task}: {drops}")
+            axes.text(column, row, number(a.drop.value, 2), ha="center", va="center")
+            if a.advantage.low > 0:
+                axes.plot(*_frame(column, row), color=INK, linewidth=1.1)
+    axes.set(xlim=(-0.5, len(tasks) - 0.5))
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(len(tasks)), [one_line(task, 12) for task in tasks])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _frame(column: int, row: int) -> tuple[list[float], list[float]]:
+    x, y = 0.46, 0.42
+    xs, ys = (-x, x, x, -x, -x), (-y, -y, y, y, -y)
+    return [column + dx for dx in xs], [row + dy for dy in ys]

@@ -1,0 +1,159 @@
+"""The findings in words, generated from the numbers. A direction is named only where the interval excludes zero."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isnan
+
+from hones.errors import joined
+from hones.method.analysis.results import Analysis
+from hones.method.heads import HeadResult
+from hones.method.masking import MaskingResult
+from hones.method.steering.evaluate import SteeringResult
+from hones.rivals.results import Comparison
+from hones.runs.results import RunResults, TaskResults
+from hones.stats import LEVEL
+from hones.views.charts import HONES
+from hones.views.report.evidence import evidence_sentences
+from hones.views.text import NO_CHANGE, count, group_name, includes_zero, metric, number, with_interval
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One task's masking at a glance. certain: the interval of the drop excludes zero."""
+
+    task: str
+    metric: str
+    before: str
+    after: str
+    drop: str
+    control: str
+    certain: bool
+
+
+def tiles(results: RunResults) -> list[Tile]:
+    """One per task that was masked."""
+    return [
+        Tile(
+            t.task,
+            metric(t.masking.metric_name),
+            number(t.masking.baseline.value, 2),
+            number(t.masking.masked.value, 2),
+            with_interval(t.masking.absolute_drop, 2),
+            number(t.masking.baseline.value - t.masking.control.value, 2),
+            not includes_zero(t.masking.absolute_drop),
+        )
+        for t in results.tasks
+        if t.masking is not None
+    ]
+
+
+def sentences(results: RunResults) -> list[tuple[str, list[str]]]:
+    """The findings of each task, then those across tasks."""
+    found = [(t.task, [*_of_task(t)]) for t in results.tasks]
+    if results.analysis is not None and len(results.analysis.tasks) > 1:
+        found.append(("across tasks", [*across_sentences(results.analysis)]))
+    return [(name, texts) for name, texts in found if texts]
+
+
+def _of_task(t: TaskResults) -> Iterator[str]:
+    if t.heads is not None:
+        yield heads_sentence(t.heads)
+    if t.masking is not None:
+        yield masking_sentence(t.task, t.masking)
+    if t.comparison is not None:
+        yield comparison_sentence(t.comparison)
+    if t.evidence is not None:
+        yield from evidence_sentences(t.evidence)
+        return
+    for method, result in t.steering.items():
+        yield steering_sentence(t.task, method, result)
+
+
+def heads_sentence(r: HeadResult) -> str:
+    """The strongest head, and how many critical heads are beyond doubt."""
+    best = r.heads[0]
+    replaced = f"Replacing its strongest head (layer {best.layer}, head {best.head})"
+    of = f"of {number(r.baseline.value, 2)} {metric(r.metric_name)}"
+    if all(isnan(h.score.low) for h in r.critical):
+        text = f"{replaced} costs {number(best.score.value, 2)} {of}; its heads file gives no intervals."
+    else:
+        cost = f"costs {with_interval(best.score, 2)}"
+        if includes_zero(best.score):
+            cost = f"makes {NO_CHANGE} (drop {with_interval(best.score, 2)})"
+        certain = sum(h.score.low > 0 for h in r.critical)
+        have = f"{'has' if certain == 1 else 'have'} an interval above zero"
+        text = f"{replaced} {cost} {of}; {certain} of the {count(r.top_k, 'critical head')} {have}."
+    return text + (" Heads left a race early: an approximation." if r.racing is not None else "")
+
+
+def masking_sentence(task: str, r: MaskingResult) -> str:
+    """What masking the neurons costs, against random neurons."""
+    drop, cost = r.absolute_drop, r.baseline.value - r.control.value
+    on, masked = f"{task} on {count(r.items, 'test item')}", f"Masking the {count(r.neurons, 'neuron')}"
+    did = f"makes {NO_CHANGE} to" if includes_zero(drop) else "lowers" if drop.value > 0 else "raises"
+    moved = f"from {number(r.baseline.value, 2)} to {number(r.masked.value, 2)}"
+    text = f"{masked} {did} {on} {moved} (drop {with_interval(drop, 2)})"
+    random = f"random neurons of the same layers cost {number(cost, 2)}"
+    if includes_zero(r.advantage):
+        verdict = f"no difference that the interval supports ({with_interval(r.advantage, 2)})"
+    else:
+        more = "more" if r.advantage.value > 0 else "less"
+        verdict = f"{number(abs(r.advantage.value), 2)} {more} for the selection, an interval that excludes zero"
+    return f"{text}; {random}: {verdict}."
+
+
+def comparison_sentence(c: Comparison) -> str:
+    """Whom HONES beats, and who beats it."""
+    others = [m for m in c.methods if m.hones_advantage is not None]
+    hones = next((m for m in c.methods if m.method == HONES), None)
+    if hones is None or not others:
+        return f"{count(len(c.methods), 'method')} compared, without HONES to compare them with."
+    beaten = [m.method for m in others if m.hones_advantage is not None and m.hones_advantage.low > 0]
+    better = [m.method for m in others if m.hones_advantage is not None and m.hones_advantage.high < 0]
+    open_ = len(others) - len(beaten) - len(better)
+    parts = [
+        f"beats {joined(beaten)}" if beaten else "beats none of the others",
+        f"is beaten by {joined(better)}" if better else "is beaten by none",
+    ]
+    tied = f"; with {open_} the interval of the difference includes zero" if open_ else ""
+    return (
+        f"Against {count(len(others), 'other method')} at the same budget, HONES (drop "
+        f"{with_interval(hones.absolute_drop, 2)}) {' and '.join(parts)}{tied}."
+    )
+
+
+def steering_sentence(task: str, method: str, r: SteeringResult) -> str:
+    """What steering gains."""
+    on = f"{task} on {count(r.items, 'test item')}"
+    did = f"makes {NO_CHANGE} to" if includes_zero(r.gain) else "raises" if r.gain.value > 0 else "lowers"
+    moved = f"from {number(r.base.value, 2)} to {number(r.steered.value, 2)}"
+    return f"Steering ({method}) {did} {on} {moved} (gain {with_interval(r.gain, 2)})."
+
+
+def across_sentences(analysis: Analysis) -> Iterator[str]:
+    """What the tasks share, and which group matters beyond chance."""
+    names = [t.task for t in analysis.tasks]
+    total = sum(g.neurons for g in analysis.groups)
+    everywhere = sum(g.neurons for g in analysis.groups if len(g.tasks) == len(names))
+    alone = sum(g.neurons for g in analysis.groups if len(g.tasks) == 1)
+    if total:
+        yield (
+            f"Of {count(total, 'neuron')} that some task selected, {alone:,} serve one task only and {everywhere:,} "
+            f"serve all of {joined(names)}."
+        )
+    certain = [a for a in analysis.ablations if a.advantage.low > 0]
+    below, pairs = sum(a.advantage.high < 0 for a in analysis.ablations), len(analysis.ablations)
+    if certain:
+        most = max(certain, key=lambda a: a.advantage.value)
+        yield (
+            f"The group that matters most beyond chance is {group_name(most.group)}: masking it costs {most.task} "
+            f"{with_interval(most.drop, 2)}, random neurons {number(most.random_drop.value, 2)}."
+        )
+    elif pairs:
+        yield "No group's drop is larger than that of random neurons by more than its interval."
+    if certain or below:
+        chance = number(pairs * (1 - LEVEL) / 2, 1)
+        yield (
+            f"Of {count(pairs, 'pair')} of group and task, {len(certain)} have an interval above random neurons and "
+            f"{below} below; chance alone would give about {chance} of each."
+        )

@@ -1,0 +1,98 @@
+"""How charts look, on the page and on paper.
+
+Colours are Okabe and Ito's, told apart by colour-blind people; categories also differ in marker and dash, so that grey
+print works. In the page, each of these colours becomes a CSS variable that follows light and dark mode.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hones.views.text import clean, one_line
+
+WIDTH = 4.4  # inches, of charts that fill a column or a phone
+INK, MUTED, LINE = "#1b1d21", "#626973", "#d8dbe0"
+WARM, COOL = "#d55e00", "#0072b2"
+CATEGORIES = ("#0173b3", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8c5109", "#7d7d7e", "#35978f")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1)), "-", "--", ":")
+
+CSS_COLOURS = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    WARM: "var(--warm)",
+    COOL: "var(--cool)",
+    **{colour: f"var(--c{i})" for i, colour in enumerate(CATEGORIES)},
+}
+
+RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 8.5,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "hatch.linewidth": 0.6,
+    "hatch.color": MUTED,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hones",
+    "pdf.fonttype": 42,
+}
+
+
+class Marks:
+    """What each data mark of a figure says when it is pointed at."""
+
+    def __init__(self) -> None:
+        self.labels: dict[str, str] = {}
+
+    def add(self, artist: Artist, label: str) -> None:
+        gid = f"mark{len(self.labels)}"
+        artist.set_gid(gid)
+        artist.set_in_layout(False)  # inside the axes: measuring thousands of cells takes seconds
+        self.labels[gid] = clean(label)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, whose axes make room for their labels."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_above(figure: Figure, columns: int) -> None:
+    """The legend in rows above the axes."""
+    figure.legend(loc="outside upper left", ncols=min(columns, 4), handletextpad=0.4, columnspacing=1.4)
+
+
+def category_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A horizontal chart's rows, first on top."""
+    axes.set_yticks(range(len(names)), [one_line(name, 28) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)
+
+
+def look(i: int) -> tuple[str, str, Any]:
+    """Colour, marker and dashes of the i-th of up to 64 curves, no two alike."""
+    turn, place = divmod(i, 8)
+    return CATEGORIES[place], MARKERS[(place + turn) % 8], DASHES[(place + turn + 1) % 8]
