@@ -18,14 +18,27 @@ Score = Callable[[Float[np.ndarray, "*batch k"]], Float[np.ndarray, "*batch"]]
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its bootstrap percentile interval at 95 %."""
+    """A value with its bootstrap percentile interval at 95 %.
+
+    A format specification holds for all three numbers: f"{change:+.3f}" is "+0.123 [+0.100, +0.150]", f"{level:.3f}" is
+    "0.123 [0.100, 0.150]"; without one it is that of a change. `bounds` gives the bracket alone, where the value stands
+    elsewhere or has other digits.
+    """
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        return format(self)
+
+    def __format__(self, spec: str) -> str:
+        spec = spec or "+.3f"
+        return f"{self.value:{spec}} {self.bounds(spec)}"
+
+    def bounds(self, spec: str = "+.3f") -> str:
+        """The interval alone, as "[+0.100, +0.150]"."""
+        return f"[{self.low:{spec}}, {self.high:{spec}}]"
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
