@@ -106,7 +106,7 @@ def test_default_top_k_is_three_per_cent_at_least_five() -> None:
 @pytest.mark.parametrize("top_k", [0, 13])
 def test_an_impossible_top_k_is_an_error(vlm: VLM, discovery: Items, top_k: int) -> None:
     task = make_task("vqa")
-    with pytest.raises(HonesError, match=f"--top-k {top_k}; expected 1 to 12"):
+    with pytest.raises(HonesError, match=f"^top_k {top_k}; expected 1 to 12"):
         localize_heads(vlm, task, task.examples(discovery)[0], top_k=top_k)
 
 

@@ -481,7 +481,7 @@ def test_other_batches_and_bad_arguments_lose_nothing(
         Study(vlms["llava"], run, SweepSettings(batch_size=1, max_new_tokens=2)).heads([task], items)
     Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)
     for top_k, rules in ((9999, None), (None, RaceRules(confidence=95.0))):
-        with pytest.raises(HonesError, match=r"--top-k 9999|--racing 95"):
+        with pytest.raises(HonesError, match=r"top_k 9999|--racing 95"):
             Study(vlms["llava"], run, SweepSettings(max_new_tokens=2), fresh=True).heads([task], items, top_k, rules)
     monkeypatch.setattr(Replay, "statistics", lambda *_: 1 / 0)
     Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)

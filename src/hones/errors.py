@@ -6,15 +6,28 @@ NOT_ANNOTATED = "not annotated for the task"
 
 
 class HonesError(Exception):
-    """Stops a command with one line that says what was expected, what was found and what to do (exit code 2)."""
+    """Stops a command with one line that says what was expected, what was found and what to do (exit code 2).
 
-    def __init__(self, found: str, *, expected: str | None = None, do: str | None = None) -> None:
-        parts = [found.rstrip(".")]
+    argument: the name of an argument whose value is what was found. The line then names it, in Python as it is
+    (top_k 0), on the command line as the option (--top-k 0).
+    """
+
+    def __init__(
+        self, found: str, *, expected: str | None = None, do: str | None = None, argument: str | None = None
+    ) -> None:
+        self.argument = argument
+        parts = [(found if argument is None else f"{argument} {found}").rstrip(".")]
         if expected is not None:
             parts.append(f"expected {expected}")
         if do is not None:
             parts.append(do)
         super().__init__(" ".join("; ".join(parts).splitlines()))
+
+    def on_command_line(self) -> str:
+        """The line for who typed a command."""
+        if self.argument is None:
+            return str(self)
+        return f"--{self.argument.replace('_', '-')}{str(self).removeprefix(self.argument)}"
 
 
 class TaskStops(HonesError):

@@ -26,8 +26,8 @@ def main() -> NoReturn:
 
         app()
     except HonesError as error:
-        LOG.error(str(error), exc_info=True)
-        code = _fail(f"hones: {error}", 2)
+        LOG.error(error.on_command_line(), exc_info=True)
+        code = _fail(f"hones: {error.on_command_line()}", 2)
     except Exception as error:
         LOG.exception("unexpected")
         log = close_log()

@@ -84,7 +84,7 @@ def check_head_settings(vlm: VLM, top_k: int | None, racing: RaceRules | None) -
     """Raises HonesError for an impossible K or race, or a model with one head per layer."""
     layers, heads, _ = vlm.anatomy.shape
     if top_k is not None and not 1 <= top_k <= layers * heads:
-        raise HonesError(f"--top-k {top_k}", expected=f"1 to {layers * heads}, the number of heads")
+        raise HonesError(str(top_k), argument="top_k", expected=f"1 to {layers * heads}, the number of heads")
     if heads < 2:
         raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
     if racing is not None:

@@ -136,7 +136,7 @@ def _summed_drops(
 def check_ratio(ratio: float) -> None:
     """Raises HonesError for a ratio outside (0, 1]."""
     if not 0 < ratio <= 1:
-        raise HonesError(f"--ratio {ratio}", expected="a share of all neurons above 0 and at most 1")
+        raise HonesError(str(ratio), argument="ratio", expected="a share of all neurons above 0 and at most 1")
 
 
 def neuron_budget(total: int, ratio: float) -> int:
