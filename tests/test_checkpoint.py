@@ -211,7 +211,12 @@ def test_a_study_goes_on_and_leaves_no_checkpoint(
     monkeypatch.setattr(train, "_step", lambda *a: ran.append(a[3].step) or step(*a))
     steer()
     assert ran == [1] and not [*file.parent.iterdir()]
-    assert run.record["stages"]["vqa/steer"]["epochs"][0].keys() == {"total", "cross_entropy", "divergence", "held_out"}
+    assert run.record.stages["vqa/steer"].more["epochs"][0].keys() == {
+        "total",
+        "cross_entropy",
+        "divergence",
+        "held_out",
+    }
     file.write_bytes(b"left by another run")
     steer(fresh=True)
     assert ran == [1, 0, 1] and not [*file.parent.iterdir()]

@@ -121,7 +121,7 @@ def test_any_number_of_workers_leaves_the_bytes_of_one_process(
         found = run_stages(study, shapes)
     assert found.keys() == alone.keys() and "retrieval/neuron_importance.npy" in found
     assert [name for name in found if found[name] != alone[name]] == []
-    record = study.run.record["stages"]["retrieval/heads"]
+    record = study.run.record.stages["retrieval/heads"].more
     assert record["workers"]["count"] == workers and len(record["workers"]["nodes"]) in (1, 2)
 
 

@@ -61,7 +61,7 @@ def test_a_finished_stage_is_recognised_and_other_inputs_are_named(tmp_path: Pat
     assert not again.is_finished("vqa/mask", inputs)
     with pytest.raises(HonesError, match=r"holds vqa/heads with seed = 1, now 2.*--fresh"):
         again.is_finished("vqa/heads", {**inputs, "seed": 2})
-    assert again.record["stages"]["vqa/heads"]["versions"]["hones"]
+    assert again.record.stages["vqa/heads"].versions["hones"]
 
 
 def test_a_difference_inside_an_input_is_named_where_it_is(tmp_path: Path) -> None:

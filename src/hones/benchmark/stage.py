@@ -174,7 +174,7 @@ def _rank(study: Study, contender: Contender, given: Given, items: Prepared, tas
 
 
 def _seconds(study: Study, stage: str) -> float:
-    return float(study.run.record["stages"][stage]["seconds"])
+    return study.run.record.stages[stage].seconds or 0.0
 
 
 def _mask(

@@ -17,21 +17,21 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from hones.errors import HonesError
+from hones.files import digest_of, write_bytes
 from hones.method.analysis.ablation import most_changed, score_ablations, sweep_groups
 from hones.method.analysis.cards import contributions_of, drivers, head_shares
 from hones.method.analysis.groups import Tasks, describe_groups, exclusive_groups, overlaps, per_layer
 from hones.method.analysis.lens import delta_lens
 from hones.method.analysis.results import Ablation, Analysis, Driver, HeadRef, LensRow, NeuronCard, TaskSets
-from hones.runs.source import FinishedRun, Source, Split
 from hones.method.analysis.tokens import written_tokens
-from hones.runs.artifacts import read_result, write_result
-from hones.rivals.hones import Hones
-from hones.errors import HonesError
-from hones.models.anatomy import Site
-from hones.runs.locks import alone_on
 from hones.method.neurons import head_importance
+from hones.models.anatomy import Site
+from hones.rivals.hones import Hones
+from hones.runs.artifacts import read_result, write_result
+from hones.runs.locks import alone_on
 from hones.runs.prepared import Prepared
-from hones.files import digest_of, write_bytes
+from hones.runs.source import FinishedRun, Source, Split
 from hones.runs.study import Study
 from hones.tasks.base import Example
 

@@ -10,12 +10,12 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hones.errors import HonesError
+from hones.files import read_json, short, write_json, write_npy
 from hones.method.heads import HeadResult, HeadScore
 from hones.method.neurons import RankedNeuron, RankedNeurons
 from hones.method.steering.settings import Scales
-from hones.files import read_json, short, write_json, write_npy
-from hones.sweep.racing import RaceRules
 from hones.stats import Interval
+from hones.sweep.racing import RaceRules
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hones.runs.artifacts import read_result, write_neurons, write_result
+from hones.data.items import Items
+from hones.files import digest_of, read_npy
+from hones.method.neurons import neuron_budget, select_neurons
 from hones.rivals import METHODS
 from hones.rivals.base import Method
 from hones.rivals.compare import BUDGETS, Ranking, compare_methods
-from hones.runs.given import Given, critical_heads, give
 from hones.rivals.ranked import ranked
 from hones.rivals.results import Comparison
-from hones.data.items import Items
+from hones.runs.artifacts import read_result, write_neurons, write_result
+from hones.runs.given import Given, critical_heads, give
 from hones.runs.locks import alone_on
-from hones.method.neurons import neuron_budget, select_neurons
 from hones.runs.prepared import Prepared
-from hones.files import digest_of, read_npy
 from hones.runs.study import DEFAULT_RATIO, Study
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Task
@@ -62,12 +62,12 @@ def rank(
         files = [own / "neurons.json", own / "neuron_importance.npy"]
         study.finish(*stage(method), started, files, discovery=items, budget=budget)
         study.remove_journal(checkpoint(method))
-    stages = study.run.record["stages"]
+    stages = study.run.record.stages
     return {
         method.name: Ranking(
             method.name,
             (read_npy(place(method) / "neuron_importance.npy"),),
-            float(stages[stage(method)[0]]["seconds"]),
+            stages[stage(method)[0]].seconds or 0.0,
         )
         for method in methods
     }

@@ -21,19 +21,19 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from hones.runs.analysis import AnalysisSettings
-from hones.rivals.base import Method
-from hones.rivals import make_methods
 from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
 from hones.errors import HonesError
 from hones.method.neurons import PositivePart
-from hones.method.steering.settings import SteeringSettings
-from hones.runs.steering_config import SteeringConfig, as_steering_config
 from hones.method.steering.controls import HONES
-from hones.runs.ways import SET
-from hones.runs.study import DEFAULT_RATIO
+from hones.method.steering.settings import SteeringSettings
+from hones.rivals import make_methods
+from hones.rivals.base import Method
+from hones.runs.analysis import AnalysisSettings
 from hones.runs.stages import DEFAULT_SEED
+from hones.runs.steering_config import SteeringConfig, as_steering_config
+from hones.runs.study import DEFAULT_RATIO
+from hones.runs.ways import SET
 from hones.sweep.run import MAX_NEW_TOKENS, EngineName
 from hones.tasks import TASKS
 from hones.tasks.loading import is_file

@@ -6,13 +6,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from hones.runs.artifacts import read_heads
-from hones.rivals.base import Context, Method
 from hones.data.items import Items
 from hones.errors import BadItem, HonesError
+from hones.files import digest_of
 from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
-from hones.files import digest_of
+from hones.rivals.base import Context, Method
+from hones.runs.artifacts import read_heads
 from hones.sweep.run import SweepSettings
 from hones.tasks import TASKS, make_task
 from hones.tasks.base import Example, Task

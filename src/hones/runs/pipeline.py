@@ -12,35 +12,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hones.runs.source import read_run
-from hones.runs.analysis import RunStudy
-from hones.runs.artifacts import read_result
-from hones.sweep.ray import open_pool
-from hones.sweep.ray.recipe import Recipe
-from hones.rivals.compare import BUDGETS
-from hones.rivals.results import Comparison
-from hones.runs.comparing import compare
-from hones.runs.config import SPLITS, Comparing, DataFiles, Limits, RayConfig, RunConfig, read_config
 from hones.data.disjoint import check_disjoint
 from hones.data.items import Items, load_items
 from hones.errors import TaskStops
 from hones.method.heads import HeadResult
-from hones.runs.locks import alone
 from hones.method.masking import MaskingResult
 from hones.method.neurons import RankedNeuron
-from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.controls import HONES
-from hones.runs.ways import make_steerings
+from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
-from hones.runs.steering import Wanted, begin
 from hones.method.steering.trainings import Begun, learn
-from hones.runs.stops import Stopped, Stops
+from hones.rivals.compare import BUDGETS
+from hones.rivals.results import Comparison
+from hones.runs.analysis import RunStudy
+from hones.runs.artifacts import read_result
+from hones.runs.comparing import compare
+from hones.runs.config import SPLITS, Comparing, DataFiles, Limits, RayConfig, RunConfig, read_config
+from hones.runs.locks import alone
 from hones.runs.record import RunFolder
+from hones.runs.source import read_run
+from hones.runs.steering import Wanted, begin
+from hones.runs.stops import Stopped, Stops
 from hones.runs.study import Study
+from hones.runs.ways import make_steerings
+from hones.sweep.ray import open_pool
+from hones.sweep.ray.recipe import Recipe
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import ThisProcess
-from hones.tasks.base import Task
 from hones.tasks import check_distinct, make_task
+from hones.tasks.base import Task
 
 __all__ = [
     "Comparing",

@@ -21,9 +21,96 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError
 
 from hones.errors import HonesError
 from hones.files import digest_of, read_json, short, versions, write_json
+from hones.tasks.base import Definition
+
+# pydantic refuses strings with lone surrogates, which a name taken from a file system may hold
+Text = InstanceOf[str]
+
+
+class UnusedItem(BaseModel):
+    """An item that was left out, and why; kind: the reason without what is particular to this item."""
+
+    id: Text
+    reason: Text
+    kind: Text = ""
+
+
+class UsedItems(BaseModel):
+    """The items of one split that a stage used. file, images: where they are, seen from the run folder.
+
+    candidates: of retrieval. task: of a custom task.
+    """
+
+    items: list[Text] = []
+    left_out: list[UnusedItem] = []
+    file: Text | None = None
+    images: Text = "."
+    candidates: int | None = None
+    task: Definition | None = None
+
+
+class StageRecord(BaseModel):
+    """A finished stage. fingerprint: all that its result depends on. artifacts: digests of the files that it wrote.
+
+    epoch: of early stopping, whose scales were kept.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    fingerprint: dict[Text, Any] = {}
+    artifacts: dict[Text, Text] = {}
+    finished: Text = ""
+    versions: dict[Text, Text] = {}
+    seconds: float | None = None
+    device: Text | None = None
+    discovery: UsedItems | None = None
+    dev: UsedItems | None = None
+    test: UsedItems | None = None
+    ood: UsedItems | None = None
+    epoch: int | None = None
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """What else the stage has recorded, such as workers, losses, budget."""
+        return self.model_extra or {}
+
+    @property
+    def splits(self) -> dict[str, UsedItems]:
+        """The items that it used, by split."""
+        of_split = {"discovery": self.discovery, "dev": self.dev, "test": self.test, "ood": self.ood}
+        return {name: used for name, used in of_split.items() if used is not None}
+
+
+class RunRecord(BaseModel):
+    """run.json: the finished stages in the order in which they finished, and the tasks that could not go on."""
+
+    stages: dict[Text, StageRecord]
+    stopped: dict[Text, dict[Text, Any]] = {}
+
+
+def read_record(file: Path) -> RunRecord:
+    """What a run.json says.
+
+    Raises:
+        HonesError: no such file, or not of that form.
+    """
+    return _validated(file, read_json(file))
+
+
+def _validated(file: Path, content: Any) -> RunRecord:
+    try:
+        return RunRecord.model_validate(content)
+    except ValidationError as error:
+        part, *inside = error.errors()[0]["loc"] or ("",)
+    if part == "stopped":
+        raise HonesError(f"{file}: the record of stopped tasks is damaged", do="use a new --out")
+    if part == "stages" and inside:
+        raise HonesError(f"{file}: the record of {inside[0]} is damaged", do="use a new --out")
+    raise HonesError(f"{file} is not a run record", expected="an object with 'stages'", do="use a new --out")
 
 
 class RunFolder:
@@ -51,22 +138,20 @@ class RunFolder:
         return self.path / name
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What run.json says; empty stages for a new run."""
-        file = self.path / "run.json"
-        if not file.exists():
-            return {"stages": {}}
-        record = read_json(file)
-        if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
-            raise HonesError(f"{file} is not a run record", expected="an object with 'stages'", do="use a new --out")
-        stopped = record.get("stopped", {})
-        if not (isinstance(stopped, dict) and all(isinstance(why, dict) for why in stopped.values())):
-            raise HonesError(f"{file}: the record of stopped tasks is damaged", do="use a new --out")
-        for stage, entry in record["stages"].items():
-            parts = [entry.get(key, {}) for key in ("fingerprint", "artifacts")] if isinstance(entry, dict) else [None]
-            if not all(isinstance(part, dict) for part in parts):
-                raise HonesError(f"{file}: the record of {stage} is damaged", do="use a new --out")
-        return record
+    def record(self) -> RunRecord:
+        """What run.json says; no stages for a new run."""
+        return _validated(self.file, self._content())
+
+    @property
+    def file(self) -> Path:
+        """run.json."""
+        return self.path / "run.json"
+
+    def _content(self) -> dict[str, Any]:
+        """run.json as it is, to be written back with what other versions have put there."""
+        content = read_json(self.file) if self.file.exists() else {"stages": {}}
+        _validated(self.file, content)
+        return content
 
     def is_finished(self, stage: str, fingerprint: Mapping[str, Any]) -> bool:
         """Whether `stage` ("vqa/heads") has finished with exactly these inputs and its artifacts are still whole.
@@ -74,13 +159,14 @@ class RunFolder:
         Raises:
             HonesError: it has finished with other inputs; the line names the first difference.
         """
-        done = self.record["stages"].get(stage)
+        done = self.record.stages.get(stage)
         if done is None:
             return False
-        for name, digest in done.get("artifacts", {}).items():
+        for name, digest in done.artifacts.items():
             if not (self.path / name).is_file() or digest_of(self.path / name) != digest:
                 return False
-        old, new = done.get("fingerprint", {}), json.loads(json.dumps(fingerprint))
+        old = done.fingerprint
+        new = json.loads(json.dumps(fingerprint))
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 where, was, now = _difference(key, old.get(key), new.get(key))
@@ -94,9 +180,9 @@ class RunFolder:
     def forget(self, stage: str) -> None:
         """Drop a stage's record before it is computed again, so that a kill leaves no record of other artifacts."""
         with self._alone():
-            record = self.record
-            if record["stages"].pop(stage, None) is not None:
-                write_json(self.path / "run.json", record)
+            content = self._content()
+            if content["stages"].pop(stage, None) is not None:
+                write_json(self.file, content)
 
     def finish(
         self, stage: str, fingerprint: Mapping[str, Any], details: Mapping[str, Any], artifacts: Sequence[Path] = ()
@@ -110,20 +196,21 @@ class RunFolder:
             **details,
         }
         with self._alone():
-            record = self.record
-            record["stages"][stage] = entry
-            write_json(self.path / "run.json", record)
+            content = self._content()
+            content["stages"][stage] = entry
+            write_json(self.file, content)
 
     def stop(self, task: str, why: Mapping[str, Any] | None) -> None:
         """Record that a task has stopped, or with None that it goes on."""
         with self._alone():
-            record = self.record
-            stopped = {name: reason for name, reason in record.get("stopped", {}).items() if name != task}
+            content = self._content()
+            before = content.get("stopped", {})
+            stopped = {name: reason for name, reason in before.items() if name != task}
             if why is not None:
                 stopped[task] = dict(why)
-            if stopped != record.get("stopped", {}):
-                record["stopped"] = stopped
-                write_json(self.path / "run.json", record)
+            if stopped != before:
+                content["stopped"] = stopped
+                write_json(self.file, content)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

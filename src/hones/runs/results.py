@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hones.method.analysis.results import Analysis
-from hones.runs.artifacts import read_heads, read_neurons, read_result
-from hones.rivals.results import Comparison
 from hones.errors import HonesError
+from hones.method.analysis.results import Analysis
 from hones.method.heads import HeadResult
 from hones.method.masking import MaskingResult
 from hones.method.neurons import RankedNeuron
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
-from hones.runs.record import RunFolder
+from hones.rivals.results import Comparison
+from hones.runs.artifacts import read_heads, read_neurons, read_result
+from hones.runs.record import RunRecord, StageRecord, read_record
 from hones.tasks import in_order
 
 FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
@@ -37,27 +37,26 @@ class RunResults:
     """A whole run. record: run.json."""
 
     folder: Path
-    record: dict[str, Any]
+    record: RunRecord
     tasks: tuple[TaskResults, ...]
     analysis: Analysis | None
 
     @property
     def model(self) -> str:
         """The model's name, as far as the run says."""
-        models = {
-            str(s["fingerprint"]["model"]): None for s in self.stages.values() if "model" in s.get("fingerprint", {})
-        }
+        fingerprints = [stage.fingerprint for stage in self.stages.values()]
+        models = {str(used["model"]): None for used in fingerprints if "model" in used}
         return ", ".join(models) or (self.analysis.model if self.analysis is not None else "unnamed model")
 
     @property
-    def stages(self) -> dict[str, dict[str, Any]]:
+    def stages(self) -> dict[str, StageRecord]:
         """The finished stages, in the order in which they finished."""
-        return self.record["stages"]
+        return self.record.stages
 
     @property
     def stopped(self) -> dict[str, dict[str, Any]]:
         """The tasks that could not go on, each with its stage and why."""
-        return self.record.get("stopped", {})
+        return self.record.stopped
 
     @property
     def per_layer(self) -> dict[str, list[int]]:
@@ -84,7 +83,7 @@ def read_run(folder: Path) -> RunResults:
     analysis = _read(folder / "analysis" / "analysis.json", Analysis)
     if not tasks and analysis is None:
         raise HonesError(f"{folder} holds no results", do="run `hones run`, or a stage such as `hones heads`, first")
-    record = RunFolder(folder).record if (folder / "run.json").exists() else {"stages": {}}
+    record = read_record(folder / "run.json") if (folder / "run.json").exists() else RunRecord(stages={})
     return RunResults(folder, record, tuple(_read_task(t) for t in tasks), analysis)
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hones.runs.artifacts import read_scales, write_scales
-from hones.runs.prepared import Prepared
+from hones.files import digest_of
 from hones.method.steering.controls import HONES, Given, Learned, Made, Steering
 from hones.method.steering.settings import Scales, SteeringSettings, training_record
 from hones.method.steering.trainings import Lesson, Trained
-from hones.files import digest_of
+from hones.runs.artifacts import read_scales, write_scales
+from hones.runs.prepared import Prepared
 from hones.runs.study import Study
 
 
@@ -138,7 +138,5 @@ def read_of(study: Study, file: Path) -> Scales:
     scales, place = read_scales(file), str(file.relative_to(study.run.path))
     for site in scales.values:
         study.vlm.anatomy.check_neuron(*site)
-    stages = study.run.record["stages"].values()
-    return replace(
-        scales, epoch=next((stage.get("epoch") for stage in stages if place in stage.get("artifacts", {})), None)
-    )
+    stages = study.run.record.stages.values()
+    return replace(scales, epoch=next((stage.epoch for stage in stages if place in stage.artifacts), None))

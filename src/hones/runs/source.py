@@ -12,19 +12,18 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from hones.runs.artifacts import read_heads, read_neurons
-from hones.rivals.base import Method
-from hones.rivals import make_method
 from hones.data.items import Items, load_items
 from hones.data.readers import source_sha256
 from hones.errors import HonesError
+from hones.files import digest_of
 from hones.method.heads import HeadResult
 from hones.method.neurons import RankedNeurons
-from hones.runs.record import RunFolder
-from hones.files import digest_of
-from hones.tasks.base import Task
+from hones.rivals import make_method
+from hones.rivals.base import Method
+from hones.runs.artifacts import read_heads, read_neurons
+from hones.runs.record import RunFolder, StageRecord
 from hones.tasks import in_order, make_task
-from hones.tasks.base import Definition
+from hones.tasks.base import Definition, Task
 from hones.tasks.custom import task_of_content
 
 
@@ -93,7 +92,7 @@ def read_run(
     if not (path / "run.json").is_file():
         raise HonesError(f"{path} is not a run folder", expected="a folder with run.json, as `hones heads` leaves it")
     folder = RunFolder(path)
-    stages = folder.record["stages"]
+    stages = folder.record.stages
     names, begun = (in_order(s.removesuffix(e) for s in stages if s.endswith(e)) for e in ("/neurons", "/heads"))
     skipped = tuple(name for name in begun if name not in names)
     if not names:
@@ -184,11 +183,11 @@ class _Records(BaseModel):
     mask: _Mask | None = None
 
 
-def _records(folder: RunFolder, stages: Mapping[str, Any], name: str) -> _Records:
+def _records(folder: RunFolder, stages: Mapping[str, StageRecord], name: str) -> _Records:
     """The task's records, whose artifacts must be as they were written."""
     own = {stage: stages[f"{name}/{stage}"] for stage in ("heads", "neurons", "mask") if f"{name}/{stage}" in stages}
     try:
-        records = _Records.model_validate(own)
+        records = _Records.model_validate({stage: entry.model_dump(exclude_unset=True) for stage, entry in own.items()})
     except ValidationError as error:
         first = error.errors()[0]
         raise HonesError(
@@ -196,7 +195,7 @@ def _records(folder: RunFolder, stages: Mapping[str, Any], name: str) -> _Record
             do="run the stage again with this version",
         ) from error
     for stage in ("heads", "neurons"):
-        if not folder.is_finished(f"{name}/{stage}", own[stage]["fingerprint"]):
+        if not folder.is_finished(f"{name}/{stage}", own[stage].fingerprint):
             raise HonesError(
                 f"{folder.path}: what {name}/{stage} left is missing or has changed", do="run the stage again"
             )

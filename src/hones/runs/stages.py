@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hones.runs.artifacts import read_neurons
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
+from hones.files import versions
 from hones.log import LOG
 from hones.models.vlm import VLM
+from hones.runs.artifacts import read_neurons
 from hones.runs.prepared import Prepared, prepare, provenance, state_of
 from hones.runs.record import RunFolder
-from hones.files import versions
-from hones.sweep.run import SweepSettings
 from hones.sweep.journal import Journal
+from hones.sweep.run import SweepSettings
 from hones.sweep.running_sum import RunningSum
 from hones.tasks.base import Task
 

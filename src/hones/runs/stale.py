@@ -7,9 +7,9 @@ says nothing about itself, and nothing is said about it.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hones.runs.results import FILES, RunResults
 from hones.errors import joined
 from hones.files import digest_of
+from hones.runs.results import FILES, RunResults
 
 _STAGES = dict(zip(FILES, ("heads", "neurons", "mask", "compare"), strict=True))
 
@@ -55,7 +55,7 @@ def _analysed(results: RunResults) -> Iterator[str]:
 
 
 def _used(results: RunResults, stage: str) -> dict[str, Any]:
-    return results.stages.get(stage, {}).get("fingerprint", {})
+    return results.stages[stage].fingerprint if stage in results.stages else {}
 
 
 def _written(results: RunResults, stage: str, file: str) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _written(results: RunResults, stage: str, file: str) -> Iterator[str]:
     if stage not in results.stages:
         yield f"{file}: run.json has no finished {stage}"
         return
-    recorded = results.stages[stage].get("artifacts", {}).get(file)
+    recorded = results.stages[stage].artifacts.get(file)
     if recorded is not None and digest_of(results.folder / file) != recorded:
         yield f"{file}: changed since {stage} wrote it"
 

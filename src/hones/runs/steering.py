@@ -15,19 +15,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from hones.runs.artifacts import read_result, write_result
 from hones.data.items import Items
 from hones.errors import HonesError
-from hones.runs.locks import alone_on
-from hones.runs.prepared import Prepared
+from hones.files import digest_of
 from hones.method.steering.controls import HONES, Given, Steering
 from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.method.steering.results import Evidence
-from hones.runs.scales_files import Steered, lessons, make_others, read_of, scales_files, scales_stage
-from hones.method.steering.settings import training_record
-from hones.method.steering.settings import Scales, SteeringSettings
+from hones.method.steering.settings import Scales, SteeringSettings, training_record
 from hones.method.steering.trainings import Begun, learn
-from hones.files import digest_of
+from hones.runs.artifacts import read_result, write_result
+from hones.runs.locks import alone_on
+from hones.runs.prepared import Prepared
+from hones.runs.scales_files import Steered, lessons, make_others, read_of, scales_files, scales_stage
 from hones.runs.study import Study
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Task
@@ -175,7 +174,7 @@ def _finish_hones(
 ) -> None:
     """Record HONES's first seed as `Study.steer` would, so that `hones steer` alone finds it."""
     way, (scales, *_) = next((way, paths) for way, paths in files.items() if way.name == HONES)
-    learned = steered.study.run.record["stages"][scales_stage(steered.task, way, seed)]
+    learned = steered.study.run.record.stages[scales_stage(steered.task, way, seed)].model_dump()
     details = {name: learned[name] for name in training_record(Scales({})) if name in learned}
     written = [scales, scales.with_name("result.json")]
     splits = {"dev": steered.train, "test": steered.held_out}
@@ -188,10 +187,10 @@ def _let_grow(study: Study, stage: str, inputs: dict[str, Any], file: Path) -> N
     Raises:
         HonesError: the folder's evidence holds more ways, seeds or files than are wanted.
     """
-    done = study.run.record["stages"].get(stage)
+    done = study.run.record.stages.get(stage)
     if done is None or study.fresh:
         return
-    old, new = done["fingerprint"], json.loads(json.dumps(inputs))
+    old, new = done.fingerprint, json.loads(json.dumps(inputs))
     missing = [name for key in GROWING for name in old[key] if name not in new[key]]
     if missing:
         raise HonesError(

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from hones.errors import HonesError
 from hones.method.steering.controls import HONES
-from hones.runs.ways import OtherSet, make_steerings
 from hones.method.steering.settings import SteeringSettings
+from hones.runs.ways import OtherSet, make_steerings
 from hones.tasks import TASKS
 from hones.tasks.loading import is_custom
 
@@ -37,8 +37,8 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 class SteeringConfig(SteeringSettings):
     """Settings of the trainer, and of the evidence, which is left out unless one of the following is given.
 
-    methods: ways to steer, see `hones.method.steering.controls`; default HONES alone. seeds: of the training, default its
-    seed. also: tasks to test under the learned scales, default those of the run. ood, ood_images: annotation file and
+    methods: ways to steer, see `hones.method.steering.controls`; default HONES alone. seeds: of the training, default
+    its seed. also: tasks to test under the learned scales, default those of the run. ood, ood_images: annotation file and
     pictures of another source to test on.
     """
 

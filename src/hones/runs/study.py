@@ -10,26 +10,33 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from hones.runs.artifacts import (read_heads, read_neurons, read_result, write_heads, write_neurons, write_result, write_scales)
-from hones.rivals import METHODS
-from hones.rivals.base import Method
-from hones.runs.given import critical_heads, give
-from hones.rivals.ranked import importance_of
 from hones.data.items import Items, LeftOut
+from hones.files import digest_of
 from hones.method.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
-from hones.runs.locks import alone_on
 from hones.method.masking import MaskingResult, evaluate_masking
 from hones.method.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
+from hones.method.steering.evaluate import SteeringResult, evaluate_scales
+from hones.method.steering.settings import SteeringSettings, training_record
+from hones.method.steering.trainings import Begun, Lesson, Trained, Training, learn
+from hones.rivals import METHODS
+from hones.rivals.base import Method
+from hones.rivals.ranked import importance_of
+from hones.runs.artifacts import (
+    read_heads,
+    read_neurons,
+    read_result,
+    write_heads,
+    write_neurons,
+    write_result,
+    write_scales,
+)
+from hones.runs.given import critical_heads, give
+from hones.runs.locks import alone_on
 from hones.runs.prepared import Prepared
 from hones.runs.stages import DEFAULT_SEED as DEFAULT_SEED
 from hones.runs.stages import Stages
-from hones.method.steering.evaluate import SteeringResult, evaluate_scales
-from hones.method.steering.settings import SteeringSettings
-from hones.method.steering.settings import training_record
-from hones.method.steering.trainings import Begun, Lesson, Trained, Training, learn
-from hones.files import digest_of
-from hones.sweep.racing import RaceRules
 from hones.sweep.journal import sweep_of
+from hones.sweep.racing import RaceRules
 from hones.tasks.base import Task
 
 DEFAULT_RATIO = 0.01

@@ -1,6 +1,6 @@
 """Ways to steer by name: those of `hones.method.steering.controls`, and the sets that compared methods left in a run.
 
-    set:NAME     learned on what the comparison method NAME selects
+set:NAME     learned on what the comparison method NAME selects
 """
 
 from pathlib import Path

@@ -15,6 +15,7 @@ from hones.errors import HonesError
 from hones.files import digest_of, read_json
 from hones.method.steering.evaluate import SteeringResult
 from hones.runs.artifacts import read_result
+from hones.runs.record import StageRecord, UsedItems, read_record
 from hones.sharing.manifest import Figure, Metric, Split
 from hones.sweep.journal import flat
 
@@ -52,12 +53,12 @@ def recorded_of(file: Path, run: Path) -> Recorded:
     Raises:
         HonesError: the run did not write this file, or it, its result or the evidence has changed since.
     """
-    stages = _stages(run / "run.json")
+    stages = read_record(run / "run.json").stages
     place = _place(file, run, stages)
     if place is None:
         raise HonesError(f"{run} wrote no scales file like {file}", do="give the run that wrote it, or no --run")
-    written = [stage for stage in stages.values() if str(place) in stage["artifacts"]]
-    if any(stage["artifacts"][str(place)] != digest_of(file) for stage in written):
+    written = [stage for stage in stages.values() if str(place) in stage.artifacts]
+    if any(stage.artifacts[str(place)] != digest_of(file) for stage in written):
         raise HonesError(
             f"{file} is not the file that its run wrote: it has changed since",
             do="steer again, or move it out of the run folder to use it without the run's figures",
@@ -66,14 +67,14 @@ def recorded_of(file: Path, run: Path) -> Recorded:
     result, evidence = place.with_name("result.json"), Path(task, "steering", "evidence.json")
     tested = _stage_of(result, run, stages)
     found = None if tested is None else read_result(run / result, SteeringResult)
-    learned = {"dev": {}, **written[0]["fingerprint"]} if written else {}
+    learned = {"dev": {}, **written[0].fingerprint} if written else {}
     return Recorded(
         models=_models(written or [*stages.values()]),
         task=task,
         method=method,
         settings={k: v for k, v in flat(learned.get("settings", {})).items() if not isinstance(v, list)},
-        learned_on=_split(written[0], "dev", learned["dev"] or learned) if written else None,
-        tested_on=None if tested is None else _split(tested, "test", tested["fingerprint"]),
+        learned_on=_split(written[0].dev, learned["dev"] or learned) if written else None,
+        tested_on=None if tested is None else _split(tested.test, tested.fingerprint),
         metric=None if found is None else _metric(found),
         figures=() if _stage_of(evidence, run, stages) is None else evidence_figures(run / evidence, method),
     )
@@ -113,34 +114,17 @@ def _folder(method: str) -> str:
     return method.replace(":", "-")
 
 
-def _stages(record: Path) -> dict[str, dict[str, Any]]:
-    """Every finished stage of run.json, with fingerprint and artifacts."""
-    content = read_json(record)
-    stages = content.get("stages") if isinstance(content, dict) else None
-    if not isinstance(stages, dict) or not all(_is_stage(stage) for stage in stages.values()):
-        raise HonesError(f"{record} is not a run record", expected="an object with 'stages', each with a fingerprint")
-    return {name: {"artifacts": {}, **stage} for name, stage in stages.items()}
-
-
-def _is_stage(stage: Any) -> bool:
-    return (
-        isinstance(stage, dict)
-        and isinstance(stage.get("fingerprint"), dict)
-        and isinstance(stage.get("artifacts", {}), dict)
-    )
-
-
-def _place(file: Path, run: Path, stages: dict[str, dict[str, Any]]) -> Path | None:
+def _place(file: Path, run: Path, stages: dict[str, StageRecord]) -> Path | None:
     """T/steering/METHOD/[seed-N/]scales.json of the file, or of the one in the run that it is a copy of."""
     if file.resolve().is_relative_to(run.resolve()):
         inside = file.resolve().relative_to(run.resolve())
         return inside if len(inside.parts) > 3 else None
     digest = digest_of(file)
-    places = (Path(name) for stage in stages.values() for name, of in stage["artifacts"].items() if of == digest)
+    places = (Path(name) for stage in stages.values() for name, of in stage.artifacts.items() if of == digest)
     return next((place for place in places if place.name == "scales.json" and len(place.parts) > 3), None)
 
 
-def _stage_of(place: Path, run: Path, stages: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+def _stage_of(place: Path, run: Path, stages: dict[str, StageRecord]) -> StageRecord | None:
     """The stage that recorded a file; None where there is no such file.
 
     Raises:
@@ -150,23 +134,21 @@ def _stage_of(place: Path, run: Path, stages: dict[str, dict[str, Any]]) -> dict
         return None
     digest = digest_of(run / place)
     for stage in stages.values():
-        if stage["artifacts"].get(str(place)) == digest:
+        if stage.artifacts.get(str(place)) == digest:
             return stage
     raise HonesError(f"{run / place} is not the file that its run wrote", do="steer again")
 
 
-def _models(stages: list[dict[str, Any]]) -> dict[str, str]:
-    found = (stage["fingerprint"] for stage in stages)
+def _models(stages: list[StageRecord]) -> dict[str, str]:
+    found = (stage.fingerprint for stage in stages)
     return {str(f.get("model")): str(f["revision"]) for f in found if f.get("revision")}
 
 
-def _split(stage: dict[str, Any], name: str, fingerprint: dict[str, Any]) -> Split | None:
-    used = stage.get(name)
-    if not isinstance(used, dict):
+def _split(used: UsedItems | None, fingerprint: dict[str, Any]) -> Split | None:
+    if used is None:
         return None
-    file = used.get("file")
     digests = {key: fingerprint.get(key) for key in ("data", "asked")}
-    return Split(file=None if file is None else Path(file).name, items=len(used.get("items", ())), **digests)
+    return Split(file=None if used.file is None else Path(used.file).name, items=len(used.items), **digests)
 
 
 def _metric(found: SteeringResult) -> Metric:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hones.runs.record import StageRecord, UsedItems
 from hones.runs.results import RunResults
 from hones.views.table import Table
 
@@ -14,7 +15,6 @@ _MODEL = {
     "yes_no_ids": "Yes and No ids",
     "seed": "seed",
 }
-_SPLITS = ("discovery", "dev", "test", "ood")
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,14 @@ class Provenance:
 def provenance(results: RunResults) -> Provenance:
     """Everything run.json records, for reading."""
     stages = results.stages
-    facts = {name: _values(stages, "fingerprint", key) for key, name in _MODEL.items()}
-    facts["device"] = _unique(s.get("device") for s in stages.values())
-    facts["finished"] = max((str(s["finished"]) for s in stages.values() if "finished" in s), default="")
-    names = sorted({name for s in stages.values() for name in s.get("versions", {})})
-    facts["versions"] = ", ".join(f"{name} {_values(stages, 'versions', name)}" for name in names)
+    facts = {name: _unique(s.fingerprint.get(key) for s in stages.values()) for key, name in _MODEL.items()}
+    facts["device"] = _unique(s.device for s in stages.values())
+    facts["finished"] = max((s.finished for s in stages.values()), default="")
+    names = sorted({name for s in stages.values() for name in s.versions})
+    facts["versions"] = ", ".join(f"{name} {_unique(s.versions.get(name) for s in stages.values())}" for name in names)
     rows = tuple(_stage_row(name, stage) for name, stage in stages.items())
-    splits = [
-        (f"{name}, {split}", stage[split]) for name, stage in stages.items() for split in _SPLITS if split in stage
-    ]
-    left_out = tuple(
-        (where, str(item["id"]), str(item["reason"])) for where, split in splits for item in split["left_out"]
-    )
+    splits = [(f"{name}, {split}", used) for name, stage in stages.items() for split, used in stage.splits.items()]
+    left_out = tuple((where, item.id, item.reason) for where, used in splits for item in used.left_out)
     return Provenance(
         [(name, value) for name, value in facts.items() if value],
         _used(splits),
@@ -52,28 +48,28 @@ def provenance(results: RunResults) -> Provenance:
     )
 
 
-def _stage_row(name: str, stage: dict[str, Any]) -> tuple[str | int | float | None, ...]:
-    splits = [stage[split] for split in _SPLITS if split in stage]
-    inputs = {k: v for k, v in stage.get("fingerprint", {}).items() if k not in (*_MODEL, "data", "asked")}
+def _stage_row(name: str, stage: StageRecord) -> tuple[str | int | float | None, ...]:
+    splits = stage.splits.values()
+    inputs = {k: v for k, v in stage.fingerprint.items() if k not in (*_MODEL, "data", "asked")}
     return (
         name,
-        sum(len(split["items"]) for split in splits),
-        sum(len(split["left_out"]) for split in splits),
-        stage.get("seconds"),
-        stage.get("device"),
-        str(stage.get("fingerprint", {}).get("data", ""))[:16],
+        sum(len(used.items) for used in splits),
+        sum(len(used.left_out) for used in splits),
+        stage.seconds,
+        stage.device,
+        str(stage.fingerprint.get("data", ""))[:16],
         ", ".join(f"{k} {_short(v)}" for k, v in inputs.items()),
     )
 
 
-def _used(splits: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, int, str]]:
+def _used(splits: list[tuple[str, UsedItems]]) -> list[tuple[str, int, str]]:
     """The ids of every set of items, each set once with all the stages that used it."""
     stages_of: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
-    for where, split in splits:
-        ids = ", ".join(map(str, split["items"]))
+    for where, used in splits:
+        ids = ", ".join(used.items)
         stages_of.setdefault(ids, []).append(where)
-        sizes[ids] = len(split["items"])
+        sizes[ids] = len(used.items)
     return [("; ".join(where), sizes[ids], ids) for ids, where in stages_of.items()]
 
 
@@ -81,10 +77,6 @@ def _short(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k} {_short(v)}" for k, v in value.items()) + "}"
     return value[:16] if isinstance(value, str) and len(value) == 64 else str(value)
-
-
-def _values(stages: dict[str, dict[str, Any]], part: str, name: str) -> str:
-    return _unique(s.get(part, {}).get(name) for s in stages.values())
 
 
 def _unique(values: Any) -> str:
