@@ -1,19 +1,33 @@
-"""Uncertainty: paired bootstrap over items of scores that are functions of summed statistics.
+"""What a sweep measured: the metric of named arms, their differences, and how sure these are.
 
-A resample of N items with replacement is a vector of multinomial counts w [N]; its score is score(w @ statistics [N,
-k]). All arms of a comparison share the counts, so an interval of a difference is paired.
+With the statistics x[a, d, i] of item i under draw d of arm a, a task's score of summed statistics, and items that
+count w_i times,
+
+    P(a, d; w) = score( sum_i w_i x[a, d, i] )
+    P(a; w)    = mean over draws d of P(a, d; w)
+
+A value is that of all items once, w = 1. Its interval is the paired bootstrap's over items: a resample of N items with
+replacement is a vector of multinomial counts w, and all arms share the resamples, so an interval of a difference is
+paired. Draws are either a random sample themselves, such as controls, and drawn again in every resample, or are just
+those that were run, such as the seeds of a training, and averaged.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 RESAMPLES = 2000
 LEVEL = 0.95
+UNEDITED = "unedited"
+"""The arm of the model itself."""
 
 Score = Callable[[Float[np.ndarray, "*batch k"]], Float[np.ndarray, "*batch"]]
+Draws = Literal["resampled", "averaged"]
+ArmName = Any
+"""Anything hashable: a word, a head's (layer, head)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +79,89 @@ class PairedBootstrap:
         """The percentile interval of resampled values around the value on all items."""
         low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(float(value), float(low), float(high))
+
+
+class Measured:
+    """The metric of named arms over the same items.
+
+    Args:
+        arms: the statistics of each arm, [draws, items, k]; most have one draw.
+        score: the metric of summed statistics.
+        seed: of the resamples.
+        draws: "resampled": the draws of an arm are drawn again, with replacement, in every resample; "averaged": not.
+    """
+
+    def __init__(
+        self,
+        arms: Mapping[ArmName, Float[np.ndarray, "_ items k"]],
+        score: Score,
+        seed: int,
+        *,
+        draws: Draws = "resampled",
+    ) -> None:
+        self.arms = arms
+        self.score = score
+        self.items = next(iter(arms.values())).shape[1]
+        self._bootstrap = PairedBootstrap(self.items, seed)
+        self._by_draw = {arm: score(statistics.sum(1, dtype=np.float64)) for arm, statistics in arms.items()}
+        self._resampled: dict[ArmName, Float[np.ndarray, " resamples"]] = {}
+        for arm, statistics in arms.items():
+            resampled = np.stack([self._bootstrap.scores(draw, score) for draw in statistics])
+            if draws == "resampled":
+                # Anew from the same seed, so that arms with as many draws are paired by draw too.
+                chosen = np.random.default_rng(seed).integers(len(resampled), size=resampled.shape)
+                resampled = np.take_along_axis(resampled, chosen, axis=0)
+            self._resampled[arm] = resampled.mean(0)
+
+    def value(self, arm: ArmName) -> float:
+        """P(arm) on all items."""
+        return float(self._by_draw[arm].mean())
+
+    def by_draw(self, arm: ArmName) -> tuple[float, ...]:
+        """P of every draw on all items."""
+        return tuple(float(x) for x in self._by_draw[arm])
+
+    def by_item(self, arm: ArmName) -> Float[np.ndarray, " items"]:
+        """P of every item alone."""
+        return self.score(self.arms[arm].astype(np.float64)).mean(0)
+
+    def sums(self, arm: ArmName) -> Float[np.ndarray, " k"]:
+        """The summed statistics of an arm's first draw."""
+        return self.arms[arm][0].sum(0, dtype=np.float64)
+
+    def resampled(self, arm: ArmName) -> Float[np.ndarray, " resamples"]:
+        """P(arm) in every resample."""
+        return self._resampled[arm]
+
+    def level(self, arm: ArmName) -> Interval:
+        """P(arm)."""
+        return self._bootstrap.interval(self.value(arm), self.resampled(arm))
+
+    def difference(self, arm: ArmName, other: ArmName) -> Interval:
+        """P(arm) - P(other)."""
+        return self._bootstrap.interval(
+            self.value(arm) - self.value(other), self.resampled(arm) - self.resampled(other)
+        )
+
+    def p_value(self, arm: ArmName, other: ArmName) -> float:
+        """Of no difference, two-sided."""
+        return two_sided_p(self.resampled(arm) - self.resampled(other))
+
+    def drop(self, arm: ArmName) -> Interval:
+        """What the arm loses: P(unedited) - P(arm)."""
+        return self.difference(UNEDITED, arm)
+
+    def relative_drop(self, arm: ArmName) -> Interval | None:
+        """100 (P(unedited) - P(arm)) / P(unedited); None where there is nothing to lose.
+
+        Resamples without any success are left out, as they have no relative drop.
+        """
+        base = self.value(UNEDITED)
+        if not base > 0:
+            return None
+        resampled = np.stack([self.resampled(UNEDITED), self.resampled(arm)])
+        before, after = resampled[:, resampled[0] > 0]
+        return self._bootstrap.interval(100 * (base - self.value(arm)) / base, 100 * (before - after) / before)
 
 
 def two_sided_p(differences: Float[np.ndarray, " resamples"]) -> float:
