@@ -241,6 +241,30 @@ def test_parquet_and_several_splits(dataset, tmp_path: Path) -> None:
         load_items(tmp_path / "broken.parquet")
 
 
+def test_a_dataset_of_text_alone_holds_items_without_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    monkeypatch.setenv("HONES_CACHE", str(tmp_path / "cache"))
+    rows = {"query": ["Is it far?", None, "Who?"], "answer": ["yes", "no", "me"], "topic": ["road", "sea", "door"]}
+    dataset = datasets.Dataset.from_dict(rows)
+    dataset.save_to_disk(tmp_path / "saved")
+    dataset.to_parquet(tmp_path / "there" / "rows.parquet")
+    for place in (tmp_path / "saved", tmp_path / "there" / "rows.parquet", f"hf:{tmp_path / 'there'}"):
+        items = load_items(f"{place}?question=query{'&split=train' if 'hf:' in str(place) else ''}")
+        assert [(i.id, i.file_name, (i.model_extra or {})["topic"]) for i in items.items] == [
+            ("#0", None, "road"),
+            ("#1", None, "sea"),
+            ("#2", None, "door"),
+        ]
+        assert len(items.sha256) == 64 and load_items(items.file or "").sha256 == items.sha256
+        examples, left_out = make_task("vqa").examples(items)
+        assert not examples and left_out[0].reason == "it has no picture, which the task shows"
+    pictures = datasets.Dataset.from_dict({"photo": [Image.new("RGB", (8, 6))], "question": ["Who?"]})
+    pictures.cast_column("photo", datasets.Image()).save_to_disk(tmp_path / "photos")
+    with pytest.raises(HonesError, match=r"holds pictures in .photo., .*; write \?image=photo"):
+        load_items(tmp_path / "photos")
+
+
 # --- which reader ---
 
 

@@ -89,7 +89,7 @@ def load_items(
     chosen = [row for row in rows if isinstance(row, Item)]
     folder = found.pictures(chosen) if found.pictures is not None and images is None else None
     folder = folder or (default_images(source.path) if images is None else Path(images))
-    if chosen and not folder.is_dir():
+    if any(item.file_name for item in chosen) and not folder.is_dir():
         raise HonesError(f"no picture folder {folder}", expected="an existing folder", do="pass it as --images")
     rows = _inside(rows, folder)
     items = [row for row in rows if isinstance(row, Item)]

@@ -41,6 +41,8 @@ class HuggingFace(Reader):
             raise HonesError(f"{content.path} is no dataset", expected=self.about)
         dataset = _open(content, source)
         columns = columns_of(source.options, dataset.column_names, str(source))
+        if "image" not in columns:
+            return _text_alone(dataset, columns, source)
         inside = not _holds_text(dataset, columns["image"])
         rows = parse_rows(unified_rows(_rows(dataset, columns, inside), columns))
         bad = [row for row in rows if isinstance(row, LeftOut)]
@@ -56,6 +58,20 @@ class HuggingFace(Reader):
             return _unpack(dataset, columns["image"], items, file.parent / "images")
 
         return Reading([*good, *bad], file=file, sha256=sha, pictures=pictures)
+
+
+def _text_alone(dataset: "Dataset", columns: Mapping[str, str], source: Source) -> Reading:
+    """A dataset without pictures: items of text, each with all its columns."""
+    import datasets
+
+    pictures = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    if pictures:
+        raise HonesError(
+            f"{source} holds pictures in {pictures[0]!r}, and no column 'image'", do=f"write ?image={pictures[0]}"
+        )
+    rows = [*track(dataset, "reading rows", len(dataset))]
+    content = json.dumps([rows, sorted(columns.items())], default=str)
+    return Reading(unified_rows(rows, columns), sha256=hashlib.sha256(content.encode()).hexdigest())
 
 
 def _open(content: Content, source: Source) -> "Dataset":
