@@ -122,6 +122,36 @@ def test_a_reloaded_export_is_the_hooked_model(
     assert not [p for p in done.folder.iterdir() if p.suffix not in (".json", ".safetensors", ".md", ".jinja")]
 
 
+@pytest.fixture(scope="module")
+def planted() -> VLM:
+    return hones.load_vlm("planted-llava-1")
+
+
+@pytest.mark.parametrize("form", ["merged", "ia3", "lora", "json"])
+def test_an_export_of_a_planted_model_says_what_it_was_made_from(
+    planted: VLM, form: str, scales_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = export_scales(planted, scales_file, tmp_path / "out", format=form)
+    assert (done.manifest.model, done.manifest.kind, done.manifest.commit) == (planted.name, "built-in", None)
+    check = done.check
+    assert done.manifest.license == "MIT" and check is not None and check.deviation <= 1e-5 * check.largest_logit
+    text = (done.folder / "README.md").read_text()
+    assert "| Base model | planted-llava-1, built into hones: tiny-llava with planted neurons |" in text
+    assert "base_model" not in yaml.safe_load(text.split("---")[1])
+    if form == "merged":
+        assert (done.folder / "tokenizer.json").is_file()
+    loaded = load_as_the_card_says(planted, done.folder.resolve(), monkeypatch).eval()
+    inputs = planted.encode([draw(make_scene("test/planted"))], [PROMPTS[0]]).inputs
+    with scale_neurons(planted.model, SCALES):
+        hooked, _ = plainly(planted.model, inputs)
+    if form == "json":
+        with scale_neurons(loaded, hones.scales_for(planted, done.folder / "scales.json")[0].values):
+            exported, _ = plainly(loaded, inputs)
+    else:
+        exported, _ = plainly(loaded, inputs)
+    torch.testing.assert_close(exported, hooked, atol=1e-5 * check.largest_logit, rtol=0)
+
+
 @pytest.mark.parametrize("form", ["ia3", "lora"])
 def test_adapters_touch_the_scaled_layers_of_the_language_model_alone(
     vlm: VLM, form: str, scales_file: Path, tmp_path: Path

@@ -9,7 +9,8 @@ from huggingface_hub import metadata_load
 from transformers import AutoConfig
 from transformers.utils import cached_file
 
-from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
+from hones.models.loading import BUILT_IN, source_of
+from hones.models.planted import PLANTS
 from hones.models.vlm import VLM
 from hones.sharing.manifest import Kind
 
@@ -30,11 +31,6 @@ PROCESSOR_FILES = (
 LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "NOTICE.md")
 
 
-def source_of(name: str) -> str:
-    """The folder or hub id behind a model's name."""
-    return str(BUILT_IN_FOLDER / name) if name in BUILT_IN else name
-
-
 def shown_name(vlm: VLM) -> str:
     """The name that others may read: a local folder's own name, not where it lies."""
     return Path(vlm.name).resolve().name if kind_of(vlm) == "folder" else vlm.name
@@ -42,7 +38,7 @@ def shown_name(vlm: VLM) -> str:
 
 def kind_of(vlm: VLM) -> Kind:
     """Where the model was loaded from; memory: attached by the user."""
-    if vlm.name in BUILT_IN:
+    if vlm.name in (*BUILT_IN, *PLANTS):
         return "built-in"
     if not vlm.revision:
         return "memory"

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from hones.models.planted import PLANTS, load_plant
 from hones.sharing.manifest import Manifest, Split
 from hones.stats import Interval
 
@@ -71,7 +72,7 @@ def _size(manifest: Manifest) -> str:
 def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     settings = ", ".join(f"{name} {value}" for name, value in manifest.settings.items())
     return [
-        ("Base model", manifest.model),
+        ("Base model", _base_model(manifest)),
         ("Its revision", manifest.revision or "unknown"),
         ("Task", manifest.task or ABSENT),
         ("Method", manifest.method or ABSENT),
@@ -81,6 +82,13 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("Weights in", manifest.dtype),
         ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
     ]
+
+
+def _base_model(manifest: Manifest) -> str:
+    if manifest.kind != "built-in":
+        return manifest.model
+    planted = f": {load_plant(manifest.model).base} with planted neurons" if manifest.model in PLANTS else ""
+    return f"{manifest.model}, built into hones{planted}"
 
 
 def _split(split: Split | None) -> str:
@@ -181,11 +189,16 @@ model = {_auto_model(manifest)}.from_pretrained(folder, dtype={json.dumps(manife
 
 
 def _adapter_code(manifest: Manifest) -> str:
-    return f"""from peft import PeftModel
-from transformers import {_auto_model(manifest)}
+    imports = ["from peft import PeftModel", f"from transformers import {_auto_model(manifest)}"]
+    revision = f", revision={json.dumps(manifest.commit)}" if manifest.commit else ""
+    base = f"{_auto_model(manifest)}.from_pretrained(base_model{revision})"
+    if manifest.kind == "built-in":
+        imports = ["import hones", "from peft import PeftModel"]
+        base = 'hones.load_vlm(base_model, dtype="float32").model'
+    return f"""{chr(10).join(imports)}
 
-{_base_code(manifest)}
-base = {_auto_model(manifest)}.from_pretrained({_base_arguments(manifest)})
+base_model = {json.dumps(manifest.model)}{_where(manifest)}
+base = {base}
 folder = "."  # this folder, or the id of its repository on the hub
 model = PeftModel.from_pretrained(base, folder)"""
 
@@ -196,27 +209,21 @@ def _json_code(manifest: Manifest) -> str:
 
 import hones
 
-{_base_code(manifest, built_in_by_name=True)}
+base_model = {json.dumps(manifest.model)}{_where(manifest)}
 vlm = hones.load_vlm(base_model{revision})
 scales, _ = hones.scales_for(vlm, Path("scales.json"))
 with hones.scale_neurons(vlm.model, scales.values):
     ...  # vlm.model is steered here"""
 
 
-def _base_code(manifest: Manifest, built_in_by_name: bool = False) -> str:
-    name = json.dumps(manifest.model)
+def _where(manifest: Manifest) -> str:
+    """The comment after the name of a base model that is not on the hub."""
     if manifest.kind == "hub":
-        return f"base_model = {name}"
+        return ""
     if manifest.kind == "built-in":
-        if built_in_by_name:
-            return f"base_model = {name}  # built into hones"
-        return f"from hones.models.loading import BUILT_IN_FOLDER\n\nbase_model = BUILT_IN_FOLDER / {name}"
+        return "  # built into hones"
     digest = f", whose files have the digest {manifest.revision}" if manifest.revision else ""
-    return f"base_model = {name}  # the folder of the base model{digest}"
-
-
-def _base_arguments(manifest: Manifest) -> str:
-    return f"base_model, revision={json.dumps(manifest.commit)}" if manifest.commit else "base_model"
+    return f"  # the folder of the base model{digest}"
 
 
 def _table(rows: Sequence[Sequence[str]], heads: Sequence[str] = ("", "")) -> str:
