@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from hones import load_items, load_vlm, make_task, write_shapes
 from hones.method.heads import localize_heads
+from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan
 from hones.sweep.ray import open_pool
-from hones.sweep.ray.recipe import Recipe
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import ThisProcess, Work, Workers
 
@@ -132,7 +132,7 @@ def main() -> None:
 
         found = set() if options.only_driver else {row("one process", load_vlm(options.model), ThisProcess(), 1)}
         for count in [] if options.only_driver else options.workers:
-            with open_pool(Recipe(options.model), "local", count, 0.0) as pool:
+            with open_pool(ModelSpec(options.model), "local", count, 0.0) as pool:
                 while pool.alive < count:
                     for seat in [s for s in pool.seats if s.facts is None]:
                         pool.took_seat(seat, pool.first)

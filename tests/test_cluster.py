@@ -22,6 +22,7 @@ from tqdm import tqdm
 from hones import load_items, load_vlm, make_task
 from hones.errors import BadItem, HonesError
 from hones.method.steering.settings import SteeringSettings
+from hones.models.spec import ModelSpec
 from hones.rivals import make_methods
 from hones.runs.comparing import compare
 from hones.runs.record import RunFolder
@@ -30,7 +31,6 @@ from hones.runs.study import Study
 from hones.runs.ways import make_steerings
 from hones.sweep.journal import Journal
 from hones.sweep.ray import QUIET, open_pool
-from hones.sweep.ray.recipe import Recipe
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Work
 
@@ -74,7 +74,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def pool(address: str, model_folders: dict[str, Path]) -> Iterator[Any]:
-    with open_pool(Recipe(str(model_folders["qwen"])), address, workers=2, gpus_per_worker=0.0) as opened:
+    with open_pool(ModelSpec(str(model_folders["qwen"])), address, workers=2, gpus_per_worker=0.0) as opened:
         yield opened
 
 
@@ -285,7 +285,7 @@ def test_a_model_that_workers_cannot_load_is_one_line(pool: Any, tmp_path: Path)
     from hones.sweep.ray.pool import Seat
     from hones.sweep.ray.replica import Replica
 
-    answer = Replica(Recipe(str(tmp_path)), "mine", 1).load()
+    answer = Replica(ModelSpec(str(tmp_path)), "mine", 1).load()
     with pytest.raises(HonesError, match=r"^the worker on \S+: cannot load the model"):
         pool.took_seat(Seat(None, ray.put(answer)), None)
 

@@ -511,10 +511,10 @@ def test_a_configuration_runs_the_evidence_of_every_task(found, shapes, model_fo
     assert {(x["layer"], x["neuron"]) for x in scales} == {(x["layer"], x["neuron"]) for x in chosen}
     assert 'id="evidence"' in (folder / "run/report.html").read_text()
     for keys, message in (
-        ({"methods": ["telepathy"]}, "steering.methods: Value error, no way to steer"),
-        ({"also": ["telepathy"]}, "steering.also: Value error, telepathy; expected some of vqa"),
+        ({"methods": ["telepathy"]}, "steering.methods: no way to steer"),
+        ({"also": ["telepathy"]}, "steering.also: telepathy; expected some of vqa"),
         ({"also": ["nowhere.yaml"]}, "cannot read the task"),
-        ({"seeds": [1, 1]}, "steering.seeds: Value error, 1, 1; expected each once"),
+        ({"seeds": [1, 1]}, "steering.seeds: 1, 1; expected each once"),
         ({"methods": ["set:dvp", "set:atp"]}, "steering.methods: set:atp; expected atp in compare.methods too"),
         ({"ood_images": "x"}, "ood_images x without ood; expected both"),
         ({"ood": str(shapes["dev"])}, "dev_00000.png is in both dev and ood"),

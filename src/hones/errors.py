@@ -1,6 +1,10 @@
 """The two ways in which things go wrong: a stop with one clear line, and a bad item that is named and left out."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pydantic
 
 NOT_ANNOTATED = "not annotated for the task"
 
@@ -48,6 +52,30 @@ class BadItem(Exception):
     def __init__(self, reason: str, *, kind: str = "") -> None:
         super().__init__(reason)
         self.kind = kind or reason
+
+
+class Invalid(NamedTuple):
+    """What pydantic finds wrong first: where in the content, what is wrong there, and the value that is."""
+
+    where: tuple[int | str, ...]
+    problem: str
+    value: Any
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, (".".join(map(str, self.where)), self.problem)))
+
+
+def first_invalid(error: "pydantic.ValidationError") -> Invalid:
+    """The first of pydantic's errors."""
+    first = error.errors()[0]
+    return Invalid(first["loc"], first["msg"].removeprefix("Value error, "), first["input"])
+
+
+def from_validation(
+    error: "pydantic.ValidationError", what: str, *, expected: str | None = None, do: str | None = None
+) -> HonesError:
+    """The line for content that pydantic refuses; what: the file, or whatever else holds it."""
+    return HonesError(f"{what}: {first_invalid(error)}", expected=expected, do=do)
 
 
 def joined(names: Iterable[str]) -> str:

@@ -179,7 +179,9 @@ def _pool(model: str, dtype: str, device: str, revision: str | None):
     asked = _on_workers.get()
     if asked is None or asked[0].address is None:
         return None
-    from hones.sweep.ray.recipe import Recipe
+    from hones.models.spec import ModelSpec
 
     options, stack = asked
-    return options.open(Recipe(model, dtype, device, revision, **_loading.get()), stack)
+    loading = dict(_loading.get())
+    loading["attention"] = loading.pop("attn_implementation")
+    return options.open(ModelSpec(model, dtype, device, revision, **loading), stack)

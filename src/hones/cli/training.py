@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hones.errors import HonesError
+from hones.errors import HonesError, first_invalid
 
 LearningRate = Annotated[float, typer.Option(help="Of AdamW, falling by a cosine to a tenth.")]
 Epochs = Annotated[int, typer.Option(min=1, help="Passes over the dev items.")]
@@ -34,6 +34,7 @@ def steering_settings(*, early_stopping: float | None, patience: int, **options:
     try:
         return SteeringSettings.model_validate({**options, "early_stopping": stopping})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = {"batch_size": "step_size", "share": "early_stopping"}.get(str(first["loc"][-1]), str(first["loc"][-1]))
-        raise HonesError(f"--{name.replace('_', '-')} {first['input']}: {first['msg']}") from error
+        invalid = first_invalid(error)
+        field = str(invalid.where[-1])
+        option = {"batch_size": "step_size", "share": "early_stopping"}.get(field, field).replace("_", "-")
+        raise HonesError(f"--{option} {invalid.value}: {invalid.problem}") from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hones.errors import BadItem
+from hones.errors import BadItem, first_invalid
 
 OUTSIDE = "picture outside the folder"
 UNREADABLE = "row that cannot be read"
@@ -146,9 +146,7 @@ def parse_rows(rows: Iterable[Any]) -> list[Item | LeftOut]:
 
 
 def _unreadable(row: Any, position: int, error: ValidationError) -> LeftOut:
-    first = error.errors()[0]
-    where, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    kind = OUTSIDE if problem.endswith("leaves the picture folder") else UNREADABLE
+    invalid = first_invalid(error)
+    kind = OUTSIDE if invalid.problem.endswith("leaves the picture folder") else UNREADABLE
     name = next((row[key] for key in ("item_id", "image_id") if key in row), None) if isinstance(row, dict) else None
-    reason = f"{where}: {problem}" if where else problem
-    return LeftOut(f"#{position}" if name is None else str(name), reason, kind)
+    return LeftOut(f"#{position}" if name is None else str(name), str(invalid), kind)

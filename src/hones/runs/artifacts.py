@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from hones.errors import HonesError
+from hones.errors import HonesError, first_invalid, from_validation
 from hones.files import read_json, short, write_json, write_npy
 from hones.method.heads import HeadResult, HeadScore
 from hones.method.neurons import RankedNeuron, RankedNeurons
@@ -150,9 +150,11 @@ def read_scales(path: Path) -> Scales:
     try:
         rows = TypeAdapter(list[_ScaleRow]).validate_python(listed, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{'row ' if isinstance(part, int) else ''}{part}: " for part in first["loc"])
-        raise HonesError(f"{path}: {where}{first['msg']}, found {short(first['input'])}", expected=expected) from error
+        invalid = first_invalid(error)
+        where = "".join(f"{'row ' if isinstance(part, int) else ''}{part}: " for part in invalid.where)
+        raise HonesError(
+            f"{path}: {where}{invalid.problem}, found {short(invalid.value)}", expected=expected
+        ) from error
     if not rows:
         raise HonesError(f"{path} holds no scales", expected="at least one")
     scales: dict[tuple[int, int], float] = {}
@@ -177,6 +179,4 @@ def read_result(path: Path, kind: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
-        raise HonesError(f"{path}: {where}: {first['msg']}", do="run the stage that writes it again") from error
+        raise from_validation(error, str(path), do="run the stage that writes it again") from error

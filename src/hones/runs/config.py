@@ -23,10 +23,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
-from hones.errors import HonesError
+from hones.errors import HonesError, from_validation
 from hones.method.neurons import PositivePart
 from hones.method.steering.controls import HONES
 from hones.method.steering.settings import SteeringSettings
+from hones.models.spec import ModelSpec
 from hones.rivals import make_methods
 from hones.rivals.base import Method
 from hones.runs.analysis import AnalysisSettings
@@ -131,6 +132,19 @@ class RunConfig(_Section):
         return self
 
     @property
+    def model_spec(self) -> ModelSpec:
+        """The model, and how it is loaded."""
+        return ModelSpec(
+            self.model,
+            dtype=self.dtype,
+            device=self.device,
+            revision=self.revision,
+            device_map=self.device_map,
+            attention=self.attn_implementation,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+    @property
     def compared(self) -> list[Method]:
         """The methods that are compared with HONES; none unless asked for."""
         if self.compare is None:
@@ -164,9 +178,7 @@ def read_config(file: Path) -> RunConfig:
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = [".".join(map(str, first["loc"]))] if first["loc"] else []
-        raise HonesError(": ".join([str(file), *where, first["msg"]])) from error
+        raise from_validation(error, str(file)) from error
     base = file.parent
     data = config.data
     files = {name: source_in(base, path) for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}

@@ -36,7 +36,6 @@ from hones.runs.stops import Stopped, Stops
 from hones.runs.study import Study
 from hones.runs.ways import make_steerings
 from hones.sweep.ray import open_pool
-from hones.sweep.ray.recipe import Recipe
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import ThisProcess
 from hones.tasks import check_distinct, make_task
@@ -97,7 +96,7 @@ def run_config(
         study = _open_study(config, run, fresh, stack)
         outcomes = _stages(config, study, tasks, splits, stops, on_outcome)
     if config.analyze is not None and outcomes:
-        vlm = study.vlm if config.ray is None else _recipe(config).load()
+        vlm = study.vlm if config.ray is None else config.model_spec.load()
         finished = read_run(run.path, classes=[name for name in config.tasks if ":" in name])
         sweep = replace(study.sweep, workers=ThisProcess())
         RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(finished, config.analyze)
@@ -106,18 +105,13 @@ def run_config(
     return outcomes
 
 
-def _recipe(config: RunConfig) -> Recipe:
-    names = ("dtype", "device", "revision", "device_map", "attn_implementation", "trust_remote_code")
-    return Recipe(config.model, **{name: getattr(config, name) for name in names})
-
-
 def _open_study(config: RunConfig, run: RunFolder, fresh: bool, stack: ExitStack) -> Study:
     """The study, on the model in this process, or on workers that end with the stack."""
     sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
     if config.ray is None:
-        vlm = _recipe(config).load()
+        vlm = config.model_spec.load()
     else:
-        workers = stack.enter_context(open_pool(_recipe(config), **config.ray.model_dump()))
+        workers = stack.enter_context(open_pool(config.model_spec, **config.ray.model_dump()))
         vlm, sweep = workers.vlm, replace(sweep, workers=workers)
     return Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from hones.data.items import Items, load_items
 from hones.data.readers import source_sha256
-from hones.errors import HonesError
+from hones.errors import HonesError, from_validation
 from hones.files import digest_of
 from hones.method.heads import HeadResult
 from hones.method.neurons import RankedNeurons
@@ -189,11 +189,8 @@ def _records(folder: RunFolder, stages: Mapping[str, StageRecord], name: str) ->
     try:
         records = _Records.model_validate({stage: entry.model_dump(exclude_unset=True) for stage, entry in own.items()})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise HonesError(
-            f"{folder.path}/run.json: {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}",
-            do="run the stage again with this version",
-        ) from error
+        what = f"{folder.path}/run.json: {name}"
+        raise from_validation(error, what, do="run the stage again with this version") from error
     for stage in ("heads", "neurons"):
         if not folder.is_finished(f"{name}/{stage}", own[stage].fingerprint):
             raise HonesError(

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hones.errors import HonesError
+from hones.errors import HonesError, from_validation
 from hones.files import read_json
 from hones.stats import Interval
 
@@ -121,6 +121,4 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(read_json(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
-        raise HonesError(f"{file}: {where}: {first['msg']}", do="write it again with `hones export`") from error
+        raise from_validation(error, str(file), do="write it again with `hones export`") from error

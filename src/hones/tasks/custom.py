@@ -27,7 +27,7 @@ from jaxtyping import Float
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hones.data.items import Item, Items, LeftOut
-from hones.errors import BadItem, HonesError
+from hones.errors import BadItem, HonesError, from_validation
 from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task, picture_of
 from hones.tasks.caption import Captioning
 from hones.tasks.exact import ExactMatch
@@ -191,12 +191,7 @@ def task_of_content(content: Any, given: str) -> FieldTask:
     try:
         return FieldTask(TaskFile.model_validate(dict(content)), given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise HonesError(
-            f"{given}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}",
-            do="see docs/tasks.md",
-        ) from error
+        raise from_validation(error, given, do="see docs/tasks.md") from error
 
 
 def task_of_file(given: str) -> FieldTask:

@@ -1,6 +1,6 @@
 """Shards of a stage on the workers of a Ray cluster: local, SLURM or Kubernetes. `ray` is an optional extra.
 
-recipe.py    how a worker loads its replica, and what it says of it
+worker.py    how a worker loads its replica, and what it says of it
 replica.py   what runs in a worker
 outline.py   the model that the driver has, without weights
 pool.py      the driver: hands out shards, replaces workers, gives up with a name
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from hones.errors import HonesError
 
 if TYPE_CHECKING:
+    from hones.models.spec import ModelSpec
     from hones.sweep.ray.pool import Pool
-    from hones.sweep.ray.recipe import Recipe
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """Read by Ray when it is imported: no usage statistics, and no notices of dying workers on standard output."""
@@ -38,7 +38,7 @@ def _is_gpu_count(number: float) -> bool:
 
 
 def open_pool(
-    recipe: "Recipe", address: str, workers: int | None = None, gpus_per_worker: float | None = None
+    spec: "ModelSpec", address: str, workers: int | None = None, gpus_per_worker: float | None = None
 ) -> "Pool":
     """A `hones.sweep.ray.pool.Pool` of workers, by default one; close it, or use it as a context manager.
 
@@ -50,4 +50,4 @@ def open_pool(
         os.environ.setdefault(name, value)
     from hones.sweep.ray.pool import Pool
 
-    return Pool(recipe, address, workers or 1, gpus_per_worker)
+    return Pool(spec, address, workers or 1, gpus_per_worker)

@@ -13,8 +13,9 @@ from transformers import AutoConfig
 from hones.models.anatomy import find_anatomy
 from hones.models.loading import DTYPES, auto_model, source_of
 from hones.models.processors import processor_for
+from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
-from hones.sweep.ray.recipe import Facts, Recipe
+from hones.sweep.ray.worker import Facts
 
 
 @dataclass
@@ -29,15 +30,15 @@ class Outline(VLM):
         return self.place
 
 
-def outline(recipe: Recipe, name: str, facts: Facts) -> Outline:
+def outline(spec: ModelSpec, name: str, facts: Facts) -> Outline:
     """The outline of the replicas.
 
     Args:
         name: what the user called the model.
     """
-    source = source_of(recipe.name)
-    hub = {"trust_remote_code": recipe.trust_remote_code}
-    if recipe.revision is not None:
+    source = source_of(spec.name)
+    hub = {"trust_remote_code": spec.trust_remote_code}
+    if spec.revision is not None:
         hub["revision"] = facts.revision  # pyright: ignore[reportArgumentType]
     config = AutoConfig.from_pretrained(source, **hub)
     with torch.device("meta"):
@@ -45,7 +46,7 @@ def outline(recipe: Recipe, name: str, facts: Facts) -> Outline:
             config,
             dtype=DTYPES[facts.dtype],
             attn_implementation=facts.attention,
-            trust_remote_code=recipe.trust_remote_code,
+            trust_remote_code=spec.trust_remote_code,
         )
     processor: Any = processor_for(source, config, **hub)
     processor.tokenizer.padding_side = "left"

@@ -23,12 +23,13 @@ from tqdm import tqdm
 
 from hones.errors import HonesError
 from hones.log import LOG
+from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
 from hones.sweep.memory import Plan, make_plan
 from hones.sweep.ray.connection import Connection, by_value
 from hones.sweep.ray.outline import outline
-from hones.sweep.ray.recipe import Facts, Recipe
 from hones.sweep.ray.replica import Done, Refused, Replica
+from hones.sweep.ray.worker import Facts, for_workers
 from hones.sweep.shards import Compute, Work, Workers
 
 AT_A_WORKER = 2
@@ -53,7 +54,7 @@ class Pool(Workers):
     vlm: what stages are given in place of the model: the replicas' outline, without weights.
 
     Args:
-        recipe: how the workers load the model.
+        spec: how the workers load the model.
         address: "local" for workers on this machine, or HOST:PORT or "auto" of a running cluster that this machine is
             part of.
         gpus_per_worker: several: the model is spread over them; a part of one: workers share it.
@@ -62,20 +63,20 @@ class Pool(Workers):
         HonesError: no such cluster, or none whose workers could be what is asked; the model cannot be loaded there.
     """
 
-    def __init__(self, recipe: Recipe, address: str, workers: int = 1, gpus_per_worker: float | None = None) -> None:
+    def __init__(self, spec: ModelSpec, address: str, workers: int = 1, gpus_per_worker: float | None = None) -> None:
         self.connection = Connection(address, workers)
-        self.recipe, self.lost, self.keys = recipe, 0, 0
+        self.spec, self.lost, self.keys = spec, 0, 0
         self.seats: list[Seat] = []
         try:
             gpus = self.connection.gpus(workers) if gpus_per_worker is None else gpus_per_worker
             self.connection.check(workers, gpus)
-            self.gpus, self.loaded = gpus, recipe.for_workers(gpus)
+            self.gpus, self.loaded = gpus, for_workers(spec, gpus)
             options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
             self.kind: Any = ray.remote(**options)(Replica)
             LOG.info("%d workers with %g GPUs each at %s", workers, gpus, address)
             self.seats = [self._seat() for _ in range(workers)]
             self.first = self._first_loaded()
-            self.vlm: VLM = outline(self.loaded, recipe.name, self.first)
+            self.vlm: VLM = outline(self.loaded, spec.name, self.first)
         except BaseException:
             self.close()
             raise
@@ -136,7 +137,7 @@ class Pool(Workers):
         return sum(seat.facts is not None for seat in self.seats)
 
     def _seat(self) -> Seat:
-        actor = self.kind.remote(self.loaded, self.recipe.name, torch.get_num_threads())
+        actor = self.kind.remote(self.loaded, self.spec.name, torch.get_num_threads())
         return Seat(actor, actor.load.remote())
 
     def _first_loaded(self) -> Facts:
@@ -185,7 +186,7 @@ class Pool(Workers):
 
     def unable(self, failures: int) -> HonesError:
         return HonesError(
-            f"{failures} workers in a row were lost while they loaded {self.recipe.name}",
+            f"{failures} workers in a row were lost while they loaded {self.spec.name}",
             expected="a node with enough memory for the model",
             do="use more GPUs per worker or a smaller --dtype; RUN/hones.log has what Ray says",
         )

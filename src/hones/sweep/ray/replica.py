@@ -13,8 +13,9 @@ import ray
 import torch
 
 from hones.errors import BadItem, HonesError, TaskStops
+from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
-from hones.sweep.ray.recipe import Facts, Recipe, facts_of, this_node
+from hones.sweep.ray.worker import Facts, facts_of, this_node
 from hones.sweep.shards import Advance, Work
 
 
@@ -41,17 +42,17 @@ class Done:
 class Replica:
     """A worker. threads: of a replica on a CPU, those of the driver: rounding depends on their number."""
 
-    def __init__(self, recipe: Recipe, name: str, threads: int) -> None:
-        self.recipe, self.name, self.threads = recipe, name, threads
+    def __init__(self, spec: ModelSpec, name: str, threads: int) -> None:
+        self.spec, self.name, self.threads = spec, name, threads
         self.vlm: VLM | None = None
         self.at_hand: tuple[int, Callable[[Any, Advance], Any]] | None = None
 
     def load(self) -> Facts | Refused:
         """Load the model."""
-        if self.recipe.device == "cpu":
+        if self.spec.device == "cpu":
             torch.set_num_threads(self.threads)
         try:
-            self.vlm = vlm = self.recipe.load()
+            self.vlm = vlm = self.spec.load()
         except HonesError as error:
             return Refused(f"the worker on {self._node()}: {error}")
         vlm.name = self.name

@@ -1,59 +1,34 @@
-"""How a replica is loaded, and what it is: the driver compares every replica with the first one."""
+"""How a worker loads its replica, and what it says of it: the driver compares every replica with the first one."""
 
 import os
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hones.errors import HonesError
 from hones.files import versions
-from hones.models.loading import load_vlm
+from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM, AnswerTokens
 from hones.sweep.memory import free_memory
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """The arguments of `load_vlm`. Workers load it themselves, so a model in memory cannot be one."""
+def for_workers(spec: ModelSpec, gpus: float) -> ModelSpec:
+    """As a worker loads it: a folder by its absolute path; spread over its GPUs where it has several.
 
-    name: str
-    dtype: str = "auto"
-    device: str = "auto"
-    revision: str | None = None
-    device_map: str | dict[str, Any] | None = None
-    attn_implementation: str | None = None
-    trust_remote_code: bool = False
-
-    def for_workers(self, gpus: float) -> "Recipe":
-        """As a worker loads it: a folder by its absolute path; spread over its GPUs where it has several.
-
-        Raises:
-            HonesError: a single GPU is named, which a worker cannot choose.
-        """
-        if self.device.startswith("cuda:"):
-            raise HonesError(f"--device {self.device} with --ray", expected="cpu, cuda or auto: Ray gives GPUs out")
-        spread = self.device_map or ("auto" if gpus > 1 else None)
-        device = "auto" if spread is not None else self.device
-        if gpus == 0 and spread is None and device == "auto":
-            device = "cpu"
-        place = Path(self.name)
-        name = str(place.absolute()) if place.is_dir() else self.name
-        return replace(self, name=name, device=device, device_map=spread)
-
-    def load(self) -> VLM:
-        """The model, as `load_vlm` gives it."""
-        return load_vlm(
-            self.name,
-            dtype=self.dtype,
-            device=self.device,
-            revision=self.revision,
-            device_map=self.device_map,
-            attn_implementation=self.attn_implementation,
-            trust_remote_code=self.trust_remote_code,
-        )
+    Raises:
+        HonesError: a single GPU is named, which a worker cannot choose.
+    """
+    if spec.device.startswith("cuda:"):
+        raise HonesError(f"--device {spec.device} with --ray", expected="cpu, cuda or auto: Ray gives GPUs out")
+    spread = spec.device_map or ("auto" if gpus > 1 else None)
+    device = "auto" if spread is not None else spec.device
+    if gpus == 0 and spread is None and device == "auto":
+        device = "cpu"
+    folder = Path(spec.name)
+    name = str(folder.absolute()) if folder.is_dir() else spec.name
+    return replace(spec, name=name, device=device, device_map=spread)
 
 
 @dataclass(frozen=True)

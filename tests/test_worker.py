@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from hones.errors import HonesError
+from hones.models.spec import ModelSpec
 from hones.sweep.ray import QUIET, open_pool
-from hones.sweep.ray.recipe import Recipe
+from hones.sweep.ray.worker import for_workers
 
 os.environ.update(QUIET)
 
@@ -21,10 +22,10 @@ class Asked(Exception):
 def test_workers_of_two_gpus_are_asked_for_and_spread_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     from hones.sweep.ray import pool
 
-    options, recipes, loaded = list[dict[str, Any]](), list[Recipe](), list[dict[str, Any]]()
+    options, specs, loaded = list[dict[str, Any]](), list[ModelSpec](), list[dict[str, Any]]()
 
-    def actor(recipe: Recipe, *_: Any) -> Any:
-        recipes.append(recipe)
+    def actor(spec: ModelSpec, *_: Any) -> Any:
+        specs.append(spec)
         return SimpleNamespace(load=SimpleNamespace(remote=lambda: None))
 
     def asked(**more: Any) -> Any:
@@ -40,12 +41,12 @@ def test_workers_of_two_gpus_are_asked_for_and_spread_the_model(monkeypatch: pyt
     monkeypatch.setattr(pool.ray, "kill", lambda actor: None)
     monkeypatch.setattr(pool.Pool, "_first_loaded", first_loaded)
     with pytest.raises(Asked):
-        open_pool(Recipe("some/model", dtype="bfloat16"), "auto", workers=3, gpus_per_worker=2.0)
+        open_pool(ModelSpec("some/model", dtype="bfloat16"), "auto", workers=3, gpus_per_worker=2.0)
     assert [o["num_gpus"] for o in options] == [2.0]
-    assert recipes == [Recipe("some/model", dtype="bfloat16", device="auto", device_map="auto")] * 3
-    monkeypatch.setattr("hones.sweep.ray.recipe.load_vlm", lambda name, **more: loaded.append(more))
+    assert specs == [ModelSpec("some/model", dtype="bfloat16", device="auto", device_map="auto")] * 3
+    monkeypatch.setattr("hones.models.spec.load_vlm", lambda name, **more: loaded.append(more))
     with pytest.raises(Exception, match="None"):  # a VLM is wanted
-        recipes[0].load()
+        specs[0].load()
     assert (loaded[0]["device"], loaded[0]["device_map"], loaded[0]["dtype"]) == ("auto", "auto", "bfloat16")
 
 
@@ -63,13 +64,13 @@ def test_workers_of_two_gpus_are_asked_for_and_spread_the_model(monkeypatch: pyt
 def test_a_model_is_spread_over_several_gpus_only(
     gpus: float, given: dict[str, Any], device: str, device_map: Any
 ) -> None:
-    found = Recipe("some/model", **given).for_workers(gpus)
+    found = for_workers(ModelSpec("some/model", **given), gpus)
     assert (found.device, found.device_map) == (device, device_map)
 
 
 def test_a_single_gpu_cannot_be_named() -> None:
     with pytest.raises(HonesError, match="--device cuda:1 with --ray"):
-        Recipe("some/model", device="cuda:1").for_workers(1.0)
+        for_workers(ModelSpec("some/model", device="cuda:1"), 1.0)
 
 
 def test_a_dead_address_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
