@@ -125,8 +125,8 @@ def test_any_number_of_workers_leaves_the_bytes_of_one_process(
     alone: dict[str, bytes],
     tmp_path: Path,
 ) -> None:
-    recipe = Recipe(str(model_folders["qwen"]))
-    with open_pool(recipe, address, workers=workers, gpus_per_worker=0.0) as pool:
+    spec = ModelSpec(str(model_folders["qwen"]))
+    with open_pool(spec, address, workers=workers, gpus_per_worker=0.0) as pool:
         check_stages_on(pool, shapes, alone, tmp_path, workers)
 
 
