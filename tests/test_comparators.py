@@ -15,13 +15,14 @@ from hones import HonesError, make_task, mask_neurons, scale_neurons, select_neu
 from hones.data.items import Items
 from hones.method.drops import drops
 from hones.method.heads import HeadScore
+from hones.models.capture import Z, capture
 from hones.models.vlm import VLM
 from hones.rivals import METHODS, make_method, make_methods, qrnca
 from hones.rivals.ape import entropy_score
 from hones.rivals.base import Context
 from hones.rivals.integrated_gradients import integrated_gradients
 from hones.rivals.knowledge_neurons import attributions
-from hones.rivals.reading import ask, ask_with_gold, at_down_proj
+from hones.rivals.reading import ask, ask_with_gold
 from hones.runs.given import other_tasks
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings
@@ -214,7 +215,7 @@ def probability_at(vlm: VLM, context: Context, example: Example, layer: int, z: 
         x[0, last] = z
         return x
 
-    with at_down_proj(vlm, put):
+    with capture(vlm.anatomy, Z, put):
         return math.exp(log_p(vlm, context, example))
 
 

@@ -7,6 +7,8 @@ down_proj and the residual in some families, a norm or a gate.
 """
 
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,7 +19,7 @@ OUT_PROJECTIONS = ("self_attn.o_proj", "cross_attn.o_proj")
 DOWN_PROJECTIONS = ("mlp.down_proj",)
 POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 GATES = ("cross_attn_mlp_gate",)
-AFTER = (POST_NORMS, GATES)
+ACTIVATIONS = ("act_fn", "activation_fn")
 
 Site = tuple[int, int]
 """(layer, head) or (layer, neuron)."""
@@ -28,6 +30,7 @@ class Layer:
     """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to.
 
     post_norm: a norm between down_proj and the residual; gate: what the FFN's output is multiplied by, its tanh.
+    activation: the FFN's activation function, where it is a module.
     """
 
     block: nn.Module
@@ -37,6 +40,14 @@ class Layer:
     down_proj: nn.Linear
     post_norm: nn.Module | None = None
     gate: nn.Parameter | None = None
+    activation: nn.Module | None = None
+
+    def is_within(self, block: nn.Module) -> bool:
+        """Whether these still are the modules of a decoder layer."""
+        within = {*block.children(), *self.attention.children(), *self.mlp.children()}
+        named = (self.attention, self.mlp, self.o_proj, self.down_proj, self.post_norm, self.activation)
+        same = all(module is None or module in within for module in named)
+        return block is self.block and same and (self.gate is None or any(p is self.gate for p in block.parameters()))
 
 
 @dataclass(frozen=True)
@@ -77,12 +88,35 @@ class Anatomy:
             )
 
 
+_FOUND: WeakKeyDictionary[PreTrainedModel, Anatomy] = WeakKeyDictionary()
+
+
 def find_anatomy(model: PreTrainedModel) -> Anatomy:
-    """Locate the decoder's heads and neurons.
+    """The decoder's heads and neurons, located once for each model; anew where its modules were replaced since.
 
     Raises:
         HonesError: a site is missing or its shape does not fit the configuration; the line names it.
     """
+    anatomy = _FOUND.get(model)
+    if anatomy is None or not _is_current(anatomy, model):
+        anatomy = _locate(model)
+        _FOUND[model] = anatomy
+    return anatomy
+
+
+def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
+    """Whether a model still has these modules: a quantisation or an adapter puts others in their place."""
+    blocks = getattr(anatomy.decoder, "layers", ())
+    return (
+        model.get_decoder() is anatomy.decoder
+        and model.get_output_embeddings() is anatomy.lm_head
+        and model.config.get_text_config().num_attention_heads == anatomy.heads
+        and len(blocks) == len(anatomy.layers)
+        and all(layer.is_within(block) for layer, block in zip(anatomy.layers, blocks, strict=True))
+    )
+
+
+def _locate(model: PreTrainedModel) -> Anatomy:
     decoder = model.get_decoder()
     blocks = getattr(decoder, "layers", None)
     lm_head = model.get_output_embeddings()
@@ -92,10 +126,17 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
     if not isinstance(lm_head, nn.Linear):
         raise HonesError(f"{name}: no linear output embeddings", expected="an lm_head")
     layers = tuple(_layer(block, f"{name} layer {i}") for i, block in enumerate(blocks))
-    config = model.config.get_text_config()
-    heads, inner = int(config.num_attention_heads), layers[0].o_proj.in_features
-    neurons, width = layers[0].down_proj.in_features, lm_head.in_features
-    anatomy = Anatomy(decoder, layers, lm_head, heads, inner // heads, neurons, width)
+    first = layers[0]
+    heads = int(model.config.get_text_config().num_attention_heads)
+    anatomy = Anatomy(
+        decoder=decoder,
+        layers=layers,
+        lm_head=lm_head,
+        heads=heads,
+        head_dim=first.o_proj.in_features // heads,
+        neurons=first.down_proj.in_features,
+        width=lm_head.in_features,
+    )
     for i, layer in enumerate(layers):
         _check_shapes(layer, anatomy, f"{name} layer {i}")
     return anatomy
@@ -104,8 +145,22 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
 def _layer(block: nn.Module, where: str) -> Layer:
     attention, o_proj = _site(block, OUT_PROJECTIONS, where)
     mlp, down_proj = _site(block, DOWN_PROJECTIONS, where)
-    post_norm, gate = (next((getattr(block, name) for name in names if hasattr(block, name)), None) for names in AFTER)
-    return Layer(block, attention, mlp, o_proj, down_proj, post_norm, gate)
+    activation = _first(mlp, ACTIVATIONS)
+    return Layer(
+        block=block,
+        attention=attention,
+        mlp=mlp,
+        o_proj=o_proj,
+        down_proj=down_proj,
+        post_norm=_first(block, POST_NORMS),
+        gate=_first(block, GATES),
+        activation=activation if isinstance(activation, nn.Module) else None,
+    )
+
+
+def _first(module: nn.Module, names: tuple[str, ...]) -> Any:
+    """The first of these attributes that the module has."""
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
 
 
 def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> tuple[nn.Module, nn.Linear]:

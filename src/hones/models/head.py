@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hones.models.capture import after
+
 
 @dataclass(frozen=True)
 class AfterHead:
@@ -41,13 +43,10 @@ def find_after_head(model: PreTrainedModel, lm_head: nn.Linear, inputs: dict[str
     known = list(_candidates(model.config.get_text_config()))
     if len(known) == 1:
         return known[0]
-    given: list[Tensor] = []
-    hook = lm_head.register_forward_hook(lambda *called: given.append(called[-1]))
-    try:
+    of_head: list[Tensor] = []
+    with after(lm_head, of_head.append):
         logits = model(**inputs, logits_to_keep=1, use_cache=False).logits
-    finally:
-        hook.remove()
-    apart = [float((candidate(given[0]) - logits).abs().max()) for candidate in known]
+    apart = [float((candidate(of_head[0]) - logits).abs().max()) for candidate in known]
     nearest = min(range(len(known)), key=apart.__getitem__)
     close = apart[nearest] <= 8 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
     return known[nearest] if close else PLAIN_HEAD
@@ -61,5 +60,5 @@ def _candidates(config: object) -> Iterator[AfterHead]:
     if divisor := getattr(config, "logits_scaling", None):
         scales.append(1 / float(divisor))
     cap = getattr(config, "final_logit_softcapping", None)
-    for one in product(dict.fromkeys(scales), (None, float(cap)) if cap else (None,)):
-        yield AfterHead(*one)
+    for scale, bound in product(dict.fromkeys(scales), (None, float(cap)) if cap else (None,)):
+        yield AfterHead(scale, bound)

@@ -5,23 +5,23 @@
     scale_neurons   z[l,i](s) <- (1 + s[l,i]) z[l,i](s)             (step 4)
 
 o[l,h](s) is head h's slice [d_h] of the input of o_proj at position s, z[l,i](s) the input of down_proj. Every position
-is edited, while reading the prompt and at every decoding step. The edit happens in a forward pre-hook of the
-projection, so weights are never touched; all sites resolve before the first hook is placed, and leaving the context,
-also through an error, removes every hook.
+is edited, while reading the prompt and at every decoding step. What enters the projection is replaced, so weights are
+never touched; all sites resolve before the first hook is placed, and leaving the context, also through an error,
+removes every hook (`hones.models.capture`).
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from hones.models.anatomy import Anatomy, Site, find_anatomy
+from hones.models.capture import HEADS, Place, Z, capture
 
 Change = Callable[[Tensor], Tensor]
 
@@ -53,16 +53,23 @@ class Intervention:
         Raises:
             HonesError: the model has no such head or neuron.
         """
-        edits = replace_heads(model, self.heads), mask_neurons(model, self.masked), scale_neurons(model, self.scales)
-        with edits[0], edits[1], edits[2]:
+        anatomy = find_anatomy(model)
+        heads = _by_layer(self.heads, anatomy.check_head)
+        masked = _by_layer(self.masked, anatomy.check_neuron)
+        scaled = _by_layer(self.scales, anatomy.check_neuron)
+        factors = {layer: torch.tensor([self.scales[layer, i] for i in scaled[layer]]) for layer in scaled}
+        with (
+            _replaced(anatomy, HEADS, {layer: _mean_replacement(heads[layer], anatomy.heads) for layer in heads}),
+            _replaced(anatomy, Z, {layer: _zero(torch.tensor(masked[layer])) for layer in masked}),
+            scaling(anatomy, {layer: torch.tensor(scaled[layer]) for layer in scaled}, factors),
+        ):
             yield
 
 
 BASELINE = Intervention()
 
 
-@contextmanager
-def replace_heads(model: PreTrainedModel, heads: Iterable[Site]) -> Iterator[None]:
+def replace_heads(model: PreTrainedModel, heads: Iterable[Site]) -> AbstractContextManager[None]:
     """Replace each (layer, head) by the mean of the layer's other heads.
 
     Several heads of one layer are replaced at once, each by the mean of all others as they were before the edit.
@@ -70,54 +77,41 @@ def replace_heads(model: PreTrainedModel, heads: Iterable[Site]) -> Iterator[Non
     Raises:
         HonesError: the model has no such head.
     """
-    anatomy = find_anatomy(model)
-    by_layer = _by_layer(heads, anatomy.check_head)
-    edits = {layer: _mean_replacement(indices, anatomy.heads) for layer, indices in by_layer.items()}
-    with _editing([(anatomy.layers[layer].o_proj, edit) for layer, edit in edits.items()]):
-        yield
+    return Intervention(heads=frozenset(heads)).on(model)
 
 
-@contextmanager
-def mask_neurons(model: PreTrainedModel, neurons: Iterable[Site]) -> Iterator[None]:
+def mask_neurons(model: PreTrainedModel, neurons: Iterable[Site]) -> AbstractContextManager[None]:
     """Set the activation z of each (layer, neuron) to zero.
 
     Raises:
         HonesError: the model has no such neuron.
     """
-    anatomy = find_anatomy(model)
-    edits = [
-        (anatomy.layers[layer].down_proj, _zero(torch.tensor(indices)))
-        for layer, indices in _by_layer(neurons, anatomy.check_neuron).items()
-    ]
-    with _editing(edits):
-        yield
+    return Intervention(masked=frozenset(neurons)).on(model)
 
 
-@contextmanager
-def scale_neurons(model: PreTrainedModel, scales: Mapping[Site, float]) -> Iterator[None]:
+def scale_neurons(model: PreTrainedModel, scales: Mapping[Site, float]) -> AbstractContextManager[None]:
     """Multiply the activation z of each (layer, neuron) by 1 + s, `scales` being its s.
 
     Raises:
         HonesError: the model has no such neuron.
     """
-    anatomy = find_anatomy(model)
-    by_layer = _by_layer(scales, anatomy.check_neuron)
-    values = {layer: torch.tensor([scales[layer, i] for i in indices]) for layer, indices in by_layer.items()}
-    with scaling(anatomy, {k: torch.tensor(v) for k, v in by_layer.items()}, values):
-        yield
+    return Intervention(scales=scales).on(model)
 
 
 @contextmanager
 def scaling(anatomy: Anatomy, indices: Mapping[int, Tensor], scales: Mapping[int, Tensor]) -> Iterator[None]:
     """`scale_neurons` with one index and one scale vector [k] per layer; gradients flow to the scales."""
-    edits = [(anatomy.layers[layer].down_proj, _scale(indices[layer], scales[layer])) for layer in indices]
-    with _editing(edits):
+    with _replaced(anatomy, Z, {layer: _scale(indices[layer], scales[layer]) for layer in indices}):
         yield
+
+
+def _replaced(anatomy: Anatomy, place: Place, edits: Mapping[int, Change]) -> AbstractContextManager[None]:
+    return capture(anatomy, place, lambda layer, x: edits[layer](x), edits)
 
 
 def _by_layer(sites: Iterable[Site], check: Callable[[int, int], None]) -> dict[int, list[int]]:
     by_layer: dict[int, list[int]] = defaultdict(list)
-    for layer, index in sorted(set(sites)):
+    for layer, index in sorted(sites):
         check(layer, index)
         by_layer[layer].append(index)
     return dict(by_layer)
@@ -149,22 +143,3 @@ def _scale(indices: Tensor, scales: Tensor) -> Change:
         return (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors).to(z.dtype)
 
     return edit
-
-
-def _pre_hook(edit: Change) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return edit(args[0]), *args[1:]
-
-    return hook
-
-
-@contextmanager
-def _editing(edits: Iterable[tuple[nn.Module, Change]]) -> Iterator[None]:
-    handles = []
-    try:
-        for module, edit in edits:
-            handles.append(module.register_forward_pre_hook(_pre_hook(edit)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -4,10 +4,7 @@ Which tokens are its Yes and No, that every edit takes effect, and that what an 
 """
 
 import random
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +14,7 @@ from transformers.processing_utils import ProcessorMixin
 from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
+from hones.models.capture import LEAVING, Z, collect
 from hones.models.interventions import mask_neurons, replace_heads
 from hones.models.prompting import encode, wrap
 from hones.models.text import TextProcessor
@@ -68,7 +66,8 @@ def find_answer_tokens(name: str, model: PreTrainedModel, processor: ProcessorMi
     probabilities = forward_logits(model, probe_inputs(model, processor), 1, name)[:, -1].softmax(-1).mean(0)
     pairs = []
     for mark, lead in _LEADS.items():
-        yes, no = vocabulary.get(f"{mark}Yes"), vocabulary.get(f"{mark}No")
+        yes = vocabulary.get(f"{mark}Yes")
+        no = vocabulary.get(f"{mark}No")
         if yes is not None and no is not None:
             pairs.append(AnswerTokens(yes, no, lead, float(probabilities[yes] + probabilities[no])))
     if not pairs:
@@ -88,72 +87,48 @@ def check_edits(vlm: VLM) -> list[SiteCheck]:
     """
     inputs = probe_inputs(vlm.model, vlm.processor)
     layers, _, neurons = vlm.anatomy.shape
-    with _last_position(vlm) as (leaving, z):
+    with collect(vlm.anatomy, LEAVING, _last_position) as leaving, collect(vlm.anatomy, Z, _last_position) as z:
         base = forward_logits(vlm.model, inputs, 1, vlm.name)
-        leaving, z = dict(leaving), dict(z)
     checks = []
     for layer in range(layers):
         edits = {
             "o_proj": replace_heads(vlm.model, [(layer, 0)]),
             "down_proj": mask_neurons(vlm.model, [(layer, i) for i in range(neurons)]),
         }
-        change, without = {}, {}
+        change = {}
+        without = {}
         for site, edit in edits.items():
-            with edit, _last_position(vlm) as (leaving_now, _):
+            with edit, collect(vlm.anatomy, LEAVING, _last_position) as without[site]:
                 edited = forward_logits(vlm.model, inputs, 1, vlm.name)
             change[site] = float((edited - base).abs().max() / base.std())
-            without = leaving_now
             if torch.equal(edited, base):
                 raise HonesError(
                     f"{vlm.name}: an edit at {site} of layer {layer} changes no logit", expected="a change"
                 )
-        taken = leaving[layer] - without[layer]
+        taken = leaving[layer] - without["down_proj"][layer]
         checks.append(SiteCheck(change["o_proj"], change["down_proj"], *_write_in(vlm, layer, taken, leaving, z)))
     return checks
+
+
+def _last_position(x: Tensor) -> Tensor:
+    return x[:, -1].float()
 
 
 def _write_in(
     vlm: VLM, layer: int, taken: Tensor, leaving: dict[int, Tensor], z: dict[int, Tensor]
 ) -> tuple[float, float, str | None]:
     """Compare what masking all neurons took from the residual leaving a layer with what they are said to write."""
-    found = vlm.anatomy.layers[layer]
+    modules = vlm.anatomy.layers[layer]
     try:
-        check_weights(found, f"layer {layer}")
+        check_weights(modules, f"layer {layer}")
     except HonesError as error:
         return float("nan"), float("nan"), str(error)
-    expected = added(found, z[layer]) - added(found, torch.zeros_like(z[layer]))
+    expected = added(modules, z[layer]) - added(modules, torch.zeros_like(z[layer]))
     distance = float((taken - expected).norm() / expected.norm())
     precision = torch.finfo(vlm.model.dtype).eps
     allowed = float(ROUNDINGS * precision * (1 + leaving[layer].norm() / expected.norm()))
-    if not distance <= allowed:
-        return (
-            distance,
-            allowed,
-            f"what the FFN of layer {layer} adds to the residual is not what its neurons write (off by {distance:.2g})",
-        )
-    return distance, allowed, None
-
-
-@contextmanager
-def _last_position(vlm: VLM) -> Iterator[tuple[dict[int, Tensor], dict[int, Tensor]]]:
-    """What leaves each layer and enters its down_proj at the last position, float32."""
-    leaving: dict[int, Tensor] = {}
-    z: dict[int, Tensor] = {}
-
-    def left(layer: int):
-        def hook(_: torch.nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            leaving[layer] = (out[0] if isinstance(out, tuple) else out)[:, -1].float()
-
-        return hook
-
-    def entered(layer: int):
-        def hook(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-            z[layer] = args[0][:, -1].float()
-
-        return hook
-
-    with ExitStack() as stack:
-        for number, layer in enumerate(vlm.anatomy.layers):
-            stack.callback(layer.block.register_forward_hook(left(number)).remove)
-            stack.callback(layer.down_proj.register_forward_pre_hook(entered(number)).remove)
-        yield leaving, z
+    problem = None
+    if not distance <= allowed:  # NaN too
+        writes = "is not what its neurons write"
+        problem = f"what the FFN of layer {layer} adds to the residual {writes} (off by {distance:.2g})"
+    return distance, allowed, problem

@@ -19,6 +19,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy
+from hones.models.capture import before
 from hones.models.head import PLAIN_HEAD, AfterHead
 from hones.models.prompting import encode, input_device, wrap
 
@@ -200,11 +201,8 @@ class VLM:
         Computed in float32 from the final hidden state h as <h, U[Yes] - U[No]>: logits in bfloat16 would tie.
         """
         hidden: list[Tensor] = []
-        hook = self.anatomy.lm_head.register_forward_pre_hook(lambda _, args: hidden.append(args[0][:, -1]))
-        try:
+        with before(self.anatomy.lm_head, lambda h: hidden.append(h[:, -1])):
             self.logits(encoded, keep=1)
-        finally:
-            hook.remove()
         return self.margins_of(hidden[0])
 
     def margins_of(self, hidden: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:

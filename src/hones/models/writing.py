@@ -9,7 +9,6 @@ layers), g = tanh(gate). `hones.models.probe` measures at loading that the FFN a
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import torch
 from jaxtyping import Float
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy, Layer
+from hones.models.capture import Z, capture
 from hones.models.vlm import VLM, Encoded
 
 
@@ -59,7 +59,8 @@ def gain(layer: Layer) -> Float[Tensor, " width"] | None:
 @torch.no_grad()
 def write_vectors(layer: Layer) -> Float[Tensor, "width neurons"]:
     """g * W_down, float32: column i is the direction in which neuron i writes."""
-    weight, g = layer.down_proj.weight.detach().float(), gain(layer)
+    weight = layer.down_proj.weight.detach().float()
+    g = gain(layer)
     return weight if g is None else g[:, None] * weight
 
 
@@ -83,7 +84,8 @@ def share(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor,
 @torch.no_grad()
 def added(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions width"]:
     """All that the FFN adds to the residual for this z, its bias included, float32."""
-    y, g = _output(layer, z.float()), gain(layer)
+    y = _output(layer, z.float())
+    g = gain(layer)
     y = y if g is None else g * y
     return y if layer.post_norm is None else y * share(layer, z.float())[..., None]
 
@@ -157,18 +159,14 @@ def activations(
 
     as_written: multiplied by what a norm after down_proj lets through.
     """
-    parts: dict[int, Tensor] = {}
+    reduced: dict[int, Tensor] = {}
 
-    def capture(layer: int):
-        def hook(_: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-            z = (args[0][:, -1:] if weights is None else args[0]).float()
-            z = written(vlm.anatomy.layers[layer], z) if as_written else z
-            parts[layer] = z[:, 0] if weights is None else torch.einsum("bt,bti->bi", weights.to(z.device), z)
+    def reduce(layer: int, z: Tensor) -> None:
+        # only what is asked for is kept: all positions of all layers would not fit a large model's memory
+        z = (z[:, -1:] if weights is None else z).float()
+        z = written(vlm.anatomy.layers[layer], z) if as_written else z
+        reduced[layer] = z[:, 0] if weights is None else torch.einsum("bt,bti->bi", weights.to(z.device), z)
 
-        return hook
-
-    with ExitStack() as stack:
-        for i, layer in enumerate(vlm.anatomy.layers):
-            stack.callback(layer.down_proj.register_forward_pre_hook(capture(i)).remove)
+    with capture(vlm.anatomy, Z, reduce):
         vlm.logits(encoded, keep=1)
-    return torch.stack([parts[i].to(vlm.device) for i in range(len(parts))], dim=1)
+    return torch.stack([reduced[layer].to(vlm.device) for layer in range(len(reduced))], dim=1)

@@ -6,15 +6,17 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from hones.models.capture import GATE
 from hones.rivals.base import Context, Method
-from hones.rivals.reading import at_gate, mean_over_tokens
+from hones.rivals.reading import check_gate, mean_over_tokens
 from hones.tasks.base import Example
 
 
 def activation_probability(context: Context, examples: Sequence[Example]) -> Float[np.ndarray, "layers neurons"]:
     """P over the prompt tokens of some examples, float64."""
-    found, _ = mean_over_tokens(context, examples, at_gate, lambda gate: gate > 0, "activation probability")
-    return found
+    check_gate(context.vlm)
+    probability, _ = mean_over_tokens(context, examples, GATE, lambda gate: gate > 0, "activation probability")
+    return probability
 
 
 class ActivationProbability(Method):

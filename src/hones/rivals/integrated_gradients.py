@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hones.models.capture import Z, capture, collect
 from hones.models.vlm import VLM, Encoded
-from hones.rivals.reading import at_down_proj, at_least_float32, last_prompt_position, repeated
+from hones.rivals.reading import at_least_float32, last_prompt_position, repeated
 
 
 def integrated_gradients(vlm: VLM, encoded: Encoded, steps: int, rows: int) -> Float[Tensor, "layers neurons"]:
@@ -34,8 +35,7 @@ def path(steps: int, device: torch.device) -> Float[Tensor, " steps"]:
 
 def z_at(vlm: VLM, encoded: Encoded, position: int) -> list[Float[Tensor, " neurons"]]:
     """z of every layer at a position of the first row."""
-    z: dict[int, Tensor] = {}
-    with torch.no_grad(), at_down_proj(vlm, lambda layer, x: z.update({layer: x[0, position]})):
+    with torch.no_grad(), collect(vlm.anatomy, Z, lambda x: x[0, position]) as z:
         vlm.logits(encoded, keep=1)
     return [z[layer] for layer in range(len(z))]
 
@@ -46,12 +46,10 @@ def gradients_along(
     """log p(answer) of every row and its gradient, at alpha z of one layer."""
     scaled = (alphas.to(z.device)[:, None] * z).to(z.dtype).requires_grad_()
 
-    def put(number: int, x: Tensor) -> Tensor | None:
-        if number != layer:
-            return None
+    def put(_: int, x: Tensor) -> Tensor:
         return torch.cat([x[:, :position], scaled[:, None], x[:, position + 1 :]], 1)
 
-    with torch.enable_grad(), at_down_proj(vlm, put):
+    with torch.enable_grad(), capture(vlm.anatomy, Z, put, [layer]):
         log_p = vlm.log_probabilities(encoded)
         (gradient,) = torch.autograd.grad(log_p.sum(), scaled)
     return log_p.detach().to(z.device), at_least_float32(gradient)

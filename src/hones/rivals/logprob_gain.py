@@ -7,9 +7,7 @@ h [d] is the residual before the FFN of layer l at the last prompt position, y t
 Every neuron costs a softmax over the vocabulary: for each layer M = U diag(g) W_down is built by chunks of neurons.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.method.direction import final_gain
+from hones.models.capture import FFN, LEAVING, collect
 from hones.models.head import PLAIN_HEAD
 from hones.models.vlm import VLM
 from hones.models.writing import activations, importance_shape, is_plain
@@ -37,7 +36,8 @@ class LogProbabilityGain(Method):
     @torch.no_grad()
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The mean gain; everything after z and h in float32, sums in float64."""
-        vlm, total = context.vlm, np.zeros(importance_shape(context.vlm))
+        vlm = context.vlm
+        total = np.zeros(importance_shape(vlm))
         vlm.check_write_in()
         if not is_plain(vlm.anatomy):
             raise HonesError(
@@ -54,12 +54,16 @@ class LogProbabilityGain(Method):
         for part in batches(context, context.examples, PROMPTS_AT_ONCE, "log-probability gain"):
             gold = [vlm.answer_ids(e.prompts[0], context.task.answers_to_learn(e)[0])[0] for e in part]
             answers = torch.tensor(gold, device=unembedding.device)
-            with residuals_before_ffn(vlm) as before:
+            with (
+                collect(vlm.anatomy, LEAVING, lambda x: x[:, -1].float()) as leaving,
+                collect(vlm.anatomy, FFN, lambda x: x[:, -1].float()) as added,
+            ):
                 z = activations(vlm, ask(vlm, part))
             for number, layer in enumerate(vlm.anatomy.layers):
                 write = layer.down_proj.weight.float().to(unembedding.device)
-                h, own = before()[number].to(unembedding.device), z[:, number].to(unembedding.device)
-                gains = gains_of_layer(unembedding, write, h, own, answers, fixed_scale(vlm, h, gain))
+                h = (leaving[number] - added[number]).to(unembedding.device)
+                z_of_layer = z[:, number].to(unembedding.device)
+                gains = gains_of_layer(unembedding, write, h, z_of_layer, answers, fixed_scale(vlm, h, gain))
                 total[number] += gains.sum(0, dtype=torch.float64).cpu().numpy()
         return (total / len(context.examples)).astype(np.float32)
 
@@ -92,22 +96,3 @@ def fixed_scale(vlm: VLM, h: Float[Tensor, "batch width"], gain: Float[Tensor, "
     normed = vlm.anatomy.decoder.get_submodule("norm")(h.to(vlm.model.dtype)).float()
     plain = gain * h
     return (normed * plain).sum(-1) / plain.square().sum(-1)
-
-
-@contextmanager
-def residuals_before_ffn(vlm: VLM) -> Iterator[Any]:
-    """Collect what leaves each layer minus what its FFN adds, at the last position, float32."""
-    left: dict[int, Tensor] = {}
-    added: dict[int, Tensor] = {}
-
-    def into(store: dict[int, Tensor], layer: int):
-        def hook(_: torch.nn.Module, args: Any, out: Any) -> None:
-            store[layer] = (out[0] if isinstance(out, tuple) else out)[:, -1].float()
-
-        return hook
-
-    with ExitStack() as stack:
-        for number, layer in enumerate(vlm.anatomy.layers):
-            stack.callback(layer.block.register_forward_hook(into(left, number)).remove)
-            stack.callback(layer.mlp.register_forward_hook(into(added, number)).remove)
-        yield lambda: [left[layer] - added[layer] for layer in range(len(left))]

@@ -5,8 +5,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from hones.models.capture import Z
 from hones.rivals.base import Context, Method
-from hones.rivals.reading import at_down_proj, mean_over_tokens
+from hones.rivals.reading import mean_over_tokens
 
 
 class MeanActivation(Method):
@@ -18,5 +19,5 @@ class MeanActivation(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The mean of z."""
-        mean, _ = mean_over_tokens(context, context.examples, at_down_proj, lambda z: z, "mean activation")
+        mean, _ = mean_over_tokens(context, context.examples, Z, lambda z: z, "mean activation")
         return mean.astype(np.float32)

@@ -4,7 +4,6 @@ Prompt tokens are all positions of a prompt that are not padding, those of the p
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -12,16 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hones.errors import HonesError
+from hones.models.anatomy import ACTIVATIONS
+from hones.models.capture import Place, Z, capture
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import importance_shape
 from hones.progress import track
 from hones.rivals.base import Context
 from hones.tasks.base import Example, Task
 
-ACTIVATIONS = ("act_fn", "activation_fn")
-PROMPTS_AT_ONCE, ROWS_WITH_GRADIENT = 16, 4
-
-See = Callable[[int, Tensor], Tensor | None]
+PROMPTS_AT_ONCE = 16
+ROWS_WITH_GRADIENT = 4
 
 
 def batches(context: Context, examples: Sequence[Example], size: int, what: str) -> Iterator[Sequence[Example]]:
@@ -42,60 +41,29 @@ def ask_with_gold(vlm: VLM, task: Task, examples: Sequence[Example]) -> Encoded:
     return vlm.encode_with_answers([e.open_picture() for e in examples], [e.prompts[0] for e in examples], gold)
 
 
-@contextmanager
-def at_down_proj(vlm: VLM, see: See) -> Iterator[None]:
-    """Call see(layer, z [batch, positions, I]) for every layer; a tensor that it returns takes z's place."""
+def check_gate(vlm: VLM) -> None:
+    """Raises HonesError unless every FFN has an activation function of its own, a module whose output can be read.
 
-    def pre_hook(layer: int):
-        def hook(_: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            changed = see(layer, args[0])
-            return None if changed is None else (changed, *args[1:])
-
-        return hook
-
-    with ExitStack() as stack:
-        for number, layer in enumerate(vlm.anatomy.layers):
-            stack.callback(layer.down_proj.register_forward_pre_hook(pre_hook(number)).remove)
-        yield
-
-
-@contextmanager
-def at_gate(vlm: VLM, see: See) -> Iterator[None]:
-    """Call see(layer, act(gate) [batch, positions, I]) for every layer, also where gate and up are one projection.
-
-    Raises:
-        HonesError: the FFN has no activation function of its own.
+    What it gives is act(gate) also where gate and up are one projection.
     """
-
-    def of(layer: int):
-        def hook(_: torch.nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            see(layer, out)
-
-        return hook
-
-    with ExitStack() as stack:
-        for number, layer in enumerate(vlm.anatomy.layers):
-            activation = next((m for n in ACTIVATIONS if (m := getattr(layer.mlp, n, None)) is not None), None)
-            if not isinstance(activation, torch.nn.Module):
-                raise HonesError(
-                    f"{vlm.name} layer {number}: no {' or '.join(ACTIVATIONS)} in its FFN",
-                    do="use a method that reads z",
-                )
-            stack.callback(activation.register_forward_hook(of(number)).remove)
-        yield
+    for number, layer in enumerate(vlm.anatomy.layers):
+        if layer.activation is None:
+            raise HonesError(
+                f"{vlm.name} layer {number}: no {' or '.join(ACTIVATIONS)} in its FFN", do="use a method that reads z"
+            )
 
 
 @torch.no_grad()
 def mean_over_tokens(
     context: Context,
     examples: Sequence[Example],
-    watch: Callable[[VLM, See], object],
+    place: Place,
     statistic: Callable[[Tensor], Tensor],
     what: str,
 ) -> tuple[Float[np.ndarray, "layers neurons"], int]:
     """The mean of statistic(activation) over all prompt tokens of the examples, and how many tokens there are.
 
-    watch: `at_down_proj` or `at_gate`. Sums run in float64.
+    place: Z or, after `check_gate`, GATE. Sums run in float64.
     """
     vlm = context.vlm
     total = torch.zeros(importance_shape(vlm), dtype=torch.float64)
@@ -107,7 +75,7 @@ def mean_over_tokens(
         def add(layer: int, activation: Tensor, is_token: Tensor = is_token) -> None:
             total[layer] += statistic(activation[is_token].float()).sum(0, dtype=torch.float64).cpu()
 
-        with watch(vlm, add):  # pyright: ignore[reportGeneralTypeIssues, reportAttributeAccessIssue]
+        with capture(vlm.anatomy, place, add):
             vlm.logits(encoded, keep=1)
         tokens += int(is_token.sum())
     return total.numpy() / tokens, tokens
@@ -122,7 +90,7 @@ def gradients_at_z(vlm: VLM, encoded: Encoded) -> tuple[list[Tensor], tuple[Tens
         seen.append(z)
         return z
 
-    with torch.enable_grad(), at_down_proj(vlm, see):
+    with torch.enable_grad(), capture(vlm.anatomy, Z, see):
         log_p = vlm.log_probabilities(encoded)
         return seen, torch.autograd.grad(log_p.sum(), seen)
 

@@ -20,11 +20,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hones.models.capture import Z, capture
 from hones.models.vlm import VLM
 from hones.rivals.integrated_gradients import gradients_along, path, z_at
-from hones.rivals.reading import ask_with_gold, at_down_proj, at_least_float32, last_prompt_position
+from hones.rivals.reading import ask_with_gold, at_least_float32, last_prompt_position
 from hones.sweep.baseline import Baseline, Suffixes
-from hones.sweep.decoder import Decoder
+from hones.sweep.decoder import Decoder, DecoderInput
 from hones.sweep.engines import TOLERANCE
 from hones.sweep.layer_rows import LayerRows
 from hones.sweep.memory import bytes_per_position, free_memory, is_out_of_memory
@@ -32,7 +33,8 @@ from hones.sweep.prompts import Unserved, encode_pictures
 from hones.tasks.base import Example, Task
 
 POSITIONS = {"cpu": 512, "cuda": 4096}
-SHARE_OF_MEMORY, COPIES = 0.15, 3  # of keys and values: joined with the past, repeated for query heads, gradients
+SHARE_OF_MEMORY = 0.15
+COPIES = 3  # of keys and values: joined with the past, repeated for query heads, gradients
 
 
 class SharedPast(LayerRows):
@@ -70,7 +72,9 @@ class Tail:
 
     def rows_at_once(self) -> int:
         """How many rows fit into a share of the free memory, and are not slower than fewer."""
-        vlm, (past, width), anatomy = self.vlm, self.shape, self.vlm.anatomy
+        vlm = self.vlm
+        anatomy = vlm.anatomy
+        past, width = self.shape
         in_layer = COPIES * (past + width) * bytes_per_position(vlm)
         in_layer += width * (16 * anatomy.width + 4 * anatomy.neurons) * vlm.model.dtype.itemsize
         row = len(self.z) * in_layer + 4 * width * anatomy.lm_head.out_features * self.z[0].itemsize
@@ -81,27 +85,27 @@ class Tail:
         self, layers: Sequence[int], alphas: Float[Tensor, " rows"]
     ) -> tuple[Float[Tensor, " rows"], Float[Tensor, "rows neurons"]]:
         """log p(answer) of every row and its gradient at alpha z of the row's layer. The model must be frozen."""
-        rows, (past, width), start = len(layers), self.shape, min(layers)
+        rows = len(layers)
+        start = min(layers)
+        past, width = self.shape
         of = torch.tensor(layers, device=alphas.device)
         scaled = (alphas[:, None] * torch.stack([self.z[layer] for layer in layers])).to(self.z[0].dtype)
         scaled.requires_grad_()
 
-        def put(layer: int, x: Tensor) -> Tensor | None:
-            if layer not in layers:
-                return None
+        def put(layer: int, x: Tensor) -> Tensor:
             first = torch.where((of == layer)[:, None], scaled, x[:, 0])
             return torch.cat([first[:, None], x[:, 1:]], 1)
 
-        with at_down_proj(self.vlm, put):
-            hidden = self.decoder.run(
-                self.residual[start].expand(rows, -1, -1),
-                self.positions.expand(*self.positions.shape[:-2], rows, width),
-                torch.ones(rows, past + width, dtype=torch.bool, device=alphas.device),
-                [SharedPast(past, *pair) for pair in zip(self.keys, self.values, strict=True)],
-                start=start,
-                attention=self.attention[start].expand(rows, -1, -1),
-                gradients=True,
-            )
+        entry = DecoderInput(
+            hidden=self.residual[start].expand(rows, -1, -1),
+            positions=self.positions.expand(*self.positions.shape[:-2], rows, width),
+            valid=torch.ones(rows, past + width, dtype=torch.bool, device=alphas.device),
+            cache=[SharedPast(past, k, v) for k, v in zip(self.keys, self.values, strict=True)],
+            start=start,
+            attention=self.attention[start].expand(rows, -1, -1),
+        )
+        with capture(self.vlm.anatomy, Z, put, sorted({*layers})):
+            hidden = self.decoder.run(entry, gradients=True)
         assert hidden is not None
         with torch.enable_grad():
             of_token = self.vlm.token_log_probabilities(hidden.flatten(0, 1), self.labels.repeat(rows))
@@ -112,11 +116,14 @@ class Tail:
 
 def integrated_gradients_of(tail: Tail, steps: int, rows: int | None) -> Float[Tensor, "layers neurons"]:
     """`integrated_gradients` of the tail's item, `rows` (layer, step) pairs at once; None: as many as are fast."""
-    alphas, layers = path(steps, tail.labels.device), torch.arange(len(tail.z), device=tail.labels.device)
+    alphas = path(steps, tail.labels.device)
+    layers = torch.arange(len(tail.z), device=tail.labels.device)
     z = at_least_float32(torch.stack(tail.z))
     total = torch.zeros_like(z)
-    pairs = layers.repeat_interleave(steps), alphas.repeat(len(layers))
-    for of, alpha in zip(*(x.split(rows or tail.rows_at_once()) for x in pairs), strict=True):
+    at_once = rows or tail.rows_at_once()
+    of_pair = layers.repeat_interleave(steps).split(at_once)
+    alpha_of_pair = alphas.repeat(len(layers)).split(at_once)
+    for of, alpha in zip(of_pair, alpha_of_pair, strict=True):
         log_p, gradient = tail.gradients(of.tolist(), alpha)
         total.index_add_(0, of, (log_p.exp()[:, None] * gradient).to(total))
     return z * total / steps
@@ -130,7 +137,7 @@ def disproof(vlm: VLM, task: Task, example: Example) -> str | None:
     try:
         (tail,) = tails(vlm, [(task, example)])
         layers = sorted({0, len(tail.z) // 2, len(tail.z) - 1})
-        _, found = tail.gradients(layers, path(2, vlm.device)[:1].repeat(len(layers)))
+        _, gradients = tail.gradients(layers, path(2, vlm.device)[:1].repeat(len(layers)))
     except Unserved as error:
         return str(error)
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a layer of another form than expected
@@ -140,9 +147,10 @@ def disproof(vlm: VLM, task: Task, example: Example) -> str | None:
     encoded = ask_with_gold(vlm, task, [example])
     position = int(last_prompt_position(encoded)[0])
     z = z_at(vlm, encoded, position)
-    for layer, gradient in zip(layers, found, strict=True):
+    for layer, gradient in zip(layers, gradients, strict=True):
         _, expected = gradients_along(vlm, encoded, layer, position, z[layer], path(2, vlm.device)[:1])
-        difference, norm = (expected[0].to(gradient) - gradient).norm(), expected.norm()
+        difference = (expected[0].to(gradient) - gradient).norm()
+        norm = expected.norm()
         if not difference <= TOLERANCE[vlm.model.dtype] * norm:
             return f"a gradient at layer {layer} differs by {difference / norm:.2g} of its norm from the whole model's"
     return None
@@ -156,15 +164,15 @@ def tails(vlm: VLM, asked: Sequence[tuple[Task, Example]]) -> list[Tail]:
     """
     baseline = Baseline(vlm)
     pictures = encode_pictures(vlm, [replace(e, prompts=e.prompts[:1]) for _, e in asked], batch_size=1)
-    found: dict[int, Tail] = {}
+    of_owner: dict[int, Tail] = {}
     for picture in pictures:
         prefixes = baseline.prefixes([picture])
         for prompt in picture.prompts:
             task, example = asked[prompt.owner]
             gold = vlm.gold_ids(example.prompts[0], task.answers_to_learn(example)[0])
             suffixes = baseline.suffixes([picture], prefixes, [(0, prompt)], [gold], read=True)
-            found[prompt.owner] = _cut(vlm, baseline.decoder, suffixes, prefixes.shape[1])
-    return [found[owner] for owner in range(len(asked))]
+            of_owner[prompt.owner] = _cut(vlm, baseline.decoder, suffixes, prefixes.shape[1])
+    return [of_owner[owner] for owner in range(len(asked))]
 
 
 @torch.no_grad()
@@ -172,7 +180,8 @@ def _cut(vlm: VLM, decoder: Decoder, suffixes: Suffixes, prefix: int) -> Tail:
     """What belongs to the tail of a single prompt's suffix."""
     assert suffixes.activations is not None
     first = int(suffixes.asked[0]) - 1
-    past, layers = prefix + first, range(len(decoder.layers))
+    past = prefix + first
+    layers = range(len(decoder.layers))
     return Tail(
         vlm,
         decoder,

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from hones.models.capture import Z
 from hones.models.writing import check_weights
 from hones.rivals.base import Context, Method
-from hones.rivals.reading import at_down_proj, mean_over_tokens
+from hones.rivals.reading import mean_over_tokens
 
 
 class Wanda(Method):
@@ -22,6 +23,6 @@ class Wanda(Method):
         """Both norms in float32 or better."""
         for number, layer in enumerate(context.vlm.anatomy.layers):
             check_weights(layer, f"{context.vlm.name} layer {number}")
-        square, tokens = mean_over_tokens(context, context.examples, at_down_proj, torch.square, "wanda")
+        square, tokens = mean_over_tokens(context, context.examples, Z, torch.square, "wanda")
         norms = [layer.down_proj.weight.detach().float().norm(dim=0).cpu() for layer in context.vlm.anatomy.layers]
         return (np.sqrt(square * tokens) * torch.stack(norms).numpy()).astype(np.float32)

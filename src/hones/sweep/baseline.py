@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hones.models.vlm import VLM
 from hones.sweep.continuations import Part, align_right, decode
-from hones.sweep.decoder import Activations, Decoder, Trace, Wanted
+from hones.sweep.decoder import Activations, Decoder, DecoderInput, ReadPositions, Trace
 from hones.sweep.layer_rows import LayerRows, with_room
 from hones.sweep.prompts import Picture, Prompt
 
@@ -55,7 +55,7 @@ class Suffixes:
     hidden: Float[Tensor, "j t d"]
     positions: Int[Tensor, "*axes j t"]
     valid: Bool[Tensor, "j p_and_t"]
-    wanted: Wanted
+    wanted: ReadPositions
     labels: Int[Tensor, " n"]
     one_per_picture: bool
     trace: Trace = field(default_factory=Trace)
@@ -76,7 +76,9 @@ class Baseline:
     """
 
     def __init__(self, vlm: VLM, wanted_only: bool = True) -> None:
-        self.vlm, self.decoder, self.wanted_only = vlm, Decoder(vlm.anatomy), wanted_only
+        self.vlm = vlm
+        self.decoder = Decoder(vlm.anatomy)
+        self.wanted_only = wanted_only
         self.ends = frozenset(vlm.eos_ids)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -97,7 +99,8 @@ class Baseline:
             for layer, features in picture.between.items():
                 between[layer][row, longest - picture.shared :] = features[: picture.shared]
         prefixes = Prefixes(valid, positions, Trace(), self.empty_cache(), between)
-        self.decoder.run(hidden, positions, valid, prefixes.cache, trace=prefixes.trace, between=between)
+        entry = DecoderInput(hidden, positions, valid, prefixes.cache, between=between)
+        self.decoder.run(entry, trace=prefixes.trace)
         return prefixes
 
     def empty_cache(self, room: int = 0) -> list[LayerRows]:
@@ -142,9 +145,9 @@ class Baseline:
             hidden=self.embed(ids),
             positions=positions,
             valid=torch.cat([prefixes.valid[of], torch.ones_like(ids, dtype=torch.bool)], 1),
-            wanted=Wanted(at[:, 0], at[:, 1]),
+            wanted=ReadPositions(at[:, 0], at[:, 1]),
             one_per_picture=[b for b, _ in asked] == [*range(len(pictures))],
-            activations=Activations(Wanted(at[:, 0], at[:, 1])) if read else None,
+            activations=Activations(ReadPositions(at[:, 0], at[:, 1])) if read else None,
             labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=device),
         )
         length = prefixes.shape[1]
@@ -153,10 +156,7 @@ class Baseline:
             for layer in prefixes.cache
         ]
         hidden = self.decoder.run(
-            suffixes.hidden,
-            positions,
-            suffixes.valid,
-            suffixes.cache,
+            DecoderInput(suffixes.hidden, positions, suffixes.valid, suffixes.cache),
             wanted=suffixes.wanted if self.wanted_only else None,
             trace=suffixes.trace,
             activations=suffixes.activations,

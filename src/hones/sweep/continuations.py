@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from hones.models.interventions import Intervention
-from hones.sweep.decoder import Decoder, RowEdits
+from hones.sweep.decoder import Decoder, DecoderInput, RowEdits
 from hones.sweep.layer_rows import LayerRows
 
 Cell = tuple[int, int]  # (intervention, member)
@@ -89,7 +89,7 @@ def decode(
                 layer.keep(kept)
         newest = torch.tensor([answers[cell][-1] for cell in cells], device=valid.device)
         valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
-        hidden = decoder.run(embed(newest)[:, None], positions[..., None], valid, cache, edits=edits)
+        hidden = decoder.run(DecoderInput(embed(newest)[:, None], positions[..., None], valid, cache, edits=edits))
         assert hidden is not None
         chosen = choose(hidden[:, -1]).tolist()
         for i in alive.nonzero()[:, 0].tolist():

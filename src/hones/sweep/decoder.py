@@ -9,7 +9,7 @@ Shapes: rows R, new positions T, past positions P, residual width d.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from hones.models.anatomy import Anatomy
+from hones.models.capture import ENTERING, HEADS, LEAVING, Z, capture, forward_is
 from hones.models.interventions import Intervention
 from hones.sweep.layer_rows import LayerRows, PassEnds
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReadPositions:
     """The positions whose output is read: row and column of each, N of them, rows in order."""
 
     rows: Int[Tensor, " n"]
@@ -39,7 +40,7 @@ class Wanted:
 class Activations:
     """z, the input of down_proj, at some positions of the layers that a pass ran."""
 
-    at: Wanted
+    at: ReadPositions
     z: dict[int, Float[Tensor, "n neurons"]] = field(default_factory=dict)
 
 
@@ -55,10 +56,12 @@ class RowEdits:
     """Which intervention each row is under; E interventions, R rows."""
 
     def __init__(self, interventions: Sequence[Intervention], of: Int[Tensor, " rows"], anatomy: Anatomy) -> None:
-        self.of, self.anatomy = of, anatomy
+        self.of = of
+        self.anatomy = anatomy
         self.heads: dict[int, Bool[Tensor, "edits heads"]] = {}
         self.factors: dict[int, Float[Tensor, "edits neurons"]] = {}
-        count, device = len(interventions), of.device
+        count = len(interventions)
+        device = of.device
         for e, intervention in enumerate(interventions):
             for layer, head in intervention.heads:
                 if layer not in self.heads:
@@ -80,18 +83,26 @@ class RowEdits:
         """Drop all rows but these."""
         self.of = self.of[rows]
 
-    def place(self, stack: ExitStack, start: int, skip_heads_at: int | None, wanted: Wanted | None) -> None:
-        """Hook the projections of layers from `start` on. At the last layer rows are those of `wanted`, if given."""
+    @contextmanager
+    def on(self, entry: "DecoderInput", wanted: ReadPositions | None) -> Iterator[None]:
+        """Edit a pass from its first layer on. At the last layer the FFN's rows are those of `wanted`, if given."""
         last = len(self.anatomy.layers) - 1
-        for layer, replaced in self.heads.items():
-            if layer >= start and layer != skip_heads_at:
-                hook = _hook(_replace(replaced[self.of], self.anatomy.heads))
-                stack.callback(self.anatomy.layers[layer].o_proj.register_forward_pre_hook(hook).remove)
-        for layer, factors in self.factors.items():
-            if layer >= start:
-                of = self.of[wanted.rows] if wanted is not None and layer == last else self.of
-                hook = _hook(_multiply(factors[of]))
-                stack.callback(self.anatomy.layers[layer].down_proj.register_forward_pre_hook(hook).remove)
+        known = entry.start if entry.attention is not None else None  # an attention that is given has its edits in it
+
+        def replace(layer: int, x: Tensor) -> Tensor:
+            by_head = x.unflatten(-1, (self.anatomy.heads, -1))
+            replaced = self.heads[layer][self.of]
+            return torch.where(replaced[:, None, :, None].to(x.device), others_mean(by_head), by_head).flatten(-2)
+
+        def multiply(layer: int, z: Tensor) -> Tensor:
+            of = self.of[wanted.rows] if wanted is not None and layer == last else self.of
+            factors = self.factors[layer][of]
+            return (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None].to(z.device)).to(z.dtype)
+
+        heads = [layer for layer in self.heads if layer >= entry.start and layer != known]
+        factors = [layer for layer in self.factors if layer >= entry.start]
+        with capture(self.anatomy, HEADS, replace, heads), capture(self.anatomy, Z, multiply, factors):
+            yield
 
 
 def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows heads width"]:
@@ -99,20 +110,27 @@ def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows h
     return (x.sum(-2, keepdim=True) - x) / (x.shape[-2] - 1)
 
 
-def _replace(replaced: Bool[Tensor, "rows heads"], heads: int) -> Callable[[Tensor], Tensor]:
-    def change(x: Tensor) -> Tensor:
-        by_head = x.unflatten(-1, (heads, -1))
-        return torch.where(replaced[:, None, :, None].to(x.device), others_mean(by_head), by_head).flatten(-2)
+@dataclass
+class DecoderInput:
+    """Rows that enter the decoder at a layer.
 
-    return change
+    hidden: the residual entering layer `start`. valid: which past and new positions are not padding. cache: each
+    layer's past. attention: what the attention of layer `start` gives, where it is known. edits: placed at layers from
+    `start` on. between: what is added to what leaves a layer.
+    """
 
+    hidden: Float[Tensor, "rows t d"]
+    positions: Int[Tensor, "*axes rows t"]
+    valid: Bool[Tensor, "rows p_and_t"]
+    cache: Sequence[LayerRows]
+    start: int = 0
+    attention: Float[Tensor, "rows t d"] | None = None
+    edits: RowEdits | None = None
+    between: Mapping[int, Float[Tensor, "rows t d"]] = field(default_factory=dict)
 
-def _multiply(factors: Float[Tensor, "rows neurons"]) -> Callable[[Tensor], Tensor]:
-    return lambda z: (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None].to(z.device)).to(z.dtype)
-
-
-def _hook(change: Callable[[Tensor], Tensor]) -> Callable[..., tuple[Any, ...]]:
-    return lambda _, args: (change(args[0]), *args[1:])
+    def with_features(self, layer: int, left: Tensor) -> Tensor:
+        """What leaves a layer with what is added behind it."""
+        return left + self.between[layer].to(left.device)
 
 
 class Decoder:
@@ -125,105 +143,74 @@ class Decoder:
 
     def run(
         self,
-        hidden: Float[Tensor, "rows t d"],
-        positions: Int[Tensor, "*axes rows t"],
-        valid: Bool[Tensor, "rows p_and_t"],
-        cache: Sequence[LayerRows],
+        entry: DecoderInput,
         *,
-        start: int = 0,
-        attention: Float[Tensor, "rows t d"] | None = None,
-        edits: RowEdits | None = None,
-        wanted: Wanted | None = None,
+        wanted: ReadPositions | None = None,
         trace: Trace | None = None,
         activations: Activations | None = None,
-        between: Mapping[int, Float[Tensor, "rows t d"]] | None = None,
         gradients: bool = False,
     ) -> Float[Tensor, "rows t d"] | None:
         """The final hidden states after the norm, or None where the cache or a hook ended the pass before.
 
         Args:
-            hidden: the residual entering layer `start`.
-            valid: which past and new positions are not padding.
-            attention: what the attention of layer `start` gives, where it is known.
-            edits: placed at layers from `start` on; heads of layer `start` only where `attention` is not given.
             wanted: run the last layer's FFN at these positions only; other outputs are then meaningless.
-            trace: filled with what enters each layer and its o_proj.
+            trace: filled with what enters each layer and its o_proj; the pass starts at layer 0.
             activations: filled, for layers from `start` on, with the FFN's z at its positions.
-            between: added to what leaves a layer, for layers from `start` on.
             gradients: record the pass for autograd.
         """
+        start = entry.start
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradients))
             for layer in self.layers[:start]:
-                stack.enter_context(_forward_is(layer.block, self._hand_on))
-            if attention is not None:
-                given = attention
-                stack.enter_context(_forward_is(self.layers[start].attention, lambda *_, **__: (given, None)))
+                stack.enter_context(forward_is(layer.block, self._hand_on))
+            if entry.attention is not None:
+                stack.enter_context(forward_is(self.layers[start].attention, lambda *_, **__: (entry.attention, None)))
             if wanted is not None:
-                stack.enter_context(_forward_is(self.layers[-1].mlp, _only(self.layers[-1].mlp.forward, wanted)))
-            for layer, features in (between or {}).items():
-                if layer >= start:
-                    hook = self.layers[layer].block.register_forward_hook(_adding(features))
-                    stack.callback(hook.remove)
-            if edits is not None:
-                edits.place(stack, start, start if attention is not None else None, wanted)
+                stack.enter_context(forward_is(self.layers[-1].mlp, _only(self.layers[-1].mlp.forward, wanted)))
+            added = [layer for layer in entry.between if layer >= start]
+            stack.enter_context(capture(self.anatomy, LEAVING, entry.with_features, added))
+            if entry.edits is not None:
+                stack.enter_context(entry.edits.on(entry, wanted))
             if trace is not None:
                 self._watch(stack, trace)
             if activations is not None:
-                self._read(stack, activations, start, wanted)
+                stack.enter_context(self._read(activations, start, wanted))
             try:
                 output = self.anatomy.decoder(
-                    inputs_embeds=hidden.to(positions.device),
-                    position_ids=positions,
-                    attention_mask=valid.long(),
-                    past_key_values=Cache(layers=list(cache)),
+                    inputs_embeds=entry.hidden.to(entry.positions.device),
+                    position_ids=entry.positions,
+                    attention_mask=entry.valid.long(),
+                    past_key_values=Cache(layers=list(entry.cache)),
                     use_cache=True,
                 )
             except PassEnds:
                 return None
-        return output.last_hidden_state.to(positions.device)
-
-    def _read(self, stack: ExitStack, activations: "Activations", start: int, wanted: Wanted | None) -> None:
-        at = activations.at
-
-        def read(layer: int) -> Callable[..., None]:
-            only = wanted is not None and layer == len(self.layers) - 1
-
-            def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-                activations.z[layer] = args[0][:, 0] if only else at.of(args[0])
-
-            return hook
-
-        for layer in range(start, len(self.layers)):
-            stack.callback(self.layers[layer].down_proj.register_forward_pre_hook(read(layer)).remove)
+        return output.last_hidden_state.to(entry.positions.device)
 
     def _hand_on(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+        """The forward of a layer below the first."""
         return (hidden_states,) if self.returns_tuple else hidden_states
 
     def _watch(self, stack: ExitStack, trace: Trace) -> None:
-        def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            trace.residual.append(args[0] if args else kwargs["hidden_states"])
-
-        def leaving(_: nn.Module, __: Any, output: Any) -> None:
+        def form(_: nn.Module, __: Any, output: Any) -> None:
             self.returns_tuple = isinstance(output, tuple)
 
         for layer in self.layers:
-            stack.callback(layer.block.register_forward_pre_hook(entering, with_kwargs=True).remove)
-            stack.callback(layer.block.register_forward_hook(leaving).remove)
-            hook = layer.o_proj.register_forward_pre_hook(lambda _, args: trace.heads.append(args[0]))
-            stack.callback(hook.remove)
+            stack.enter_context(layer.block.register_forward_hook(form))
+        stack.enter_context(capture(self.anatomy, ENTERING, lambda _, x: trace.residual.append(x)))
+        stack.enter_context(capture(self.anatomy, HEADS, lambda _, x: trace.heads.append(x)))
+
+    def _read(self, activations: Activations, start: int, wanted: ReadPositions | None) -> AbstractContextManager[None]:
+        last = len(self.layers) - 1
+
+        def read(layer: int, z: Tensor) -> None:
+            only = wanted is not None and layer == last  # then the FFN runs at these positions alone
+            activations.z[layer] = z[:, 0] if only else activations.at.of(z)
+
+        return capture(self.anatomy, Z, read, range(start, len(self.layers)))
 
 
-def _adding(features: Float[Tensor, "rows t d"]) -> Callable[..., Any]:
-    def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        left = output[0] if isinstance(output, tuple) else output
-        left = left + features.to(left.device)
-        return (left, *output[1:]) if isinstance(output, tuple) else left
-
-    return hook
-
-
-def _only(forward: Callable[[Tensor], Tensor], wanted: Wanted) -> Callable[[Tensor], Tensor]:
+def _only(forward: Callable[[Tensor], Tensor], wanted: ReadPositions) -> Callable[[Tensor], Tensor]:
     """An FFN that runs at the wanted positions, each as a row of its own, and gives zeros elsewhere."""
 
     def run(x: Tensor) -> Tensor:
@@ -233,17 +220,3 @@ def _only(forward: Callable[[Tensor], Tensor], wanted: Wanted) -> Callable[[Tens
         return out
 
     return run
-
-
-@contextmanager
-def _forward_is(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Let this instance's forward be another function for a while."""
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own

@@ -17,7 +17,7 @@ from torch import Tensor
 from hones.errors import HonesError
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import TYPES_OF_TEXT, VLM, Encoded
-from hones.sweep.decoder import Wanted
+from hones.sweep.decoder import ReadPositions
 from hones.sweep.memory import is_out_of_memory
 from hones.sweep.naive import Naive
 from hones.sweep.prompts import kwargs_of_decoder
@@ -34,7 +34,9 @@ class Forward:
     """
 
     def __init__(self, vlm: VLM, *, max_new_tokens: int, batch_size: int) -> None:
-        self.vlm, self.max_new_tokens, self.batch_size = vlm, max_new_tokens, batch_size
+        self.vlm = vlm
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
         self.naive = Naive(vlm, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
     @torch.no_grad()
@@ -104,7 +106,7 @@ class Forward:
 
     def _gold(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         gold = [self.vlm.gold_ids(prompt, example.references[0]) for example, prompt in asked]
-        passes = _Answered(self.vlm, self._encode(asked), gold)
+        passes = _TeacherForced(self.vlm, self._encode(asked), gold)
         found = []
         for edit in edits:
             of_token = self.vlm.token_log_probabilities(
@@ -116,7 +118,7 @@ class Forward:
     def _texts(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         encoded = self._encode(asked)
         drafts = self.vlm.generate_ids(encoded, self.max_new_tokens)
-        passes = _Answered(self.vlm, encoded, drafts)
+        passes = _TeacherForced(self.vlm, encoded, drafts)
         answers = [[self.vlm.text_of(draft)] * len(edits) for draft in drafts]
         for e, edit in enumerate(edits):
             if edit == BASELINE:
@@ -137,14 +139,15 @@ def _by_edit(task: Task, given: Sequence[Sequence[Any]]) -> Sequence[Answer]:
     return [*np.stack(given, 1)] if task.answers == "yes_no" else given[0]
 
 
-class _Answered:
+class _TeacherForced:
     """Prompts followed by answers as the decoder takes them, and where it predicts the answers' tokens.
 
     labels: all tokens of all answers. rows: the prompt of each.
     """
 
     def __init__(self, vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -> None:
-        length, device = encoded.inputs["input_ids"].shape[1], vlm.device
+        length = encoded.inputs["input_ids"].shape[1]
+        device = vlm.device
         self.kwargs = kwargs_of_decoder(vlm, with_answers(vlm, encoded, [a[:-1] for a in answers]).inputs)
         self.labels = torch.tensor([token for answer in answers for token in answer], device=device)
         self.rows = torch.tensor([r for r, answer in enumerate(answers) for _ in answer], device=device)
@@ -152,12 +155,13 @@ class _Answered:
 
     def at_answers(self, hidden: Float[Tensor, "rows t d"]) -> Float[Tensor, "n d"]:
         """Hidden states that predict the labels."""
-        return Wanted(self.rows, self.columns).of(hidden).to(self.rows.device)
+        return ReadPositions(self.rows, self.columns).of(hidden).to(self.rows.device)
 
 
 def with_answers(vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -> Encoded:
     """Prompts with answer tokens appended, padded on the right; what runs along the tokens is extended with them."""
-    inputs, (rows, length) = dict(encoded.inputs), encoded.inputs["input_ids"].shape
+    inputs = dict(encoded.inputs)
+    rows, length = inputs["input_ids"].shape
     width = max(map(len, answers))
     pad = vlm.eos_ids[0]
     tokens = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], dtype=torch.long)
@@ -168,9 +172,8 @@ def with_answers(vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -
         if value.ndim == 2 and value.shape == (rows, length):
             tail = tails.get(name, torch.zeros_like(types)).view(rows, width)
             inputs[name] = torch.cat([value, tail.to(value)], 1)
-    if (
-        "cross_attention_mask" in inputs
-    ):  # [rows, positions, pictures, tiles]: an answer sees what its prompt's end sees
+    if "cross_attention_mask" in inputs:  # [rows, positions, pictures, tiles]
         seen = inputs["cross_attention_mask"]
-        inputs["cross_attention_mask"] = torch.cat([seen, seen[:, -1:].expand(-1, width, -1, -1)], 1)
+        of_answers = seen[:, -1:].expand(-1, width, -1, -1)  # an answer sees what its prompt's end sees
+        inputs["cross_attention_mask"] = torch.cat([seen, of_answers], 1)
     return Encoded(inputs)

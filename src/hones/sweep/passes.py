@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from hones.models.capture import before
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.writing import has_plain_weights
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
-from hones.sweep.decoder import Activations, RowEdits, Trace, Wanted, others_mean
+from hones.sweep.decoder import Activations, DecoderInput, ReadPositions, RowEdits, Trace, others_mean
 from hones.sweep.layer_rows import LayerRows, PassEnds
 from hones.sweep.memory import Plan, rows_at_once
 from hones.sweep.prompts import Unserved
@@ -108,16 +109,17 @@ class Passes:
         else:
             start, attention = layer + 1, None
             hidden = self._written(prefixes.trace.residual[start], layer, z, rows.factors[layer]).flatten(0, 1)
-        self.decoder.run(
-            hidden,
-            _repeat(prefixes.positions, len(edits), -2),
-            prefixes.valid.repeat(len(edits), 1),
-            cache,
+        entry = DecoderInput(
+            hidden=hidden,
+            positions=_repeat(prefixes.positions, len(edits), -2),
+            valid=prefixes.valid.repeat(len(edits), 1),
+            cache=cache,
             start=start,
             attention=attention,
             edits=rows,
             between={at: _repeat(x, len(edits), 0) for at, x in prefixes.between.items() if at >= start},
         )
+        self.decoder.run(entry)
         return cache
 
     def _z_that_is_written(
@@ -128,7 +130,8 @@ class Passes:
         None also after the last layer, and where the family's layer does not add W_down z itself to the residual
         or W_down is not known as numbers.
         """
-        after, few = layer + 1, self.vlm.anatomy.neurons // 16
+        after = layer + 1
+        few = self.vlm.anatomy.neurons // 16
         if self.vlm.no_write_in is not None:
             return None
         if not self.savings.written or self._first_of_its_own(layer) == layer or after == len(self.decoder.layers):
@@ -137,23 +140,25 @@ class Passes:
             neurons = sum(at == layer for at, _ in (*edit.masked, *edit.scales))
             if not 0 < neurons <= few or any(at == layer for at, _ in edit.heads):
                 return None
-        residual, down_proj = prefixes.trace.residual, self.decoder.layers[layer].down_proj
-        attention, found = self._attention(prefixes.trace, layer, [BASELINE]), []
+        residual = prefixes.trace.residual
+        attention = self._attention(prefixes.trace, layer, [BASELINE])
+        assert attention is not None
+        entering: list[Tensor] = []
 
-        def read(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            found.append(args[0])
+        def stop(z: Tensor) -> None:
+            entering.append(z)
             raise PassEnds
 
-        hook = down_proj.register_forward_pre_hook(read)
-        try:
-            cache = self.baseline.empty_cache()
+        down_proj = self.decoder.layers[layer].down_proj
+        cache = self.baseline.empty_cache()
+        with before(down_proj, stop):
             self.decoder.run(
-                residual[layer], prefixes.positions, prefixes.valid, cache, start=layer, attention=attention
+                DecoderInput(
+                    residual[layer], prefixes.positions, prefixes.valid, cache, start=layer, attention=attention
+                )
             )
-        finally:
-            hook.remove()
-        (z,) = found
-        assert attention is not None
+        (z,) = entering
+        # The layer must add just these three parts; what it adds beyond (or a gate, or a norm) would go missing.
         between = prefixes.between.get(layer, torch.zeros_like(residual[layer]))
         parts = [x.to(z.device) for x in (residual[layer], attention, down_proj(z), between)]
         left = residual[after].to(z.device)
@@ -196,19 +201,18 @@ class Passes:
             fanned = (x if suffixes.one_per_picture else x.index_select(1, suffixes.of.to(x.device)) for x in own)
             cache.append(LayerRows(length, *(x.flatten(0, 1) for x in fanned)))
         repeated = [torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows]
-        wanted = Wanted(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
+        wanted = ReadPositions(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
         activations = Activations(wanted) if suffixes.activations is not None else None
-        hidden = self.decoder.run(
-            suffixes.trace.residual[layer].repeat(len(chosen), 1, 1),
-            _repeat(suffixes.positions, len(chosen), -2),
-            suffixes.valid.repeat(len(chosen), 1),
-            cache,
+        entry = DecoderInput(
+            hidden=suffixes.trace.residual[layer].repeat(len(chosen), 1, 1),
+            positions=_repeat(suffixes.positions, len(chosen), -2),
+            valid=suffixes.valid.repeat(len(chosen), 1),
+            cache=cache,
             start=layer,
             attention=attention,
             edits=self._rows(interventions, count),
-            wanted=wanted if self.savings.wanted_only else None,
-            activations=activations,
         )
+        hidden = self.decoder.run(entry, wanted=wanted if self.savings.wanted_only else None, activations=activations)
         assert hidden is not None
         return Pass(suffixes, chosen, wanted.of(hidden), cache, activations)
 

@@ -9,17 +9,17 @@ and what enters layer l + 1 beyond what leaves layer l is kept: between[l] = inp
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from hones.errors import HonesError
+from hones.models.capture import ENTERING, LEAVING, capture, forward_is
 from hones.models.vlm import VLM
 from hones.tasks.base import Example
 
@@ -85,7 +85,8 @@ def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
         embeddings = vlm.model.get_input_embeddings()(ids)
     if embeddings is None or positions is None or not (isinstance(mask, Tensor) and mask.ndim == 2):
         raise Unserved("its decoder is not given embeddings, positions and a padding mask")
-    positions, mask = positions.to(embeddings.device), mask.bool().to(embeddings.device)
+    positions = positions.to(embeddings.device)
+    mask = mask.bool().to(embeddings.device)
     if not more:
         return Handed(embeddings, positions, mask)
     return Handed(embeddings, positions, mask, _added_between(vlm, seen))
@@ -97,25 +98,19 @@ def _added_between(vlm: VLM, kwargs: dict[str, Any]) -> dict[int, Float[Tensor, 
     left: dict[int, Tensor] = {}
     between: dict[int, Tensor] = {}
 
-    def entering(layer: int):
-        def hook(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
-            added = (args[0] if args else given["hidden_states"]) - left.pop(layer - 1)
-            if added.any():
-                between[layer - 1] = added
+    def entering(layer: int, x: Tensor) -> None:
+        added = x - left.pop(layer - 1)
+        if added.any():
+            between[layer - 1] = added
 
-        return hook
+    def leaving(layer: int, x: Tensor) -> None:
+        left[layer] = x
 
-    def leaving(layer: int):
-        def hook(_: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-            left[layer] = out[0] if isinstance(out, tuple) else out
-
-        return hook
-
-    blocks = [layer.block for layer in vlm.anatomy.layers]
-    with ExitStack() as stack:
-        for number, (block, following) in enumerate(pairwise(blocks)):
-            stack.callback(block.register_forward_hook(leaving(number)).remove)
-            stack.callback(following.register_forward_pre_hook(entering(number + 1), with_kwargs=True).remove)
+    last = len(vlm.anatomy.layers) - 1
+    with (
+        capture(vlm.anatomy, LEAVING, leaving, range(last)),
+        capture(vlm.anatomy, ENTERING, entering, range(1, last + 1)),
+    ):
         vlm.anatomy.decoder(**kwargs)
     return between
 
@@ -125,22 +120,20 @@ def kwargs_of_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> dict[str, Any]:
     """Run the vision part, and stop with what the model calls its decoder with."""
     seen: dict[str, Any] = {}
 
-    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def stop(*args: Any, **kwargs: Any) -> None:
         if args:
             raise Unserved("its decoder is called with positional arguments")
         seen.update(kwargs)
         raise _Stop
 
-    hook = vlm.anatomy.decoder.register_forward_pre_hook(stop, with_kwargs=True)
     counted = {}
     if "mm_token_type_ids" not in inputs:
         counted = {"position_ids": (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)}
     try:
-        vlm.model(**inputs, **counted, use_cache=False)
+        with forward_is(vlm.anatomy.decoder, stop):
+            vlm.model(**inputs, **counted, use_cache=False)
     except _Stop:
         return seen
-    finally:
-        hook.remove()
     raise Unserved("its decoder is not called")
 
 

@@ -10,10 +10,8 @@ import random
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from torch import Tensor
 from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
+from hones.models.capture import DOWN_PROJ, FFN, HEADS, O_PROJ, Z, capture, collect
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.probe import ROUNDINGS, check_edits
 from hones.models.vlm import VLM, Encoded
@@ -108,7 +107,8 @@ def verify(vlm: VLM) -> Verification:
         pictures = [example.open_picture() for example in examples]
         encoded = vlm.encode(pictures, [example.prompts[0] for example in examples])
         base = vlm.logits(encoded, 1)
-        tolerance, rounding = TOLERANCE[vlm.model.dtype], ROUNDINGS * torch.finfo(vlm.model.dtype).eps
+        tolerance = TOLERANCE[vlm.model.dtype]
+        rounding = ROUNDINGS * torch.finfo(vlm.model.dtype).eps
         claims = [
             Claim("a hook that changes nothing changes no bit", _no_op(vlm, encoded, base), 0.0),
             Claim("the heads' slices through o_proj sum to its output", _slices(vlm, encoded), rounding),
@@ -142,35 +142,36 @@ def _examples(folder: Path, shown: bool) -> list[Example]:
 
 
 def _no_op(vlm: VLM, encoded: Encoded, base: Tensor) -> float:
-    with ExitStack() as stack:
-        for layer in vlm.anatomy.layers:
-            for module in (layer.o_proj, layer.down_proj):
-                stack.callback(module.register_forward_pre_hook(lambda _, args: (args[0].clone(), *args[1:])).remove)
+    def same(_: int, x: Tensor) -> Tensor:
+        return x.clone()
+
+    with capture(vlm.anatomy, HEADS, same), capture(vlm.anatomy, Z, same):
         return float((vlm.logits(encoded, 1) - base).abs().max())
 
 
 def _slices(vlm: VLM, encoded: Encoded) -> float:
     """The largest relative distance over layers, at the last position."""
-    width, distances = vlm.anatomy.head_dim, []
-    with _seen(vlm, "o_proj") as seen:
+    width = vlm.anatomy.head_dim
+    distances = []
+    with collect(vlm.anatomy, HEADS) as heads, collect(vlm.anatomy, O_PROJ) as projected:
         vlm.logits(encoded, 1)
-    for layer, (x, out, _) in zip(vlm.anatomy.layers, seen, strict=True):
-        x, out = x[:, -1:], out[:, -1:]
-        nothing = layer.o_proj(torch.zeros_like(x)).float()
+    for number, layer in enumerate(vlm.anatomy.layers):
+        x = heads[number][:, -1:]
+        nothing = layer.o_proj(torch.zeros_like(x)).float()  # its bias
         total = nothing.clone()
         for head in range(vlm.anatomy.heads):
             alone = torch.zeros_like(x)
             alone[..., head * width : (head + 1) * width] = x[..., head * width : (head + 1) * width]
             total += layer.o_proj(alone).float() - nothing
-        distances.append(_distance(total, out))
+        distances.append(_distance(total, projected[number][:, -1:]))
     return _worst(distances)
 
 
 def _ffn_output(vlm: VLM, encoded: Encoded) -> float:
     """The largest relative distance over layers between what down_proj gives and what the FFN does."""
-    with _seen(vlm, "down_proj") as seen:
+    with collect(vlm.anatomy, DOWN_PROJ) as projected, collect(vlm.anatomy, FFN) as of_ffn:
         vlm.logits(encoded, 1)
-    return _worst(_distance(out, of_ffn) for _, out, of_ffn in seen)
+    return _worst(_distance(projected[number], of_ffn[number]) for number in range(len(vlm.anatomy.layers)))
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:
@@ -197,11 +198,11 @@ def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
     rows = vlm.anatomy.lm_head.weight[[vlm.answer_tokens.yes, vlm.answer_tokens.no]].float()
     u = torch.nn.functional.normalize(rows, dim=-1)[: len(PROMPTS)]
     total = contributions(vlm, encoded, readout_of(vlm, u)).sum(-1)
-    with _seen(vlm, "down_proj") as seen:
+    with collect(vlm.anatomy, Z, lambda z: z[:, -1].float()) as at_last:
         vlm.logits(encoded, 1)
     deviations = []
-    for number, (layer, (z, _, _)) in enumerate(zip(vlm.anatomy.layers, seen, strict=True)):
-        z = z[:, -1].float()
+    for number, layer in enumerate(vlm.anatomy.layers):
+        z = at_last[number]
         written = added(layer, z) - added(layer, torch.zeros_like(z))
         along = (written * u.to(written.device)).sum(-1)
         deviations.append(float((total[:, number].to(along.device) - along).abs().max() / written.norm()))
@@ -225,7 +226,8 @@ def _generation_claims(vlm: VLM, encoded: Encoded, examples: list[Example], tole
     scale = float(torch.cat([row for row, _ in forced]).std())
     count = sum(map(len, drafts))
     yield Claim("generation is greedy over teacher-forced passes", behind / scale, tolerance, f"{count} tokens")
-    prompts, answers = [e.prompts[0] for e in examples], [e.target for e in examples]
+    prompts = [e.prompts[0] for e in examples]
+    answers = [e.target for e in examples]
     gold = [vlm.gold_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
     as_text = vlm.log_probabilities(
         vlm.encode_with_answers([e.open_picture() for e in examples], prompts, answers)
@@ -256,29 +258,10 @@ def _engine_claim(vlm: VLM, examples: list[Example], tolerance: float) -> tuple[
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         engine = make_engine(vlm, "replay", NEW_TOKENS, len(examples), plan, examples, edits)
-    name, note = type(engine).__name__, "; ".join(str(w.message) for w in said if "cannot be served" in str(w.message))
+    name = type(engine).__name__
+    note = "; ".join(str(w.message) for w in said if "cannot be served" in str(w.message))
     if isinstance(engine, Naive):
         return name, Claim("the sweep's engine gives what the edited model does", 0.0, tolerance, note)
     expected = last_logits(vlm, examples, edits)
     distance = float((engine.last_logits(examples, edits).to(expected) - expected).abs().max() / expected.std())
     return name, Claim("the sweep's engine gives what the edited model does", distance, tolerance, note or name.lower())
-
-
-@contextmanager
-def _seen(vlm: VLM, site: str) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
-    """Filled with each layer's (input, output) of a projection, and the output of its FFN."""
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    through: list[tuple[Tensor, Tensor]] = []
-
-    def projected(_: torch.nn.Module, args: Any, out: Tensor) -> None:
-        through.append((args[0], out))
-
-    def left(_: torch.nn.Module, args: Any, out: Any) -> None:
-        seen.append((*through[-1], out[0] if isinstance(out, tuple) else out))
-
-    with ExitStack() as stack:
-        for layer in vlm.anatomy.layers:
-            stack.callback(getattr(layer, site).register_forward_hook(projected).remove)
-            of = layer.attention if site == "o_proj" else layer.mlp
-            stack.callback(of.register_forward_hook(left).remove)
-        yield seen

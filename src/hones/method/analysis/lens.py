@@ -12,17 +12,17 @@ and its largest entries are the tokens whose lens logit falls most. Layers below
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from hones.method.analysis.groups import Tasks
 from hones.method.analysis.results import LensRow
 from hones.method.analysis.tokens import top_tokens
 from hones.models.anatomy import Site
+from hones.models.capture import LEAVING, collect
 from hones.models.interventions import mask_neurons
 from hones.models.vlm import VLM, Encoded
 from hones.tasks.base import Example, Task
@@ -33,17 +33,7 @@ SHOWN = 5
 @torch.no_grad()
 def logit_lens(vlm: VLM, encoded: Encoded) -> Float[Tensor, "layers batch vocabulary"]:
     """lens[l] of every layer at the last prompt position, under whatever edits are in force, float32."""
-    residuals: dict[int, Tensor] = {}
-
-    def capture(layer: int):
-        def hook(_: nn.Module, args: Any, output: Any) -> None:
-            residuals[layer] = (output[0] if isinstance(output, tuple) else output)[:, -1]
-
-        return hook
-
-    with ExitStack() as stack:
-        for number, layer in enumerate(vlm.anatomy.layers):
-            stack.callback(layer.block.register_forward_hook(capture(number)).remove)
+    with collect(vlm.anatomy, LEAVING, lambda x: x[:, -1]) as residuals:
         vlm.logits(encoded, keep=1)
     norm: Any = vlm.anatomy.decoder.norm
     lens = [vlm.anatomy.lm_head(norm(residuals[number])).float() for number in range(len(vlm.anatomy.layers))]
@@ -67,7 +57,8 @@ def delta_lens(
     if not examples:
         return []
     encoded = vlm.encode([e.open_picture() for e in examples], [e.prompts[0] for e in examples])
-    base, rows = logit_lens(vlm, encoded), []
+    base = logit_lens(vlm, encoded)
+    rows = []
     for tasks, sites in groups.items():
         if not sites:
             continue

@@ -37,7 +37,7 @@ from hones.method.steering.pairs import Pair
 from hones.method.steering.settings import SteeringSettings
 from hones.models.interventions import scaling
 from hones.models.vlm import VLM
-from hones.sweep.decoder import Wanted
+from hones.sweep.decoder import DecoderInput, ReadPositions
 from hones.sweep.engines import TOLERANCE
 from hones.sweep.layer_rows import LayerRows
 from hones.sweep.memory import free_memory, is_out_of_memory
@@ -120,15 +120,16 @@ class FastObjective:
         width, above = hidden.shape[1], [layer for layer in scales if layer >= self.start]
         wanted = _predicting(rows, hidden.device)
         with scaling(self.vlm.anatomy, {x: self.indices[x] for x in above}, {x: scales[x] for x in above}):
-            output = self.decoder.run(
-                hidden,
-                torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in map(_positions, rows)], -2),
-                torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device),
-                [LayerRows(0) for _ in self.decoder.layers],
+            entry = DecoderInput(
+                hidden=hidden,
+                positions=torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in map(_positions, rows)], -2),
+                valid=torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device),
+                cache=[LayerRows(0) for _ in self.decoder.layers],
                 start=self.start,
-                wanted=wanted if self.savings.last_ffn else None,
                 between=_between(rows, hidden),
-                gradients=torch.is_grad_enabled(),
+            )
+            output = self.decoder.run(
+                entry, wanted=wanted if self.savings.last_ffn else None, gradients=torch.is_grad_enabled()
             )
         assert output is not None
         if self.savings.answer_logits:
@@ -154,14 +155,14 @@ def _between(rows: Sequence[Row], hidden: Float[Tensor, "rows t d"]) -> dict[int
     return found
 
 
-def _predicting(rows: Sequence[Row], device: torch.device) -> Wanted:
+def _predicting(rows: Sequence[Row], device: torch.device) -> ReadPositions:
     """The last positions of each row, as many as its answer has tokens."""
     ends = [len(row.prefix.entering) + len(row.rest.entering) for row in rows]
     at = [
         (r, c) for r, (row, end) in enumerate(zip(rows, ends, strict=True)) for c in range(end - len(row.labels), end)
     ]
     found = torch.tensor(at, device=device)
-    return Wanted(found[:, 0], found[:, 1])
+    return ReadPositions(found[:, 0], found[:, 1])
 
 
 def make_objective(
