@@ -17,7 +17,7 @@ from hones import RunFolder, Study, load_items, load_vlm, make_task, write_shape
 from hones.rivals import make_methods
 from hones.runs.comparing import compare
 from hones.tasks import TASKS
-from hones.views.tables_compare import comparison_table
+from hones.views.terminal import view
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
                 heads = study.run.task(task.name) / "heads.json"
                 settings: dict[str, Any] = {"ratio": options.ratio, "draws": options.draws, "budgets": ()}
                 found = compare(study, task, discovery, test, methods, heads, **settings, shared=shared)
-                console.print(comparison_table(found))
+                console.print(view(found))
     if options.out is not None:
         options.out.write_text(f"```\n{console.export_text()}```\n")
 

@@ -22,7 +22,7 @@ from hones.method.steering.settings import EarlyStopping, SteeringSettings
 from hones.runs.steering import Wanted, steer
 from hones.runs.ways import make_steerings
 from hones.tasks import TASKS
-from hones.views.tables_steering import evidence_tables
+from hones.views.terminal import view
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
                 others = [other for other in tasks if other is not task]
                 wanted = Wanted(make_steerings(options.ways), tuple(options.seeds), others, outside)
                 evidence = steer(study, task, splits["dev"], splits["test"], found / "neurons.json", settings, wanted)
-                console.print(*evidence_tables(evidence))
+                console.print(view(evidence))
                 if options.out is not None:
                     options.out.write_text(f"```\n{console.export_text(clear=False)}```\n")
 

@@ -40,8 +40,7 @@ from hones.stats import Interval
 from hones.sweep.replay import Replay
 from hones.sweep.run import SweepSettings
 from hones.tasks.log_probability import LogProbability
-from hones.views.tables import heat_map
-from hones.views.tables_analysis import analysis_tables
+from hones.views.terminal import heat_map, view
 
 SITES = st.sets(st.tuples(st.integers(0, 2), st.integers(0, 5)))
 SETS = {"vqa": [(0, 1), (1, 2), (2, 0)], "ocr": [(0, 1), (2, 5)], "caption": [(2, 0), (0, 1)]}
@@ -406,7 +405,7 @@ def test_tables_of_a_large_model_fit_eighty_columns() -> None:
         (),
     )
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(analysis_tables(analysis))
+    console.print(view(analysis))
     text = console.export_text()
     assert "…" not in text and "layer 31: 310" in text and "3523 of 3523 (100%)" in text
 

@@ -22,7 +22,6 @@ from hones.benchmark.metrics import judge
 from hones.benchmark.page import write_page
 from hones.benchmark.results import Benchmark, Cell
 from hones.benchmark.stage import Scored, Settings, score_variants
-from hones.benchmark.tables import leaderboard_table, task_table
 from hones.benchmark.variants import Variant, check_variant, pictures, planted_variants
 from hones.errors import HonesError
 from hones.files import read_npy
@@ -33,6 +32,7 @@ from hones.runs.artifacts import read_result
 from hones.stats import Interval
 from hones.tasks.base import Task
 from hones.tasks.retrieval import Retrieval
+from hones.views.terminal import show
 
 ROOT = Path(__file__).parents[1]
 TASK = make_task("retrieval", candidates=6)
@@ -380,12 +380,13 @@ def test_tables_page_and_chart(made_up: list[Scored], tmp_path: Path) -> None:
     ]
     found = summarise(named)
     console = Console(width=100, record=True)
-    console.print(*map(leaderboard_table, found.leaderboards), task_table(found, "a"))
+    console.print(show(*(board.table() for board in found.leaderboards), found.model_table("a")))
     text = console.export_text()
     assert (
         all(name in text for name in ("knowledge-neurons", "p=.5", "chance 0.100", "vqa, |P| = 10")) and "…" not in text
     )
-    assert "knowledge-neurons" in str(found) and set(found.tables()) == {"leaderboard", "tasks", "cells"}
+    assert "knowledge-neurons" in str(found)
+    assert [table.name for table in found.tables()] == ["leaderboard", "tasks", "cells"]
     assert found._repr_html_().count("<table>") == 3
     written = write_page(tmp_path / "page.md", found, "hones benchmark planted --out runs/a")
     assert [f.name for f in written] == ["page.md", "page-report.svg", "page-select.svg"]

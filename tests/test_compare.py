@@ -15,7 +15,7 @@ from hones.rivals import METHODS
 from hones.rivals.compare import BUDGETS, Ranking, compare_methods, ranks, spearman
 from hones.stats import Interval, two_sided_p
 from hones.tasks.base import Example
-from hones.views.tables_compare import comparison_table, curve_table
+from hones.views.terminal import view
 
 TASK = make_task("retrieval", candidates=6)
 
@@ -123,7 +123,7 @@ def test_tables_fit_eighty_columns(vlms: dict[str, VLM], test_examples, rankings
     methods = tuple(replace(m, absolute_drop=widest, seconds=1234.0, relative_drop=widest) for m in found.methods)
     found = replace(found, methods=methods)
     console = Console(width=80, record=True)
-    console.print(comparison_table(found), curve_table(found))
+    console.print(view(found))
     text = console.export_text()
     assert all(name in text for name in ("hones", "2 draws", "p=", "recall", "0.1 %", "10 %")) and "…" not in text
     assert [curve.ratios for curve in found.curves] == [BUDGETS] * 4

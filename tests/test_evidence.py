@@ -33,7 +33,7 @@ from hones.runs.ways import make_steering, make_steerings
 from hones.stats import Interval, PairedBootstrap
 from hones.sweep.run import SweepSettings, sweep
 from hones.tasks.base import Example
-from hones.views.tables_steering import evidence_tables
+from hones.views.terminal import view
 
 TASK = make_task("retrieval", candidates=6)
 NEURONS = [(0, 1), (0, 4), (1, 2), (2, 0), (2, 19)]
@@ -290,12 +290,12 @@ def test_tables_fit_eighty_columns_and_notebooks(vlms, test_examples, arms: list
 
     evidence = wide_evidence(vlms["qwen"], test_examples, arms)
     console = Console(width=80, record=True)
-    console.print(*evidence_tables(evidence))
+    console.print(view(evidence))
     text = console.export_text()
     assert "…" not in text and all(
         name in text for name in ("hones", "set:knowledge-neurons", "out of domain", "clamped")
     )
-    assert [*evidence.tables()] == ["steering", "out of domain", "other tasks", "scales"]
+    assert [table.name for table in evidence.tables()] == ["steering", "out of domain", "other tasks", "scales"]
     html = evidence._repr_html_()
     assert "hones_advantage" in html and "q95" in html and "gain" in html
 

@@ -19,7 +19,7 @@ from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example
 from hones.tasks.vqa import PROMPT, Vqa
 from hones.views.report.explain import render_explanation
-from hones.views.tables_analysis import explanation_views
+from hones.views.terminal import view
 
 QUESTION = "What colour is the star?"
 
@@ -67,7 +67,7 @@ def test_heads_neurons_and_tokens_are_those_of_explicit_runs(vlm: VLM, picture: 
 def render(found: Explanation) -> str:
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(explanation_views(found))
+        console.print(view(found))
     return shown.get()
 
 

@@ -36,7 +36,7 @@ from hones.runs.source import read_run as read_finished
 from hones.runs.stale import stale
 from hones.sweep.journal import Journal, sweep_of
 from hones.views.report.page import render_report
-from hones.views.tables import head_map, head_table
+from hones.views.terminal import head_map, show
 
 FUZZ = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PLAN = {"pictures": 2, "row_bytes": 3}
@@ -124,7 +124,7 @@ def test_damaged_heads_are_one_line(tmp_path: Path, content: bytes) -> None:
 
     def read() -> None:
         result = read_heads(tmp_path / "heads.json")
-        head_table(result)
+        show(*result.tables())
         if max(h.layer + h.head for h in result.heads) < 1000:
             head_map(result)
 

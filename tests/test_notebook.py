@@ -27,7 +27,7 @@ from hones.method.analysis.results import (
 from hones.method.neurons import RankedNeurons, select_neurons
 from hones.rivals.results import Comparison, Curve, MethodResult
 from hones.stats import Interval
-from hones.tabular import Tabular, heat_map_html, table_html
+from hones.tabular import Column, Table, Tabular, heat_map_html, table_html
 
 HOSTILE = "<script>alert('x')</script>\"&"
 X = Interval(0.25, 0.125, 0.5)
@@ -99,13 +99,13 @@ def test_every_result_shows_all_its_tables_and_text_is_inert(result: Tabular, pa
     html = result._repr_html_()
     assert "<script" not in html and html.count("<caption>") >= len(result.tables()) > 0
     assert html.count("<table") == html.count("</table>")
-    for name, rows in result.tables().items():
-        frame = result.to_pandas(name)
-        assert len(frame.rows) == len(rows)
+    for table in result.tables():
+        frame = result.to_pandas(table.name)
+        assert len(frame.rows) == len(table.rows)
         for row in frame.rows:
             assert all(value is None or isinstance(value, str | int | float | tuple) for value in row.values())
-        for column in (column for row in rows for column in row):
-            assert f"<th>{column}</th>" in html
+        for column in table.columns:
+            assert f"<th>{column.name}</th>" in html
 
 
 def test_an_interval_is_three_columns_of_a_frame_and_one_cell_of_a_page(pandas: None) -> None:
@@ -131,14 +131,14 @@ def test_without_pandas_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_tables_say_how_long_they_are() -> None:
-    html = table_html([{"n": n} for n in range(100)], "numbers", most=7)
+    html = table_html(Table("numbers", "", (Column("n"),), [{"n": n} for n in range(100)]), most=7)
     assert "numbers, the first 7 of 100" in html and html.count("<tr>") == 1 + 7
 
 
 def test_the_map_of_heads_colours_every_cell_and_marks_the_critical_ones() -> None:
     html = heat_map_html(np.array([[1.0, 0.0], [-0.5, 0.5]]), [(0, 0), (1, 1)], "drop <of>")
     colours = re.findall(r"background:(rgb\(\d+,\d+,\d+\))", html)
-    assert colours == ["rgb(235,10,10)", "rgb(235,255,255)", "rgb(132,132,235)", "rgb(235,132,132)"]
+    assert colours == ["rgb(213,94,0)", "rgb(255,255,255)", "rgb(128,184,216)", "rgb(234,174,128)"]
     assert html.count("●</td>") == 2 and "drop &lt;of>" not in html and "drop &lt;of&gt;" in html
     assert 'title="layer 1, head 0: -0.5"' in html
     assert "●" in RESULTS[0]._repr_html_() and "●" in RESULTS[5]._repr_html_()

@@ -17,7 +17,7 @@ from hones.runs.artifacts import write_heads
 from hones.stats import Interval
 from hones.views.report.page import write_report
 from hones.views.style import look
-from hones.views.tables_analysis import analysis_tables
+from hones.views.terminal import view
 
 
 def test_the_lens_shows_the_groups_of_an_item_once_its_own_first(tmp_path: Path) -> None:
@@ -77,5 +77,5 @@ def test_sets_that_share_nothing_and_are_nothing_make_a_table() -> None:
     )
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(analysis_tables(empty))
+        console.print(view(empty))
     assert "0 of 0 (0%)" in shown.get()

@@ -16,7 +16,7 @@ from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.runs.artifacts import read_heads, read_result
 from hones.tasks import TASKS
-from hones.views.tables import head_map, masking_table, steering_table
+from hones.views.terminal import head_map, show, together
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
         (task, read_result(options.run / task / "steering" / "hones" / "result.json", SteeringResult)) for task in tasks
     ]
     console = Console(record=True, width=132, file=io.StringIO())
-    console.print(Columns(maps, equal=True), "", masking_table(masking), "", steering_table(steering))
+    console.print(Columns(maps, equal=True), "", show(together(masking), together(steering)))
     options.to.parent.mkdir(parents=True, exist_ok=True)
     picture = console.export_svg(title=f"hones demo: {options.run.name}")
     picture = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", picture, flags=re.DOTALL)  # no font or link from elsewhere

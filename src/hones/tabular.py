@@ -1,38 +1,121 @@
-"""Results as a notebook shows them: tables of plain rows, and a map of heads, as escaped HTML or as pandas frames.
+"""A result as tables: what every medium draws from, and how a notebook shows it.
 
-A result gives its tables as lists of plain dicts; an `Interval` in a cell becomes "value [low, high]" in HTML and three
-columns (x, x_low, x_high) in a frame. pandas is imported only where it is asked for.
+A result says `tables()`: titles, rows of plain values, and columns whose kind says how a value reads. Terminals, pages
+and markdown have a renderer each in `hones.views`; HTML for notebooks and data frames for pandas are here, because
+notebooks ask the object itself. pandas is imported only where it is asked for.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from importlib import import_module
-from typing import Any
+from math import isnan
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
+from hones.palette import shade
 from hones.stats import Interval
 
-Rows = list[dict[str, Any]]
+Kind = Literal["name", "text", "number", "count", "interval", "p", "tasks", "layers", "tokens", "list"]
+Row = Mapping[str, Any]
 MOST_ROWS = 60
 
 
+@dataclass(frozen=True)
+class Column:
+    """One value of every row.
+
+    Args:
+        name: of the value in a row, and of the column of a data frame.
+        heading: what people read above it; "": data frames and notebooks only.
+        kind: name (or an index; never broken), text (that wraps), number, count (of things), interval (an `Interval`,
+            or a float without one), p, tasks (of a group), layers (a count per layer), tokens (their texts), list
+            (of texts).
+        form: format specification of its numbers. unit: follows them.
+        beside, below: another value of the row that belongs to this one and stands with it where space is scarce.
+        bold: the interval of the row that makes a cell stand out where it lies above zero.
+        terse: of an interval, only its value where space is scarce. detail: left out there.
+        missing: what stands for None.
+    """
+
+    name: str
+    heading: str = ""
+    kind: Kind = "name"
+    form: str = ""
+    unit: str = ""
+    beside: str = ""
+    below: str = ""
+    bold: str = ""
+    terse: bool = False
+    detail: bool = False
+    missing: str = ""
+
+    def text(self, value: Any) -> str:
+        """The value in the form of the column, as text on one line."""
+        if value is None:
+            return self.missing
+        if self.kind == "p":
+            return "p<.001" if value < 0.001 else f"p={value:.3f}".replace("0.", ".", 1)
+        if self.kind == "tasks":
+            return "+".join(value)
+        if self.kind == "tokens":
+            return " ".join(map(repr, value))
+        if self.kind in ("layers", "list"):
+            return ", ".join(map(str, value))
+        if isinstance(value, Interval):
+            return f"{value:{self.form or '.3f'}}{self.unit}" if not isnan(value.low) else self.text(value.value)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, float):
+            return f"{value:{self.form or '.3f'}}{self.unit}"
+        return f"{value:,}{self.unit}" if self.kind == "count" else str(value)
+
+    def frame(self, value: Any) -> dict[str, Any]:
+        """The value as the columns of a data frame: three of an interval, one per layer, text for lists."""
+        if self.kind == "interval":
+            return dict(zip((self.name, f"{self.name}_low", f"{self.name}_high"), ends(value), strict=True))
+        if self.kind == "layers":
+            return {f"layer {layer}": count for layer, count in enumerate(value)}
+        return {self.name: self.text(value) if self.kind in ("tasks", "tokens", "list") else value}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns; a row may hold values that no column shows on its own.
+
+    name: by which to ask for it, and of files. shown: how many rows suffice where space is scarce; None: all.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: Sequence[Row]
+    caption: str = ""
+    shown: int | None = None
+
+    @property
+    def headed(self) -> tuple[Column, ...]:
+        """The columns that people read."""
+        return tuple(column for column in self.columns if column.heading)
+
+
 class Tabular(ABC):
-    """A result that a notebook shows as tables, and that pandas can take."""
+    """A result that shows itself as tables, and that pandas can take."""
 
     @abstractmethod
-    def tables(self) -> dict[str, Rows]:
-        """The result's tables by name, the most important first."""
+    def tables(self) -> list[Table]:
+        """The result's tables, the most important first."""
 
     def map_html(self) -> str:
         """HTML to show above the tables."""
         return ""
 
     def _repr_html_(self) -> str:
-        return self.map_html() + "".join(table_html(rows, name) for name, rows in self.tables().items())
+        return self.map_html() + "".join(table_html(table) for table in self.tables())
 
     def to_pandas(self, table: str | None = None) -> Any:
         """One of the tables as a DataFrame, by default the first.
@@ -44,44 +127,59 @@ class Tabular(ABC):
             pandas: Any = import_module("pandas")
         except ImportError as error:
             raise HonesError("pandas is not installed", do="pip install pandas") from error
-        tables = self.tables()
+        tables = {x.name: x for x in self.tables()}
         name = next(iter(tables)) if table is None else table
         if name not in tables:
             raise HonesError(f"no table {name!r}", expected=f"one of {', '.join(tables)}")
-        return pandas.DataFrame([flat(row) for row in tables[name]])
+        return pandas.DataFrame(frame_rows(tables[name]))
 
 
-def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with every interval as three columns, its value under the interval's own name."""
-    columns: dict[str, Any] = {}
-    for name, value in row.items():
-        if isinstance(value, Interval):
-            columns |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
-        else:
-            columns[name] = value
-    return columns
+def frame_rows(table: Table) -> list[dict[str, Any]]:
+    """The rows of a data frame."""
+    return [
+        {name: value for column in table.columns for name, value in column.frame(row.get(column.name)).items()}
+        for row in table.rows
+    ]
 
 
-def table_html(rows: Rows, caption: str, most: int = MOST_ROWS) -> str:
+def ends(value: Interval | float | None) -> tuple[float | None, float | None, float | None]:
+    """A value, its low and its high end; None for what is not known."""
+    if not isinstance(value, Interval):
+        return value, None, None
+    low, high = (None if isnan(end) else end for end in (value.low, value.high))
+    return value.value, low, high
+
+
+def pivot(table: Table, name: str, title: str, across: str, cell: Column, heading: str, caption: str = "") -> Table:
+    """Row values of the column `across` become columns that show `cell`; rows are told apart by the first column.
+
+    Args:
+        heading: of each new column, a format of a row's values.
+    """
+    first = table.columns[0]
+    columns, rows = {}, {}
+    for row in table.rows:
+        key = row[across]
+        names = {part: f"{part} of {key}" for part in row}
+        changed = {part: names[x] for part in ("name", "beside", "below", "bold") if (x := getattr(cell, part))}
+        columns[key] = replace(cell, heading=heading.format(**row), **changed)
+        rows.setdefault(row[first.name], dict(row)).update({names[part]: value for part, value in row.items()})
+    return Table(name, title, (first, *columns.values()), [*rows.values()], caption)
+
+
+def table_html(table: Table, most: int = MOST_ROWS) -> str:
     """The first `most` rows as an HTML table; every text is escaped."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    columns = [replace(column, form=".4g", unit="", missing="") for column in table.columns]
+    head = "".join(f"<th>{escape(column.name)}</th>" for column in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell(row.get(name)))}</td>" for name in columns) + "</tr>" for row in rows[:most]
+        "<tr>" + "".join(f"<td>{escape(column.text(row.get(column.name)))}</td>" for column in columns) + "</tr>"
+        for row in table.rows[:most]
     )
-    more = f", the first {most} of {len(rows)}" if len(rows) > most else ""
+    more = f", the first {most} of {len(table.rows)}" if len(table.rows) > most else ""
     return (
-        f"<table><caption>{escape(caption)}{more}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"<table><caption>{escape(table.name)}{more}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
-
-
-def cell(value: Any) -> str:
-    """A value as text: four significant digits, intervals in brackets, nothing for None."""
-    if value is None:
-        return ""
-    if isinstance(value, Interval):
-        return f"{value.value:.4g} [{value.low:.4g}, {value.high:.4g}]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def heat_map_html(values: Float[np.ndarray, "layers heads"], marked: Collection[tuple[int, int]], caption: str) -> str:
@@ -91,7 +189,7 @@ def heat_map_html(values: Float[np.ndarray, "layers heads"], marked: Collection[
     lines = []
     for layer, row in enumerate(values):
         cells = "".join(
-            f'<td title="layer {layer}, head {h}: {value:+.4g}" style="background:{heat(float(value) / strongest)};'
+            f'<td title="layer {layer}, head {h}: {value:+.4g}" style="background:{shade(float(value) / strongest)};'
             f'color:black;text-align:center">{"●" if (layer, h) in marked else "&nbsp;"}</td>'
             for h, value in enumerate(row)
         )
@@ -100,9 +198,3 @@ def heat_map_html(values: Float[np.ndarray, "layers heads"], marked: Collection[
         f"<table><caption>{escape(caption)}; ● critical; darkest: {strongest:.4g}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     )
-
-
-def heat(share: float) -> str:
-    """White at 0, red at 1, blue at -1."""
-    fade = round(245 * (1 - min(1.0, abs(share))) + 10)
-    return f"rgb(235,{fade},{fade})" if share >= 0 else f"rgb({fade},{fade},235)"

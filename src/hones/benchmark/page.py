@@ -1,15 +1,14 @@
 """A benchmark as a page of markdown: leaderboards, the tasks of each model, one task in detail, and how to read it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hones.benchmark.aggregate import value_of
 from hones.benchmark.chart import precision_curves
-from hones.benchmark.results import HONES, SHARED, Benchmark, Leaderboard, Row, Spread, Standing
-from hones.benchmark.tables import WHAT_INTERVALS_ARE, in_order
+from hones.benchmark.results import SHARED, WHAT_INTERVALS_ARE, Benchmark, Leaderboard, Row, in_order
 from hones.benchmark.variants import REPORT
 from hones.files import write_bytes
-from hones.stats import Interval
+from hones.tabular import Column, Table
+from hones.views.markdown import markdown
 from hones.views.svg import figure_svg
 from hones.views.text import number
 
@@ -56,8 +55,6 @@ def page(file: Path, benchmark: Benchmark, command: str) -> str:
 
 
 def _leaderboard(board: Leaderboard) -> str:
-    columns = ("method", "average precision", "precision at P", "recall at 10 P", "drop per neuron, of P's")
-    lines = [_line(s) for s in board.standings]
     refused = [f"{s.method}: {s.refused} of {s.cells}" for s in board.standings if s.refused]
     notes = [
         f"{', '.join(board.models)}; {', '.join(board.tasks)}; seeds {', '.join(map(str, board.seeds))}. "
@@ -65,16 +62,7 @@ def _leaderboard(board: Leaderboard) -> str:
     ]
     if refused:
         notes.append(f"Cells without a ranking, scored as one without preference: {'; '.join(refused)}.")
-    return _table((*columns, f"average precision ahead of {HONES}", "p", "seconds", "of heads"), lines) + "\n".join(
-        ["", *notes, ""]
-    )
-
-
-def _line(s: Standing) -> tuple[str, ...]:
-    p = "" if s.p_value is None else "<.001" if s.p_value < 0.001 else f"{s.p_value:.3f}"
-    shown = (_shown(x) for x in (s.average_precision, s.precision, s.wide_recall, s.relative))
-    ahead = "" if s.ahead is None else _shown(s.ahead)
-    return (s.method, *shown, ahead, p, f"{s.seconds:.1f}", f"{s.head_seconds:.1f}" if s.head_seconds else "")
+    return "\n".join([markdown(board.table()), *notes, ""])
 
 
 def _picture(file: Path, board: Leaderboard) -> str:
@@ -83,39 +71,24 @@ def _picture(file: Path, board: Leaderboard) -> str:
 
 def _details(benchmark: Benchmark, rows: Sequence[Row]) -> str:
     """One task of one model; means over seeds, [smallest, largest]."""
-    first, sets = rows[0], [*rows[0].others]
-    cell = next(c for c in benchmark.cells if (c.model, c.task) == (first.model, first.task))
-    planted = f"{cell.metric_name} {cell.baseline:.3f}, without P {cell.masked_planted:.3f}"
-    without = ("without shared",) if SHARED in sets else ()
-    columns = ("method", "average precision", *without, "precision at P", "recall at 10 P", "drop")
-    lines = []
-    for row in (next(r for r in rows if r.method == method) for method in in_order(rows)):
-        also = (row.without_general,) if without else ()
-        shown = (_spread(x) for x in (row.average_precision, *also, row.precision, row.wide_recall))
-        lines.append((row.method, *shown, _shown(row.drop), *(f"{row.others[name]:.1f}" for name in sets)))
-    heads = ""
-    found = [
-        c.through for c in benchmark.cells if (c.model, c.task) == (first.model, first.task) and c.through is not None
-    ]
-    if found:
-        heads = (
-            f" P is read through heads of its own; {100 * sum(found) / len(found):.0f} % of them are critical heads."
-        )
+    first = rows[0]
+    sets = [*first.others]
+    cells = [c for c in benchmark.cells if (c.model, c.task) == (first.model, first.task)]
+    columns = (
+        Column("method", "method"),
+        Column("average_precision", "average precision", "interval"),
+        Column("without_general", "without shared" if SHARED in sets else "", "interval"),
+        Column("precision", "precision at P", "interval"),
+        Column("wide_recall", "recall at 10 P", "interval"),
+        Column("drop", "drop", "interval"),
+        *(Column(name, name, "number", ".1f") for name in sets),
+    )
+    found = [vars(row) | row.others for method in in_order(rows) for row in rows if row.method == method]
+    planted = f"{cells[0].metric_name} {cells[0].baseline:.3f}, without P {cells[0].masked_planted:.3f}"
     title = f"### {first.model}, {first.task}: |P| = {first.planted}, {planted}\n"
-    note = f"Mean [smallest, largest] over {first.seeds} seeds; drop: 95 % over test items and seeds.{heads}\n"
-    return "\n".join([title, _table((*columns, *sets), lines), note])
-
-
-def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = ["| " + " | ".join(line) + " |" for line in (columns, ["---"] * len(columns), *lines)]
-    return "\n".join(rows) + "\n"
-
-
-def _shown(x: Interval | float | None) -> str:
-    if x is None:
-        return "–"
-    return number(value_of(x)) + (f" [{number(x.low, 2)}, {number(x.high, 2)}]" if isinstance(x, Interval) else "")
-
-
-def _spread(x: Spread) -> str:
-    return f"{x.value:.3f} [{x.low:.2f}, {x.high:.2f}]"
+    note = f"Mean [smallest, largest] over {first.seeds} seeds; drop: 95 % over test items and seeds."
+    through = [cell.through for cell in cells if cell.through is not None]
+    if through:
+        share = sum(through) / len(through)
+        note += f" P is read through heads of its own; {100 * share:.0f} % of them are critical heads."
+    return "\n".join([title, markdown(Table("", "", columns, found)), f"{note}\n"])

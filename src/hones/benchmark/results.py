@@ -1,11 +1,16 @@
 """What a benchmark found: cells (model, task, seed, method), rows over seeds, a leaderboard per role of the models."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 from hones.stats import Interval
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular, pivot
 
-HONES, SHARED = "hones", "shared by all"
+HONES = "hones"
+SHARED = "shared by all"
+WHAT_INTERVALS_ARE = (
+    "95 % intervals over (model, task) pairs and, within each, seeds: for plants of this kind, not for models at large"
+)
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Spread(Interval):
     """A mean over seeds, with the smallest and the largest."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,35 @@ class Leaderboard:
     chance: float
     standings: tuple[Standing, ...]
 
+    def table(self) -> Table:
+        """One row per method."""
+        where = f"{len(self.models)} models x {len(self.tasks)} tasks x {len(self.seeds)} seeds"
+        columns = (
+            Column("role"),
+            Column("method", "method", below="refusals"),
+            Column("cells"),
+            Column("average_precision", "avg. precision", "interval"),
+            Column("precision", "precision at P", "interval"),
+            Column("wide_recall", "recall at 10 P", "interval"),
+            Column("without_general", kind="interval"),
+            Column("relative", "drop/neuron", "interval", ".2f", missing="-"),
+            Column("ahead", f"ahead of {HONES}", "interval", "+.3f", beside="p_value", bold="ahead"),
+            Column("p_value", "p", "p"),
+            Column("seconds", "sec", "number", ".1f", below="of_heads"),
+            Column("of_heads", "of heads", "number", "+.1f", " s"),
+            Column("refused"),
+        )
+        rows = [
+            {**vars(s), "role": self.role, "of_heads": s.head_seconds or None}
+            | {"refusals": f"{s.refused} of {s.cells} refused" if s.refused else None}
+            for s in self.standings
+        ]
+        caption = (
+            f"{WHAT_INTERVALS_ARE}. P, recall: of the planted set P, at |P| the same number; chance {self.chance:.3f}. "
+            "drop/neuron: over that of P. sec: of the ranking, + of the heads it needs"
+        )
+        return Table("leaderboard", f"Leaderboard, models to {self.role} on: {where}", columns, rows, caption)
+
 
 @dataclass(frozen=True)
 class Benchmark(Tabular):
@@ -138,21 +168,41 @@ class Benchmark(Tabular):
     cells: tuple[Cell, ...]
     budgets: tuple[float, ...]
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """Standings of both roles, rows over seeds, and every cell."""
-        standings = [{"role": b.role, **vars(s)} for b in self.leaderboards for s in b.standings]
-        return {
-            "leaderboard": [{k: v for k, v in s.items() if k != "curve"} for s in standings],
-            "tasks": [vars(r) for r in self.rows],
-            "cells": [vars(c) for c in self.cells],
-        }
+        boards = [board.table() for board in self.leaderboards]
+        standings = replace(boards[0], rows=[row for board in boards for row in board.rows])
+        measured = (Interval, Spread)
+        tasks = tuple(Column(f.name, kind="interval" if f.type in measured else "name") for f in fields(Row))
+        cells = tuple(Column(f.name) for f in fields(Cell))
+        return [
+            standings,
+            Table("tasks", "Every task of every model, over seeds", tasks, [vars(row) for row in self.rows]),
+            Table("cells", "Every model, task, seed and method", cells, [vars(cell) for cell in self.cells]),
+        ]
+
+    def model_table(self, model: str) -> Table:
+        """Average precision, and precision at |P|, of every method on each task of a model, mean over seeds."""
+        of_model = [row for row in self.rows if row.model == model]
+        rows = [vars(row) for method in in_order(of_model) for row in of_model if row.method == method]
+        cell = Column("average_precision", kind="interval", beside="precision", terse=True)
+        title = f"{model}: average precision, precision at |P|"
+        table = Table("", title, (Column("method", "method"),), rows)
+        return pivot(table, "", title, "task", cell, "{task}, |P| = {planted}", "mean over seeds")
 
     def __str__(self) -> str:
         from rich.console import Console
 
-        from hones.benchmark.tables import leaderboard_table
+        from hones.views.terminal import show
 
         console = Console(width=100, no_color=True)
         with console.capture() as captured:
-            console.print(*map(leaderboard_table, self.leaderboards))
+            console.print(show(*(board.table() for board in self.leaderboards)))
         return captured.get()
+
+
+def in_order(rows: Sequence[Row]) -> list[str]:
+    """The methods of some rows, best mean average precision first."""
+    methods = [*dict.fromkeys(row.method for row in rows)]
+    mean = {m: [r.average_precision.value for r in rows if r.method == m] for m in methods}
+    return sorted(methods, key=lambda m: -sum(mean[m]) / len(mean[m]))

@@ -55,7 +55,7 @@ def analyze(
     from hones.log import log_to
     from hones.runs.analysis import AnalysisSettings, RunStudy
     from hones.runs.source import read_run
-    from hones.views.tables_analysis import analysis_tables
+    from hones.views.terminal import view
 
     found = read_run(run, data=data, discovery=discovery, images=images, classes=task or ())
     log_to(run)
@@ -67,7 +67,7 @@ def analyze(
         _err.print(f"{name} has no neurons yet and is left out: run `hones neurons` for it", style="yellow")
     settings = AnalysisSettings(lens_items=lens_items, cards=cards, draws=draws, limit=limit)
     analysis = study.analyze(found, settings)
-    show(study, None, analysis_tables(analysis), run / "analysis" / "analysis.json")
+    show(study, None, view(analysis), run / "analysis" / "analysis.json")
 
 
 def explain(
@@ -97,13 +97,13 @@ def explain(
     from hones.method.analysis.explain import explain as explain_answer
     from hones.runs.artifacts import write_result
     from hones.views.report.explain import render_explanation
-    from hones.views.tables_analysis import explanation_views
+    from hones.views.terminal import view
 
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     vlm = load(model, dtype, device, revision)
     options = {"answer": answer, "top_k": top_k, "neurons": neurons, "raw": raw}
     found = explain_answer(vlm, image, question, **options, settings=sweep)
-    _out.print(explanation_views(found))
+    _out.print(view(found))
     if out is not None:
         write_result(out / "explanation.json", found)
         write_bytes(out / "explanation.html", render_explanation(found, image).encode())

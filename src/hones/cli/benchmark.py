@@ -61,12 +61,12 @@ def planted(
     from hones.benchmark import run_benchmark
     from hones.benchmark.contenders import contender_of, contender_of_file
     from hones.benchmark.stage import Settings
-    from hones.benchmark.tables import leaderboard_table, task_table
     from hones.benchmark.variants import planted_variants
     from hones.log import log_to
     from hones.rivals import make_methods
     from hones.runs.record import RunFolder
     from hones.tasks import make_tasks
+    from hones.views.terminal import show
 
     contenders = [] if methods == "none" else [contender_of(chosen) for chosen in make_methods(methods)]
     contenders += [contender_of_file(given) for given in method or ()]
@@ -90,8 +90,8 @@ def planted(
                 f"{cell.model}, seed {cell.seed}: {cell.method} gives no ranking: {cell.refused}", style="yellow"
             )
     for board in found.leaderboards:
-        _out.print(leaderboard_table(board))
+        _out.print(show(board.table()))
     if details:
         for model in dict.fromkeys(row.model for row in found.rows):
-            _out.print(task_table(found, model))
+            _out.print(show(found.model_table(model)))
     _out.print(f"written: {out / 'benchmark.json'}, {page}", soft_wrap=True)

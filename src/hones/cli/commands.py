@@ -109,7 +109,7 @@ def heads(
     from hones.sweep.racing import RaceRules
     from hones.tasks import make_tasks
     from hones.tasks.log_probability import LogProbability
-    from hones.views import tables
+    from hones.views import terminal
 
     chosen, items = make_tasks(task, candidates=candidates), read_items(data, images, ids, limit)
     if utility not in ("metric", "logprob"):
@@ -123,7 +123,7 @@ def heads(
     for name, result in zip([one.name for one in chosen], results, strict=True):
         if len(chosen) > 1:
             _out.rule(name)
-        show(study, name, tables.head_table(result), tables.head_map(result), out / name / "heads.json")
+        show(study, name, terminal.view(result), out / name / "heads.json")
 
 
 @app.command(rich_help_panel=FIND)
@@ -158,7 +158,7 @@ def neurons(
     """
     from hones.method.neurons import neuron_budget
     from hones.rivals import make_method
-    from hones.views import tables
+    from hones.views import terminal
 
     if per_item and method not in ("hones", "hones-per-item"):
         raise HonesError(f"--per-item with --method {method}", expected="one of them: per item is a reading of hones")
@@ -172,8 +172,7 @@ def neurons(
     budget = neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     if len(selected) < budget:
         _err.print(f"{len(selected)} neurons instead of {budget}: no other has a positive importance", style="yellow")
-    table = tables.neuron_table(selected, len(study.vlm.anatomy.layers))
-    show(study, chosen.name, table, out / chosen.name / "neurons.json")
+    show(study, chosen.name, terminal.view(selected), out / chosen.name / "neurons.json")
 
 
 @app.command(rich_help_panel=PROVE)
@@ -202,13 +201,18 @@ def mask(
 
     Example: hones mask --model tiny-llava --task vqa --data test.json --neurons runs/a/vqa/neurons.json --out runs/a
     """
-    from hones.views import tables
+    from hones.views import terminal
 
     chosen, items = task_of(task, candidates), read_items(data, images, ids, limit)
     sweep = sweep_settings(engine, batch_size, max_new_tokens)
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     result = study.mask(chosen, items, neurons, draws)
-    show(study, chosen.name, tables.masking_table([(chosen.name, result)]), out / chosen.name / "masking.json")
+    show(
+        study,
+        chosen.name,
+        terminal.show(terminal.together([(chosen.name, result)])),
+        out / chosen.name / "masking.json",
+    )
 
 
 app.command(rich_help_panel=FIND)(methods)

@@ -34,9 +34,9 @@ _out = Console(markup=False)
 def methods() -> None:
     """Every method that ranks neurons, with a line and its source."""
     from hones.rivals import METHODS
-    from hones.views.tables_compare import method_table
+    from hones.views.terminal import methods_table, show
 
-    _out.print(method_table(METHODS.values()))
+    _out.print(show(methods_table(METHODS.values())))
 
 
 def compare(
@@ -77,7 +77,7 @@ def compare(
     from hones.rivals.compare import BUDGETS
     from hones.runs.comparing import compare as compare_stage
     from hones.tasks import make_tasks
-    from hones.views.tables_compare import comparison_table, curve_table
+    from hones.views.terminal import view
 
     check_ratio(ratio)
     chosen = make_methods(methods)
@@ -106,5 +106,4 @@ def compare(
             budgets=BUDGETS if curves else (),
             shared=shared,
         )
-        tables = [comparison_table(result), *([curve_table(result)] if result.curves else [])]
-        show(study, task.name, *tables, out / task.name / "comparison.json")
+        show(study, task.name, view(result), out / task.name / "comparison.json")

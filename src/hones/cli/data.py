@@ -145,7 +145,7 @@ def check(
 
 
 def _findings(title: str, rows: list[tuple[str, Any]]) -> None:
-    from hones.views.tables import left_out_list
+    from hones.views.terminal import left_out_list
 
     if rows:
         Console(stderr=True, markup=False).print(left_out_list(rows))

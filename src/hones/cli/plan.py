@@ -82,7 +82,8 @@ def plan(
     from hones.files import write_json
     from hones.runs.plan.forecast import plan as forecast
     from hones.runs.plan.request import Request, request_of
-    from hones.views.tables_plan import forecast_table, sentences
+    from hones.views.forecast import forecast_table, sentences
+    from hones.views.terminal import show
 
     of_plan: dict[str, Any] = {
         "gpus": gpus,
@@ -131,7 +132,7 @@ def plan(
             **of_plan,
         )
     found = forecast(request, on_calibration=lambda stage: _err.print(f"calibrating: {stage}"))
-    _out.print(forecast_table(found))
+    _out.print(show(forecast_table(found)))
     for sentence in sentences(found):
         _out.print(sentence)
     if to_json is not None:

@@ -65,9 +65,7 @@ def follow(config, fresh: bool) -> None:
     from hones.runs.pipeline import Outcome, run_config
     from hones.runs.record import RunFolder
     from hones.runs.study import Study, all_left_out
-    from hones.views import tables
-    from hones.views.tables_compare import comparison_table
-    from hones.views.tables_steering import evidence_tables
+    from hones.views import terminal
 
     started = time.monotonic()
     log_to(RunFolder(config.out).path)
@@ -75,18 +73,23 @@ def follow(config, fresh: bool) -> None:
     def show(study: Study, outcome: Outcome) -> None:
         seconds = time.monotonic() - started
         _out.rule(f"{outcome.task} ({len(outcome.neurons)} neurons; {seconds:.0f} s so far)")
-        _out.print(tables.head_table(outcome.heads), tables.head_map(outcome.heads))
-        _err.print(tables.left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{outcome.task},")]))
+        _out.print(terminal.view(outcome.heads))
+        _err.print(terminal.left_out_list([x for x in all_left_out(study) if x[0].startswith(f"{outcome.task},")]))
 
     stopped = []
     outcomes = run_config(config, fresh=fresh, on_outcome=show, on_stopped=stopped.append)
     _out.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
     if outcomes:
-        _out.print(tables.outcome_tables(outcomes))
+        _out.print(
+            terminal.show(
+                terminal.together([(o.task, o.masking) for o in outcomes]),
+                terminal.together([(o.task, o.steering) for o in outcomes]),
+            )
+        )
     for evidence in (o.evidence for o in outcomes if o.evidence is not None):
-        _out.print(*evidence_tables(evidence))
+        _out.print(terminal.view(evidence))
     for comparison in (o.comparison for o in outcomes if o.comparison is not None):
-        _out.print(comparison_table(comparison))
+        _out.print(terminal.view(comparison))
     _out.print(
         f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task; "
         "comparison.json and analysis/ where asked for)",

@@ -50,7 +50,7 @@ def export(
     from hones.sharing.base import stored_dtype
     from hones.sharing.export import check_request, export_scales
     from hones.sharing.recorded import run_of
-    from hones.sharing.tables import export_table
+    from hones.views.terminal import view
 
     check_request(form, to, overwrite)
     read_scales(scales)  # a bad file is named before a model is loaded
@@ -60,7 +60,7 @@ def export(
     vlm = load(model, dtype, device, revision)
     done = export_scales(vlm, scales, to, format=form, run=run, overwrite=overwrite, check=check)
     LOG.info("exported %s to %s as %s", scales, to, form)
-    _out.print(export_table(done))
+    _out.print(view(done))
     _out.print(f"written: {to}", soft_wrap=True)
 
 
@@ -80,14 +80,14 @@ def push(
     """
     from hones.log import LOG, log_to
     from hones.sharing.push import push_export
-    from hones.sharing.tables import upload_table
+    from hones.views.terminal import view
 
     within = next((parent for parent in folder.resolve().parents if (parent / "run.json").is_file()), None)
     if within is not None:
         log_to(within)
     done = push_export(folder, to, yes=yes, private=private, token_from_env=token_from_env)
     LOG.info("%s %s to %s", "uploaded" if done.url else "would upload", folder, to)
-    _out.print(upload_table(done))
+    _out.print(view(done))
     said = f"uploaded: {done.url}" if done.url else "nothing was uploaded: this is a dry run, add --yes to upload"
     _out.print(said, soft_wrap=True)
 
@@ -113,7 +113,7 @@ def ask(
     from hones.runs.artifacts import read_scales
     from hones.sharing.ask import ask as ask_model
     from hones.sharing.ask import read_question
-    from hones.sharing.tables import asked_table
+    from hones.views.terminal import view
 
     corners = None if box is None else _box(box)
     read_question(image, question, task, corners)
@@ -121,7 +121,7 @@ def ask(
         read_scales(scales)
     vlm = load(model, dtype, device, revision)
     options = {"scales": scales, "task": task, "box": corners, "max_new_tokens": max_new_tokens}
-    _out.print(asked_table(ask_model(vlm, image, question, **options)))
+    _out.print(view(ask_model(vlm, image, question, **options)))
 
 
 def _box(text: str) -> tuple[float, float, float, float]:

@@ -143,8 +143,7 @@ def steer(
     """
     from hones.data.disjoint import check_disjoint
     from hones.runs.steering import steer as steer_stage
-    from hones.views import tables
-    from hones.views.tables_steering import evidence_tables
+    from hones.views import terminal
 
     settings = steering_settings(
         learning_rate=learning_rate,
@@ -168,8 +167,8 @@ def steer(
     study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
     if wanted is not None:
         evidence = steer_stage(study, chosen, splits["dev"], splits["test"], neurons, settings, wanted)
-        show(study, chosen.name, *evidence_tables(evidence), out / chosen.name / "steering" / "evidence.json")
+        show(study, chosen.name, terminal.view(evidence), out / chosen.name / "steering" / "evidence.json")
         return
     result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
     file = out / chosen.name / "steering" / "hones" / "scales.json"
-    show(study, chosen.name, tables.steering_table([(chosen.name, result)]), file)
+    show(study, chosen.name, terminal.show(terminal.together([(chosen.name, result)])), file)

@@ -30,11 +30,13 @@ def verify(
     """
     from hones.files import write_json
     from hones.sweep.verify import verify as measure
-    from hones.views.tables_verify import verification_table
+    from hones.views.terminal import view
 
     found = measure(load(model, dtype, device, revision))
-    _out.print(verification_table(found))
+    _out.print(view(found))
     if out is not None:
-        write_json(out, asdict(found) | {"ok": not found.failed, **found.tables()})
+        write_json(
+            out, asdict(found) | {"ok": not found.failed, **{table.name: table.rows for table in found.tables()}}
+        )
         _out.print(f"written: {out}", soft_wrap=True)
     found.check()

@@ -20,7 +20,7 @@ from hones.models.vlm import VLM
 from hones.stats import Interval, PairedBootstrap
 from hones.sweep.racing import Race, RaceRules
 from hones.sweep.run import SweepSettings, sweep_tasks
-from hones.tabular import Rows, Tabular, heat_map_html
+from hones.tabular import Column, Table, Tabular, heat_map_html
 from hones.tasks.base import Example, Task
 
 
@@ -63,10 +63,24 @@ class HeadResult(Tabular):
             matrix[h.layer, h.head] = h.score.value
         return matrix
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """Every head, best first."""
-        marked = {(h.layer, h.head) for h in self.critical}
-        return {"heads": [{**vars(h), "critical": (h.layer, h.head) in marked} for h in self.heads]}
+        title = f"Critical heads, {self.metric_name} {self.baseline:.3f} on {self.items} items"
+        if self.racing is not None:
+            dropped = sum(h.dropped for h in self.heads)
+            title += f"; racing at {self.racing.confidence:g}, within {self.racing.margin:g}: {dropped} dropped early"
+        columns = (
+            Column("layer", "layer"),
+            Column("head", "head"),
+            Column("score", "drop when replaced [95 %]", "interval", "+.3f"),
+            Column("baseline"),
+            Column("intervened", f"{self.metric_name} without it", "number"),
+            Column("items"),
+            Column("dropped"),
+            Column("critical", "critical", detail=True),
+        )
+        rows = [{**vars(h), "critical": rank < self.top_k} for rank, h in enumerate(self.heads)]
+        return [Table("heads", title, columns, rows, shown=self.top_k)]
 
     def map_html(self) -> str:
         """The map of heads."""

@@ -21,7 +21,7 @@ from hones.models.vlm import VLM
 from hones.stats import Interval, PairedBootstrap
 from hones.sweep.run import SweepSettings
 from hones.sweep.run import sweep as run_sweep
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 
 
@@ -45,10 +45,21 @@ class MaskingResult(Tabular):
     baseline_details: dict[str, float] = field(default_factory=dict)
     masked_details: dict[str, float] = field(default_factory=dict)
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """One row."""
-        hidden = ("control_draws", "baseline_details", "masked_details")
-        return {"masking": [{k: v for k, v in vars(self).items() if k not in hidden}]}
+        columns = (
+            Column("metric_name"),
+            Column("items"),
+            Column("neurons"),
+            Column("baseline", "base", "interval", terse=True),
+            Column("masked", "masked", "interval", terse=True),
+            Column("control", "random", "interval", terse=True),
+            Column("absolute_drop", "drop [95 %]", "interval", "+.3f", beside="relative_drop"),
+            Column("relative_drop", "drop, %", "interval", ".1f", " %"),
+            Column("advantage", "random - masked", "interval", "+.3f", bold="advantage"),
+        )
+        caption = "random: as many neurons in the same layers, mean over draws; bold: interval above zero"
+        return [Table("masking", f"Masking {self.neurons:,} neurons", columns, [vars(self)], caption)]
 
 
 def evaluate_masking(

@@ -8,8 +8,9 @@ takes max(0, .) per item before averaging, the other reading of the paper. The s
 `hones.method.drops`, shard by shard, and are added in the order of the shards (`hones.sweep.running_sum`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -26,7 +27,7 @@ from hones.sweep.journal import refuse_other_batches
 from hones.sweep.memory import Plan
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import in_order, portable
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 
 
@@ -43,9 +44,17 @@ class RankedNeuron:
 class RankedNeurons(Tabular, list[RankedNeuron]):
     """Selected neurons, best first."""
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """The neurons."""
-        return {"neurons": [asdict(n) for n in self]}
+        per_layer = sorted(Counter(n.layer for n in self).items())
+        caption = f"per layer {', '.join(f'{layer}: {count}' for layer, count in per_layer)}"
+        columns = (
+            Column("rank", "rank"),
+            Column("layer", "layer"),
+            Column("neuron", "neuron"),
+            Column("score", "importance", "number", form=".4g"),
+        )
+        return [Table("neurons", f"{len(self):,} neurons", columns, [vars(n) for n in self], caption, shown=10)]
 
 
 def attribute_neurons(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hones.stats import Interval
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,51 @@ class Comparison(Tabular):
     methods: tuple[MethodResult, ...]
     curves: tuple[Curve, ...]
 
-    def tables(self) -> dict[str, Rows]:
-        """The methods at the budget, and every point of the curves."""
-        hidden = ("per_layer", "draws")
-        points = [
-            {"method": c.method, "ratio": ratio, "neurons": count, "masked": masked}
+    def tables(self) -> list[Table]:
+        """The methods at the budget, largest drop first, and every point of the curves."""
+        return [self._at_budget(), self._along_budgets()] if self.curves else [self._at_budget()]
+
+    def _at_budget(self) -> Table:
+        oracle = any(m.recall is not None for m in self.methods)
+        columns = (
+            Column("method", "method", below="fewer"),
+            Column("neurons", "neurons", "count", detail=True),
+            Column("masked", "masked", "interval", detail=True),
+            Column("absolute_drop", "drop [95 %]", "interval", "+.3f"),
+            Column("relative_drop", "drop, %", "interval", ".0f", missing="-"),
+            Column("hones_advantage", "HONES ahead by", "interval", "+.3f", beside="p_value", bold="hones_advantage"),
+            Column("p_value", "p", "p"),
+            Column("overlap", "share", "number", ".2f"),
+            Column("rank_correlation", "rank" if oracle else "", "number", "+.2f", below="recall"),
+            Column("recall", "recall" if oracle else "", "number", ".2f"),
+            Column("seconds", "sec", "number", ".1f"),
+        )
+        full = max(m.neurons for m in self.methods)
+        rows = []
+        for m in sorted(self.methods, key=lambda m: -m.absolute_drop.value):
+            draws = f"{len(m.draws)} draws" if m.draws else None
+            rows.append(vars(m) | {"fewer": f"{m.neurons} of {full}" if m.neurons < full else draws})
+        share = f"{100 * self.ratio:g} %"
+        title = f"{self.task}, {self.metric_name} {self.baseline:.3f}, {self.items} test items, {share} masked"
+        caption = (
+            "bold: HONES's set matters more (interval above 0); ! less (below 0); share: of HONES's neurons; "
+            "p: two-sided, not corrected for many methods"
+        )
+        if oracle:
+            caption += "; rank, recall: rank correlation with the oracle, and recall of its set"
+        return Table("methods", title, columns, rows, caption)
+
+    def _along_budgets(self) -> Table:
+        columns = (
+            Column("method", "method"),
+            Column("ratio", "share of neurons", "number", "g"),
+            Column("neurons", "neurons", "count"),
+            Column("masked", self.metric_name, "interval"),
+        )
+        rows = [
+            {"method": c.method, "ratio": ratio, "percent": f"{100 * ratio:g} %", "neurons": neurons, "masked": masked}
+            | {"drop": self.baseline.value - masked.value}
             for c in self.curves
-            for ratio, count, masked in zip(c.ratios, c.neurons, c.masked, strict=True)
+            for ratio, neurons, masked in zip(c.ratios, c.neurons, c.masked, strict=True)
         ]
-        methods = [{k: v for k, v in vars(m).items() if k not in hidden} for m in self.methods]
-        return {"methods": methods, "curves": points}
+        return Table("curves", f"{self.task}: drop of {self.metric_name} by share masked", columns, rows)

@@ -19,7 +19,7 @@ from hones.models.anatomy import Site
 from hones.models.interventions import scale_neurons
 from hones.models.vlm import VLM
 from hones.sharing.origin import scales_for
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular
 from hones.tasks import caption, ocr, vqa
 
 PROMPTED = ("vqa", "ocr", "caption")
@@ -50,10 +50,28 @@ class Asked(Tabular):
     neurons: int
     replies: tuple[Reply, ...]
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """One row per model."""
-        shown = ("model", "answer", "probability", "others")
-        return {"answers": [{name: getattr(reply, name) for name in shown} for reply in self.replies]}
+        steered = len(self.replies) > 1
+        caption = "p: probability of the whole answer and its end"
+        if steered:
+            caption += f", of the other model's answer beside it; {self.neurons} neurons scaled"
+        columns = (
+            Column("model", "model"),
+            Column("answer", "answer", "text"),
+            Column("probability", "p", "number", form=".3g"),
+            Column("others", "p of the other" if steered else "", "number", form=".3g"),
+            Column("tokens", "likeliest first tokens", "text"),
+        )
+        rows = [
+            vars(reply)
+            | {
+                "answer": f"{reply.answer} ..." if reply.cut else reply.answer or "(empty)",
+                "tokens": ", ".join(f"{token!r} {p:.3g}" for token, p in reply.first),
+            }
+            for reply in self.replies
+        ]
+        return [Table("answers", self.prompt, columns, rows, caption)]
 
 
 @torch.no_grad()

@@ -26,12 +26,14 @@ from hones.sharing.check import check_export
 from hones.sharing.formats import WRITERS, lora_rank, peft, scale_vectors
 from hones.sharing.manifest import CARD, MANIFEST, Check, Format, Header, Manifest, read_manifest
 from hones.sharing.origin import Origin, scales_for
+from hones.sharing.tables import files_table
+from hones.tabular import Table, Tabular
 
 FORMATS: tuple[str, ...] = get_args(Format)
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Tabular):
     """A written export: its folder, what it says about itself, and the sizes of its files in bytes."""
 
     folder: Path
@@ -42,6 +44,21 @@ class Exported:
     def check(self) -> Check | None:
         """How far the reloaded export is from the hooked model; None where it was not checked."""
         return self.manifest.check
+
+    def tables(self) -> list[Table]:
+        """The files with their sizes, what is scaled, and how the reloaded export compares."""
+        m = self.manifest
+        said = f"{m.scaled_neurons} neurons in {m.scaled_layers} layers, largest scale {m.largest_scale:+.3g}"
+        if m.rank is not None:
+            said += f", rank {m.rank}"
+        if m.check is None:
+            said += "; not checked"
+        else:
+            said += (
+                f"; reloaded: at most {m.check.deviation:.2g} logits from the scaled model ({m.check.dtype}, allowed "
+                f"{m.check.tolerance:.2g}; the scales change up to {m.check.effect:.2g})"
+            )
+        return [files_table(f"Export as {m.format}", self.sizes, said)]
 
 
 def export_scales(

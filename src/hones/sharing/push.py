@@ -12,12 +12,14 @@ from hones.errors import HonesError
 from hones.files import sha256_of
 from hones.sharing.base import LICENSE_FILES
 from hones.sharing.manifest import CARD, MANIFEST, Manifest, read_manifest
+from hones.sharing.tables import files_table, readable
+from hones.tabular import Table, Tabular
 
 SUFFIXES = (".safetensors", ".json", ".md", ".jinja", ".model", ".txt")
 
 
 @dataclass(frozen=True)
-class Upload:
+class Upload(Tabular):
     """What would be, or was, uploaded: the files with their sizes in bytes, and the commit's address where it was."""
 
     folder: Path
@@ -26,6 +28,11 @@ class Upload:
     manifest: Manifest
     sizes: dict[str, int]
     url: str | None = None
+
+    def tables(self) -> list[Table]:
+        """The files with their sizes, and the repository."""
+        title = f"{self.folder} to {'private ' if self.private else ''}{self.repo}"
+        return [files_table(title, self.sizes, f"{readable(sum(self.sizes.values()))} in all")]
 
 
 def push_export(

@@ -29,7 +29,7 @@ from hones.sweep.engines import TOLERANCE, last_logits, make_engine
 from hones.sweep.forward import with_answers
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example
 
 NEW_TOKENS = 6
@@ -87,9 +87,18 @@ class Verification(Tabular):
                 do=claim.note or None,
             )
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """The claims."""
-        return {"claims": [asdict(claim) | {"ok": claim.ok} for claim in self.claims]}
+        columns = (
+            Column("name", "claim", "text"),
+            Column("deviation", "measured", "number", form=".2g"),
+            Column("allowed", "allowed", "number", form=".2g", missing="above 0"),
+            Column("note"),
+            Column("ok", "ok"),
+        )
+        rows = [asdict(claim) | {"ok": claim.ok} for claim in self.claims]
+        title = f"{self.model}: {self.family}, {self.dtype}"
+        return [Table("claims", title, columns, rows, f"sweeps: {self.engine} ({self.savings})")]
 
 
 @torch.no_grad()

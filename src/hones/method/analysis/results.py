@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.stats import Interval
-from hones.tabular import Rows, Tabular, heat_map_html
+from hones.tabular import Column, Table, Tabular, heat_map_html
 
 
 @dataclass(frozen=True)
@@ -137,25 +137,87 @@ class Analysis(Tabular):
     lens: tuple[LensRow, ...]
     cards: tuple[NeuronCard, ...]
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """The ablations, groups, layers, overlaps, neuron cards and the lens."""
-        shared = [("heads", x) for x in self.heads_overlap] + [("neurons", x) for x in self.neurons_overlap]
-        return {
-            "ablations": [{**vars(x), "group": "+".join(x.group)} for x in self.ablations],
-            "groups": [{"group": "+".join(x.tasks), "neurons": x.neurons, **_layers(x.per_layer)} for x in self.groups],
-            "layers": [{"task": x.task, **_layers(x.per_layer)} for x in self.tasks],
-            "overlap": [{"of": what, **vars(x)} for what, x in shared],
-            "cards": [
-                {
-                    **{k: getattr(x, k) for k in ("task", "rank", "layer", "neuron", "importance")},
-                    "group": "+".join(x.group),
-                    **_read(x.promotes, x.suppresses, x.heads),
-                    "items": ", ".join(driver.item for driver in x.drivers),
-                }
-                for x in self.cards
-            ],
-            "lens": [{**vars(x), "group": "+".join(x.group), "falls": texts(x.falls)} for x in self.lens],
-        }
+        return [self._ablations(), *self._per_layer(), self._overlap(), self._cards(), self._lens()]
+
+    def _ablations(self) -> Table:
+        columns = (
+            Column("group", "group masked", "tasks"),
+            Column("task", "task"),
+            Column("baseline", "baseline", "interval", terse=True),
+            Column("masked", "masked", "interval", terse=True),
+            Column("drop", "drop", "interval", "+.3f"),
+            Column("relative_drop", "drop, %", "interval", ".1f", terse=True),
+            Column("random_drop", "random drop", "interval", "+.3f", terse=True),
+            Column("advantage", "drop - random", "interval", "+.3f", bold="advantage"),
+        )
+        sizes = {group.tasks: group.neurons for group in self.groups}
+        rows = [vars(x) | {"neurons": sizes.get(x.group)} for x in self.ablations]
+        return Table("ablations", "Masking each group", columns, rows)
+
+    def _per_layer(self) -> list[Table]:
+        counts = (Column("neurons", "neurons", "count"), Column("per_layer", "per layer", "layers"))
+        caption = f"a bar per layer, 0 to {self.layers - 1}"
+        tasks = [vars(x) | {"neurons": sum(x.per_layer)} for x in self.tasks]
+        return [
+            Table(
+                "groups",
+                "Neurons per layer, of exactly these tasks",
+                (Column("group", "group", "tasks"), *counts),
+                [vars(x) | {"group": x.tasks} for x in self.groups],
+                caption,
+            ),
+            Table("layers", "Neurons per layer, of every task", (Column("task", "task"), *counts), tasks, caption),
+        ]
+
+    def _overlap(self) -> Table:
+        columns = (
+            Column("of", "of"),
+            Column("first", "task"),
+            Column("second", "and task"),
+            Column("shared", "shared", "count"),
+            Column("union", "together", "count"),
+            Column("jaccard", "Jaccard", "number", ".0%"),
+        )
+        rows = [
+            {"of": what, **vars(x), "jaccard": x.shared / x.union if x.union else None}
+            | {"pair": f"{x.first}, {x.second}"}
+            | {"said": f"{x.shared} of {x.union} ({x.shared / max(1, x.union):.0%})"}
+            for what, overlaps in (("heads", self.heads_overlap), ("neurons", self.neurons_overlap))
+            for x in overlaps
+        ]
+        return Table("overlap", "What two tasks share", columns, rows)
+
+    def _cards(self) -> Table:
+        columns = (
+            Column("task", "task"),
+            Column("rank", "rank"),
+            Column("layer", "layer"),
+            Column("neuron", "neuron"),
+            Column("importance", "importance", "number", ".3g", detail=True),
+            Column("group", "group", "tasks", detail=True),
+            Column("heads", "fed by heads", "list"),
+            Column("promotes", "promotes", "tokens"),
+            Column("suppresses", "suppresses", "tokens"),
+            Column("items", "driven by items", "list", detail=True),
+        )
+        rows = [vars(x) | _written(x) | {"items": tuple(driver.item for driver in x.drivers)} for x in self.cards]
+        return Table("cards", "Neurons to read: heads -> neuron -> tokens", columns, rows)
+
+    def _lens(self) -> Table:
+        columns = (
+            Column("task", "task"),
+            Column("item", "item"),
+            Column("prompt", "prompt", "text"),
+            Column("target", "target", "text"),
+            Column("picture"),
+            Column("group", "group", "tasks"),
+            Column("layer", "layer"),
+            Column("falls", "falls", "tokens"),
+        )
+        rows = [vars(x) | {"falls": texts(x.falls)} for x in self.lens]
+        return Table("lens", "Tokens whose lens logit falls most when a group is masked", columns, rows)
 
 
 @dataclass(frozen=True)
@@ -210,18 +272,30 @@ class Explanation(Tabular):
             matrix[h.layer, h.head] = h.log_probability_drop
         return matrix
 
-    def tables(self) -> dict[str, Rows]:
-        """The answer, every head and the neurons they feed."""
+    def tables(self) -> list[Table]:
+        """The answer, the neurons that its heads feed, and every head."""
         about = ("model", "picture", "question", "answer", "probability", "cut")
-        numbers = ("layer", "neuron", "contribution", "dependence")
-        return {
-            "answer": [{name: getattr(self, name) for name in about}],
-            "neurons": [
-                {**{k: getattr(x, k) for k in numbers}, **_read(x.promotes, x.suppresses, x.heads)}
-                for x in self.neurons
-            ],
-            "heads": [{**vars(h)} for h in self.all_heads],
-        }
+        neurons = (
+            Column("layer", "layer"),
+            Column("neuron", "neuron"),
+            Column("contribution", "contribution", "number"),
+            Column("dependence", "dependence", "number"),
+            Column("heads", "fed by", "list"),
+            Column("promotes", "promotes", "tokens"),
+            Column("suppresses", "suppresses", "tokens"),
+        )
+        heads = (
+            Column("layer", "layer"),
+            Column("head", "head"),
+            Column("log_probability_drop", "drop of log-probability (nats)", "number"),
+            Column("probability_drop", "drop of probability", "number"),
+        )
+        fed = [vars(x) | _written(x) for x in self.neurons]
+        return [
+            Table("answer", "The answer", tuple(Column(name, name) for name in about), [vars(self)]),
+            Table("neurons", "Neurons that these heads feed", neurons, fed),
+            Table("heads", "Every head, strongest first", heads, [vars(h) for h in self.all_heads]),
+        ]
 
     def map_html(self) -> str:
         """The map of heads."""
@@ -229,15 +303,12 @@ class Explanation(Tabular):
         return heat_map_html(self.drops(), marked, "drop of the answer's log-probability")
 
 
-def texts(tokens: Sequence[Token]) -> str:
-    """The tokens, quoted, in a line."""
-    return " ".join(repr(token.text) for token in tokens)
+def texts(tokens: Sequence[Token]) -> tuple[str, ...]:
+    """What the tokens say."""
+    return tuple(token.text for token in tokens)
 
 
-def _layers(counts: Sequence[int]) -> dict[str, int]:
-    return {f"layer {number}": count for number, count in enumerate(counts)}
-
-
-def _read(promotes: Sequence[Token], suppresses: Sequence[Token], heads: Sequence[HeadRef]) -> dict[str, str]:
-    shares = ", ".join(f"({h.layer}, {h.head}) {h.value:.0%}" for h in heads)
-    return {"promotes": texts(promotes), "suppresses": texts(suppresses), "heads": shares}
+def _written(neuron: NeuronCard | ExplainedNeuron) -> dict[str, tuple[str, ...]]:
+    """Who feeds a neuron, and what it writes, as values of a table."""
+    heads = tuple(f"L{h.layer} H{h.head} {h.value:.0%}" for h in neuron.heads)
+    return {"heads": heads, "promotes": texts(neuron.promotes), "suppresses": texts(neuron.suppresses)}

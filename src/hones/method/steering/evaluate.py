@@ -13,7 +13,7 @@ from hones.models.vlm import VLM
 from hones.stats import Interval, PairedBootstrap
 from hones.sweep.run import SweepSettings
 from hones.sweep.run import sweep as run_sweep
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 
 
@@ -33,10 +33,16 @@ class SteeringResult(Tabular):
     steered_details: dict[str, float] = field(default_factory=dict)
     epoch: int | None = None
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """One row."""
-        shown = ("metric_name", "items", "base", "steered", "gain")
-        return {"steering": [{name: getattr(self, name) for name in shown}]}
+        columns = (
+            Column("metric_name"),
+            Column("items"),
+            Column("base", "base", "interval", terse=True),
+            Column("steered", "steered", "interval", terse=True),
+            Column("gain", "gain [95 %]", "interval", "+.3f", bold="gain"),
+        )
+        return [Table("steering", "Steering the selected neurons", columns, [vars(self)])]
 
 
 def evaluate_scales(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hones.stats import Interval
-from hones.tabular import Rows, Tabular
+from hones.tabular import Column, Table, Tabular
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
@@ -89,25 +89,61 @@ class Evidence(Tabular):
     out_of_domain: Tested | None
     scales: tuple[ScaleSpread, ...]
 
-    def tables(self) -> dict[str, Rows]:
+    def tables(self) -> list[Table]:
         """The ways to steer on the test items, out of domain, the other tasks, and the scales."""
-        found = {"steering": _rows(self.test)}
+        tables = [self._ways("steering", f"{self.task}: steered", self.test)]
         if self.out_of_domain is not None:
-            found["out of domain"] = _rows(self.out_of_domain)
+            tables.append(self._ways("out of domain", f"{self.task}: out of domain", self.out_of_domain))
         if self.elsewhere:
-            found["other tasks"] = [dict(vars(e)) for e in self.elsewhere]
-        hidden = ("quantiles", "layers")
-        named = [f"q{100 * q:g}" for q in QUANTILES]
-        found["scales"] = [
-            {k: v for k, v in vars(s).items() if k not in hidden} | dict(zip(named, s.quantiles, strict=True))
-            for s in self.scales
-        ]
-        return found
+            tables.append(self._elsewhere())
+        return [*tables, self._scales()]
 
+    def _ways(self, name: str, title: str, tested: Tested) -> Table:
+        """One row per way, HONES first."""
+        title += f", {tested.items} items" + (f" of {tested.file}" if tested.file else "")
+        title += f"; {tested.metric_name} without scales {tested.base:.3f}"
+        caption = "bold: interval above 0; ! below 0; p: two-sided, not corrected for several ways"
+        if len(self.seeds) > 1:
+            caption += f"; learned ways: means over seeds {', '.join(map(str, self.seeds))}"
+        columns = (
+            Column("metric_name"),
+            Column("items"),
+            Column("base", kind="interval"),
+            Column("method", "way", below="neurons"),
+            Column("neurons", "neurons", "count", unit=" neurons"),
+            Column("steered", "steered", "interval"),
+            Column("gain", "gain [95 %]", "interval", "+.3f", beside="gain_p", bold="gain"),
+            Column("gain_p", "gain p", "p"),
+            Column("hones_advantage", "HONES ahead by", "interval", "+.3f", beside="p_value", bold="hones_advantage"),
+            Column("p_value", "p", "p"),
+            Column("by_seed", "seeds", "list", detail=True),
+        )
+        about = {"metric_name": tested.metric_name, "items": tested.items, "base": tested.base}
+        rows = [about | vars(way) | {"by_seed": tuple(f"{x:.6g}" for x in way.by_seed)} for way in tested.methods]
+        return Table(name, title, columns, rows, caption)
 
-def _rows(tested: Tested) -> Rows:
-    return [
-        {"metric_name": tested.metric_name, "items": tested.items, "base": tested.base}
-        | {k: v for k, v in vars(m).items() if k != "by_seed"}
-        for m in tested.methods
-    ]
+    def _elsewhere(self) -> Table:
+        columns = (
+            Column("task", "task", below="metric_name"),
+            Column("metric_name", "metric"),
+            Column("items", "items", "count"),
+            Column("base", "base", "interval", terse=True),
+            Column("steered", "steered", "interval", terse=True),
+            Column("change", "change [95 %]", "interval", "+.3f", bold="change"),
+        )
+        title = f"Other tasks under the scales of {self.task}"
+        return Table("other tasks", title, columns, [vars(e) for e in self.elsewhere])
+
+    def _scales(self) -> Table:
+        names = {f"q{100 * q:g}": f"{100 * q:g} %" for q in QUANTILES}
+        columns = (
+            Column("method", "way", below="count"),
+            Column("count", "scales", "count"),
+            Column("mean", "mean", "number", "+.3f"),
+            Column("deviation"),
+            *(Column(name, heading, "number", "+.3f") for name, heading in names.items()),
+            Column("clamped", "clamped", "number", ".0%"),
+            Column("max_scale"),
+        )
+        rows = [vars(s) | dict(zip(names, s.quantiles, strict=True)) for s in self.scales]
+        return Table("scales", f"{self.task}: learned scales s, quantiles", columns, rows)

@@ -1,11 +1,9 @@
 """A forecast in the terminal: the table of stages, what dominates, and what would make it cheaper."""
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from hones.runs.plan.bill import Stage
 from hones.runs.plan.forecast import Forecast
 from hones.runs.plan.memory import GIB
+from hones.tabular import Column, Table
 
 RACING_MEASURED = "bench/results/racing.md has the shares measured on the built-in models"
 
@@ -14,33 +12,46 @@ def forecast_table(found: Forecast) -> Table:
     """A row per stage, and the total."""
     shapes = found.shapes
     size = f"{shapes.parameters / 1e9:.2g}B parameters, {shapes.layers} x {shapes.heads} heads"
-    many = f"hours, {found.gpus} GPUs" if found.gpus > 1 else None
-    columns = ["stage", "tasks", "cells", "PFLOP", "TiB moved", "GiB of memory", "hours, one copy"]
-    table = Table(*columns, *([many] if many else []), box=SIMPLE_HEAD, title=f"{shapes.name}, {found.dtype}: {size}")
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for stage in found.stages:
-        table.add_row(*_row(found, stage), *([_hours(found, stage, found.copies)] if many else []))
-    table.add_section()
-    work = sum((stage.work.flop for stage in found.counted), 0.0)
-    moved = sum((stage.work.moved for stage in found.counted), 0.0)
-    memory = max(stage.memory.total for stage in found.counted)
-    total = ["total", "", "", figure(work / 1e15), figure(moved / 2**40), figure(memory / GIB)]
-    table.add_row(*total, _range(found, found.total(1)), *([_range(found, found.total(found.copies))] if many else []))
-    return table
+    columns = [
+        Column("stage", "stage"),
+        Column("tasks", "tasks", "text"),
+        Column("cells", "cells", "count"),
+        Column("flop", "PFLOP", "count"),
+        Column("moved", "TiB moved", "count"),
+        Column("memory", "GiB of memory", "count"),
+        Column("hours", "hours, one copy", "count"),
+    ]
+    if found.gpus > 1:
+        columns.append(Column("together", f"hours, {found.gpus} GPUs", "count"))
+    total = {
+        "stage": "total",
+        "flop": figure(sum(stage.work.flop for stage in found.counted) / 1e15),
+        "moved": figure(sum(stage.work.moved for stage in found.counted) / 2**40),
+        "memory": figure(max(stage.memory.total for stage in found.counted) / GIB),
+        "hours": _range(found, found.total(1)),
+        "together": _range(found, found.total(found.copies)),
+    }
+    rows = [*(_row(found, stage) for stage in found.stages), total]
+    return Table("forecast", f"{shapes.name}, {found.dtype}: {size}", tuple(columns), rows)
 
 
-def _row(found: Forecast, stage: Stage) -> list[str]:
-    share = sum(stage.shares) / 2
-    work = stage.work * share
-    tasks = ", ".join(stage.tasks)
-    figures = (figure(work.flop / 1e15), figure(work.moved / 2**40), figure(stage.memory.total / GIB))
-    return [stage.name, tasks, f"{stage.cells:,.0f}", *figures, _hours(found, stage, 1)]
+def _row(found: Forecast, stage: Stage) -> dict[str, str]:
+    work = stage.work * (sum(stage.shares) / 2)
+    return {
+        "stage": stage.name,
+        "tasks": ", ".join(stage.tasks),
+        "cells": f"{stage.cells:,.0f}",
+        "flop": figure(work.flop / 1e15),
+        "moved": figure(work.moved / 2**40),
+        "memory": figure(stage.memory.total / GIB),
+        "hours": _range(found, _hours(found, stage, 1)),
+        "together": _range(found, _hours(found, stage, found.copies)),
+    }
 
 
-def _hours(found: Forecast, stage: Stage, copies: int) -> str:
-    middle, least, most = (h * stage.stretched(copies) for h in stage.hours(found.rates))
-    return _range(found, (middle, least, most))
+def _hours(found: Forecast, stage: Stage, copies: int) -> tuple[float, float, float]:
+    middle, least, most = (hours * stage.stretched(copies) for hours in stage.hours(found.rates))
+    return middle, least, most
 
 
 def _range(found: Forecast, hours: tuple[float, float, float]) -> str:
