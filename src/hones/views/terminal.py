@@ -36,7 +36,8 @@ LEFT_OUT_SHOWN = 20
 
 def show(*tables: Table) -> Group:
     """Tables one below the other, each with its title and caption."""
-    return Group(*(part for table in tables for part in _drawn(table)))
+    parts = [part for table in tables for part in (Text(""), *_drawn(table))]
+    return Group(*parts[1:])
 
 
 @singledispatch
@@ -177,7 +178,7 @@ def _drawn(table: Table) -> list[RenderableType]:
         drawn = _laid_out(table, stacked=True, gap=2)
     if _width(drawn, 2) > WIDTH:
         drawn = _laid_out(table, stacked=True, gap=1)
-    return [Text(table.title, "bold"), drawn, *([Text(table.caption, "dim")] if table.caption else []), Text("")]
+    return [Text(table.title, "bold"), drawn, *([Text(table.caption, "dim")] if table.caption else [])]
 
 
 def _laid_out(table: Table, stacked: bool, gap: int) -> rich.Table:
