@@ -26,7 +26,7 @@ from hones.method.neurons import select_neurons
 from hones.method.steering.evaluate import evaluate_scales
 from hones.runs.plan.forecast import plan
 from hones.runs.plan.memory import GIB
-from hones.runs.plan.request import Request
+from hones.runs.plan.request import make_request
 
 
 def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -42,7 +42,8 @@ def resident() -> float:
 
 def measure(name: str, count: int, tasks: list[str], folder: Path) -> Table:
     file = write_shapes(folder / name, {"bench": count}, seed=3)["bench"]
-    request = Request(name, {"discovery": file, "dev": file, "test": file}, tuple(tasks), calibrate=True)
+    data = {"discovery": file, "dev": file, "test": file}
+    request = make_request(model=name, data=data, tasks=tasks, calibrate=True)
     forecast = plan(request)
     vlm, items = load_vlm(name), load_items(file)
     chosen = [make_task(task) for task in tasks]

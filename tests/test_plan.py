@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
 from typer.testing import CliRunner
 
@@ -24,15 +24,25 @@ from hones.models.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
 from hones.runs.config import read_config
-from hones.runs.plan.calibrate import calibrate
+from hones.runs.plan.calibrate import OF_CPU, calibrate
 from hones.runs.plan.forecast import plan
 from hones.runs.plan.lengths import Asked, Measured, Seen, measure, seen_of
-from hones.runs.plan.memory import kept_bytes, sweep_memory, sweep_plan
+from hones.runs.plan.memory import kept_bytes, sweep_memory
 from hones.runs.plan.rates import Rates, given_rate, key_of, save_rates, saved_rates
-from hones.runs.plan.request import Request, request_of
+from hones.runs.plan.request import Request, make_request, request_of
 from hones.runs.plan.shapes import Shapes, shapes_of, weightless
-from hones.runs.plan.stages import Training, attribution_work, drawn_of, pairs_of, training_proof, training_work
-from hones.runs.plan.sweeping import Edits, all_heads, common_start, masks, proof, release_work, sweep_work
+from hones.runs.plan.sweeping import (
+    Edits,
+    all_heads,
+    attribution_work,
+    common_start,
+    masks,
+    proof,
+    release_work,
+    sweep_plan,
+    sweep_work,
+)
+from hones.runs.plan.training import Training, drawn_of, pairs_of, training_proof, training_work
 from hones.runs.plan.work import passing, whole
 from hones.stats import Interval
 from hones.sweep.memory import free_memory
@@ -41,19 +51,13 @@ from hones.sweep.run import SweepSettings
 from hones.tasks import make_task
 
 ATEN = torch.ops.aten
-ON_CPU: dict[Any, Any] = {
-    ATEN._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    ATEN._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(
-        g, q, k, v
-    ),
-}
 SHARE = 0.03
 NEW_TOKENS = 4
 
 
 def counted(run: Callable[[], Any]) -> float:
     """The operations that a call really does."""
-    with FlopCounterMode(display=False, custom_mapping=ON_CPU) as counter:
+    with FlopCounterMode(display=False, custom_mapping=OF_CPU) as counter:
         run()
     return float(counter.get_total_flops())
 
@@ -115,7 +119,7 @@ class Moved(TorchDispatchMode):
         if func.overloadpacket in (ATEN.mm, ATEN.addmm, ATEN.convolution):
             tensors = [x for x in (*args, found) if isinstance(x, torch.Tensor)]
             self.bytes += sum(x.numel() * x.element_size() for x in tensors)
-        elif func.overloadpacket in ON_CPU and (args[1].shape[1], args[1].shape[2]) == self.of_decoder:
+        elif func.overloadpacket in OF_CPU and (args[1].shape[1], args[1].shape[2]) == self.of_decoder:
             self.bytes += sum(x.numel() * x.element_size() for x in args[1:3])
         return found
 
@@ -148,8 +152,8 @@ def test_forecasts_are_what_is_counted(
     sweep = sweep_plan(shapes, asked, free_memory(vlm.device), "cpu", None)
 
     edits = all_heads(shapes)
-    found = sweep_work(shapes, asked, edits, sweep, NEW_TOKENS, left=1.0) + proof(shapes, asked, edits, sweep)
-    least = sweep_work(shapes, asked, edits, sweep, NEW_TOKENS, left=0.0) + proof(shapes, asked, edits, sweep)
+    found = sweep_work(shapes, asked, edits, sweep, left=1.0) + proof(shapes, asked, edits, sweep)
+    least = sweep_work(shapes, asked, edits, sweep, left=0.0) + proof(shapes, asked, edits, sweep)
     real = counted(lambda: localize_heads(vlm, own, examples, sweep=settings))
     assert (1 - SHARE) * least.flop <= real <= (1 + SHARE) * found.flop
     assert found.flop <= 1.25 * least.flop
@@ -162,7 +166,7 @@ def test_forecasts_are_what_is_counted(
     assert found.flop == pytest.approx(real, rel=SHARE)
 
     neurons = [(layer, 3) for layer in range(shapes.layers)]
-    found = sweep_work(shapes, asked, Edits({0: 3}, neurons=1), sweep, NEW_TOKENS, left=0.3)
+    found = sweep_work(shapes, asked, Edits({0: 3}, neurons=1), sweep, left=0.3)
     found += proof(shapes, asked, Edits({0: 3}, neurons=1), sweep)
     real = counted(lambda: evaluate_masking(vlm, own, examples, neurons, draws=2, sweep=settings))
     assert found.flop == pytest.approx(real, rel=0.1)
@@ -178,9 +182,9 @@ def test_all_tasks_share_the_prefix(measured: dict[str, tuple[Shapes, Measured]]
     together = [one for job in data.jobs.values() for one in job.asked if one.task != "ocr"]
     sweep = sweep_plan(shapes, together, 1e9, "cpu", None)
     alone = sum(
-        sweep_work(shapes, job.asked, all_heads(shapes), sweep, 4).flop for n, job in data.jobs.items() if n != "ocr"
+        sweep_work(shapes, job.asked, all_heads(shapes), sweep).flop for n, job in data.jobs.items() if n != "ocr"
     )
-    assert sweep_work(shapes, together, all_heads(shapes), sweep, 4).flop < 0.95 * alone
+    assert sweep_work(shapes, together, all_heads(shapes), sweep).flop < 0.95 * alone
 
 
 def test_the_release_costs_what_is_counted(
@@ -232,15 +236,7 @@ def test_a_7b_model_is_planned_from_its_configuration(llava_7b: Path, shapes: di
     light = weightless(str(llava_7b))
     found = shapes_of(light, "bfloat16")
     assert found.parameters == 7_063_427_072 and found.layers * found.neurons == 352_256
-    request = Request(
-        str(llava_7b),
-        {"discovery": shapes["discovery"]},
-        ("vqa",),
-        counts={"discovery": 5000},
-        tflops=400.0,
-        memory=80.0,
-    )
-    done = plan(request)
+    done = plan(a_request(llava_7b, shapes, limit={"discovery": 5000}, tflops=400.0))
     heads = done.stages[0]
     positions = measure(light, found, [make_task("vqa")], _items(shapes), max_new_tokens=24).jobs["vqa"].asked[0].length
     by_hand = 1024 * 5000 * 0.5 * 2 * 6.5e9 * positions  # heads x items x half the layers x 2 x weights x positions
@@ -255,7 +251,7 @@ def _items(shapes: dict[str, Path]) -> Items:
 
 def a_request(llava_7b: Path, shapes: dict[str, Path], **more: Any) -> Request:
     options: dict[str, Any] = {"tflops": 100.0, "memory": 80.0, **more}
-    return Request(str(llava_7b), {"discovery": shapes["discovery"]}, ("vqa",), **options)
+    return make_request(model=str(llava_7b), data={"discovery": shapes["discovery"]}, tasks=("vqa",), **options)
 
 
 def test_what_does_not_fit_is_refused_with_what_would(llava_7b: Path, shapes: dict[str, Path]) -> None:
@@ -267,7 +263,7 @@ def test_what_does_not_fit_is_refused_with_what_would(llava_7b: Path, shapes: di
 
 
 def test_several_gpus_wait_for_the_last_shard(llava_7b: Path, shapes: dict[str, Path]) -> None:
-    done = plan(a_request(llava_7b, shapes, gpus=4, counts={"discovery": 16 * 5}))
+    done = plan(a_request(llava_7b, shapes, gpus=4, limit={"discovery": 16 * 5}))
     heads = done.stages[0]
     assert heads.shards == 5
     assert heads.stretched(done.copies) == 2 / 5  # five shards on four copies: two rounds
@@ -304,11 +300,11 @@ def test_passes_leave_out_what_is_not_run() -> None:
     light = weightless("tiny-llava")
     shapes = shapes_of(light, "float32")
     one = passing(shapes, 2, 10, 0, start=5).flop
-    assert one == 2 * 20 * (shapes.qkv + shapes.out + shapes.ffn) + 4 * 20 * 10 * shapes.inner
-    assert passing(shapes, 2, 10, 0, start=5, given=True).flop == 2 * 20 * shapes.ffn
-    assert passing(shapes, 2, 10, 0, start=5, keys_only=True).flop == 2 * 20 * shapes.qkv
+    assert one == 2 * 20 * (shapes.qkv.weights + shapes.out.weights + shapes.ffn.weights) + 4 * 20 * 10 * shapes.inner
+    assert passing(shapes, 2, 10, 0, start=5, given=True).flop == 2 * 20 * shapes.ffn.weights
+    assert passing(shapes, 2, 10, 0, start=5, keys_only=True).flop == 2 * 20 * shapes.qkv.weights
     assert passing(shapes, 2, 10, 0, start=5, given=True, keys_only=True).flop == 0
-    assert passing(shapes, 2, 10, 0, start=5, given=True, wanted=3).flop == 2 * 3 * shapes.ffn
+    assert passing(shapes, 2, 10, 0, start=5, given=True, wanted=3).flop == 2 * 3 * shapes.ffn.weights
     assert passing(shapes, 2, 10, 0).flop == pytest.approx(6 * one)
 
 
@@ -361,21 +357,21 @@ def test_rates_are_kept_per_device(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert saved_rates(key) == rates and rates.calibrated
     assert rates.seconds("heads", 2e12) == pytest.approx((1 / 0.45, 2.0, 2.5))
     file.write_text(json.dumps({key: {"device": "a device"}}))
-    with pytest.raises(HonesError, match="holds no rates"):
+    with pytest.raises(HonesError, match="holds no rates above 0"):
         saved_rates(key)
     file.write_text(json.dumps({key: {**rates.__dict__, "flop_rate": 0.0}}))
-    with pytest.raises(HonesError, match="not above 0"):
+    with pytest.raises(HonesError, match="holds no rates above 0"):
         saved_rates(key)
 
 
 def test_a_calibration_runs_every_stage(
     measured: dict[str, tuple[Shapes, Measured]], model_folders: dict[str, Path]
 ) -> None:
-    shapes, data = measured["llava"]
+    _, data = measured["llava"]
     light = weightless(str(model_folders["llava"]))
     heard: list[str] = []
-    options: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu"), "max_new_tokens": 3, "seconds": 0.02}
-    rates = calibrate(light, shapes, data, on_stage=heard.append, **options)
+    options: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu"), "seconds": 0.02}
+    rates = calibrate(light, data, on_stage=heard.append, **options)
     assert heard == [*rates.shares] == ["heads", "neurons", "mask", "steer"]
     assert all(0 < share < 1.5 for own in rates.shares.values() for share in own)
 
@@ -449,7 +445,9 @@ def test_tests_of_steering_elsewhere_and_a_second_ranking_are_counted(shapes: di
         (["--model", "tiny-llava", "--data", "DATA", "--tflops", "9", "--calibrate"], "--tflops and --calibrate"),
         (["--model", "tiny-llava", "--data", "DATA", "--memory", "0"], "--memory 0"),
         (["--model", "/nowhere", "--data", "DATA"], "cannot read the configuration of '/nowhere'"),
-        (["x.yaml", "--model", "tiny-llava"], "and --model or --data"),
+        (["x.yaml", "--model", "tiny-llava"], "x.yaml and --model; expected a configuration"),
+        (["x.yaml", "--gpus", "2", "--ratio", "0.1"], "x.yaml and --ratio; expected a configuration"),
+        (["--model", "tiny-llava", "--data", "DATA", "--ratio", "2"], "ratio: Input should be less than or equal to 1"),
     ],
 )
 def test_bad_options_are_named(shapes: dict[str, Path], options: list[str], message: str) -> None:

@@ -26,7 +26,7 @@ from hones.runs.config import read_config
 from hones.runs.pipeline import run_config
 from hones.runs.plan.forecast import plan
 from hones.runs.plan.lengths import measure
-from hones.runs.plan.request import Request
+from hones.runs.plan.request import make_request
 from hones.runs.plan.shapes import shapes_of, weightless
 from hones.runs.prepared import prepare
 from hones.runs.results import read_run
@@ -234,11 +234,11 @@ def test_a_text_task_is_planned(tmp_path_factory: pytest.TempPathFactory, llama:
     light = weightless(llama.name)
     shapes = shapes_of(light, "float32")
     job = measure(light, shapes, [task], items, max_new_tokens=SHORT).jobs[task.name]
-    assert job.items == len(items) and shapes.vision.encoder == 0
+    assert job.items == len(items) and shapes.vision.encoder.weights == 0
     for one, example in zip(job.asked, job.examples, strict=True):
         assert one.seen.positions == 0
         inputs = llama.encode([None], example.prompts).inputs
         assert inputs["input_ids"].shape[1] == one.length
     config = {"model": llama.name, "data": {"discovery": folder / "discovery.json"}}
-    found = plan(Request(**config, tasks=(str(CAPITALS / "task.yaml"),), memory=8.0, tflops=1.0))
+    found = plan(make_request(**config, tasks=(str(CAPITALS / "task.yaml"),), memory=8.0, tflops=1.0))
     assert found.as_dict()["stages"][0]["stage"] == "heads" and found.counted[0].work.flop > 0

@@ -1,5 +1,6 @@
 """`hones plan`: hours and memory of a run before it is paid for."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from hones.errors import HonesError
 
 _out = Console(markup=False)
 _err = Console(stderr=True, markup=False)
+OF_PLAN = ("config", "racing_share", "to_json")
+"""What a configuration leaves to options, beside what the request of a plan adds to it."""
 
 
 def register(app: typer.Typer, panel: str) -> None:
@@ -79,9 +82,12 @@ def plan(
 
     For devices elsewhere: hones plan --model FOLDER --data discovery.json --gpus 8 --memory 80 --tflops 300
     """
+    given = {**locals()}
     from hones.files import write_json
+    from hones.runs.config import read_config
     from hones.runs.plan.forecast import plan as forecast
-    from hones.runs.plan.request import Request, request_of
+    from hones.runs.plan.request import make_request, request_of
+    from hones.tasks import TASKS
     from hones.views.forecast import forecast_table, sentences
     from hones.views.terminal import show
 
@@ -94,24 +100,19 @@ def plan(
         "load": load,
     }
     if config is not None:
-        from hones.runs.config import read_config
-
-        if model is not None or data is not None:
-            raise HonesError(f"{config} and --model or --data", expected="a configuration, or options in its place")
+        beside = [name for name, value in given.items() if value != signature(plan).parameters[name].default]
+        named = [f"--{name.replace('_', '-')}" for name in beside if name not in (*of_plan, *OF_PLAN)]
+        if named:
+            raise HonesError(f"{config} and {', '.join(named)}", expected="a configuration, or options in its place")
         request = request_of(read_config(config), **of_plan)
     elif model is None or data is None:
         raise HonesError("nothing to plan", expected="--model and --data, or a CONFIG.yaml")
     else:
-        from hones.tasks import make_tasks
-
-        names = tuple(_given(tasks, make_tasks(tasks, candidates=candidates)))
-        files = {"discovery": data, "dev": dev, "test": test}
-        request = Request(
+        request = make_request(
             model=model,
-            data={split: file for split, file in files.items() if file is not None},
-            tasks=names,
-            images=images,
-            counts={} if items is None else _counts(items),
+            data={"discovery": data, "dev": dev, "test": test, "images": images},
+            tasks=tuple(TASKS) if tasks == "all" else tuple(tasks.split(",")),
+            limit={} if items is None else _counts(items),
             revision=revision,
             trust_remote_code=trust_remote_code,
             dtype=dtype,
@@ -122,12 +123,15 @@ def plan(
             candidates=candidates,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
-            methods=() if compare is None else _methods(compare),
-            ways=tuple(steering.split(",")),
-            seeds=seeds,
-            epochs=epochs,
-            step_size=step_size,
-            analyze=3 if analyze else None,
+            compare=None if compare is None else {"methods": compare.split(","), "draws": draws},
+            steering={
+                "methods": steering.split(","),
+                "seeds": range(seed, seed + seeds),
+                "also": [],
+                "epochs": epochs,
+                "batch_size": step_size,
+            },
+            analyze={} if analyze else None,
             seed=seed,
             **of_plan,
         )
@@ -138,17 +142,6 @@ def plan(
     if to_json is not None:
         write_json(to_json, found.as_dict())
         _out.print(f"written: {to_json}", soft_wrap=True)
-
-
-def _given(names: str, made) -> list[str]:
-    """The tasks' names as they are given, `all` being the built-in ones."""
-    return [task.name for task in made] if names == "all" else names.split(",")
-
-
-def _methods(names: str) -> tuple[str, ...]:
-    from hones.rivals import make_methods
-
-    return tuple(method.name for method in make_methods(names))
 
 
 def _counts(text: str) -> dict[str, int]:

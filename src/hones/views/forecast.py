@@ -2,7 +2,7 @@
 
 from hones.runs.plan.bill import Stage
 from hones.runs.plan.forecast import Forecast
-from hones.runs.plan.memory import GIB
+from hones.runs.plan.memory import GIB, gib
 from hones.tabular import Column, Table
 
 RACING_MEASURED = "bench/results/racing.md has the shares measured on the built-in models"
@@ -76,7 +76,7 @@ def sentences(found: Forecast) -> list[str]:
             "what share of it each stage reaches, --tflops X takes what you know."
         )
     spread = "one GPU" if found.devices == 1 else f"{found.devices} GPUs, whose layers work one after the other"
-    weights = f"{found.shapes.bytes / GIB:.1f} GiB of weights"
+    weights = f"{gib(found.shapes.bytes)} of weights"
     said.append(f"Memory: a copy of the model ({weights}) takes {spread}; {found.gpus} GPU(s) run {found.copies}.")
     said += [*_release(found), *_dominating(found)]
     said += [f"Assumed: {note}." for note in found.notes]
@@ -117,7 +117,7 @@ def _dominating(found: Forecast) -> list[str]:
     share = stages[0].hours(found.rates)[0] / whole
     said = [f"{stages[0].name.capitalize()} take {100 * share:.0f} % of the time."]
     if stages[0].name == "heads":
-        cheaper = "--limit halves it with the items; --racing-share shows what a race would save (an approximation; "
+        cheaper = "fewer --items; --racing-share shows what a race would save (an approximation; "
         said[0] += f" Cheaper: {cheaper}{RACING_MEASURED})"
         said[0] += "; fewer --candidates." if "retrieval" in stages[0].tasks else "."
     return said

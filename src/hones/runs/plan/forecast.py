@@ -1,13 +1,4 @@
-"""The bill: every stage's operations, bytes, memory and hours, on one device and on several.
-
-    hours on one copy of the model    operations / (matrix rate x share that the stage reaches)
-    hours on N devices                R = N // G copies (G devices each) take the shards of a stage, all alike:
-                                      hours on one copy x ceil(shards / R) / shards
-
-A copy that is spread over G devices is as fast as one: its layers work one after the other. Shards are the groups of
-a sweep and the trainings of steering. Left out: the messages of the workers, reading and decoding of pictures, scoring
-and the bootstrap (on the CPU beside the device), and loading unless `load` says how long it takes.
-"""
+"""A run's forecast: every stage's operations, bytes, memory and hours, on one device and on several."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +10,15 @@ from hones.data.items import load_items
 from hones.errors import HonesError
 from hones.models.loading import DTYPES
 from hones.models.vlm import VLM
-from hones.runs.plan.bill import Planning, Stage, stages_of
+from hones.runs.plan.bill import Bill, Stage
 from hones.runs.plan.lengths import Measured, measure
 from hones.runs.plan.memory import GIB, check_fits
 from hones.runs.plan.rates import Rates, device_name, given_rate, key_of, matmul_rate, save_rates, saved_rates
-from hones.runs.plan.request import SPLITS, Request
+from hones.runs.plan.request import Request
 from hones.runs.plan.shapes import Shapes, shapes_of, weightless
 from hones.sweep.memory import free_memory
-from hones.tasks.base import Task
 from hones.tasks import check_distinct, make_task
+from hones.tasks.base import Task
 
 
 @dataclass
@@ -117,14 +108,14 @@ def plan(request: Request, *, on_calibration: Callable[[str], object] = lambda s
     light = weightless(request.model, revision=request.revision, trust_remote_code=request.trust_remote_code)
     shapes = shapes_of(light, dtype)
     splits, notes = _measure(request, light, shapes, tasks)
-    memory = _memory(request, device)
-    planning = Planning(request, light, shapes, dtype, device.type, memory - shapes.bytes, splits)
-    stages = stages_of(planning)
+    memory = float(free_memory(device)) if request.memory is None else request.memory * GIB
+    bill = Bill(request, shapes, device.type, memory - shapes.bytes, splits)
+    stages = bill.stages()
     devices = check_fits(shapes, dtype, [s.least for s in stages], memory, request.gpus)
     if devices > 1:  # what is free for rows and pictures is free on all of them
-        planning.free = devices * memory - shapes.bytes
-        stages = stages_of(planning)
-    rates = _rates(request, planning, device, on_calibration)
+        bill.free = devices * memory - shapes.bytes
+        stages = bill.stages()
+    rates = _rates(request, light, shapes, dtype, device, splits["discovery"], on_calibration)
     missing = [split for split in ("dev", "test") if split not in splits]
     if missing:
         notes.append(f"no {' and no '.join(missing)} items given, so the stages on them are not in the bill")
@@ -134,10 +125,11 @@ def plan(request: Request, *, on_calibration: Callable[[str], object] = lambda s
 def _device(request: Request) -> tuple[torch.device, str]:
     """The device and dtype, as `load_vlm` chooses; for a device elsewhere a GPU with bfloat16."""
     elsewhere = request.tflops is not None
-    name = request.device
+    if elsewhere and request.memory is None:
+        raise HonesError("--tflops without --memory", expected="the GiB of a device elsewhere, such as --memory 80")
+    name, dtype = request.device, request.dtype
     if name == "auto":
         name = "cuda" if elsewhere or torch.cuda.is_available() else "cpu"
-    dtype = request.dtype
     if dtype == "auto":
         dtype = "bfloat16" if name.startswith("cuda") else "float32"
     if dtype not in DTYPES:
@@ -147,25 +139,16 @@ def _device(request: Request) -> tuple[torch.device, str]:
     return torch.device(name), dtype
 
 
-def _memory(request: Request, device: torch.device) -> float:
-    """Bytes of one device."""
-    if request.memory is not None:
-        return request.memory * GIB
-    if request.tflops is not None:
-        raise HonesError("--tflops without --memory", expected="the GiB of a device elsewhere, such as --memory 80")
-    return float(free_memory(device))
-
-
 def _measure(
     request: Request, light: VLM, shapes: Shapes, tasks: Sequence[Task]
 ) -> tuple[dict[str, Measured], list[str]]:
     """Lengths of all splits; one without a file of its own, but with a number, is like the discovery items."""
     splits: dict[str, Measured] = {}
     notes: list[str] = []
-    for split in SPLITS:
-        count, file = request.counts.get(split), request.data.get(split)
+    for split, file in request.files.items():
+        count = getattr(request.limit, split)
         if file is not None:
-            items = load_items(file, images=request.ood_images if split == "ood" else request.images)
+            items = load_items(file, images=request.steering.ood_images if split == "ood" else request.data.images)
             options: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed, "split": split}
             splits[split] = measure(light, shapes, tasks, items, **options)
             notes += splits[split].notes
@@ -179,22 +162,26 @@ def _measure(
 
 
 def _rates(
-    request: Request, planning: Planning, device: torch.device, on_calibration: Callable[[str], object]
+    request: Request,
+    light: VLM,
+    shapes: Shapes,
+    dtype: str,
+    device: torch.device,
+    discovery: Measured,
+    on_calibration: Callable[[str], object],
 ) -> Rates:
     """Given, measured now, or from an earlier calibration; at last the matrix rate alone."""
     if request.tflops is not None:
         return given_rate(request.tflops)
-    shapes, dtype = planning.shapes, planning.dtype
     key = key_of(device_name(device), shapes, dtype, request.tasks)
     if request.calibrate:
         from hones.runs.plan.calibrate import calibrate
 
-        options: dict[str, Any] = {"dtype": dtype, "device": device, "max_new_tokens": request.max_new_tokens}
-        rates = calibrate(planning.light, shapes, planning.splits["discovery"], on_stage=on_calibration, **options)
+        rates = calibrate(light, discovery, dtype=dtype, device=device, on_stage=on_calibration)
         save_rates(key, rates)
         return rates
-    found = saved_rates(key)
-    if found is not None:
-        return found
-    rate = matmul_rate(shapes.width, shapes.neurons, DTYPES[dtype], device)
-    return Rates(device_name(device), rate, "matrix products measured now, shares of it unknown")
+    rate = saved_rates(key)
+    if rate is not None:
+        return rate
+    flop_rate = matmul_rate(shapes.width, shapes.neurons, DTYPES[dtype], device)
+    return Rates(device_name(device), flop_rate, "matrix products measured now, shares of it unknown")

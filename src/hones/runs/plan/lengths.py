@@ -6,7 +6,8 @@ the unedited model's answer. What had to be assumed is said in `notes`.
 """
 
 import random
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from hones.data.items import Items, check_left_out
 from hones.models.vlm import VLM
-from hones.runs.plan.shapes import Shapes
 from hones.progress import track
+from hones.runs.plan.shapes import Shapes
 from hones.tasks.base import AnswerKind, Example, Task
 
 SAMPLE = 100
@@ -28,10 +29,10 @@ ASSUMED_SIZE = (640, 480)
 class Seen:
     """What a picture becomes: patches of the vision part, tiles, positions that show it, all before its prompt."""
 
-    patches: int
-    tiles: int
-    tokens: int
-    positions: int
+    patches: int = 0
+    tiles: int = 0
+    tokens: int = 0
+    positions: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class Asked:
 
     image: the file, or an item without one; drawn: with the box in it, which is what is encoded. tails: the tokens of
     each prompt after the picture. answer: tokens of the unedited model's answer, the end token included; 0 where none
-    is written.
-    gold: tokens of each answer to learn, end included.
+    is written. gold: tokens of each answer to learn, end included.
     """
 
     task: str
@@ -84,11 +84,7 @@ class Measured:
 
     def of(self, items: int) -> "Measured":
         """The same lengths for another number of items of every task."""
-        jobs = {name: replace(job, items=items) for name, job in self.jobs.items()}
-        return Measured(jobs, self.sizes, self.notes)
-
-
-NO_PICTURE = Seen(0, 0, 0, 0)
+        return replace(self, jobs={name: replace(job, items=items) for name, job in self.jobs.items()})
 
 
 def measure(
@@ -110,39 +106,48 @@ def measure(
     Raises:
         HonesError: too many items that a task cannot use.
     """
-    found, sizes = Measured(), Sizes(vlm, shapes)
-    about = {item.id: item.file_name or item.id for item in items.items}
-    files = list(dict.fromkeys(about.values()))
-    chosen = set(files if len(files) <= sample else random.Random(seed).sample(files, sample))
-    some = replace(items, items=tuple(item for item in items.items if about[item.id] in chosen))
-    infos = [item.image_info for item in some.items if item.image_info is not None]
-    annotated = {items.images / info.file_name: (info.width, info.height) for info in infos}
-    times = len(items) / len(some)
+    measured, assumed = Measured(), Counter()
+    seen_of_size = cache(lambda size: seen_of(vlm, shapes, *size))
+    files = list(dict.fromkeys(item.file_name or item.id for item in items.items))
+    chosen = set(random.Random(seed).sample(files, min(sample, len(files))))
+    some = replace(items, items=tuple(item for item in items.items if (item.file_name or item.id) in chosen))
+    infos = {items.images / info.file_name: info for item in some.items if (info := item.image_info) is not None}
     for task in tasks:
-        good, left_out = task.examples(some)
-        check_left_out(left_out, len(good), f"{task.name}, {split}")
+        examples, left_out = task.examples(some)
+        check_left_out(left_out, len(examples), f"{task.name}, {split}")
         asked = []
-        for example in track(good, f"{task.name}: measuring {split}"):
-            seen = NO_PICTURE
-            if example.image is not None:
-                size = found.sizes[example.image] = sizes.of(example.image, annotated.get(example.image))
-                seen = sizes.seen(*size)
-            asked.append(asked_of(vlm, task, example, seen, max_new_tokens))
-        found.jobs[task.name] = Job(task, round(len(good) * times), tuple(asked), tuple(good))
-    found.notes += sizes.notes(split, found.sizes)
+        for example in track(examples, f"{task.name}: measuring {split}"):
+            if example.image is not None and example.image not in measured.sizes:
+                measured.sizes[example.image], how = size_of(example.image, infos.get(example.image))
+                assumed[how] += 1
+            seen = Seen() if example.image is None else seen_of_size(measured.sizes[example.image])
+            answers = task.answers_to_learn(example)
+            gold = tuple(2 if task.answers == "yes_no" else tokens_of(vlm, answer) + 1 for answer in answers)
+            answer = min(max_new_tokens, gold[0]) if task.answers == "text" else 0
+            tails = tails_of(vlm, example.prompts, example.image is not None)
+            drawn = (example.about, example.box)
+            asked.append(Asked(task.name, task.answers, example.about, drawn, seen, tails, answer, gold))
+        count = round(len(examples) * len(items) / len(some))
+        measured.jobs[task.name] = Job(task, count, tuple(asked), tuple(examples))
+    for how, count in assumed.items():
+        if how:
+            measured.notes.append(f"{split}: {count} of {len(measured.sizes)} measured pictures {how}")
     if len(files) > len(chosen):
         what = "pictures" if infos else "items"
-        found.notes.append(f"{split}: lengths of {len(chosen)} of {len(files)} {what}, drawn by seed {seed}")
-    return found
+        measured.notes.append(f"{split}: lengths of {len(chosen)} of {len(files)} {what}, drawn by seed {seed}")
+    return measured
 
 
-def asked_of(vlm: VLM, task: Task, example: Example, seen: Seen, max_new_tokens: int) -> Asked:
-    """An example's lengths."""
-    learned = [1 if task.answers == "yes_no" else tokens_of(vlm, a) for a in task.answers_to_learn(example)]
-    answer = min(max_new_tokens, learned[0] + 1) if task.answers == "text" else 0
-    drawn, tails = (example.about, example.box), tails_of(vlm, example.prompts, example.image is not None)
-    gold = tuple(count + 1 for count in learned)
-    return Asked(task.name, task.answers, example.about, drawn, seen, tails, answer, gold)
+def size_of(file: Path, info: Any) -> tuple[tuple[int, int], str]:
+    """Width and height of a picture from its file's header, else as annotated, else assumed; and what was done."""
+    try:
+        with Image.open(file) as picture:
+            return picture.size, ""
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        if info is not None and info.width and info.height:
+            return (info.width, info.height), "are not there; their annotated sizes were taken"
+        width, height = ASSUMED_SIZE
+        return ASSUMED_SIZE, f"are not there and have no annotated size; assumed {width} x {height}"
 
 
 def tails_of(vlm: VLM, prompts: Sequence[str], picture: bool = True) -> tuple[tuple[int, ...], ...]:
@@ -150,10 +155,10 @@ def tails_of(vlm: VLM, prompts: Sequence[str], picture: bool = True) -> tuple[tu
 
     picture: False for prompts without one, all of whose tokens count.
     """
+    rows = vlm.tokenizer([vlm.wrap(prompt, picture) for prompt in prompts])["input_ids"]
     if not picture:
-        return tuple(map(tuple, vlm.tokenizer([vlm.wrap(prompt, picture=False) for prompt in prompts])["input_ids"]))
+        return tuple(map(tuple, rows))
     token = vlm.tokenizer.convert_tokens_to_ids(vlm.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
-    rows = vlm.tokenizer([vlm.wrap(prompt) for prompt in prompts])["input_ids"]
     return tuple(tuple(ids[(ids.index(token) if token in ids else 0) + 1 :]) for ids in rows)
 
 
@@ -162,54 +167,13 @@ def tokens_of(vlm: VLM, answer: str) -> int:
     return len(vlm.tokenizer(answer, add_special_tokens=False)["input_ids"])
 
 
-class Sizes:
-    """Sizes of pictures, and what the processor makes of them: that depends on the size alone."""
-
-    def __init__(self, vlm: VLM, shapes: Shapes) -> None:
-        self.seen: Callable[[int, int], Seen] = cache(lambda w, h: seen_of(vlm, shapes, w, h))
-        self.annotated: set[Path] = set()
-        self.assumed: set[Path] = set()
-
-    def of(self, picture: Path, annotated: tuple[int | None, int | None] | None) -> tuple[int, int]:
-        """Width and height from the file, else as annotated, else assumed."""
-        size = size_of_file(picture)
-        if size is not None:
-            return size
-        if annotated is not None and annotated[0] and annotated[1]:
-            self.annotated.add(picture)
-            return annotated[0], annotated[1]
-        self.assumed.add(picture)
-        return ASSUMED_SIZE
-
-    def notes(self, split: str, measured: Collection[Path]) -> list[str]:
-        """Where sizes are not those of the files."""
-        said, of = [], f"of {len(measured)} measured pictures"
-        if self.annotated:
-            said.append(f"{split}: {len(self.annotated)} {of} are not there; their annotated sizes were taken")
-        if self.assumed:
-            size = "{} x {}".format(*ASSUMED_SIZE)
-            said.append(f"{split}: {len(self.assumed)} {of} are not there and have no annotated size; assumed {size}")
-        return said
-
-
-@cache
-def size_of_file(path: Path) -> tuple[int, int] | None:
-    """Width and height, from the file's header; None where it cannot be read."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-        return None
-
-
 def seen_of(vlm: VLM, shapes: Shapes, width: int, height: int) -> Seen:
-    """What the processor makes of a blank picture."""
+    """What the processor makes of a blank picture: that depends on its size alone."""
     prepare: Any = vlm.processor
-    prompt = vlm.wrap("?")
-    made = prepare(images=[[Image.new("RGB", (width, height))]], text=[prompt], return_tensors="pt")
-    pixels = made["pixel_values"]
-    patches = pixels.numel() // shapes.vision.patch
-    tiles = 1 if "image_grid_thw" in made else pixels.numel() // pixels.shape[-3:].numel()
+    encoded = prepare(images=[[Image.new("RGB", (width, height))]], text=[vlm.wrap("?")], return_tensors="pt")
+    pixels = encoded["pixel_values"]
+    tiles = 1 if "image_grid_thw" in encoded else pixels.numel() // pixels.shape[-3:].numel()
     placeholder = vlm.tokenizer.convert_tokens_to_ids(prepare.image_token)
-    tokens = int((made["input_ids"] == placeholder).sum())
-    return Seen(patches, tiles, tokens, made["input_ids"].shape[1] - len(tails_of(vlm, ["?"])[0]))
+    tokens = int((encoded["input_ids"] == placeholder).sum())
+    positions = encoded["input_ids"].shape[1] - len(tails_of(vlm, ["?"])[0])
+    return Seen(pixels.numel() // shapes.vision.patch, tiles, tokens, positions)

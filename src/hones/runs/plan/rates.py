@@ -1,8 +1,5 @@
-"""How fast a device is: its rate of matrix products, and the share of it that each stage reaches, measured.
-
-The rate is that of the model's own up-projection at its best batch size. A calibration runs every stage for real on a
-copy of the model with fewer layers and random weights, on pictures and prompts like the user's, and divides the
-operations counted for these runs by their seconds and by the rate. It is saved per device, model shape, dtype, tasks.
+"""How fast a device is: its rate of matrix products, and the share of it that each stage reaches, as measured by
+`hones.runs.plan.calibrate`. What was measured is kept per device, model shape, dtype and tasks.
 """
 
 import math
@@ -11,16 +8,19 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveFloat, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from hones.errors import HonesError
-from hones.runs.plan.shapes import Shapes
 from hones.files import read_json, write_json
+from hones.runs.plan.shapes import Shapes
 
+HEADS, NEURONS, MASK, STEER = "heads", "neurons", "mask", "steer"
 POSITIONS = (256, 512, 1024, 2048, 4096, 8192)
 REPEATS = 7
 
@@ -33,15 +33,15 @@ class Rates:
     """
 
     device: str
-    flop_rate: float
+    flop_rate: PositiveFloat
     source: str
-    shares: dict[str, list[float]] = field(default_factory=dict)
+    shares: dict[str, list[PositiveFloat]] = field(default_factory=dict)
 
     def seconds(self, stage: str, flop: float) -> tuple[float, float, float]:
         """(middle, least, most) seconds of so many operations; without shares all three are the least."""
         shares = self.shares.get(stage) or [1.0]
-        middle = statistics.median(shares)
-        return tuple(flop / self.flop_rate / share for share in (middle, max(shares), min(shares)))  # pyright: ignore
+        at_full_rate = flop / self.flop_rate
+        return at_full_rate / statistics.median(shares), at_full_rate / max(shares), at_full_rate / min(shares)
 
     @property
     def calibrated(self) -> bool:
@@ -63,18 +63,13 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()}"
 
 
-def wait_for(device: torch.device) -> None:
-    """Let a GPU finish what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def seconds_of(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of a call."""
-    wait_for(device)
+    """Wall time of a call, of all that it gives a GPU to do."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda device: None
+    wait(device)
     started = time.perf_counter()
     run()
-    wait_for(device)
+    wait(device)
     return time.perf_counter() - started
 
 
@@ -92,9 +87,8 @@ def matmul_rate(width: int, neurons: int, dtype: torch.dtype, device: torch.devi
 
 def cache_file() -> Path:
     """Where rates are kept: $HONES_CACHE, else hones/ in the user's cache folder."""
-    folder = os.environ.get("HONES_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hones"
-    return (Path(folder) if folder else base) / "rates.json"
+    return Path(os.environ.get("HONES_CACHE") or base) / "rates.json"
 
 
 def key_of(device: str, shapes: Shapes, dtype: str, tasks: Sequence[str]) -> str:
@@ -110,25 +104,23 @@ def saved_rates(key: str) -> Rates | None:
         HonesError: the file is damaged.
     """
     file = cache_file()
-    if not file.is_file():
-        return None
-    found = read_json(file)
-    entry = found.get(key) if isinstance(found, dict) else None
+    entry = _all_saved(file).get(key)
     if entry is None:
         return None
     try:
-        shares = {str(stage): [float(x) for x in own] for stage, own in entry["shares"].items()}
-        rates = Rates(str(entry["device"]), float(entry["flop_rate"]), str(entry["source"]), shares)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise HonesError(f"{file} holds no rates for this device that can be read", do="--calibrate again") from error
-    if not all(x > 0 for own in (*shares.values(), [rates.flop_rate]) for x in own):
-        raise HonesError(f"{file} holds rates that are not above 0", do="--calibrate again")
-    return rates
+        return TypeAdapter(Rates).validate_python(entry)
+    except ValidationError as error:
+        raise HonesError(f"{file} holds no rates above 0 for this device", do="--calibrate again") from error
 
 
 def save_rates(key: str, rates: Rates) -> Path:
     """Keep what a calibration found; returns the file."""
     file = cache_file()
-    found: Any = read_json(file) if file.is_file() else {}
-    write_json(file, {**(found if isinstance(found, dict) else {}), key: asdict(rates)})
+    write_json(file, {**_all_saved(file), key: asdict(rates)})
     return file
+
+
+def _all_saved(file: Path) -> dict[str, Any]:
+    """By key."""
+    content = read_json(file) if file.is_file() else {}
+    return content if isinstance(content, dict) else {}

@@ -4,15 +4,16 @@ Sizes of the decoder's layers come from its anatomy, as everywhere else; those o
 convolutions. A folder needs config.json alone for this, and the processor's files for the lengths of prompts.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig
 
 from hones.errors import HonesError
-from hones.models.anatomy import Anatomy, find_anatomy
+from hones.models.anatomy import find_anatomy
 from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
 from hones.models.processors import is_text_only, processor_for
 from hones.models.vlm import VLM, AnswerTokens
@@ -23,32 +24,48 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
+class Linears:
+    """Some linears: all their weights, and the numbers that enter and leave them at one position."""
+
+    weights: Number = 0
+    numbers: Number = 0
+
+    @classmethod
+    def between(cls, width: int, other: int) -> "Linears":
+        """One that takes so many numbers and gives so many."""
+        return cls(width * other, width + other)
+
+    @classmethod
+    def of(cls, modules: Iterable[nn.Module], layers: int = 1) -> "Linears":
+        """The mean over layers of all linears and convolutions."""
+        shapes = [m.weight.shape for m in modules if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
+        return cls(sum(s.numel() for s in shapes) / layers, sum(s[0] + s[1:].numel() for s in shapes) / layers)
+
+
+@dataclass(frozen=True)
 class VisionShapes:
-    """The vision part: weights of its encoder and of what maps to the decoder, and what enters and leaves them.
+    """The vision part: its encoder, and what maps to the decoder.
 
     depth: layers; full_layers: those whose patches see the whole tile, the others a window of `window` patches.
     extra: positions of a tile beside its patches. patch: numbers of a patch.
     """
 
-    encoder: int
-    encoder_io: int
-    projector: int
-    projector_io: int
-    width: int
-    depth: int
-    full_layers: int
-    window: int | None
-    extra: int
-    patch: int
+    encoder: Linears = Linears()
+    projector: Linears = Linears()
+    width: int = 0
+    depth: int = 0
+    full_layers: int = 0
+    window: int | None = None
+    extra: int = 0
+    patch: int = 1
 
 
 @dataclass(frozen=True)
 class Shapes:
     """A model's shapes.
 
-    qkv, out, ffn: weights of one decoder layer's linears (mean over layers): queries, keys and values; o_proj; FFN.
-    *_io: numbers that enter and leave them at one position. keys: numbers of a position's keys and values in a layer.
-    parameters: all numbers of the model. itemsize: bytes of a number.
+    qkv, out, ffn: one decoder layer's linears (mean over layers): queries, keys and values; o_proj; FFN. keys: numbers
+    of a position's keys and values in a layer. parameters: all numbers of the model. itemsize: bytes of a number.
     """
 
     name: str
@@ -58,12 +75,9 @@ class Shapes:
     neurons: int
     width: int
     vocabulary: int
-    qkv: Number
-    out: Number
-    ffn: Number
-    qkv_io: Number
-    out_io: Number
-    ffn_io: Number
+    qkv: Linears
+    out: Linears
+    ffn: Linears
     keys: int
     parameters: int
     itemsize: int
@@ -83,9 +97,6 @@ class Shapes:
     def bytes_per_position(self) -> int:
         """Keys and values of one position in one layer as the sweep counts them (`hones.sweep.memory`)."""
         return 2 * self.inner * self.itemsize
-
-
-NO_VISION = VisionShapes(0, 0, 0, 0, 0, 0, 0, None, 0, 1)  # of a text-only model
 
 
 def weightless(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> VLM:
@@ -116,11 +127,7 @@ def weightless(name: str, *, revision: str | None = None, trust_remote_code: boo
 def shapes_of(vlm: VLM, dtype: str) -> Shapes:
     """The shapes of a model, with or without weights, in a dtype."""
     anatomy, count = vlm.anatomy, len(vlm.anatomy.layers)
-    qkv = [m for x in anatomy.layers for m in linears(x.attention) if m is not x.o_proj]
-    out = [x.o_proj for x in anatomy.layers]
-    ffn = [m for x in anatomy.layers for m in linears(x.mlp)]
-    config = vlm.model.config.get_text_config()
-    pairs = getattr(config, "num_key_value_heads", None) or anatomy.heads
+    pairs = getattr(vlm.model.config.get_text_config(), "num_key_value_heads", None) or anatomy.heads
     return Shapes(
         name=vlm.name,
         layers=count,
@@ -129,66 +136,36 @@ def shapes_of(vlm: VLM, dtype: str) -> Shapes:
         neurons=anatomy.neurons,
         width=anatomy.width,
         vocabulary=anatomy.lm_head.out_features,
-        qkv=sum(map(weights, qkv)) / count,
-        out=sum(map(weights, out)) / count,
-        ffn=sum(map(weights, ffn)) / count,
-        qkv_io=sum(map(numbers, qkv)) / count,
-        out_io=sum(map(numbers, out)) / count,
-        ffn_io=sum(map(numbers, ffn)) / count,
+        qkv=Linears.of([m for x in anatomy.layers for m in x.attention.modules() if m is not x.o_proj], count),
+        out=Linears.of([x.o_proj for x in anatomy.layers], count),
+        ffn=Linears.of([m for x in anatomy.layers for m in x.mlp.modules()], count),
         keys=2 * int(pairs) * anatomy.head_dim,
         parameters=sum(p.numel() for p in vlm.model.parameters()),
         itemsize=DTYPES[dtype].itemsize,
-        vision=vision_shapes(vlm.model, anatomy) if vlm.shows_pictures else NO_VISION,
+        vision=vision_shapes(vlm) if vlm.shows_pictures else VisionShapes(),
     )
 
 
-def vision_shapes(model: PreTrainedModel, anatomy: Anatomy) -> VisionShapes:
+def vision_shapes(vlm: VLM) -> VisionShapes:
     """The part of the model that is neither decoder nor lm_head."""
-    own = {id(m) for m in (*anatomy.decoder.modules(), anatomy.lm_head)}
-    found = {
-        name: m
-        for name, m in model.named_modules()
-        if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d) and id(m) not in own
-    }
-    projector = [m for name, m in found.items() if any(word in name for word in PROJECTORS)]
-    encoder = [m for m in found.values() if not any(m is p for p in projector)]
+    model, anatomy = vlm.model, vlm.anatomy
     config: Any = getattr(model.config, "vision_config", None)
     if config is None:
         raise HonesError(f"{type(model).__name__}: no vision_config", do="`hones plan` cannot count its vision part")
-    depth = first_of(config, "num_hidden_layers", "depth")
-    side, window = config.patch_size, getattr(config, "window_size", None)
-    full = len(config.fullatt_block_indexes) if window is not None else depth
-    patches = next(m for m in encoder if isinstance(m, CONVOLUTIONS))
-    side = side[0] if isinstance(side, list | tuple) else side
+    of_decoder = {id(m) for m in (*anatomy.decoder.modules(), anatomy.lm_head)}
+    others = {name: m for name, m in model.named_modules() if id(m) not in of_decoder}
+    projector = {name: m for name, m in others.items() if any(word in name for word in PROJECTORS)}
+    encoder = [m for name, m in others.items() if name not in projector]
+    depth = int(getattr(config, "num_hidden_layers", None) or config.depth)
+    window = getattr(config, "window_size", None)
+    side = config.patch_size[0] if isinstance(config.patch_size, list | tuple) else config.patch_size
     return VisionShapes(
-        encoder=sum(map(weights, encoder)),
-        encoder_io=sum(map(numbers, encoder)),
-        projector=sum(map(weights, projector)),
-        projector_io=sum(map(numbers, projector)),
+        encoder=Linears.of(encoder),
+        projector=Linears.of(projector.values()),
         width=config.hidden_size,
         depth=depth,
-        full_layers=full,
+        full_layers=depth if window is None else len(config.fullatt_block_indexes),
         window=None if window is None else (window // side) ** 2,
         extra=1 if any("class_embedding" in name for name, _ in model.named_parameters()) else 0,
-        patch=patches.weight[0].numel(),
+        patch=next(m.weight[0].numel() for m in encoder if isinstance(m, CONVOLUTIONS)),
     )
-
-
-def first_of(config: Any, *names: str) -> int:
-    """The first of these settings that there is."""
-    return next(int(getattr(config, name)) for name in names if getattr(config, name, None) is not None)
-
-
-def linears(module: nn.Module) -> list[nn.Linear]:
-    """All linear layers of a module."""
-    return [m for m in module.modules() if isinstance(m, nn.Linear)]
-
-
-def weights(module: nn.Linear | nn.Conv2d | nn.Conv3d) -> int:
-    """Numbers of its weight."""
-    return module.weight.numel()
-
-
-def numbers(module: nn.Linear | nn.Conv2d | nn.Conv3d) -> int:
-    """What enters and leaves it at one position."""
-    return module.weight[0].numel() + module.weight.shape[0]

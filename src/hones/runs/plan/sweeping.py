@@ -13,15 +13,15 @@ Edits of few neurons at layer l enter the prefixes at l + 1 (`written`); z of th
 The release runs vision, prompt and answer anew for each edit, item and candidate.
 """
 
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from hones.runs.plan.lengths import Asked, Seen
-from hones.runs.plan.shapes import Number, Shapes
+from hones.runs.plan.shapes import Linears, Number, Shapes
 from hones.runs.plan.work import Work, linear, passing, unembedding, vision, whole
-from hones.sweep.memory import Plan
+from hones.sweep.memory import Plan, plan_for
 
 LEFT_DRAFT = 0.1
 PROOFS, PROOF_PROMPTS = 3, 2
@@ -29,13 +29,13 @@ PROOFS, PROOF_PROMPTS = 3, 2
 
 @dataclass(frozen=True)
 class Edits:
-    """Edits by the first layer that they change.
+    """How many edits begin at each layer.
 
     heads: of each edit at that layer. neurons: of each edit at that layer, where they are few enough to be written;
     0: heads, or many neurons.
     """
 
-    at: dict[int, int]
+    at: Mapping[int, int]
     heads: int = 0
     neurons: int = 0
 
@@ -50,37 +50,67 @@ def all_heads(shapes: Shapes) -> Edits:
     return Edits(dict.fromkeys(range(shapes.layers), shapes.heads), heads=1)
 
 
-def masks(shapes: Shapes, count: int, ratio: Number, lowest: int = 0) -> Edits:
-    """Sets of neurons spread over all layers from the lowest on."""
+def spread_over_layers(shapes: Shapes, count: int) -> Edits:
+    """So many heads, evenly over the layers: where the critical ones lie is not known before."""
+    return Edits(Counter(int((k + 0.5) * shapes.layers / count) for k in range(count)), heads=1)
+
+
+def masks(shapes: Shapes, count: int, ratio: Number) -> Edits:
+    """Sets of neurons spread over all layers."""
     neurons = max(1, round(ratio * shapes.neurons))
-    few = neurons <= shapes.neurons // 16
-    return Edits({lowest: count}, neurons=neurons if few else 0)
+    return Edits({0: count}, neurons=neurons if neurons <= shapes.neurons // 16 else 0)
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """One prompt of a group: the row of its picture, its own tokens, those of the answer teacher-forced after it."""
+    """One prompt of a group: how it is answered, its own tokens, those of the answer teacher-forced after it."""
 
-    picture: int
+    kind: str
     own: int
     answer: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
-    """Pictures that are swept together.
-
-    seen, shared: of each picture; prompts: by kind of answer.
-    """
+    """Pictures that are swept together; length: P, padded."""
 
     seen: list[Seen]
-    shared: list[int]
-    prompts: dict[str, list[Prompted]]
+    length: int
+    prompts: list[Prompted]
+
+    def batches(self, shapes: Shapes, plan: Plan) -> Iterator["Batch"]:
+        """Prompts of one kind and similar length, as many as one pass takes."""
+        for kind in dict.fromkeys(prompt.kind for prompt in self.prompts):
+            prompts = sorted((p for p in self.prompts if p.kind == kind), key=lambda p: p.own)
+            longest = prompts[-1].own + max(p.answer for p in prompts)
+            size = at_once(shapes, plan, longest, self.length)
+            yield from (Batch(kind, prompts[start : start + size]) for start in range(0, len(prompts), size))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts that go through the decoder together."""
+
+    kind: str
+    prompts: list[Prompted]
 
     @property
-    def length(self) -> int:
-        """P, padded."""
-        return max(self.shared)
+    def width(self) -> int:
+        """T, padded."""
+        return max(prompt.own + max(0, prompt.answer - 1) for prompt in self.prompts)
+
+    @property
+    def wanted(self) -> int:
+        """N."""
+        return sum(max(1, prompt.answer) for prompt in self.prompts)
+
+    def decoding(self, shapes: Shapes, past: int, share: Number) -> Work:
+        """This share of all further tokens of the answers, one a step; weights move once a step."""
+        steps = max(prompt.answer for prompt in self.prompts) - 1
+        if steps <= 0 or share <= 0:
+            return Work()
+        rows = share * sum(max(0, prompt.answer - 1) for prompt in self.prompts) / steps
+        return (passing(shapes, rows, 1, past) + unembedding(shapes, rows)) * steps
 
 
 def groups(asked: Sequence[Asked], pictures: int) -> Iterator[Group]:
@@ -88,25 +118,24 @@ def groups(asked: Sequence[Asked], pictures: int) -> Iterator[Group]:
     of_image: dict[Hashable, list[Asked]] = defaultdict(list)
     for one in asked:
         of_image[one.image].append(one)
-    ordered = sorted(of_image.values(), key=lambda own: max(len(t) for a in own for t in a.tails))
+    ordered = sorted(of_image.values(), key=lambda members: max(len(t) for one in members for t in one.tails))
     for start in range(0, len(ordered), pictures):
-        yield group_of([one for own in ordered[start : start + pictures] for one in own])
+        yield group_of([one for members in ordered[start : start + pictures] for one in members])
 
 
-def group_of(members: Sequence[Asked]) -> Group:
+def group_of(asked: Sequence[Asked]) -> Group:
     """All prompts about the same drawn picture share what they begin with."""
     of_picture: dict[Hashable, list[Asked]] = defaultdict(list)
-    for one in members:
+    for one in asked:
         of_picture[one.drawn].append(one)
-    seen, shared, prompts = [], [], defaultdict(list)
-    for row, own in enumerate(of_picture.values()):
-        common = common_start([tail for one in own for tail in one.tails])
-        seen.append(own[0].seen)
-        shared.append(own[0].seen.positions + common)
-        for one in own:
+    length, prompts = 1, []  # an empty prefix is padding alone
+    for members in of_picture.values():
+        common = common_start([tail for one in members for tail in one.tails])
+        length = max(length, members[0].seen.positions + common)
+        for one in members:
             answer = one.gold[0] if one.kind == "log_probability" else one.answer
-            prompts[one.kind] += [Prompted(row, len(tail) - common, answer) for tail in one.tails]
-    return Group(seen, shared, dict(prompts))
+            prompts += [Prompted(one.kind, len(tail) - common, answer) for tail in one.tails]
+    return Group([members[0].seen for members in of_picture.values()], length, prompts)
 
 
 def common_start(tails: Sequence[tuple[int, ...]]) -> int:
@@ -116,72 +145,16 @@ def common_start(tails: Sequence[tuple[int, ...]]) -> int:
     return next((k for k in range(shortest) if first[k] != last[k]), shortest)
 
 
-def sweep_work(
-    shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan, max_new_tokens: int, left: Number = LEFT_DRAFT
-) -> Work:
-    """All groups of a sweep, without the proof at its beginning.
-
-    Args:
-        left: share of the text cells that are not the unedited model's answer.
-    """
-    work = Work()
-    for group in groups(asked, plan.pictures):
-        work += group_work(shapes, group, edits, plan, max_new_tokens, left)
-    return work
+def sweep_plan(shapes: Shapes, asked: Sequence[Asked], free: Number, device: str, batch_size: int | None) -> Plan:
+    """The plan that a sweep makes for itself: the first example of every task measures a picture."""
+    positions = sum(one.length + sum(map(len, one.tails[1:])) for one in firsts_of(asked))
+    kept = max(1, positions) * shapes.layers * shapes.bytes_per_position
+    return plan_for(kept, max(0, int(free)), device, batch_size)
 
 
-def group_work(
-    shapes: Shapes, group: Group, edits: Edits, plan: Plan, max_new_tokens: int, left: Number, *, read: bool = False
-) -> Work:
-    """One group. read: z is read where prompts end, no answers, no logits."""
-    length = group.length
-    work = encoding(shapes, group.seen) + passing(shapes, len(group.seen), length, 0, keys_only=True)
-    batches = []
-    for kind, prompts in group.prompts.items():
-        for batch in batched(shapes, prompts, plan, length, max_new_tokens):
-            text = kind == "text" and not read
-            if text:
-                work += drafting(shapes, batch, length)
-            answered = text or kind == "log_probability"
-            width = max(p.own + (max(0, p.answer - 1) if answered else 0) for p in batch)
-            wanted = sum(max(1, p.answer) if answered else 1 for p in batch)
-            work += passing(shapes, len(batch), width, length, wanted=wanted)
-            if kind == "log_probability":
-                work += unembedding(shapes, wanted)
-            batches.append((text, answered, batch, width, wanted))
-    room = max(width for *_, width, _ in batches)
-    for layer, count in sorted(edits.at.items()):
-        work += prefix_rows(shapes, group, layer, count, edits, plan, room)
-        for text, answered, batch, width, wanted in batches:
-            step = max(1, at_once(shapes, plan, width, length) // len(batch))
-            for rows, times in chunks(count, step):
-                part = fanning(shapes, len(batch) * width, rows * edits.heads)
-                part += passing(shapes, rows * len(batch), width, length, start=layer, given=True, wanted=rows * wanted)
-                if answered:
-                    part += unembedding(shapes, rows * wanted)
-                work += part * times
-            if text:
-                work += going_on(shapes, batch, length + width, count * left)
-    return work
-
-
-def encoding(shapes: Shapes, seen: Sequence[Seen]) -> Work:
-    """The vision part on each picture."""
-    return sum((vision(shapes, one) for one in seen), Work())
-
-
-def batched(
-    shapes: Shapes, prompts: Sequence[Prompted], plan: Plan, length: int, max_new_tokens: int
-) -> Iterator[list[Prompted]]:
-    """Prompts of similar length, as many as one pass takes."""
-    batch: list[Prompted] = []
-    for prompt in sorted(prompts, key=lambda p: p.own):
-        if len(batch) >= at_once(shapes, plan, prompt.own + max_new_tokens, length):
-            yield batch
-            batch = []
-        batch.append(prompt)
-    if batch:
-        yield batch
+def firsts_of(asked: Sequence[Asked]) -> list[Asked]:
+    """The first example of every task."""
+    return [*{one.task: one for one in reversed(asked)}.values()]
 
 
 def at_once(shapes: Shapes, plan: Plan, width: int, past: int) -> int:
@@ -189,83 +162,90 @@ def at_once(shapes: Shapes, plan: Plan, width: int, past: int) -> int:
     return plan.rows_at_once(width, shapes.layers * (past + width) * shapes.bytes_per_position)
 
 
-def chunks(count: int, step: int) -> Iterator[tuple[int, int]]:
-    """`count` in parts of `step` and a rest: (size, how many of it)."""
-    if count >= step:
-        yield step, count // step
-    if count % step:
-        yield count % step, 1
+def sweep_work(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan, left: Number = LEFT_DRAFT) -> Work:
+    """All groups of a sweep, without the proof at its beginning.
+
+    Args:
+        left: share of the text cells that are not the unedited model's answer.
+    """
+    return sum((group_work(shapes, group, edits, plan, left) for group in groups(asked, plan.pictures)), Work())
 
 
-def drafting(shapes: Shapes, batch: Sequence[Prompted], length: int) -> Work:
-    """The unedited model's own answers: the prompts, then one token a step while more than 70 % of the rows go on."""
-    width, rows = max(p.own for p in batch), len(batch)
-    work = passing(shapes, rows, width, length, wanted=rows) + unembedding(shapes, rows)
-    for step in range(1, max(p.answer for p in batch)):
-        alive = sum(p.answer > step for p in batch)
-        rows = alive if alive < 0.7 * rows else rows
-        work += passing(shapes, rows, 1, length + width + step - 1) + unembedding(shapes, rows)
+def group_work(shapes: Shapes, group: Group, edits: Edits, plan: Plan, left: Number = 0.0) -> Work:
+    """One group."""
+    length, pictures = group.length, len(group.seen)
+    batches = [*group.batches(shapes, plan)]
+    room = max(batch.width for batch in batches)
+    work = sum((vision(shapes, seen) for seen in group.seen), Work())
+    work += passing(shapes, pictures, length, 0, keys_only=True)
+    for batch in batches:
+        rows = len(batch.prompts)
+        if batch.kind == "text":
+            work += passing(shapes, rows, max(p.own for p in batch.prompts), length, wanted=rows)
+            work += unembedding(shapes, rows) + batch.decoding(shapes, length + batch.width, 1)
+        work += passing(shapes, rows, batch.width, length, wanted=batch.wanted)
+        if batch.kind == "log_probability":
+            work += unembedding(shapes, batch.wanted)
+    for layer, count in edits.at.items():
+        passes = math.ceil(count / max(1, at_once(shapes, plan, length, room) // pictures))
+        work += prefix_rows(shapes, pictures, length, layer, count, edits, passes)
+        for batch in batches:
+            rows, width = len(batch.prompts), batch.width
+            passes = math.ceil(count / max(1, at_once(shapes, plan, width, length) // rows))
+            times = count / passes
+            part = fanning(shapes, rows * width, times * edits.heads)
+            wanted = times * batch.wanted
+            part += passing(shapes, times * rows, width, length, start=layer, given=True, wanted=wanted)
+            if batch.kind != "yes_no":
+                part += unembedding(shapes, wanted)
+            work += part * passes
+            if batch.kind == "text":  # rows leave their draft at any of its tokens alike
+                work += batch.decoding(shapes, length + width, count * left / 2)
     return work
 
 
-def going_on(shapes: Shapes, batch: Sequence[Prompted], past: int, edits: Number) -> Work:
-    """Rows that left their draft at any of its tokens alike, and write as long an answer; weights move once a step."""
-    steps = max(p.answer for p in batch) - 1
-    if steps <= 0 or edits <= 0:
-        return Work()
-    rows = edits * sum(max(0, p.answer - 1) / 2 for p in batch) / steps
-    return (passing(shapes, rows, 1, past) + unembedding(shapes, rows)) * steps
-
-
-def prefix_rows(shapes: Shapes, group: Group, layer: int, count: int, edits: Edits, plan: Plan, room: int) -> Work:
-    """The prefixes under the edits that begin at a layer."""
-    pictures, length = len(group.seen), group.length
+def prefix_rows(shapes: Shapes, pictures: int, length: int, layer: int, count: int, edits: Edits, passes: int) -> Work:
+    """The prefixes under the edits that begin at a layer, in so many passes."""
     if layer + 1 == shapes.layers:
         return Work()
-    work = Work()
-    step = max(1, at_once(shapes, plan, max(length, 1), room) // pictures)
-    if edits.neurons:  # z of the unedited model, and a check that the layer adds W_down z
-        work += fanning(shapes, pictures * length, 0)
-        work += linear(shapes, pictures * length, shapes.ffn, shapes.ffn_io)
-    for rows, times in chunks(count, step):
-        if edits.neurons:
-            union = min(shapes.neurons, edits.neurons * count)
-            part = linear(shapes, rows * pictures * length, union * shapes.width, union + shapes.width)
-            part += passing(shapes, rows * pictures, length, 0, start=layer + 1, keys_only=True)
-        else:
-            part = fanning(shapes, pictures * length, rows * edits.heads)
-            part += passing(shapes, rows * pictures, length, 0, start=layer, given=True, keys_only=True)
-        work += part * times
-    return work
+    positions, times = pictures * length, count / passes
+    if not edits.neurons:
+        part = fanning(shapes, positions, times * edits.heads)
+        return (part + passing(shapes, times * pictures, length, 0, start=layer, given=True, keys_only=True)) * passes
+    union = min(shapes.neurons, edits.neurons * count)
+    part = linear(shapes, times * positions, Linears.between(union, shapes.width))
+    part += passing(shapes, times * pictures, length, 0, start=layer + 1, keys_only=True)
+    # z of the unedited model, and a check that the layer adds W_down z
+    return part * passes + fanning(shapes, positions, 0) + linear(shapes, positions, shapes.ffn)
 
 
-def fanning(shapes: Shapes, positions: int, heads: int) -> Work:
+def fanning(shapes: Shapes, positions: int, heads: Number) -> Work:
     """o_proj of the unedited model, and of each replaced head's change."""
-    head = linear(shapes, positions, shapes.head_dim * shapes.width, shapes.head_dim + shapes.width, heads)
-    return linear(shapes, positions, shapes.out, shapes.out_io) + head
+    change = linear(shapes, positions, Linears.between(shapes.head_dim, shapes.width), heads)
+    return linear(shapes, positions, shapes.out) + change
 
 
 def proof(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan) -> Work:
     """What `hones.sweep.engines` runs before a sweep: a few prompts under three edits, by both ways."""
     layers = [layer for layer, count in sorted(edits.at.items()) for _ in range(count)]
-    few = Edits(defaultdict(int), edits.heads, edits.neurons)
-    for layer in (layers[0], layers[len(layers) // 2], layers[-1]):
-        few.at[layer] += 1
-    work, firsts = Work(), []
-    for _, own in groupby(sorted(asked, key=lambda one: one.task), key=lambda one: one.task):
-        first = next(own)
-        for tail in first.tails[:PROOF_PROMPTS]:
-            length = first.seen.positions + len(tail)
-            work += whole(shapes, first.seen, length) * (1 + PROOFS)
-            firsts.append(first)
-    group = first_prompts(firsts)
-    work += group_work(shapes, group, few, plan, 1, 0.0, read=True)
-    return work + unembedding(shapes, len(firsts) * PROOFS)
+    few = Edits(Counter([layers[0], layers[len(layers) // 2], layers[-1]]), edits.heads, edits.neurons)
+    prompts = [replace(one, tails=(tail,)) for one in firsts_of(asked) for tail in one.tails[:PROOF_PROMPTS]]
+    work = sum((whole(shapes, one.seen, one.length) for one in prompts), Work()) * (1 + PROOFS)
+    work += group_work(shapes, group_of(only_read(prompts)), few, plan)
+    return work + unembedding(shapes, len(prompts) * PROOFS)
 
 
-def first_prompts(asked: Sequence[Asked]) -> Group:
-    """A group in which z is read where each example's first prompt ends."""
-    return group_of([replace(one, kind="yes_no", tails=one.tails[:1], answer=0) for one in asked])
+def only_read(asked: Sequence[Asked]) -> list[Asked]:
+    """The same examples where z is read at the end of their first prompt, without an answer."""
+    return [replace(one, kind="yes_no", tails=one.tails[:1], answer=0) for one in asked]
+
+
+def attribution_work(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan) -> Work:
+    """Importance of all neurons from the guiding heads: the sweep's rows, and W_down^T u, 2 d I L per direction."""
+    work, directions = Work(), 1 if asked[0].kind == "yes_no" else len(asked)  # of retrieval all Yes
+    for start in range(0, len(asked), plan.pictures):
+        work += group_work(shapes, group_of(only_read(asked[start : start + plan.pictures])), edits, plan)
+    return work + linear(shapes, directions, Linears(shapes.width * shapes.neurons), shapes.layers)
 
 
 def release_work(shapes: Shapes, asked: Sequence[Asked], edits: int) -> Work:
@@ -274,7 +254,6 @@ def release_work(shapes: Shapes, asked: Sequence[Asked], edits: int) -> Work:
     for one in asked:
         for tail in one.tails:
             length = one.seen.positions + len(tail)
-            work += whole(shapes, one.seen, length)
-            steps = max(0, one.answer - 1)
-            work += (passing(shapes, 1, 1, length) + unembedding(shapes, 1)) * steps
+            token = passing(shapes, 1, 1, length) + unembedding(shapes, 1)
+            work += whole(shapes, one.seen, length) + token * max(0, one.answer - 1)
     return work * (edits + 1)
