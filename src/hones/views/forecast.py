@@ -15,14 +15,14 @@ def forecast_table(found: Forecast) -> Table:
     columns = [
         Column("stage", "stage"),
         Column("tasks", "tasks", "text"),
-        Column("cells", "cells", "count"),
-        Column("flop", "PFLOP", "count"),
-        Column("moved", "TiB moved", "count"),
-        Column("memory", "GiB of memory", "count"),
-        Column("hours", "hours, one copy", "count"),
+        Column("cells", "cells", "number"),
+        Column("flop", "PFLOP", "number"),
+        Column("moved", "TiB moved", "number"),
+        Column("memory", "GiB of memory", "number"),
+        Column("hours", "hours, one copy", "number"),
     ]
     if found.gpus > 1:
-        columns.append(Column("together", f"hours, {found.gpus} GPUs", "count"))
+        columns.append(Column("together", f"hours, {found.gpus} GPUs", "number"))
     total = {
         "stage": "total",
         "flop": figure(sum(stage.work.flop for stage in found.counted) / 1e15),
