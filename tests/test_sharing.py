@@ -474,13 +474,9 @@ def test_push_uploads_what_was_written(
     assert "token-of-the-test" not in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_an_export_and_a_push_are_in_the_runs_log(
-    vlms: dict[str, VLM], scales_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_and_a_push_are_in_the_runs_log(vlms: dict[str, VLM], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "run.json").write_text("{}")
-    monkeypatch.setattr("hones.sharing.recorded.run_of", lambda scales: run)
+    scales_file = as_a_run(vlms["llava"], run)
     arguments = ["export", str(scales_file), "--model", vlms["llava"].name, "--format", "ia3", "--no-check"]
     for command in ([*arguments, "--to", str(run / "out")], ["push", str(run / "out"), "--to", "me/steered"]):
         done = CliRunner().invoke(app, command, catch_exceptions=False)

@@ -49,7 +49,7 @@ def export(
     from hones.runs.artifacts import read_scales
     from hones.sharing.base import stored_dtype
     from hones.sharing.export import check_request, export_scales
-    from hones.sharing.recorded import run_of
+    from hones.sharing.origin import run_of
     from hones.views.terminal import view
 
     check_request(form, to, overwrite)

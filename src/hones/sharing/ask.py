@@ -105,15 +105,16 @@ def ask(
     arms: dict[str, Mapping[Site, float]] = {"as it is": {}}
     if scales is not None:
         arms["steered"] = (scales if isinstance(scales, Scales) else scales_for(vlm, scales)[0]).values
-    drafts, replies = {}, []
+    drafts = {}
     for name, values in arms.items():
         with scale_neurons(vlm.model, values):
             drafts[name] = _draft(vlm, opened, prompt, max_new_tokens)
+    replies = []
     for name, values in arms.items():
         with scale_neurons(vlm.model, values):
-            found = {arm: exp(_log_probability(vlm, opened, prompt, drafts[arm].answer)) for arm in arms}
-        others = next((p for arm, p in found.items() if arm != name), None)
-        replies.append(replace(drafts[name], model=name, probability=found[name], others=others))
+            p = {arm: _probability(vlm, opened, prompt, draft.answer) for arm, draft in drafts.items()}
+        others = next((p[arm] for arm in arms if arm != name), None)
+        replies.append(replace(drafts[name], model=name, probability=p[name], others=others))
     return Asked(prompt, sum(s != 0 for s in arms.get("steered", {}).values()), tuple(replies))
 
 
@@ -126,7 +127,16 @@ def read_question(
         HonesError: a picture that cannot be read, an unknown task, vqa without a question, another task with one, a box
             for another task than ocr.
     """
-    prompt = _prompt_of(task, question)
+    if task not in PROMPTED:
+        raise HonesError(f"no prompt for {task!r}", expected=" or ".join(PROMPTED))
+    if task == "vqa":
+        if question is None or not question.strip():
+            raise HonesError("no question", expected="what to ask about the picture")
+        prompt = vqa.PROMPT.format(question=question.strip())
+    else:
+        if question is not None:
+            raise HonesError(f"a question with {task}", expected="none: the task asks its own")
+        prompt = ocr.PROMPT if task == "ocr" else caption.PROMPT
     if box is not None and task != "ocr":
         raise HonesError(f"a box for {task}", expected="a box for ocr alone")
     if picture is None:
@@ -139,30 +149,16 @@ def read_question(
         raise HonesError(str(error), expected="a picture") from error
 
 
-def _prompt_of(task: str, question: str | None) -> str:
-    if task not in PROMPTED:
-        raise HonesError(f"no prompt for {task!r}", expected=" or ".join(PROMPTED))
-    if task == "vqa":
-        if question is None or not question.strip():
-            raise HonesError("no question", expected="what to ask about the picture")
-        return vqa.PROMPT.format(question=question.strip())
-    if question is not None:
-        raise HonesError(f"a question with {task}", expected="none: the task asks its own")
-    return ocr.PROMPT if task == "ocr" else caption.PROMPT
-
-
 def _draft(vlm: VLM, picture: Image.Image | None, prompt: str, max_new_tokens: int) -> Reply:
     """The greedy answer and the likeliest first tokens; probabilities of answers come later."""
     encoded = vlm.encode([picture], [prompt])
     (ids,) = vlm.generate_ids(encoded, max_new_tokens)
     likeliest = vlm.logits(encoded, keep=1)[0, -1].softmax(-1).topk(FIRST_TOKENS)
-    first = tuple(
-        (vlm.tokenizer.decode([token]), p)
-        for token, p in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-    )
+    words = [vlm.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
+    first = tuple(zip(words, likeliest.values.tolist(), strict=True))
     return Reply("", vlm.text_of(ids), ids[-1] not in vlm.eos_ids, float("nan"), None, first)
 
 
-def _log_probability(vlm: VLM, picture: Image.Image | None, prompt: str, answer: str) -> float:
-    """log p of the answer and its end token, in nats."""
-    return float(vlm.log_probabilities(vlm.encode_with_answers([picture], [prompt], [answer]))[0])
+def _probability(vlm: VLM, picture: Image.Image | None, prompt: str, answer: str) -> float:
+    """Of the answer and its end token."""
+    return exp(float(vlm.log_probabilities(vlm.encode_with_answers([picture], [prompt], [answer]))[0]))

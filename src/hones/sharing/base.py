@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 from hones.models.loading import BUILT_IN, source_of
 from hones.models.planted import PLANTS
 from hones.models.vlm import VLM
-from hones.sharing.manifest import Kind
+from hones.sharing.manifest import BaseModelFacts, Kind
 
 PROCESSOR_FILES = (
     "preprocessor_config.json",
@@ -31,12 +31,31 @@ PROCESSOR_FILES = (
 LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt", "NOTICE.md")
 
 
+def facts_of(vlm: VLM) -> BaseModelFacts:
+    """What an export says of the model."""
+    return BaseModelFacts(
+        model=shown_name(vlm),
+        kind=_kind(vlm),
+        revision=vlm.revision,
+        commit=commit_of(vlm),
+        license=_license(vlm),
+        layers=len(vlm.anatomy.layers),
+        neurons_per_layer=vlm.anatomy.neurons,
+        pictures=vlm.shows_pictures,
+    )
+
+
 def shown_name(vlm: VLM) -> str:
     """The name that others may read: a local folder's own name, not where it lies."""
-    return Path(vlm.name).resolve().name if kind_of(vlm) == "folder" else vlm.name
+    return Path(vlm.name).resolve().name if _kind(vlm) == "folder" else vlm.name
 
 
-def kind_of(vlm: VLM) -> Kind:
+def commit_of(vlm: VLM) -> str | None:
+    """The hub's commit that the model was loaded from, where it is known."""
+    return vlm.revision if _kind(vlm) == "hub" and vlm.revision != "unknown" else None
+
+
+def _kind(vlm: VLM) -> Kind:
     """Where the model was loaded from; memory: attached by the user."""
     if vlm.name in (*BUILT_IN, *PLANTS):
         return "built-in"
@@ -45,9 +64,32 @@ def kind_of(vlm: VLM) -> Kind:
     return "folder" if Path(vlm.name).is_dir() else "hub"
 
 
-def commit_of(vlm: VLM) -> str | None:
-    """The hub's commit that the model was loaded from, where it is known."""
-    return vlm.revision if kind_of(vlm) == "hub" and vlm.revision != "unknown" else None
+def _license(vlm: VLM) -> str | None:
+    """The licence that the base model's card or configuration names, of the built-in ones hones' own; else None."""
+    if _kind(vlm) == "built-in":
+        return metadata("hones")["License-Expression"]
+    for file in files_of(vlm, ("README.md",)):
+        try:
+            front = metadata_load(file)
+        except (ValueError, yaml.YAMLError):
+            continue  # a card without readable front matter names none
+        if isinstance(front, dict) and isinstance(front.get("license"), str):
+            return front["license"]
+    configured = getattr(vlm.model.config, "license", None)
+    return configured if isinstance(configured, str) else None
+
+
+def files_of(vlm: VLM, names: tuple[str, ...]) -> list[Path]:
+    """Those of the named files that the base model has, from its folder or from the hub; none of an attached model."""
+    kind = _kind(vlm)
+    source = source_of(vlm.name)
+    if kind == "memory":
+        return []
+    if kind != "hub":
+        return [Path(source) / name for name in names if (Path(source) / name).is_file()]
+    quiet: Any = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    cached = [cached_file(source, name, revision=commit_of(vlm), **quiet) for name in names]
+    return [Path(file) for file in cached if file is not None]
 
 
 def stored_dtype(name: str, revision: str | None) -> str:
@@ -59,30 +101,3 @@ def stored_dtype(name: str, revision: str | None) -> str:
         return "auto"  # loading the model, which follows, names the problem
     dtype = config.dtype or config.get_text_config().dtype
     return "auto" if dtype is None else str(dtype).removeprefix("torch.")
-
-
-def license_of(vlm: VLM) -> str | None:
-    """The licence that the base model's card or configuration names, of the built-in ones hones' own; else None."""
-    if kind_of(vlm) == "built-in":
-        return metadata("hones")["License-Expression"]
-    for file in files_of(vlm, ("README.md",)):
-        try:
-            front = metadata_load(file)
-        except (ValueError, yaml.YAMLError):
-            continue  # a card without readable front matter names none
-        if isinstance(front, dict) and isinstance(front.get("license"), str):
-            return front["license"]
-    said = getattr(vlm.model.config, "license", None)
-    return said if isinstance(said, str) else None
-
-
-def files_of(vlm: VLM, names: tuple[str, ...]) -> list[Path]:
-    """Those of the named files that the base model has, from its folder or from the hub; none of an attached model."""
-    source, kind = source_of(vlm.name), kind_of(vlm)
-    if kind in ("built-in", "folder"):
-        return [Path(source) / name for name in names if (Path(source) / name).is_file()]
-    if kind == "memory":
-        return []
-    quiet: Any = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = [cached_file(source, name, revision=commit_of(vlm), **quiet) for name in names]
-    return [Path(file) for file in found if file is not None]

@@ -27,6 +27,7 @@ from hones.models.interventions import scale_neurons
 from hones.models.loading import auto_model
 from hones.models.processors import processor_for
 from hones.models.vlm import VLM, Encoded, frozen
+from hones.runs.artifacts import read_scales
 from hones.sharing.formats import merged_weights, peft, scale_vectors
 from hones.sharing.manifest import Check, Format
 from hones.tasks import caption, ocr, vqa
@@ -34,6 +35,8 @@ from hones.tasks import caption, ocr, vqa
 PROMPTS = (vqa.PROMPT.format(question="What colour is the star?"), ocr.PROMPT, caption.PROMPT)
 FLOAT32_TOLERANCE = 1e-5
 HALF_ROUNDINGS = 8
+
+Logits = Float[Tensor, "positions vocabulary"]
 
 
 @torch.no_grad()
@@ -43,23 +46,27 @@ def check_export(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: For
     Raises:
         HonesError: it deviates from the hooked model by more than rounding can explain.
     """
-    encoded = probe(vlm)
-    base = compared_logits(vlm, encoded)
+    encoded = _probe(vlm)
+    base = _logits(vlm, encoded)
     with scale_neurons(vlm.model, scales):
-        hooked = compared_logits(vlm, encoded)
-    if form == "merged":
-        exported = _of_merged(vlm, scales, folder, encoded)
-    elif form == "json":
-        exported = _of_json(vlm, folder, encoded)
-    else:
-        with adapter(vlm, folder):
-            _check_layers(vlm, scales, form)
-            exported = compared_logits(vlm, encoded)
+        hooked = _logits(vlm, encoded)
+    match form:
+        case "merged":
+            exported = _logits_of_merged(vlm, scales, folder, encoded)
+        case "json":
+            with scale_neurons(vlm.model, read_scales(folder / "steering.json").values):
+                exported = _logits(vlm, encoded)
+        case "ia3" | "lora":
+            with _adapted(vlm, folder):
+                _check_layers(vlm, scales, form)
+                exported = _logits(vlm, encoded)
+    full = vlm.model.dtype in (torch.float32, torch.float64)
+    relative = FLOAT32_TOLERANCE if full else HALF_ROUNDINGS * torch.finfo(vlm.model.dtype).eps
     largest = float(hooked.abs().max())
     check = Check(
         dtype=vlm.dtype,
         deviation=float((exported - hooked).abs().max()),
-        tolerance=tolerance(vlm.model.dtype) * max(1.0, largest),
+        tolerance=relative * max(1.0, largest),
         effect=float((hooked - base).abs().max()),
         largest_logit=largest,
         positions=len(hooked),
@@ -73,33 +80,26 @@ def check_export(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: For
     return check
 
 
-def tolerance(dtype: torch.dtype) -> float:
-    """The largest deviation, as a share of the largest |logit|."""
-    if dtype in (torch.float32, torch.float64):
-        return FLOAT32_TOLERANCE
-    return HALF_ROUNDINGS * torch.finfo(dtype).eps
-
-
-def probe(vlm: VLM) -> Encoded:
+def _probe(vlm: VLM) -> Encoded:
     """Three drawn pictures, each with the prompt of another task; the prompts alone for a text-only model."""
     scenes = [make_scene(f"export/{i}") for i in range(len(PROMPTS))]
     return vlm.encode([draw(scene) if vlm.shows_pictures else None for scene in scenes], PROMPTS)
 
 
-def compared_logits(vlm: VLM, encoded: Encoded) -> Float[Tensor, "positions vocabulary"]:
-    """Logits at every position that is not padding."""
+def _logits(vlm: VLM, encoded: Encoded) -> Logits:
+    """At every position that is not padding."""
     return vlm.logits(encoded)[encoded.inputs["attention_mask"].bool()]
 
 
 @contextmanager
-def adapter(vlm: VLM, folder: Path) -> Iterator[None]:
+def _adapted(vlm: VLM, folder: Path) -> Iterator[None]:
     """The model itself with the PEFT adapter in `folder`; afterwards it is as it was.
 
     Raises:
         HonesError: peft is not installed.
     """
     library = peft()
-    own = {name: value for name, value in vars(vlm.model).items() if "peft" in name}
+    before = {name for name in vars(vlm.model) if "peft" in name}
     with frozen(vlm.model):
         with warnings.catch_warnings():
             # peft asks transformers for a property that version 5 has renamed
@@ -109,7 +109,7 @@ def adapter(vlm: VLM, folder: Path) -> Iterator[None]:
             yield
         finally:
             adapted.unload()
-            for name in [name for name in vars(vlm.model) if "peft" in name and name not in own]:
+            for name in [name for name in vars(vlm.model) if "peft" in name and name not in before]:
                 delattr(vlm.model, name)
 
 
@@ -133,36 +133,31 @@ def _is_scaled(module: Any, s: Float[Tensor, " neurons"], form: Format) -> bool:
     (name,) = module.active_adapters
     if form == "ia3":
         return module.is_feedforward and torch.equal(module.ia3_l[name].detach().float().cpu(), 1 + s[None])
-    weight, factor = module.base_layer.weight.detach().float(), module.scaling[name]
-    a, b = (part[name].weight.detach().float() for part in (module.lora_A, module.lora_B))
-    return torch.equal(factor * (b @ a), weight * s.to(weight))
+    weight = module.base_layer.weight.detach().float()
+    a = module.lora_A[name].weight.detach().float()
+    b = module.lora_B[name].weight.detach().float()
+    return torch.equal(module.scaling[name] * (b @ a), weight * s.to(weight))
 
 
-def _of_merged(
-    vlm: VLM, scales: Mapping[Site, float], folder: Path, encoded: Encoded
-) -> Float[Tensor, "positions vocabulary"]:
+def _logits_of_merged(vlm: VLM, scales: Mapping[Site, float], folder: Path, encoded: Encoded) -> Logits:
     """Its logits; its weights and the inputs that its processor makes must be exactly those expected."""
     loaded: Any = auto_model(vlm.model.config).from_pretrained(folder, dtype=vlm.model.dtype)
     model = loaded.to(vlm.device).eval()
-    wanted = {**vlm.model.state_dict(), **merged_weights(vlm, scales)}
-    found = model.state_dict()
-    wrong = [name for name in wanted.keys() | found.keys() if not _same(wanted.get(name), found.get(name))]
     processor = processor_for(str(folder), model.config)
     processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     reloaded = replace(vlm, name=folder.name, model=model, processor=processor, anatomy=find_anatomy(model))
-    inputs = probe(reloaded)
-    wrong += [name for name, value in encoded.inputs.items() if not _same(value, inputs.inputs.get(name))]
+    inputs = _probe(reloaded)
+    wrong = _differing({**vlm.model.state_dict(), **merged_weights(vlm, scales)}, model.state_dict())
+    wrong += _differing(encoded.inputs, {name: inputs.inputs.get(name) for name in encoded.inputs})
     if wrong:
         raise HonesError(f"the merged checkpoint reads back with another {min(wrong)}", expected="what was written")
-    return compared_logits(reloaded, inputs)
+    return _logits(reloaded, inputs)
 
 
-def _of_json(vlm: VLM, folder: Path, encoded: Encoded) -> Float[Tensor, "positions vocabulary"]:
-    from hones.runs.artifacts import read_scales
+def _differing(wanted: Mapping[str, Tensor], there: Mapping[str, Tensor | None]) -> list[str]:
+    """The names under which two sets of tensors are not bit-equal."""
 
-    with scale_neurons(vlm.model, read_scales(folder / "steering.json").values):
-        return compared_logits(vlm, encoded)
+    def same(a: Tensor | None, b: Tensor | None) -> bool:
+        return a is not None and b is not None and a.shape == b.shape and torch.equal(a, b.to(a.device))
 
-
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    return a is not None and b is not None and a.shape == b.shape and torch.equal(a, b.to(a.device))
+    return [name for name in wanted.keys() | there.keys() if not same(wanted.get(name), there.get(name))]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from safetensors import SafetensorError
 
@@ -20,12 +20,12 @@ from hones.files import sha256_of, versions, write_bytes, write_json
 from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
 from hones.runs.artifacts import write_scales
-from hones.sharing.base import commit_of, kind_of, license_of, shown_name
+from hones.sharing.base import facts_of
 from hones.sharing.card import card
 from hones.sharing.check import check_export
 from hones.sharing.formats import WRITERS, lora_rank, peft, scale_vectors
-from hones.sharing.manifest import CARD, MANIFEST, Check, Format, Header, Manifest, read_manifest
-from hones.sharing.origin import Origin, scales_for
+from hones.sharing.manifest import CARD, MANIFEST, Check, Format, Header, Manifest, Provenance, read_manifest
+from hones.sharing.origin import scales_for
 from hones.sharing.tables import files_table
 from hones.tabular import Table, Tabular
 
@@ -88,16 +88,17 @@ def export_scales(
     """
     folder = Path(to)
     check_request(format, folder, overwrite)
+    form = cast(Format, format)
+    origin = None
     if isinstance(scales, Scales):
-        origin = None
         for site in scales.values:
             vlm.anatomy.check_neuron(*site)
     else:
         scales, origin = scales_for(vlm, scales, run)
-    if not any(scales.values.values()):
+    scaled = {site: scale for site, scale in scales.values.items() if scale != 0}
+    if not scaled:
         raise HonesError("every scale is 0", expected="something to export")
-    header = _header(vlm, origin)
-    form = cast(Format, format)
+    header = Header(**dict(facts_of(vlm)), **dict(Provenance() if origin is None else origin.provenance))
     with _written_beside(folder) as part:
         try:
             WRITERS[format](vlm, scales.values, part)
@@ -107,8 +108,17 @@ def export_scales(
         if form == "json":
             rows = [{"layer": k[0], "neuron": k[1], "scale": s} for k, s in sorted(scales.values.items())]
             write_json(part / "steering.json", {**header.model_dump(), "scales": rows})
-        done = check_export(vlm, scales.values, part, form) if check else None
-        manifest = _manifest(vlm, header, form, scales, done)
+        manifest = Manifest(
+            **dict(header),
+            format=form,
+            dtype=vlm.dtype if form == "merged" else "float32",
+            scaled_neurons=len(scaled),
+            scaled_layers=len(scale_vectors(vlm, scaled)),
+            largest_scale=max(scaled.values(), key=abs),
+            rank=lora_rank(vlm, scaled) if form == "lora" else None,
+            check=check_export(vlm, scales.values, part, form) if check else None,
+            versions=versions(),
+        )
         write_bytes(part / CARD, card(manifest).encode())
         manifest = manifest.model_copy(update={"files": {p.name: sha256_of(p) for p in sorted(part.iterdir())}})
         write_json(part / MANIFEST, manifest.model_dump())
@@ -138,39 +148,6 @@ def check_request(format: str, folder: Path, overwrite: bool) -> None:
     read_manifest(folder)
 
 
-def _header(vlm: VLM, origin: Origin | None) -> Header:
-    recorded: dict[str, Any] = {}
-    if origin is not None:
-        names = ("task", "method", "learned_on", "tested_on", "metric", "figures")
-        recorded = {name: getattr(origin.said, name) for name in names} | {"settings": origin.said.settings or {}}
-    return Header(
-        model=shown_name(vlm),
-        revision=vlm.revision,
-        commit=commit_of(vlm),
-        kind=kind_of(vlm),
-        license=license_of(vlm),
-        layers=len(vlm.anatomy.layers),
-        neurons_per_layer=vlm.anatomy.neurons,
-        pictures=vlm.shows_pictures,
-        **recorded,
-    )
-
-
-def _manifest(vlm: VLM, header: Header, form: Format, scales: Scales, check: Check | None) -> Manifest:
-    scaled = {site: s for site, s in scales.values.items() if s != 0}
-    return Manifest(
-        **dict(header),
-        format=form,
-        dtype=vlm.dtype if form == "merged" else "float32",
-        scaled_neurons=len(scaled),
-        scaled_layers=len(scale_vectors(vlm, scales.values)),
-        largest_scale=max(scaled.values(), key=abs),
-        rank=lora_rank(vlm, scales.values) if form == "lora" else None,
-        check=check,
-        versions=versions(),
-    )
-
-
 @contextmanager
 def _written_beside(folder: Path) -> Iterator[Path]:
     """A hidden folder beside `folder` that takes its place at the end; after an error it is gone.
@@ -179,7 +156,8 @@ def _written_beside(folder: Path) -> Iterator[Path]:
         HonesError: it cannot be written.
     """
     folder = folder.resolve()
-    part, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)

@@ -32,16 +32,14 @@ from hones.sharing.base import LICENSE_FILES, PROCESSOR_FILES, commit_of, files_
 
 MAX_RANK = 512  # what servers that swap LoRA adapters take at most
 
-Factors = dict[int, Float[Tensor, " neurons"]]
 
-
-def scale_vectors(vlm: VLM, scales: Mapping[Site, float]) -> Factors:
+def scale_vectors(vlm: VLM, scales: Mapping[Site, float]) -> dict[int, Float[Tensor, " neurons"]]:
     """s [I] in float32 of every layer with a scale other than 0, on the CPU."""
-    found: dict[int, Tensor] = defaultdict(lambda: torch.zeros(vlm.anatomy.neurons))
+    vectors: dict[int, Tensor] = defaultdict(lambda: torch.zeros(vlm.anatomy.neurons))
     for (layer, neuron), scale in sorted(scales.items()):
         if scale != 0:
-            found[layer][neuron] = scale
-    return dict(found)
+            vectors[layer][neuron] = scale
+    return dict(vectors)
 
 
 def lora_rank(vlm: VLM, scales: Mapping[Site, float]) -> int:
@@ -81,7 +79,8 @@ def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
     Raises:
         HonesError: they are quantised, or one does not fit the model's dtype.
     """
-    found = {}
+    names = _module_names(vlm)
+    weights = {}
     for layer, s in scale_vectors(vlm, scales).items():
         weight = _weight(vlm, layer)
         wide = torch.promote_types(weight.dtype, torch.float32)
@@ -90,8 +89,8 @@ def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
             raise HonesError(
                 f"layer {layer}: a scaled weight does not fit {vlm.dtype}", expected="finite weights", do="see --dtype"
             )
-        found[f"{_module_names(vlm)[layer]}.weight"] = scaled
-    return found
+        weights[f"{names[layer]}.weight"] = scaled
+    return weights
 
 
 def write_ia3(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
@@ -100,11 +99,12 @@ def write_ia3(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
     Raises:
         HonesError: peft is not installed.
     """
-    factors = {layer: 1 + s[None] for layer, s in scale_vectors(vlm, scales).items()}
-    names = [_module_names(vlm)[layer] for layer in factors]
-    config = peft().IA3Config(target_modules=names, feedforward_modules=names, **_base(vlm))
-    config.feedforward_modules = names
-    _write_adapter(folder, config, names, {f"{_module_names(vlm)[k]}.ia3_l": v for k, v in factors.items()})
+    names = _module_names(vlm)
+    vectors = scale_vectors(vlm, scales)
+    targets = [names[layer] for layer in vectors]
+    config = peft().IA3Config(target_modules=targets, feedforward_modules=targets)
+    config.feedforward_modules = targets  # in order; peft keeps a set
+    _write_adapter(vlm, folder, config, targets, {f"{names[k]}.ia3_l": 1 + s[None] for k, s in vectors.items()})
 
 
 def write_lora(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
@@ -113,25 +113,17 @@ def write_lora(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
     Raises:
         HonesError: peft is not installed, more than 512 neurons of a layer are scaled, or the weights are quantised.
     """
-    rank, vectors = lora_rank(vlm, scales), scale_vectors(vlm, scales)
     names = _module_names(vlm)
+    vectors = scale_vectors(vlm, scales)
     targets = [names[layer] for layer in vectors]
-    config = peft().LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, lora_dropout=0.0, **_base(vlm))
+    rank = lora_rank(vlm, scales)
+    config = peft().LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, lora_dropout=0.0)
     weights = {}
     for layer, s in vectors.items():
         a, b = lora_matrices(_weight(vlm, layer).float().cpu(), s, rank)
-        weights |= {f"{names[layer]}.lora_A.weight": a, f"{names[layer]}.lora_B.weight": b}
-    _write_adapter(folder, config, targets, weights)
-
-
-def _weight(vlm: VLM, layer: int) -> Float[Tensor, "width neurons"]:
-    """The weight of a layer's down_proj.
-
-    Raises:
-        HonesError: it is quantised.
-    """
-    check_weights(vlm.anatomy.layers[layer], f"{vlm.name}: layer {layer}")
-    return vlm.anatomy.layers[layer].down_proj.weight.detach()
+        weights[f"{names[layer]}.lora_A.weight"] = a
+        weights[f"{names[layer]}.lora_B.weight"] = b
+    _write_adapter(vlm, folder, config, targets, weights)
 
 
 def lora_matrices(
@@ -139,8 +131,9 @@ def lora_matrices(
 ) -> tuple[Float[Tensor, "rank neurons"], Float[Tensor, "width rank"]]:
     """A, one one-hot row per scaled neuron, and B = W[:, S] diag(s), both padded with zeros to `rank`."""
     (chosen,) = s.nonzero(as_tuple=True)
-    a, b = weight.new_zeros(rank, weight.shape[1]), weight.new_zeros(weight.shape[0], rank)
+    a = weight.new_zeros(rank, weight.shape[1])
     a[torch.arange(len(chosen)), chosen] = 1
+    b = weight.new_zeros(weight.shape[0], rank)
     b[:, : len(chosen)] = weight[:, chosen] * s[chosen]
     return a, b
 
@@ -157,18 +150,26 @@ WRITERS: dict[str, Callable[[VLM, Mapping[Site, float], Path], None]] = {
 }
 
 
+def _weight(vlm: VLM, layer: int) -> Float[Tensor, "width neurons"]:
+    """The weight of a layer's down_proj.
+
+    Raises:
+        HonesError: it is quantised.
+    """
+    check_weights(vlm.anatomy.layers[layer], f"{vlm.name}: layer {layer}")
+    return vlm.anatomy.layers[layer].down_proj.weight.detach()
+
+
 def _module_names(vlm: VLM) -> list[str]:
     """The full name of every layer's down_proj in the model."""
     names = {id(module): name for name, module in vlm.model.named_modules()}
     return [names[id(layer.down_proj)] for layer in vlm.anatomy.layers]
 
 
-def _base(vlm: VLM) -> dict[str, Any]:
-    """What an adapter says of its base model."""
-    return {"base_model_name_or_path": shown_name(vlm), "revision": commit_of(vlm), "inference_mode": True}
-
-
-def _write_adapter(folder: Path, config: Any, targets: list[str], weights: Mapping[str, Tensor]) -> None:
+def _write_adapter(vlm: VLM, folder: Path, config: Any, targets: list[str], weights: Mapping[str, Tensor]) -> None:
+    config.base_model_name_or_path = shown_name(vlm)
+    config.revision = commit_of(vlm)
+    config.inference_mode = True
     config.target_modules = targets  # in order; peft keeps a set
     named = {f"base_model.model.{name}": weight.contiguous() for name, weight in weights.items()}
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})

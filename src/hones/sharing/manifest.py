@@ -68,13 +68,12 @@ class Check(_Record):
     positions: int
 
 
-class Header(_Record):
-    """Which scales of which model.
+class BaseModelFacts(_Record):
+    """Which model.
 
     model: hub id, built-in name, or the name of a local folder. kind: which of these. revision: the hub's commit, or a
-    digest of the files. commit: the former alone.
-    pictures: whether the model takes pictures. license: as the base model's card says. layers, neurons_per_layer: the
-    model's shape.
+    digest of the files. commit: the former alone. license: as the base model's card says. layers, neurons_per_layer:
+    the model's shape. pictures: whether it takes pictures.
     """
 
     model: str
@@ -85,6 +84,14 @@ class Header(_Record):
     layers: int
     neurons_per_layer: int
     pictures: bool = True
+
+
+class Provenance(_Record):
+    """How the scales came about, as their run recorded it; None or empty where it did not.
+
+    figures: means over seeds, for other tasks, other data, other ways to steer.
+    """
+
     task: str | None = None
     method: str | None = None
     settings: dict[str, bool | int | float | str | None] = {}
@@ -92,6 +99,10 @@ class Header(_Record):
     tested_on: Split | None = None
     metric: Metric | None = None
     figures: tuple[Figure, ...] = ()
+
+
+class Header(Provenance, BaseModelFacts):
+    """Which scales of which model."""
 
 
 class Manifest(Header):

@@ -1,7 +1,7 @@
 """Upload an export to the hub: only what hones wrote, nothing else that lies in the folder."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
@@ -50,11 +50,18 @@ def push_export(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
-    _check_repo(repo)
+    _check_files(folder, manifest)
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO") from error
+    if repo.count("/") != 1:
+        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO")
+    token = None if token_from_env is None else os.environ.get(token_from_env, "").strip()
+    if token == "":
+        raise HonesError(f"the environment variable {token_from_env} is empty", expected="a token for the hub")
     files = sorted([*manifest.files, MANIFEST])
     plan = Upload(folder, repo, private, manifest, {name: (folder / name).stat().st_size for name in files})
-    token = None if token_from_env is None else _token(token_from_env)
     if not yes:
         return plan
     api = HfApi(token=token)
@@ -66,40 +73,21 @@ def push_export(
     except LocalTokenNotFoundError as error:
         raise HonesError("no token for the hub", do="run `hf auth login`, or pass --token-from-env") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise HonesError(f"the hub did not take {repo} ({_first_line(error)})", do="see the token's rights") from error
-    return Upload(plan.folder, plan.repo, plan.private, plan.manifest, plan.sizes, str(commit.commit_url))
+        problem = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise HonesError(f"the hub did not take {repo} ({problem})", do="see the token's rights") from error
+    return replace(plan, url=str(commit.commit_url))
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def _check_files(folder: Path, manifest: Manifest) -> None:
     """Raises HonesError unless the folder holds exactly the files that were written; the card may have been edited."""
-    found = {path.name: path for path in folder.iterdir()}
-    for name in sorted({*found, *manifest.files, MANIFEST}):
-        if name not in found:
+    present = {path.name: path for path in folder.iterdir()}
+    for name in sorted({*present, *manifest.files, MANIFEST}):
+        if name not in present:
             raise HonesError(f"{folder} lacks {name}", expected="every file of the export", do="export again")
         if name not in manifest.files and name != MANIFEST:
             raise HonesError(f"{folder} holds {name}, which hones did not write", expected="an export alone")
-        path = found[name]
+        path = present[name]
         if path.is_symlink() or not path.is_file() or not (path.suffix in SUFFIXES or name in LICENSE_FILES):
             raise HonesError(f"{path} is not a kind of file that an export holds", expected=", ".join(SUFFIXES))
         if name not in (CARD, MANIFEST) and sha256_of(path) != manifest.files[name]:
             raise HonesError(f"{path} has changed since the export", do="export again")
-
-
-def _check_repo(repo: str) -> None:
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO") from error
-    if repo.count("/") != 1:
-        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO")
-
-
-def _token(variable: str) -> str:
-    token = os.environ.get(variable, "").strip()
-    if not token:
-        raise HonesError(f"the environment variable {variable} is empty", expected="a token for the hub")
-    return token
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
