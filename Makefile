@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench tiny planted clean
+.PHONY: demo test test-slow lint golden bench tiny planted clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -18,6 +18,9 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+golden: .venv/ready  # after a change of results or of help that is meant; on one thread, as the tests run
+	OMP_NUM_THREADS=1 $(BIN)/python tests/golden_runs.py
 
 bench: .venv/ready
 	$(BIN)/python bench/sweep.py
