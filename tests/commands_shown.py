@@ -8,12 +8,12 @@ from typing import Any
 
 import typer
 
-import hones.cli
+from hones.cli.commands import app
 
 
 def application() -> typer.Typer:
     """The one place that knows where the application is."""
-    return hones.cli.app
+    return app
 
 
 def commands_shown() -> dict[str, dict[str, Any]]:
