@@ -41,7 +41,7 @@ from hones.views.report.explain import render_explanation
 from hones.views.report.figures import write_figures
 from hones.views.report.page import write_report
 from hones.views.report.pictures import thumbnail
-from hones.views.table import Table
+from hones.views.sheet import Sheet
 from hones.views.text import clean, number, slug, token_text
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -179,12 +179,13 @@ def test_values_in_the_page_are_those_of_the_artifacts(run: Path, page: str) -> 
     assert f'aria-label="{label}"' in page
     comparison = make_comparison("vqa")
     by_name = {m.method: m for m in comparison.methods}
-    rows = tables["comparison-vqa.csv"][1:]
+    head, *rows = tables["comparison-vqa.csv"]
     assert {row[0] for row in rows} == set(METHODS)
-    for row in rows:
-        m = by_name[row[0]]
-        assert [float(x) for x in row[1:4]] == [m.neurons, m.masked.value, m.absolute_drop.value]
-        assert row[12] == ("" if m.p_value is None else repr(m.p_value))
+    for row in (dict(zip(head, row, strict=True)) for row in rows):
+        m = by_name[row["method"]]
+        shown = [float(row[name]) for name in ("neurons", "masked", "drop")]
+        assert shown == [m.neurons, m.masked.value, m.absolute_drop.value]
+        assert row["p"] == ("" if m.p_value is None else repr(m.p_value))
     assert len(tables["budgets-vqa.csv"]) == 1 + sum(len(c.ratios) for c in comparison.curves)
     neurons = json.loads((run / "ocr/neurons.json").read_text())
     counts = [int(row[2]) for row in tables["layers.csv"][1:]]
@@ -193,9 +194,11 @@ def test_values_in_the_page_are_those_of_the_artifacts(run: Path, page: str) -> 
     assert {(r[0], int(r[1])) for r in tables["groups.csv"][1:]} == {
         (" + ".join(g.tasks), g.neurons) for g in analysis.groups
     }
-    drops = {(r[0], r[1]): float(r[4]) for r in tables["ablation.csv"][1:]}
+    head, *rows = tables["ablation.csv"]
+    drops = {(r[0], r[1]): float(r[head.index("drop")]) for r in rows}
     assert drops == {(" + ".join(a.group), a.task): a.drop.value for a in analysis.ablations}
-    assert [float(x) for x in tables["steering.csv"][1][2:6]] == [200, 0.7, 0.74, 0.04]
+    steering = dict(zip(*tables["steering.csv"][:2], strict=True))
+    assert [float(steering[name]) for name in ("items", "base", "steered", "gain")] == [200, 0.7, 0.74, 0.04]
     assert [row[1:] for row in tables["left-out.csv"][1:]] == [["9", "no picture 9.png"]]
 
 
@@ -265,7 +268,7 @@ def test_text_is_made_visible() -> None:
 
 
 def test_csv_is_no_formula_and_keeps_all_digits() -> None:
-    table = Table("t", "T", ("name", "value"), (("=1+1", -0.1), ("@x", None), ('a,"b', 1 / 3), ("-x", 7)))
+    table = Sheet("t", "T", ("name", "value"), (("=1+1", -0.1), ("@x", None), ('a,"b', 1 / 3), ("-x", 7)))
     rows = [*csv.reader(io.StringIO(table.csv()))]
     assert rows[1:] == [["'=1+1", "-0.1"], ["'@x", ""], ['a,"b', repr(1 / 3)], ["'-x", "7"]]
 

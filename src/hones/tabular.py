@@ -6,7 +6,7 @@ notebooks ask the object itself. pandas is imported only where it is asked for.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from importlib import import_module
@@ -20,7 +20,7 @@ from hones.errors import HonesError
 from hones.palette import shade
 from hones.stats import Interval
 
-Kind = Literal["name", "text", "number", "count", "interval", "p", "tasks", "layers", "tokens", "list"]
+Kind = Literal["name", "text", "number", "count", "interval", "p", "metric", "tasks", "layers", "tokens", "list"]
 Row = Mapping[str, Any]
 MOST_ROWS = 60
 
@@ -32,9 +32,10 @@ class Column:
     Args:
         name: of the value in a row, and of the column of a data frame.
         heading: what people read above it; "": data frames and notebooks only.
+        full: the heading where there is room for more.
         kind: name (or an index; never broken), text (that wraps), number, count (of things), interval (an `Interval`,
-            or a float without one), p, tasks (of a group), layers (a count per layer), tokens (their texts), list
-            (of texts).
+            or a float without one), p, metric (its name), tasks (of a group), layers (a count per layer), tokens (their
+            texts), list (of texts).
         form: format specification of its numbers. unit: follows them.
         beside, below: another value of the row that belongs to this one and stands with it where space is scarce.
         bold: the interval of the row that makes a cell stand out where it lies above zero.
@@ -52,6 +53,7 @@ class Column:
     bold: str = ""
     terse: bool = False
     detail: bool = False
+    full: str = ""
     missing: str = ""
 
     def text(self, value: Any) -> str:
@@ -110,6 +112,18 @@ class Tabular(ABC):
     def tables(self) -> list[Table]:
         """The result's tables, the most important first."""
 
+    def table(self, name: str | None = None) -> Table:
+        """One of the tables, by default the first.
+
+        Raises:
+            HonesError: there is no such table.
+        """
+        tables = {table.name: table for table in self.tables()}
+        chosen = next(iter(tables)) if name is None else name
+        if chosen not in tables:
+            raise HonesError(f"no table {chosen!r}", expected=f"one of {', '.join(tables)}")
+        return tables[chosen]
+
     def map_html(self) -> str:
         """HTML to show above the tables."""
         return ""
@@ -127,11 +141,7 @@ class Tabular(ABC):
             pandas: Any = import_module("pandas")
         except ImportError as error:
             raise HonesError("pandas is not installed", do="pip install pandas") from error
-        tables = {x.name: x for x in self.tables()}
-        name = next(iter(tables)) if table is None else table
-        if name not in tables:
-            raise HonesError(f"no table {name!r}", expected=f"one of {', '.join(tables)}")
-        return pandas.DataFrame(frame_rows(tables[name]))
+        return pandas.DataFrame(frame_rows(self.table(table)))
 
 
 def frame_rows(table: Table) -> list[dict[str, Any]]:
@@ -165,6 +175,19 @@ def pivot(table: Table, name: str, title: str, across: str, cell: Column, headin
         columns[key] = replace(cell, heading=heading.format(**row), **changed)
         rows.setdefault(row[first.name], dict(row)).update({names[part]: value for part, value in row.items()})
     return Table(name, title, (first, *columns.values()), [*rows.values()], caption)
+
+
+def together(results: Iterable[tuple[str, Tabular]]) -> Table:
+    """The first tables of a result of several tasks as one, whose rows name the task."""
+    tables = [(task, result.table()) for task, result in results]
+    rows = [{**row, "task": task} for task, table in tables for row in table.rows]
+    items = sorted({row["items"] for row in rows})
+    several = " to ".join(str(count) for count in dict.fromkeys((items[0], items[-1])))
+    for row in rows:
+        row["metric"] = row["metric_name"].removeprefix(f"{row['task']}_")
+    first = tables[0][1]
+    columns = (Column("task", "task", below="metric"), *first.columns)
+    return replace(first, title=f"{first.title}, {several} test items", columns=columns, rows=rows)
 
 
 def table_html(table: Table, most: int = MOST_ROWS) -> str:

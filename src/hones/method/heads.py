@@ -72,9 +72,9 @@ class HeadResult(Tabular):
         columns = (
             Column("layer", "layer"),
             Column("head", "head"),
-            Column("score", "drop when replaced [95 %]", "interval", "+.3f"),
+            Column("score", "drop when replaced [95 %]", "interval", "+.3f", full="drop when replaced"),
             Column("baseline"),
-            Column("intervened", f"{self.metric_name} without it", "number"),
+            Column("intervened", "metric without it", "number"),
             Column("items"),
             Column("dropped"),
             Column("critical", "critical", detail=True),

@@ -48,13 +48,13 @@ class MaskingResult(Tabular):
     def tables(self) -> list[Table]:
         """One row."""
         columns = (
-            Column("metric_name"),
-            Column("items"),
-            Column("neurons"),
+            Column("metric_name", "metric", "metric", detail=True),
+            Column("items", "items", "count", detail=True),
+            Column("neurons", "neurons", "count", detail=True),
             Column("baseline", "base", "interval", terse=True),
             Column("masked", "masked", "interval", terse=True),
             Column("control", "random", "interval", terse=True),
-            Column("absolute_drop", "drop [95 %]", "interval", "+.3f", beside="relative_drop"),
+            Column("absolute_drop", "drop [95 %]", "interval", "+.3f", beside="relative_drop", full="drop"),
             Column("relative_drop", "drop, %", "interval", ".1f", " %"),
             Column("advantage", "random - masked", "interval", "+.3f", bold="advantage"),
         )

@@ -64,14 +64,16 @@ class Comparison(Tabular):
             Column("method", "method", below="fewer"),
             Column("neurons", "neurons", "count", detail=True),
             Column("masked", "masked", "interval", detail=True),
-            Column("absolute_drop", "drop [95 %]", "interval", "+.3f"),
+            Column("absolute_drop", "drop [95 %]", "interval", "+.3f", full="drop"),
             Column("relative_drop", "drop, %", "interval", ".0f", missing="-"),
             Column("hones_advantage", "HONES ahead by", "interval", "+.3f", beside="p_value", bold="hones_advantage"),
             Column("p_value", "p", "p"),
-            Column("overlap", "share", "number", ".2f"),
-            Column("rank_correlation", "rank" if oracle else "", "number", "+.2f", below="recall"),
+            Column("overlap", "share", "number", ".2f", full="overlap with HONES"),
+            Column(
+                "rank_correlation", "rank" if oracle else "", "number", "+.2f", below="recall", full="rank correlation"
+            ),
             Column("recall", "recall" if oracle else "", "number", ".2f"),
-            Column("seconds", "sec", "number", ".1f"),
+            Column("seconds", "sec", "number", ".1f", full="seconds"),
         )
         full = max(m.neurons for m in self.methods)
         rows = []
@@ -93,7 +95,7 @@ class Comparison(Tabular):
             Column("method", "method"),
             Column("ratio", "share of neurons", "number", "g"),
             Column("neurons", "neurons", "count"),
-            Column("masked", self.metric_name, "interval"),
+            Column("masked", "masked", "interval"),
         )
         rows = [
             {"method": c.method, "ratio": ratio, "percent": f"{100 * ratio:g} %", "neurons": neurons, "masked": masked}

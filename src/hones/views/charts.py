@@ -12,27 +12,24 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hones.method.heads import HeadResult
-from hones.rivals.results import Comparison, MethodResult
-from hones.stats import Interval
+from hones.palette import CATEGORIES, COOL, INK, LINE, MUTED, WARM
+from hones.rivals.results import Comparison
+from hones.tabular import Table
+from hones.views.sheet import Sheet, sheet
 from hones.views.style import (
-    CATEGORIES,
-    COOL,
     DASHES,
-    INK,
-    LINE,
+    HONES_LOOK,
     MARKERS,
-    MUTED,
     RC,
-    WARM,
     WIDTH,
     Marks,
     category_rows,
+    curve,
     legend_above,
     look,
     new_figure,
 )
-from hones.views.table import Table
-from hones.views.text import count, metric, number, one_line, slug, with_interval
+from hones.views.text import count, metric, number, slug, with_interval
 
 HONES = "hones"
 
@@ -44,7 +41,7 @@ class Chart:
     name: str
     title: str
     caption: str
-    table: Table
+    table: Sheet
     figure: Figure
     marks: Mapping[str, str]
 
@@ -57,14 +54,6 @@ class HeadCell:
     head: int
     value: float
     label: str
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One arm of a level chart: its name, and a level with interval per task."""
-
-    name: str
-    levels: tuple[Interval, ...]
 
 
 def head_map(task: str, result: HeadResult) -> Chart:
@@ -80,26 +69,23 @@ def head_map(task: str, result: HeadResult) -> Chart:
         )
         for h in result.heads
     ]
-    rows = tuple(
-        (h.layer, h.head, h.score.value, h.score.low, h.score.high, h.intervened, "yes" if n < result.top_k else "no")
-        for n, h in enumerate(result.heads)
-    )
-    columns = ("layer", "head", "drop", "low", "high", f"{metric(result.metric_name)} without it", "critical")
-    table = Table(f"heads-{slug(task)}", f"{task}: every head, best first", columns, rows)
+    name = f"heads-{slug(task)}"
+    table = sheet(result.table(), name, f"{task}: every head, best first")
     caption = (
         f"Drop of {metric(result.metric_name)} when a head is replaced by the mean of its layer's other heads, on "
         f"{count(result.items, 'item')}. Orange: the metric falls; blue with a dash: it rises. Ringed: the "
         f"{count(result.top_k, 'critical head')}."
     )
-    return cell_map(f"heads-{slug(task)}", f"{task}: heads", caption, table, cells, critical)
+    return cell_map(name, f"{task}: heads", caption, table, cells, critical)
 
 
 @mpl.rc_context(RC)
 def cell_map(
-    name: str, title: str, caption: str, table: Table, cells: Sequence[HeadCell], ringed: Collection[tuple[int, int]]
+    name: str, title: str, caption: str, table: Sheet, cells: Sequence[HeadCell], ringed: Collection[tuple[int, int]]
 ) -> Chart:
     """Layers by heads, shaded by value with zero blank; negative cells carry a dash, `ringed` ones a ring."""
-    layers, heads = 1 + max(c.layer for c in cells), 1 + max(c.head for c in cells)
+    layers = 1 + max(c.layer for c in cells)
+    heads = 1 + max(c.head for c in cells)
     side = min(0.4, max(0.15, 3.4 / max(heads, 8)))
     figure = new_figure(heads * side + 1.35, layers * side + 0.62)
     axes, bar = figure.subplots(1, 2, width_ratios=(heads * side, 0.12))
@@ -150,16 +136,16 @@ def _shade_bar(axes: Axes, low: float, high: float, strongest: float) -> None:
 @mpl.rc_context(RC)
 def layer_curves(per_layer: Mapping[str, Sequence[int]]) -> Chart:
     """Neurons per layer for each task: the layout of the paper's first figure."""
-    figure, marks = new_figure(WIDTH, 2.6), Marks()
+    figure = new_figure(WIDTH, 2.6)
+    marks = Marks()
     axes = figure.subplots()
     for i, (task, counts) in enumerate(per_layer.items()):
-        colour, marker, dash = CATEGORIES[i % 8], MARKERS[i % 8], DASHES[i % 8]
         total = sum(counts) or 1
-        axes.plot(range(len(counts)), counts, color=colour, linestyle=dash)
-        for layer, n in enumerate(counts):
-            (point,) = axes.plot(layer, n, marker=marker, color=colour, linestyle="none")
-            marks.add(point, f"{task}, layer {layer}: {count(n, 'neuron')}, {n / total:.0%} of its set")
-        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=one_line(task, 16))
+        points = [
+            (layer, n, f"{task}, layer {layer}: {count(n, 'neuron')}, {n / total:.0%} of its set")
+            for layer, n in enumerate(counts)
+        ]
+        curve(axes, marks, points, task, (CATEGORIES[i % 8], MARKERS[i % 8], DASHES[i % 8]), 1.6)
     axes.set(xlabel="layer", ylabel="selected neurons")
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -168,47 +154,47 @@ def layer_curves(per_layer: Mapping[str, Sequence[int]]) -> Chart:
     axes.spines["left"].set_visible(False)
     legend_above(figure, len(per_layer))
     layers = max(len(counts) for counts in per_layer.values())
-    columns = {task: [*counts, *[0] * (layers - len(counts))] for task, counts in per_layer.items()}
-    rows = tuple((layer, *(column[layer] for column in columns.values())) for layer in range(layers))
-    table = Table("layers", "Selected neurons per layer", ("layer", *per_layer), rows)
+    columns = [[*counts, *[0] * (layers - len(counts))] for counts in per_layer.values()]
+    rows = tuple(zip(range(layers), *columns, strict=True))
+    table = Sheet("layers", "Selected neurons per layer", ("layer", *per_layer), rows)
     caption = "Where the selected neurons of each task lie."
     return Chart("layers", "Neurons per layer", caption, table, figure, marks.labels)
 
 
 @mpl.rc_context(RC)
-def level_chart(
-    name: str, title: str, caption: str, tasks: Sequence[str], metrics: Sequence[str], arms: Sequence[Arm]
-) -> Chart:
-    """The metric of each task under several arms, with intervals."""
-    figure, marks = new_figure(WIDTH, 0.55 * len(tasks) + 0.85), Marks()
+def level_chart(title: str, caption: str, table: Table, arms: Mapping[str, str]) -> Chart:
+    """The metric of each row of a table under several arms, with intervals.
+
+    Args:
+        arms: columns of the table, and what the legend calls them.
+    """
+    figure = new_figure(WIDTH, 0.55 * len(table.rows) + 0.85)
+    marks = Marks()
     axes = figure.subplots()
-    colours, markers = (INK, WARM, COOL), ("o", "D", "s")
-    for i, arm in enumerate(arms):
+    for i, (arm, name) in enumerate(arms.items()):
+        colour, marker = ((INK, "o"), (WARM, "D"), (COOL, "s"))[i]
         shift = (i - (len(arms) - 1) / 2) * 0.2
-        for row, (task, level) in enumerate(zip(tasks, arm.levels, strict=True)):
-            y = row + shift
-            axes.plot([level.low, level.high], [y, y], color=colours[i], linewidth=1.4, solid_capstyle="butt")
-            (point,) = axes.plot(level.value, y, markers[i], color=colours[i], markersize=6)
-            marks.add(point, f"{task}, {arm.name}: {metric(metrics[row])} {with_interval(level)}")
-        axes.plot([], [], markers[i], color=colours[i], label=arm.name)
-    category_rows(axes, [f"{task} · {metric(m)}" for task, m in zip(tasks, metrics, strict=True)])
-    axes.set_xlim(0, 1.02 * max([0.1, *(x for arm in arms for i in arm.levels for x in (i.value, i.high) if x == x)]))
+        for n, row in enumerate(table.rows):
+            level = row[arm]
+            axes.plot([level.low, level.high], [n + shift] * 2, color=colour, linewidth=1.4, solid_capstyle="butt")
+            (point,) = axes.plot(level.value, n + shift, marker, color=colour, markersize=6)
+            marks.add(point, f"{row['task']}, {name}: {metric(row['metric_name'])} {with_interval(level)}")
+        axes.plot([], [], marker, color=colour, label=name)
+    category_rows(axes, [f"{row['task']} · {metric(row['metric_name'])}" for row in table.rows])
+    levels = [x for row in table.rows for arm in arms for x in (row[arm].value, row[arm].high)]
+    axes.set_xlim(0, 1.02 * max(0.1, *(x for x in levels if not math.isnan(x))))
     axes.grid(axis="x")
     legend_above(figure, len(arms))
-    columns = tuple(f"{arm.name}{end}" for arm in arms for end in ("", " low", " high"))
-    rows = tuple(
-        (task, metric(m), *(x for arm in arms for x in ends(arm.levels[row])))
-        for row, (task, m) in enumerate(zip(tasks, metrics, strict=True))
-    )
-    return Chart(name, title, caption, Table(name, title, ("task", "metric", *columns), rows), figure, marks.labels)
+    return Chart(table.name, title, caption, sheet(table), figure, marks.labels)
 
 
 @mpl.rc_context(RC)
 def comparison_chart(comparison: Comparison) -> Chart:
     """The absolute drop that each method's neurons cause, largest first."""
     methods = sorted(comparison.methods, key=lambda m: -m.absolute_drop.value)
-    name, m_name = f"comparison-{slug(comparison.task)}", metric(comparison.metric_name)
-    figure, marks = new_figure(WIDTH, 0.27 * len(methods) + 0.65), Marks()
+    m_name = metric(comparison.metric_name)
+    figure = new_figure(WIDTH, 0.27 * len(methods) + 0.65)
+    marks = Marks()
     axes = figure.subplots()
     for row, m in enumerate(methods):
         looks: dict[str, Any] = {"facecolor": WARM} if m.method == HONES else {"facecolor": COOL, "alpha": 0.55}
@@ -226,72 +212,45 @@ def comparison_chart(comparison: Comparison) -> Chart:
         f"{count(comparison.items, 'test item')}; {m_name} without masking {with_interval(comparison.baseline)}. "
         "Lines: 95 % intervals. Orange: HONES; hatched: random controls."
     )
-    table = Table(name, f"{comparison.task}: methods, largest drop first", _COLUMNS, tuple(map(_method_row, methods)))
+    name = f"comparison-{slug(comparison.task)}"
+    table = sheet(comparison.table(), name, f"{comparison.task}: methods, largest drop first")
     return Chart(name, f"{comparison.task}: methods", caption, table, figure, marks.labels)
-
-
-_COLUMNS = (
-    *("method", "neurons", "masked", "drop", "drop low", "drop high", "drop %", "drop % low", "drop % high"),
-    *("HONES beats it by", "low", "high", "p", "overlap with HONES", "rank correlation", "recall", "seconds"),
-)
-
-
-def _method_row(m: MethodResult) -> tuple[str | int | float | None, ...]:
-    return (
-        *(m.method, m.neurons, m.masked.value, *ends(m.absolute_drop), *ends(m.relative_drop)),
-        *(*ends(m.hones_advantage), m.p_value, m.overlap, m.rank_correlation, m.recall, m.seconds),
-    )
-
-
-def ends(interval: Interval | None) -> tuple[float | None, float | None, float | None]:
-    if interval is None:
-        return None, None, None
-    low, high = (None if math.isnan(x) else x for x in (interval.low, interval.high))
-    return interval.value, low, high
 
 
 @mpl.rc_context(RC)
 def budget_curves(comparison: Comparison) -> Chart:
     """The metric of each method along budgets."""
-    figure, marks = new_figure(WIDTH, 3.4), Marks()
+    figure = new_figure(WIDTH, 3.4)
+    marks = Marks()
     axes = figure.subplots()
     others = iter(range(len(comparison.curves)))
-    for curve in comparison.curves:
-        first = curve.method == HONES
-        i = -1 if first else next(others)
-        colour, marker, dash = (WARM, "o", "-") if first else look(i)
-        values, shares = [level.value for level in curve.masked], [100 * r for r in curve.ratios]
-        axes.plot(
-            shares, values, color=colour, linestyle=dash, linewidth=2.4 if first else 1.2, zorder=3 if first else 2
-        )
-        for share, neurons, level in zip(shares, curve.neurons, curve.masked, strict=True):
-            (point,) = axes.plot(share, level.value, marker=marker, color=colour, linestyle="none", zorder=4)
-            where = f"{curve.method} at {share:.3g} % ({count(neurons, 'neuron')})"
-            marks.add(point, f"{where}: {metric(comparison.metric_name)} {with_interval(level)}")
-        if first:
-            lows, highs = [level.low for level in curve.masked], [level.high for level in curve.masked]
-            axes.fill_between(shares, lows, highs, color=colour, alpha=0.14, linewidth=0)
-        axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=one_line(curve.method, 16))
+    m_name = metric(comparison.metric_name)
+    for c in comparison.curves:
+        points = []
+        for ratio, neurons, level in zip(c.ratios, c.neurons, c.masked, strict=True):
+            label = f"{c.method} at {100 * ratio:.3g} % ({count(neurons, 'neuron')}): {m_name} {with_interval(level)}"
+            points.append((100 * ratio, level.value, label))
+        if c.method != HONES:
+            curve(axes, marks, points, c.method, look(next(others)))
+            continue
+        curve(axes, marks, points, c.method, HONES_LOOK, 2.4)
+        shares = [100 * ratio for ratio in c.ratios]
+        lows = [level.low for level in c.masked]
+        highs = [level.high for level in c.masked]
+        axes.fill_between(shares, lows, highs, color=WARM, alpha=0.14, linewidth=0)
     axes.axhline(comparison.baseline.value, color=MUTED, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
-    budgets = sorted({100 * r for curve in comparison.curves for r in curve.ratios})
+    budgets = sorted({100 * r for c in comparison.curves for r in c.ratios})
     axes.set_xticks(budgets, [f"{b:.3g}" for b in budgets])
     axes.minorticks_off()
-    axes.set(xlabel="neurons masked, % of all (log scale)", ylabel=metric(comparison.metric_name))
+    axes.set(xlabel="neurons masked, % of all (log scale)", ylabel=m_name)
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     legend_above(figure, 3)
-    rows = tuple(
-        (curve.method, ratio, neurons, *ends(level))
-        for curve in comparison.curves
-        for ratio, neurons, level in zip(curve.ratios, curve.neurons, curve.masked, strict=True)
+    caption = (
+        f"The lower, the more a method's neurons matter. Dotted: nothing masked ({number(comparison.baseline.value)}). "
+        "Shaded: HONES's 95 % intervals; those of the others are in the data."
     )
     name = f"budgets-{slug(comparison.task)}"
-    columns = ("method", "share of neurons", "neurons", metric(comparison.metric_name), "low", "high")
-    table = Table(name, f"{comparison.task}: the metric along budgets", columns, rows)
-    base = number(comparison.baseline.value)
-    caption = (
-        f"The lower, the more a method's neurons matter. Dotted: nothing masked ({base}). Shaded: HONES's 95 % "
-        "intervals; those of the others are in the data."
-    )
+    table = sheet(comparison.table("curves"), name, f"{comparison.task}: the metric along budgets")
     return Chart(name, f"{comparison.task}: budgets", caption, table, figure, marks.labels)

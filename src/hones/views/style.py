@@ -1,7 +1,7 @@
 """How charts look, on the page and on paper.
 
-Colours are Okabe and Ito's, told apart by colour-blind people; categories also differ in marker and dash, so that grey
-print works. In the page, each of these colours becomes a CSS variable that follows light and dark mode.
+Categories differ in colour, marker and dash, so that grey print works. In the page, each colour becomes a CSS variable
+that follows light and dark mode.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,10 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hones.palette import CATEGORIES, COOL, INK, LINE, MUTED, WARM
 from hones.views.text import clean, one_line
 
 WIDTH = 4.4  # inches, of charts that fill a column or a phone
-INK, MUTED, LINE = "#1b1d21", "#626973", "#d8dbe0"
-WARM, COOL = "#d55e00", "#0072b2"
-CATEGORIES = ("#0173b3", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8c5109", "#7d7d7e", "#35978f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1)), "-", "--", ":")
 
@@ -92,7 +90,25 @@ def category_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def look(i: int) -> tuple[str, str, Any]:
+Point = tuple[int | float, int | float, str]
+Look = tuple[str, str, Any]
+HONES_LOOK: Look = (WARM, "o", "-")
+
+
+def curve(
+    axes: Axes, marks: Marks, points: Sequence[Point], name: str, style: Look, width: float = 1.2
+) -> None:
+    """One line with a mark at each of its points (x, y, what the mark says), and its entry in the legend."""
+    colour, marker, dash = style
+    xs, ys, _ = zip(*points, strict=True) if points else ((), (), ())
+    axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=width, zorder=2 + (style == HONES_LOOK))
+    for x, y, label in points:
+        (point,) = axes.plot(x, y, marker=marker, color=colour, linestyle="none", zorder=4)
+        marks.add(point, label)
+    axes.plot([], [], color=colour, marker=marker, linestyle=dash, label=one_line(name, 20))
+
+
+def look(i: int) -> Look:
     """Colour, marker and dashes of the i-th of up to 64 curves, no two alike."""
     turn, place = divmod(i, 8)
     return CATEGORIES[place], MARKERS[(place + turn) % 8], DASHES[(place + turn + 1) % 8]

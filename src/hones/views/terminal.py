@@ -18,8 +18,6 @@ from rich.tree import Tree
 from hones.data.items import LeftOut
 from hones.method.analysis.results import Analysis, ExplainedNeuron, Explanation
 from hones.method.heads import HeadResult
-from hones.method.masking import MaskingResult
-from hones.method.steering.evaluate import SteeringResult
 from hones.palette import shade
 from hones.rivals.base import Method
 from hones.rivals.results import Comparison
@@ -112,21 +110,6 @@ def _tree(explanation: Explanation) -> Tree:
             tokens = " ".join(repr(token.text) for token in neuron.promotes[:TOKENS_SHOWN])
             branch.add(Text(f"neuron {neuron.layer}, {neuron.neuron} ({neuron.heads[0].value:.0%}) {tokens}"))
     return tree
-
-
-def together(results: Iterable[tuple[str, MaskingResult | SteeringResult]]) -> Table:
-    """The maskings, or steerings, of several tasks as one table."""
-    tasks, tables = [], []
-    items = set()
-    for task, result in results:
-        tasks.append({"task": task, "metric": result.metric_name.removeprefix(f"{task}_")})
-        tables += result.tables()
-        items.add(result.items)
-    first = tables[0]
-    rows = [{**row, **task} for task, table in zip(tasks, tables, strict=True) for row in table.rows]
-    several = " to ".join(str(n) for n in sorted({min(items), max(items)}))
-    task = Column("task", "task", below="metric")
-    return replace(first, title=f"{first.title}, {several} test items", columns=(task, *first.columns), rows=rows)
 
 
 def methods_table(methods: Iterable[Method]) -> Table:

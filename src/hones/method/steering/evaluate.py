@@ -36,11 +36,11 @@ class SteeringResult(Tabular):
     def tables(self) -> list[Table]:
         """One row."""
         columns = (
-            Column("metric_name"),
-            Column("items"),
+            Column("metric_name", "metric", "metric", detail=True),
+            Column("items", "items", "count", detail=True),
             Column("base", "base", "interval", terse=True),
             Column("steered", "steered", "interval", terse=True),
-            Column("gain", "gain [95 %]", "interval", "+.3f", bold="gain"),
+            Column("gain", "gain [95 %]", "interval", "+.3f", bold="gain", full="gain"),
         )
         return [Table("steering", "Steering the selected neurons", columns, [vars(self)])]
 

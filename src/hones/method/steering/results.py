@@ -112,7 +112,7 @@ class Evidence(Tabular):
             Column("method", "way", below="neurons"),
             Column("neurons", "neurons", "count", unit=" neurons"),
             Column("steered", "steered", "interval"),
-            Column("gain", "gain [95 %]", "interval", "+.3f", beside="gain_p", bold="gain"),
+            Column("gain", "gain [95 %]", "interval", "+.3f", beside="gain_p", bold="gain", full="gain"),
             Column("gain_p", "gain p", "p"),
             Column("hones_advantage", "HONES ahead by", "interval", "+.3f", beside="p_value", bold="hones_advantage"),
             Column("p_value", "p", "p"),
@@ -125,11 +125,11 @@ class Evidence(Tabular):
     def _elsewhere(self) -> Table:
         columns = (
             Column("task", "task", below="metric_name"),
-            Column("metric_name", "metric"),
+            Column("metric_name", "metric", "metric"),
             Column("items", "items", "count"),
             Column("base", "base", "interval", terse=True),
             Column("steered", "steered", "interval", terse=True),
-            Column("change", "change [95 %]", "interval", "+.3f", bold="change"),
+            Column("change", "change [95 %]", "interval", "+.3f", bold="change", full="change"),
         )
         title = f"Other tasks under the scales of {self.task}"
         return Table("other tasks", title, columns, [vars(e) for e in self.elsewhere])

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from hones.method.analysis.results import Driver, NeuronCard, Token
 from hones.views.report.flow import Edge, Node, flow_svg
 from hones.views.report.pictures import Thumbnail, thumbnail
-from hones.views.table import Table
+from hones.views.sheet import Sheet
 from hones.views.text import group_name, number, slug, token_text
 
 SHOWN = 6
@@ -22,7 +22,7 @@ class Card:
     card: NeuronCard
     group: str
     graph: Markup
-    table: Table
+    table: Sheet
     suppresses: tuple[str, ...]
     drivers: tuple[tuple[Driver, Thumbnail], ...]
 
@@ -30,19 +30,20 @@ class Card:
 def make_card(card: NeuronCard, folder: Path) -> Card:
     """The card with its graph and thumbnails; the largest head shares and token weights are drawn."""
     name = f"card-{slug(card.task)}-{card.layer}-{card.neuron}"
-    own = f"layer {card.layer}, neuron {card.neuron}"
-    heads, tokens = card.heads[:SHOWN], card.promotes[:SHOWN]
+    neuron = f"layer {card.layer}, neuron {card.neuron}"
+    heads = card.heads[:SHOWN]
+    tokens = card.promotes[:SHOWN]
     columns = (
         [
             Node(f"L{h.layer} H{h.head} · {h.value:.0%}", f"layer {h.layer}, head {h.head}: {h.value:.1%}")
             for h in heads
         ],
-        [Node(f"L{card.layer} N{card.neuron}", f"{own}: importance {card.importance:.4g} for {card.task}")],
+        [Node(f"L{card.layer} N{card.neuron}", f"{neuron}: importance {card.importance:.4g} for {card.task}")],
         [token_node(t) for t in tokens],
     )
     edges = [Edge(0, i, 0, h.value) for i, h in enumerate(heads)]
     edges += [Edge(1, 0, i, w) for i, w in enumerate(shares(tokens))]
-    graph = flow_svg(f"{own}, {card.task}", ("heads, share", "neuron", "promotes"), columns, edges)
+    graph = flow_svg(f"{neuron}, {card.task}", ("heads, share", "neuron", "promotes"), columns, edges)
     drivers = tuple((d, thumbnail(d.picture, folder)) for d in card.drivers)
     suppresses = tuple(token_text(t.text) for t in card.suppresses[:SHOWN])
     return Card(name, card, group_name(card.group), graph, _table(name, card), suppresses, drivers)
@@ -59,11 +60,11 @@ def shares(tokens: tuple[Token, ...]) -> list[float]:
     return [0.5 * abs(t.weight) / largest for t in tokens]
 
 
-def _table(name: str, card: NeuronCard) -> Table:
+def _table(name: str, card: NeuronCard) -> Sheet:
     rows = (
         *(("head, share", f"layer {h.layer}, head {h.head}", h.value) for h in card.heads),
         *(("promotes", token_text(t.text), t.weight) for t in card.promotes),
         *(("suppresses", token_text(t.text), t.weight) for t in card.suppresses),
         *(("driven by item", d.item, d.contribution) for d in card.drivers),
     )
-    return Table(name, f"Layer {card.layer}, neuron {card.neuron}", ("what", "which", "value"), rows)
+    return Sheet(name, f"Layer {card.layer}, neuron {card.neuron}", ("what", "which", "value"), rows)

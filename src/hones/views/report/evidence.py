@@ -1,23 +1,21 @@
 """Evidence of steering as charts and words: every way's gain, out of domain, the other tasks, the learned scales."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib as mpl
 from matplotlib.ticker import MaxNLocator
 
 from hones.errors import joined
 from hones.method.steering.results import QUANTILES, Evidence, ScaleSpread, SteeredBy, Tested
+from hones.palette import COOL, INK, LINE, MUTED, WARM
 from hones.stats import Interval
-from hones.views.charts import HONES, Chart, ends
-from hones.views.style import COOL, INK, LINE, MUTED, RC, WARM, WIDTH, Marks, category_rows, new_figure
-from hones.views.table import Cell, Table
+from hones.tabular import Column
+from hones.views.charts import HONES, Chart
+from hones.views.sheet import Cell, Sheet, sheet
+from hones.views.style import RC, WIDTH, Marks, category_rows, new_figure
 from hones.views.text import NO_CHANGE, count, includes_zero, metric, number, one_line, slug, with_interval
 
-_WAY = (
-    *("way", "neurons", "metric", "low", "high", "gain", "gain low", "gain high", "gain p"),
-    *("HONES ahead by", "ahead low", "ahead high", "p", "seeds"),
-)
 _PLACES = tuple(f"quantile {100 * q:g} %" for q in QUANTILES)
 
 
@@ -43,9 +41,10 @@ class _Change:
 
 
 @mpl.rc_context(RC)
-def _changes(name: str, title: str, caption: str, axis: str, rows: Sequence[_Change], table: Table) -> Chart:
-    """Changes around zero, one row each, with intervals."""
-    figure, marks = new_figure(WIDTH, 0.27 * len(rows) + 0.65), Marks()
+def _changes(table: Sheet, caption: str, axis: str, rows: Sequence[_Change]) -> Chart:
+    """Changes around zero, one row each, with intervals; named as their table is."""
+    figure = new_figure(WIDTH, 0.27 * len(rows) + 0.65)
+    marks = Marks()
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=0.8)
     for row, r in enumerate(rows):
@@ -56,7 +55,7 @@ def _changes(name: str, title: str, caption: str, axis: str, rows: Sequence[_Cha
     axes.set_xlabel(axis)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x")
-    return Chart(name, title, caption, table, figure, marks.labels)
+    return Chart(table.name, table.caption, caption, table, figure, marks.labels)
 
 
 def gain_chart(evidence: Evidence, tested: Tested) -> Chart:
@@ -80,40 +79,35 @@ def gain_chart(evidence: Evidence, tested: Tested) -> Chart:
         f"{', where nothing was learned' if outside else ''}. Lines: 95 % intervals, paired; learned ways: mean over "
         f"{count(len(evidence.seeds), 'seed')}. Orange: HONES."
     )
-    table = Table(name, title, _WAY, tuple(map(_way_row, tested.methods)))
-    return _changes(name, title, caption, f"gain of {m}", rows, table)
-
-
-def _way_row(w: SteeredBy) -> tuple[Cell, ...]:
-    levels = (*ends(w.steered), *ends(w.gain), w.gain_p, *ends(w.hones_advantage), w.p_value)
-    return (w.method, w.neurons, *levels, " ".join(f"{x:.6g}" for x in w.by_seed))
+    table = sheet(evidence.table("out of domain" if outside else "steering"), name, title)
+    return _changes(table, caption, f"gain of {m}", rows)
 
 
 def elsewhere_chart(evidences: Sequence[Evidence]) -> Chart:
     """What steering one task does to the others."""
-    found = [(e.task, other) for e in evidences for other in e.elsewhere]
-    rows = [
-        _Change(f"{task} on {o.task}", o.change, f"scales of {task} on {o.task}: change {with_interval(o.change)}")
-        for task, o in found
+    tables = [(e.task, e.table("other tasks")) for e in evidences if e.elsewhere]
+    rows = [{"steered_task": task, **row} for task, table in tables for row in table.rows]
+    changes = [
+        _Change(
+            f"{row['steered_task']} on {row['task']}",
+            row["change"],
+            f"scales of {row['steered_task']} on {row['task']}: change {with_interval(row['change'])}",
+        )
+        for row in rows
     ]
-    columns = ("steered", "tested on", "metric", "items", "base", "base low", "base high")
-    columns += ("with scales", "with low", "with high", "change", "change low", "change high")
-    cells = tuple(
-        (task, o.task, metric(o.metric_name), o.items, *ends(o.base), *ends(o.steered), *ends(o.change))
-        for task, o in found
-    )
-    title = "What steering costs elsewhere"
+    first = tables[0][1]
+    merged = replace(first, columns=(Column("steered_task", "scales of"), *first.columns), rows=rows)
     caption = "Each other task's metric with the scales that HONES learned for one task, minus without. 95 % intervals."
-    return _changes(
-        "elsewhere", title, caption, "change of the metric", rows, Table("elsewhere", title, columns, cells)
-    )
+    table = sheet(merged, "elsewhere", "What steering costs elsewhere")
+    return _changes(table, caption, "change of the metric", changes)
 
 
 @mpl.rc_context(RC)
 def scales_chart(evidence: Evidence) -> Chart:
     """The scales of HONES, layer by layer: from least to largest, the middle half, the median."""
     spread = next(s for s in evidence.scales if s.method == HONES)
-    figure, marks = new_figure(WIDTH, 0.2 * len(spread.layers) + 0.75), Marks()
+    figure = new_figure(WIDTH, 0.2 * len(spread.layers) + 0.75)
+    marks = Marks()
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=0.8)
     reach = max(abs(x) for x in (spread.quantiles[0], spread.quantiles[-1]))
@@ -131,7 +125,8 @@ def scales_chart(evidence: Evidence) -> Chart:
     category_rows(axes, [f"{layer.layer}" for layer in spread.layers])
     axes.set(xlabel="scale s (neuron times 1 + s)", ylabel="layer")
     axes.grid(axis="x")
-    name, title = f"scales-{slug(evidence.task)}", f"{evidence.task}: learned scales"
+    name = f"scales-{slug(evidence.task)}"
+    title = f"{evidence.task}: learned scales"
     caption = (
         f"{count(spread.count, 'scale')} that HONES learned with {count(len(evidence.seeds), 'seed')}: dot, median; "
         f"bar, middle half; blue line, 5 to 95 %; grey line, all. {number(100 * spread.clamped, 1)} % are at the bound "
@@ -139,7 +134,7 @@ def scales_chart(evidence: Evidence) -> Chart:
     )
     columns = ("way", "layer", "scales", "mean", *_PLACES, "at the bound, %")
     cells = tuple(row for s in evidence.scales for row in _scale_rows(s))
-    return Chart(name, title, caption, Table(name, title, columns, cells), figure, marks.labels)
+    return Chart(name, title, caption, Sheet(name, title, columns, cells), figure, marks.labels)
 
 
 def _scale_rows(s: ScaleSpread) -> Iterator[tuple[Cell, ...]]:

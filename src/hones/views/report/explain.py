@@ -1,6 +1,5 @@
 """The page of `hones explain`: one answer, the heads that it needs, the neurons they feed, the tokens these promote."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -12,10 +11,11 @@ from hones.views.report.cards import shares, token_node
 from hones.views.report.flow import Edge, Node, flow_svg
 from hones.views.report.pictures import Thumbnail, encoded, thumbnail
 from hones.views.report.templating import render
-from hones.views.table import Table
-from hones.views.text import number, token_text
+from hones.views.sheet import sheet
+from hones.views.text import number
 
-NEURONS_SHOWN, TOKENS_SHOWN = 8, 3
+NEURONS_SHOWN = 8
+TOKENS_SHOWN = 3
 
 
 def render_explanation(explanation: Explanation, picture: Path | Image.Image | None) -> str:
@@ -27,7 +27,7 @@ def render_explanation(explanation: Explanation, picture: Path | Image.Image | N
         picture=_thumbnail(explanation.picture, picture),
         heads=_head_chart(explanation),
         graph=_graph(explanation),
-        neurons=_neuron_table(explanation.neurons),
+        neurons=sheet(explanation.table("neurons")),
     )
 
 
@@ -42,14 +42,11 @@ def _thumbnail(name: str, picture: Path | Image.Image | None) -> Thumbnail:
 def _head_chart(e: Explanation) -> Chart:
     top = {(h.layer, h.head) for h in e.all_heads[: e.top_k]}
     cells = [HeadCell(h.layer, h.head, h.log_probability_drop, _head_label(h)) for h in e.all_heads]
-    rows = tuple((h.layer, h.head, h.log_probability_drop, h.probability_drop) for h in e.all_heads)
-    columns = ("layer", "head", "drop of log-probability (nats)", "drop of probability")
     caption = (
         "Drop of the answer's log-probability, in nats, when a head is replaced by the mean of its layer's others. "
         f"Orange: the answer needs the head; blue with a dash: it is likelier without. Ringed: the first {e.top_k}."
     )
-    table = Table("heads", "Every head, strongest first", columns, rows)
-    return cell_map("heads", "Heads that this answer needs", caption, table, cells, top)
+    return cell_map("heads", "Heads that this answer needs", caption, sheet(e.table("heads")), cells, top)
 
 
 def _head_label(h: ExplainedHead) -> str:
@@ -85,16 +82,3 @@ def _graph(e: Explanation) -> Markup | None:
 def _neuron_label(n: ExplainedNeuron) -> str:
     parts = f"contribution {number(n.contribution)}, of it dependent on the heads {number(n.dependence)}"
     return f"layer {n.layer}, neuron {n.neuron}: {parts}"
-
-
-def _neuron_table(neurons: Sequence[ExplainedNeuron]) -> Table:
-    columns = ("layer", "neuron", "contribution", "dependence", "fed by", "promotes", "suppresses")
-    rows = tuple(
-        (
-            *(n.layer, n.neuron, n.contribution, n.dependence),
-            ", ".join(f"L{h.layer} H{h.head} {h.value:.0%}" for h in n.heads),
-            *("  ".join(token_text(t.text) for t in tokens) for tokens in (n.promotes, n.suppresses)),
-        )
-        for n in neurons
-    )
-    return Table("neurons", "Neurons that these heads feed", columns, rows)

@@ -9,10 +9,10 @@ import matplotlib as mpl
 from hones.errors import HonesError
 from hones.files import write_bytes
 from hones.runs.results import RunResults, read_run
-from hones.views.charts import Chart, budget_curves, comparison_chart, head_map, layer_curves
+from hones.views.charts import Chart, head_map, layer_curves
 from hones.views.report.evidence import evidence_charts
 from hones.views.report.groups import groups_with_drops
-from hones.views.report.page import masking_charts
+from hones.views.report.page import comparison_charts, masking_charts
 from hones.views.style import RC
 from hones.views.svg import figure_svg
 
@@ -48,9 +48,7 @@ def _charts(results: RunResults) -> Iterator[Chart]:
         if t.heads is not None:
             yield head_map(t.task, t.heads)
         if t.comparison is not None:
-            yield comparison_chart(t.comparison)
-            if any(curve.ratios for curve in t.comparison.curves):
-                yield budget_curves(t.comparison)
+            yield from comparison_charts(t.comparison)
 
 
 @mpl.rc_context(RC)

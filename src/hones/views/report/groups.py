@@ -1,14 +1,16 @@
 """Charts of the exclusive groups of the tasks' neuron sets: how many neurons, and what masking each group costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
 from hones.method.analysis.results import Ablation, Analysis, Group
-from hones.views.charts import Chart, ends, shaded
-from hones.views.style import COOL, INK, LINE, RC, WIDTH, Marks, new_figure
-from hones.views.table import Table
+from hones.palette import COOL, INK, LINE
+from hones.views.charts import Chart, shaded
+from hones.views.sheet import Sheet, sheet
+from hones.views.style import RC, WIDTH, Marks, new_figure
 from hones.views.text import count, group_name, number, one_line, with_interval
 
 _ROW = 0.29
@@ -22,12 +24,14 @@ _DROPS = (
 @mpl.rc_context(RC)
 def group_chart(analysis: Analysis) -> Chart:
     """Rows: groups; dots: which tasks selected them; bars: how many neurons."""
-    tasks, groups = [t.task for t in analysis.tasks], ordered(analysis.groups)
-    figure, marks = new_figure(WIDTH, _ROW * len(groups) + 0.75), Marks()
+    tasks = [t.task for t in analysis.tasks]
+    groups = ordered(analysis.groups)
+    figure = new_figure(WIDTH, _ROW * len(groups) + 0.75)
+    marks = Marks()
     matrix, bars = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 2.6), sharey=True)
     _memberships(matrix, tasks, [g.tasks for g in groups])
     _sizes(bars, groups, marks)
-    return Chart("groups", "Groups of neurons", _NEURONS, group_table(groups), figure, marks.labels)
+    return Chart("groups", "Groups of neurons", _NEURONS, _table_of_groups(analysis), figure, marks.labels)
 
 
 @mpl.rc_context(RC)
@@ -35,25 +39,32 @@ def ablation_chart(analysis: Analysis) -> Chart:
     """Rows: groups; columns: tasks; cells: the drop of the task when the group is masked."""
     tasks = [t.task for t in analysis.tasks]
     groups = [g.tasks for g in ordered(analysis.groups) if any(a.group == g.tasks for a in analysis.ablations)]
-    figure, marks = new_figure(0.95 * len(tasks) + 0.7, _ROW * len(groups) + 0.75), Marks()
+    figure = new_figure(0.95 * len(tasks) + 0.7, _ROW * len(groups) + 0.75)
+    marks = Marks()
     matrix, cells = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 0.65 * len(tasks)), sharey=True)
     _memberships(matrix, tasks, groups)
     _drops(cells, tasks, groups, analysis.ablations, marks)
-    return Chart("ablation", "Masking each group", _DROPS, ablation_table(analysis.ablations), figure, marks.labels)
+    return Chart(
+        "ablation", "Masking each group", _DROPS, sheet(analysis.table("ablations"), "ablation"), figure, marks.labels
+    )
 
 
 @mpl.rc_context(RC)
 def groups_with_drops(analysis: Analysis) -> Chart:
     """Both side by side: the layout of the paper's second figure."""
-    tasks, groups = [t.task for t in analysis.tasks], ordered(analysis.groups)
-    figure, marks = new_figure(7.4, _ROW * len(groups) + 0.75), Marks()
+    tasks = [t.task for t in analysis.tasks]
+    groups = ordered(analysis.groups)
+    figure = new_figure(7.4, _ROW * len(groups) + 0.75)
+    marks = Marks()
     widths = (0.3 * len(tasks), 2.4, 0.75 * len(tasks))
     matrix, bars, cells = figure.subplots(1, 3, width_ratios=widths, sharey=True)
     _memberships(matrix, tasks, [g.tasks for g in groups])
     _sizes(bars, groups, marks)
     _drops(cells, tasks, [g.tasks for g in groups], analysis.ablations, marks)
     caption = f"{_NEURONS} {_DROPS}"
-    return Chart("groups-drops", "Groups", caption, ablation_table(analysis.ablations), figure, marks.labels)
+    return Chart(
+        "groups-drops", "Groups", caption, sheet(analysis.table("ablations"), "ablation"), figure, marks.labels
+    )
 
 
 def ordered(groups: Sequence[Group]) -> list[Group]:
@@ -61,21 +72,10 @@ def ordered(groups: Sequence[Group]) -> list[Group]:
     return sorted(groups, key=lambda g: (len(g.tasks), -g.neurons, g.tasks))
 
 
-def group_table(groups: Sequence[Group]) -> Table:
-    rows = tuple((group_name(g.tasks), g.neurons, ", ".join(map(str, g.per_layer))) for g in groups)
-    return Table("groups", "Groups of neurons", ("group", "neurons", "per layer"), rows)
-
-
-def ablation_table(ablations: Sequence[Ablation]) -> Table:
-    columns = ("group masked", "task", "baseline", "masked", "drop", "low", "high", "drop %", "random drop")
-    rows = tuple(
-        (
-            *(group_name(a.group), a.task, a.baseline.value, a.masked.value, *ends(a.drop)),
-            *(ends(a.relative_drop)[0], a.random_drop.value, *ends(a.advantage)),
-        )
-        for a in ablations
-    )
-    return Table("ablation", "Masking each group", (*columns, "drop − random", "low", "high"), rows)
+def _table_of_groups(analysis: Analysis) -> Sheet:
+    table = analysis.table("groups")
+    place = {group.tasks: i for i, group in enumerate(ordered(analysis.groups))}
+    return sheet(replace(table, rows=sorted(table.rows, key=lambda row: place[row["group"]])))
 
 
 def _memberships(axes: Axes, tasks: Sequence[str], groups: Sequence[Sequence[str]]) -> None:
@@ -107,11 +107,11 @@ def _sizes(axes: Axes, groups: Sequence[Group], marks: Marks) -> None:
 def _drops(
     axes: Axes, tasks: Sequence[str], groups: Sequence[tuple[str, ...]], ablations: Sequence[Ablation], marks: Marks
 ) -> None:
-    found = {(a.group, a.task): a for a in ablations}
+    by_cell = {(a.group, a.task): a for a in ablations}
     strongest = max((abs(a.drop.value) for a in ablations), default=0.0) or 1.0
     for row, group in enumerate(groups):
         for column, task in enumerate(tasks):
-            if (a := found.get((group, task))) is None:
+            if (a := by_cell.get((group, task))) is None:
                 continue
             drops = f"drop {with_interval(a.drop)}, random {number(a.random_drop.value)}"
             cell = shaded(axes, column, row, a.drop.value / strongest, most=0.7)
@@ -127,6 +127,6 @@ def _drops(
 
 
 def _frame(column: int, row: int) -> tuple[list[float], list[float]]:
-    x, y = 0.46, 0.42
-    xs, ys = (-x, x, x, -x, -x), (-y, -y, y, y, -y)
-    return [column + dx for dx in xs], [row + dy for dy in ys]
+    xs = (-0.46, 0.46, 0.46, -0.46, -0.46)
+    ys = (-0.42, -0.42, 0.42, 0.42, -0.42)
+    return [column + x for x in xs], [row + y for y in ys]

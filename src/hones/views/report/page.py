@@ -1,15 +1,17 @@
 """The report of a run: its sections, from what the run folder holds; what is not there is named with its command."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hones.errors import joined
 from hones.files import write_bytes
-from hones.method.analysis.results import LensRow, NeuronCard, Overlap
+from hones.method.analysis.results import LensRow, NeuronCard
+from hones.rivals.results import Comparison
 from hones.runs.results import RunResults, read_run
 from hones.runs.stale import stale
-from hones.views.charts import HONES, Arm, Chart, budget_curves, comparison_chart, head_map, layer_curves, level_chart
+from hones.tabular import Column, together
+from hones.views.charts import HONES, Chart, budget_curves, comparison_chart, head_map, layer_curves, level_chart
 from hones.views.report.cards import Card, make_card
 from hones.views.report.evidence import evidence_charts
 from hones.views.report.groups import ablation_chart, group_chart
@@ -17,7 +19,7 @@ from hones.views.report.pictures import Thumbnail, thumbnail
 from hones.views.report.provenance import provenance
 from hones.views.report.summary import sentences, tiles
 from hones.views.report.templating import render
-from hones.views.table import Table
+from hones.views.sheet import Sheet, sheet
 from hones.views.text import group_name, token_text
 
 
@@ -29,7 +31,7 @@ class Section:
     title: str
     lead: str
     charts: Sequence[Chart] = ()
-    tables: Sequence[Table] = ()
+    tables: Sequence[Sheet] = ()
     missing: tuple[str, str] | None = None
 
 
@@ -39,7 +41,7 @@ class LensGroup:
 
     name: str
     rows: tuple[LensRow, ...]
-    table: Table
+    table: Sheet
 
 
 @dataclass(frozen=True)
@@ -124,23 +126,20 @@ def masking_charts(results: RunResults) -> list[Chart]:
     masked = [(t.task, t.masking) for t in results.tasks if t.masking is not None]
     if not masked:
         return []
-    arms = [
-        Arm("unmasked", tuple(m.baseline for _, m in masked)),
-        Arm("selected masked", tuple(m.masked for _, m in masked)),
-        Arm("random masked", tuple(m.control for _, m in masked)),
-    ]
-    names, metrics = [task for task, _ in masked], [m.metric_name for _, m in masked]
+    arms = {"baseline": "unmasked", "masked": "selected masked", "control": "random masked"}
     caption = "Lines: 95 % intervals over the test pictures; random: mean over draws."
-    return [level_chart("masking", "Masking", caption, names, metrics, arms)]
+    return [level_chart("Masking", caption, together(masked), arms)]
+
+
+def comparison_charts(comparison: Comparison) -> list[Chart]:
+    """What each method's neurons cost at the budget, and along budgets."""
+    along = [budget_curves(comparison)] if any(curve.ratios for curve in comparison.curves) else []
+    return [comparison_chart(comparison), *along]
 
 
 def _compared(results: RunResults) -> list[Section]:
     comparisons = [t.comparison for t in results.tasks if t.comparison is not None]
-    charts = [
-        chart
-        for c in comparisons
-        for chart in (comparison_chart(c), *([budget_curves(c)] if any(curve.ratios for curve in c.curves) else []))
-    ]
+    charts = [chart for comparison in comparisons for chart in comparison_charts(comparison)]
     lead = "Every method selects as many neurons on the same pictures; a longer bar means that they matter more."
     absent = [t.task for t in results.tasks if t.comparison is None]
     missing = _missing("comparison with other methods", "hones compare", absent)
@@ -155,17 +154,9 @@ def _analysed(results: RunResults) -> list[Section]:
     charts = [group_chart(analysis)] if analysis.groups else []
     if analysis.ablations:
         charts.append(ablation_chart(analysis))
-    overlaps = [
-        _overlap_table("heads-shared", "Critical heads that two tasks share", analysis.heads_overlap),
-        _overlap_table("neurons-shared", "Neurons that two tasks share", analysis.neurons_overlap),
-    ]
+    overlap = sheet(analysis.table("overlap"))
     lead = "Each neuron is in exactly one group: that of the tasks which selected it."
-    return [Section("groups", "What the tasks share", lead, charts, [t for t in overlaps if t.rows])]
-
-
-def _overlap_table(name: str, caption: str, overlaps: Sequence[Overlap]) -> Table:
-    rows = tuple((o.first, o.second, o.shared, o.union, o.shared / o.union if o.union else None) for o in overlaps)
-    return Table(name, caption, ("task", "and task", "shared", "together", "Jaccard"), rows)
+    return [Section("groups", "What the tasks share", lead, charts, [overlap] if overlap.rows else ())]
 
 
 def _lens(rows: Sequence[LensRow], folder: Path) -> list[Lens]:
@@ -184,7 +175,7 @@ def _lens(rows: Sequence[LensRow], folder: Path) -> list[Lens]:
 def _lens_group(name: str, rows: Sequence[LensRow]) -> LensGroup:
     cells = tuple((r.layer, token_text(t.text), t.weight) for r in rows for t in r.falls)
     group = group_name(rows[0].group)
-    return LensGroup(group, tuple(rows), Table(name, f"Tokens that fall, {group}", ("layer", "token", "fall"), cells))
+    return LensGroup(group, tuple(rows), Sheet(name, f"Tokens that fall, {group}", ("layer", "token", "fall"), cells))
 
 
 def _cards(cards: Sequence[NeuronCard], folder: Path) -> list[tuple[str, list[Card]]]:
@@ -195,28 +186,26 @@ def _cards(cards: Sequence[NeuronCard], folder: Path) -> list[tuple[str, list[Ca
 
 
 def _steering(results: RunResults) -> Section:
-    rows = [
-        (t.task, method, r)
+    steered = [
+        (t.task, method, result)
         for t in results.tasks
-        for method, r in t.steering.items()
+        for method, result in t.steering.items()
         if t.evidence is None or method == HONES
     ]
-    columns = ("task", "method", "items", "base", "steered", "gain", "low", "high")
-    cells = tuple(
-        (task, method, r.items, r.base.value, r.steered.value, r.gain.value, r.gain.low, r.gain.high)
-        for task, method, r in rows
-    )
-    tables = [Table("steering", "The metric on test pictures with and without the scales", columns, cells)]
     missing = _missing("steering", "hones steer", [t.task for t in results.tasks if not t.steering])
     lead = "One scale per selected neuron, learned on other pictures with the model frozen."
-    charts = []
-    if rows:
-        arms = [Arm("base", tuple(r.base for *_, r in rows)), Arm("steered", tuple(r.steered for *_, r in rows))]
-        several = len({task for task, *_ in rows}) < len(rows)
-        names = [f"{task}, {method}" if several else task for task, method, _ in rows]
-        caption = "Lines: 95 % intervals over the test pictures."
-        charts = [level_chart("steering", "Steering", caption, names, [r.metric_name for *_, r in rows], arms)]
-    return Section("steering", "Steering", lead, charts, tables if rows else (), missing)
+    if not steered:
+        return Section("steering", "Steering", lead, missing=missing)
+    table = together([(task, result) for task, _, result in steered])
+    task, *others = table.columns
+    rows = [{**row, "method": method} for row, (_, method, _) in zip(table.rows, steered, strict=True)]
+    table = replace(table, columns=(task, Column("method", "method"), *others), rows=rows)
+    several = len({task for task, *_ in steered}) < len(steered)
+    named = [{**row, "task": f"{row['task']}, {row['method']}"} for row in rows] if several else rows
+    caption = "Lines: 95 % intervals over the test pictures."
+    chart = level_chart("Steering", caption, replace(table, rows=named), {"base": "base", "steered": "steered"})
+    words = "The metric on test pictures with and without the scales"
+    return Section("steering", "Steering", lead, [chart], [sheet(table, caption=words)], missing)
 
 
 def _evidence(results: RunResults) -> Section | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from hones.runs.record import StageRecord, UsedItems
 from hones.runs.results import RunResults
-from hones.views.table import Table
+from hones.views.sheet import Sheet
 
 _MODEL = {
     "model": "model",
@@ -23,8 +23,8 @@ class Provenance:
 
     facts: list[tuple[str, str]]
     used: list[tuple[str, int, str]]
-    stages: Table
-    left_out: Table
+    stages: Sheet
+    left_out: Sheet
 
 
 def provenance(results: RunResults) -> Provenance:
@@ -41,10 +41,10 @@ def provenance(results: RunResults) -> Provenance:
     return Provenance(
         [(name, value) for name, value in facts.items() if value],
         _used(splits),
-        Table(
+        Sheet(
             "stages", "Finished stages", ("stage", "items", "left out", "seconds", "device", "data", "settings"), rows
         ),
-        Table("left-out", "Items left out, and why", ("stage", "item", "reason"), left_out),
+        Sheet("left-out", "Items left out, and why", ("stage", "item", "reason"), left_out),
     )
 
 

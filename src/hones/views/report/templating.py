@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from hones.views.sheet import Cell
 from hones.views.svg import inline_svg
-from hones.views.table import Cell
 from hones.views.text import SHORT, clean, metric, number, one_line, token_text, with_interval
 
 
