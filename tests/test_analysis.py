@@ -21,14 +21,14 @@ from test_stages import SHORT, FirstLetter
 import hones.runs.analysis as stage
 from hones import Analysis, HonesError, attribute_neurons, evaluate_masking, layer_matched_random, load_items, make_task
 from hones.data.items import Items
-from hones.method.analysis.ablation import group_arms, most_changed, score_ablations, sweep_groups
+from hones.method.analysis.ablation import measure_groups, most_changed, score_ablations
 from hones.method.analysis.cards import contributions_of, drivers, head_shares
 from hones.method.analysis.groups import exclusive_groups, overlaps, per_layer
 from hones.method.analysis.lens import delta_lens, logit_lens
 from hones.method.analysis.results import Ablation, Group, Overlap, TaskSets
 from hones.method.analysis.tokens import token_name, written_tokens
 from hones.method.direction import target_directions
-from hones.method.drops import drops
+from hones.method.drops import Attribution, drops
 from hones.method.neurons import guiding_heads, head_importance
 from hones.models.loading import load_vlm
 from hones.models.vlm import VLM
@@ -36,7 +36,7 @@ from hones.models.writing import contributions, readout_of
 from hones.runs.artifacts import read_result
 from hones.runs.record import RunFolder
 from hones.runs.study import Study
-from hones.stats import Interval
+from hones.stats import UNEDITED, Interval, Measured
 from hones.sweep.replay import Replay
 from hones.sweep.run import SweepSettings
 from hones.tasks.log_probability import LogProbability
@@ -76,8 +76,8 @@ def test_an_ablation_equals_evaluate_masking_of_the_group(vlm: VLM, discovery: I
     task = FirstLetter()
     examples, _ = task.examples(discovery)
     groups = {("a",): [(0, 1), (0, 4), (2, 3)], ("b",): [], ("a", "b"): [(1, 2), (2, 0)]}
-    (statistics,) = sweep_groups(vlm, [(task, examples)], groups, draws=2, sweep=SHORT, seed=7)
-    found = score_ablations(task, statistics, groups, 2, 7)
+    (measured,) = measure_groups(vlm, [(task, examples)], groups, draws=2, sweep=SHORT, seed=7)
+    found = score_ablations(task, measured, groups)
     assert [a.group for a in found] == [("a",), ("a", "b")], "an empty group is not masked"
     for ablation in found:
         expected = evaluate_masking(vlm, task, examples, groups[ablation.group], draws=2, sweep=SHORT, seed=7)
@@ -90,8 +90,8 @@ def test_the_control_of_an_only_group_is_that_of_evaluate_masking(vlm: VLM, disc
     task = FirstLetter()
     examples, _ = task.examples(discovery)
     sites = [(0, 1), (0, 4), (1, 2), (2, 0)]
-    (statistics,) = sweep_groups(vlm, [(task, examples)], {("a",): sites}, draws=3, sweep=SHORT, seed=7)
-    (found,) = score_ablations(task, statistics, {("a",): sites}, 3, 7)
+    (measured,) = measure_groups(vlm, [(task, examples)], {("a",): sites}, draws=3, sweep=SHORT, seed=7)
+    (found,) = score_ablations(task, measured, {("a",): sites})
     expected = evaluate_masking(vlm, task, examples, sites, draws=3, sweep=SHORT, seed=7)
     assert found.random_drop.value == pytest.approx(expected.baseline.value - expected.control.value)
     assert found.advantage.value == pytest.approx(expected.advantage.value)
@@ -114,13 +114,16 @@ def test_controls_lie_outside_all_sets_while_the_layer_has_others() -> None:
 
 
 def test_the_items_that_lose_most_come_first() -> None:
-    task, groups = make_task("vqa"), {("vqa",): [(0, 0)], ("ocr",): [(0, 1)], ("vqa", "ocr"): [(0, 2)]}
-    lost = {0: [0, 0, 0, 0], 1: [0, 0.5, 1, 0], 3: [1, 0, 0, 1], 5: [0, 0.75, 0, 0]}
-    statistics = np.ones((7, 4, 2), dtype=np.float32)
-    for arm, drop in lost.items():
-        statistics[arm, :, 0] -= np.array(drop, dtype=np.float32)
-    assert [group_arms(n, 1)[0] for n in range(3)] == [1, 3, 5]
-    assert most_changed(task, statistics, groups, 1, 3) == [1, 2, 0], "arm 3 masks a group without the task"
+    task, groups = make_task("vqa"), {("vqa",): [(0, 0)], ("ocr",): [(0, 1)], ("vqa", "ocr"): [(0, 2)], ("a",): []}
+    lost = {
+        UNEDITED: [0, 0, 0, 0],
+        ("vqa",): [0, 0.5, 1, 0],
+        ("ocr",): [1, 0, 0, 1],
+        ("vqa", "ocr"): [0, 0.75, 0, 0],
+    }
+    arms = {arm: np.array([[[1 - drop, 1] for drop in drops]], dtype=np.float32) for arm, drops in lost.items()}
+    measured = Measured(arms, task.score, 0)
+    assert most_changed(task, measured, groups, 3) == [1, 2, 0], "ocr masks a group without the task"
 
 
 # --- lens ------------------------------------------------------------------------------------------------------------
@@ -166,7 +169,7 @@ def test_the_parts_of_the_heads_are_the_definition_and_sum_to_the_importance(
     task = make_task("vqa")
     examples, guides = examples_of(task, discovery), guiding_heads(HEADS)
     parts = head_importance(vlm, task, examples, HEADS, positive_part=positive_part)
-    summed = drops(vlm, task, examples, [(h.layer, h.head) for h in guides], positive_part, None)
+    summed = drops(vlm, Attribution(task, examples, [(h.layer, h.head) for h in guides], positive_part))
     scores = [h.score.value for h in guides]
     assert len(parts) == len(guides) == 3
     for part, drop, score in zip(parts, summed, scores, strict=True):
@@ -266,7 +269,7 @@ def test_analyze_needs_nothing_but_the_run_even_when_it_has_moved(
 def test_a_second_analysis_computes_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert analyze(run) == 0
     times = {f: f.stat().st_mtime_ns for f in run.rglob("*") if f.is_file() and f.name != "hones.log"}
-    for name in ("sweep_groups", "head_importance", "logit_lens", "contributions_of"):
+    for name in ("measure_groups", "head_importance", "logit_lens", "contributions_of"):
         monkeypatch.setattr(stage, name, None, raising=False)
     assert analyze(run) == 0
     assert {f: f.stat().st_mtime_ns for f in run.rglob("*") if f.is_file() and f.name != "hones.log"} == times
@@ -412,4 +415,4 @@ def test_tables_of_a_large_model_fit_eighty_columns() -> None:
 
 def test_sweeping_nothing_is_an_error(vlm: VLM) -> None:
     with pytest.raises(HonesError, match="without test items"):
-        sweep_groups(vlm, [(make_task("vqa"), [])], {("vqa",): [(0, 0)]})
+        measure_groups(vlm, [(make_task("vqa"), [])], {("vqa",): [(0, 0)]})

@@ -13,7 +13,7 @@ from helpers import double_inputs, gate_and_z, in_double, slow_contributions, wi
 
 from hones import HonesError, make_task, mask_neurons, scale_neurons, select_neurons
 from hones.data.items import Items
-from hones.method.drops import drops
+from hones.method.drops import Attribution, drops
 from hones.method.heads import HeadScore
 from hones.models.capture import Z, capture
 from hones.models.vlm import VLM
@@ -399,4 +399,5 @@ def test_the_fast_variants_equal_their_definition(vlms: dict[str, VLM], discover
     )
     np.testing.assert_allclose(fast, naive, atol=1e-6)
     sites = [(h.layer, h.head) for h in HEADS]
-    assert drops(vlms["llava"], context.task, context.examples, sites, "mean", 2).shape == (3, *naive.shape)
+    attribution = Attribution(context.task, context.examples, sites)
+    assert drops(vlms["llava"], attribution, 2).shape == (3, *naive.shape)

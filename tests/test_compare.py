@@ -80,11 +80,11 @@ def test_every_arm_equals_the_masking_stage(vlms: dict[str, VLM], test_examples,
 def test_one_sweep_runs_every_distinct_mask_once(
     vlms: dict[str, VLM], test_examples, rankings: list[Ranking], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import hones.rivals.compare as module
+    import hones.sweep.measure as module
 
     calls = []
-    run = module.run_sweep
-    monkeypatch.setattr(module, "run_sweep", lambda *args: calls.append(len(args[3])) or run(*args))
+    run = module.sweep_tasks
+    monkeypatch.setattr(module, "sweep_tasks", lambda *args: calls.append(len(args[2])) or run(*args))
     twin = Ranking("dvp", rankings[0].importances, 0.0)
     compare_methods(vlms["qwen"], TASK, test_examples[:2], [*rankings, twin], ratio=0.1, budgets=(0.1,))
     assert calls == [6]  # the model itself, hones and its twin, ape, two draws, oracle

@@ -234,7 +234,7 @@ def test_intervals_resample_items_and_average_over_seeds(vlms, test_examples, ar
 
 
 def test_one_sweep_answers_every_distinct_arm_once(vlms, test_examples, arms: list[Arm], monkeypatch) -> None:
-    import hones.method.steering.evidence as module
+    import hones.sweep.measure as module
 
     calls = []
     run = module.sweep_tasks

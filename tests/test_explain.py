@@ -12,7 +12,7 @@ from hones import Explanation, HonesError, explain, replace_heads
 from hones.method.analysis.cards import contributions_of
 from hones.method.analysis.results import ExplainedHead
 from hones.method.analysis.tokens import written_tokens
-from hones.method.drops import drops
+from hones.method.drops import Attribution, drops
 from hones.models.vlm import VLM
 from hones.runs.artifacts import read_result
 from hones.sweep.run import SweepSettings
@@ -51,7 +51,7 @@ def test_heads_neurons_and_tokens_are_those_of_explicit_runs(vlm: VLM, picture: 
 
     guides = [h for h in found.all_heads[:4] if h.log_probability_drop > 0]
     weights = np.array([h.log_probability_drop for h in guides])
-    per_head = np.maximum(drops(vlm, Vqa(), [example], [(h.layer, h.head) for h in guides], "mean", None), 0)
+    per_head = np.maximum(drops(vlm, Attribution(Vqa(), [example], [(h.layer, h.head) for h in guides])), 0)
     dependence = np.tensordot(weights, per_head, 1) / weights.sum()
     assert len(found.neurons) == 6
     best = np.sort(dependence.ravel())[::-1][:6]

@@ -28,7 +28,7 @@ from hones.method.steering.settings import Scales
 from hones.method.steering.train import parameters, training_pairs
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import PairedBootstrap
+from hones.stats import UNEDITED, Measured, PairedBootstrap
 from hones.sweep.run import SweepSettings, sweep
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
@@ -115,7 +115,8 @@ def test_intervals_are_paired() -> None:
     rng = np.random.default_rng(0)
     base = np.stack([rng.random(200), np.ones(200)], axis=1).astype(np.float32)
     lower = base - np.array([0.25, 0], dtype=np.float32)
-    result = score_heads(FirstLetter(), np.stack([base, lower]), [(0, 0)], 1, seed=0)
+    measured = Measured({UNEDITED: base[None], (0, 0): lower[None]}, FirstLetter().score, 0)
+    result = score_heads(FirstLetter(), measured, [(0, 0)], 1)
     assert result.baseline.high - result.baseline.low > 0.05
     drop = result.heads[0].score
     assert (drop.low, drop.value, drop.high) == pytest.approx((0.25, 0.25, 0.25), abs=1e-6)

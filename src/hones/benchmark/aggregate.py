@@ -17,7 +17,7 @@ from hones.benchmark.metrics import BUDGETS
 from hones.benchmark.results import HONES, Benchmark, Cell, Leaderboard, Row, Spread, Standing
 from hones.benchmark.stage import Scored
 from hones.benchmark.variants import REPORT, SELECT
-from hones.stats import RESAMPLES, Interval, PairedBootstrap
+from hones.stats import RESAMPLES, UNEDITED, Interval, Measured
 
 SEED, MOST_FLIPPED = 3407, 16
 
@@ -126,12 +126,10 @@ def _ap(cell: Cell) -> float:
 
 def drops_per_neuron(s: Scored) -> Float[np.ndarray, "2 resampled"]:
     """Drop per masked neuron of the method and of P: on all test items, then on every resample of them."""
-    items = s.statistics.shape[1]
-    bootstrap = PairedBootstrap(items, SEED)
-    scores = np.stack(
-        [np.concatenate([s.task.score(arm.sum(0))[None], bootstrap.scores(arm, s.task.score)]) for arm in s.statistics]
-    )
-    drops = scores[0] - scores[[2, 1]]
+    arms = dict(zip((UNEDITED, "planted", "method"), s.statistics[:, None], strict=True))
+    measured = Measured(arms, s.task.score, SEED)
+    scores = {arm: np.array([measured.value(arm), *measured.resampled(arm)]) for arm in arms}
+    drops = np.stack([scores[UNEDITED] - scores[arm] for arm in ("method", "planted")])
     return drops / np.array([[max(1, s.cell.masked_neurons)], [s.cell.planted]])
 
 

@@ -50,6 +50,7 @@ def target_directions(
     gain = final_gain(vlm).to(unembedding.device) if norm_gain else None
     directions = []
     for example, ids, weights in zip(examples, tokens, task.token_weights(tokens), strict=True):
+        # v = sum_t w_t U[t], u_y = v / ||v||
         rows = unembedding[torch.tensor(ids, device=unembedding.device)].detach().float()
         v = torch.as_tensor(weights, dtype=torch.float32, device=rows.device) @ rows
         v = v if gain is None else gain * v
@@ -67,11 +68,13 @@ def final_gain(vlm: VLM) -> Float[Tensor, " width"]:
     Raises:
         HonesError: the final norm is not of this form.
     """
-    norm, weight = vlm.anatomy.decoder.get_submodule("norm"), vlm.anatomy.lm_head.weight
+    norm = vlm.anatomy.decoder.get_submodule("norm")
+    weight = vlm.anatomy.lm_head.weight
+    # norm(1) = g / rms(1); whether the norm is only that shows on another vector
     gain = norm(weight.new_ones(1, vlm.anatomy.width))[0].float()
     probe = weight[:1].detach()
-    normed, expected = norm(probe)[0].float(), gain * probe[0].float()
-    if not torch.cosine_similarity(normed, expected, dim=0) > 0.9999:
+    normed = norm(probe)[0].float()
+    if not torch.cosine_similarity(normed, gain * probe[0].float(), dim=0) > 0.9999:
         raise HonesError(
             f"{vlm.name}: its final norm {type(norm).__name__} is more than a gain", expected="an RMS norm"
         )

@@ -7,7 +7,7 @@ Sums run in float64. There are at most 64 shards, so that few sums travel: [head
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -20,10 +20,13 @@ from hones.models.anatomy import Site
 from hones.models.interventions import Intervention, replace_heads
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import Readouts, contributions, importance_shape, readout_of, written
+from hones.progress import progress_bar
 from hones.sweep.engines import DEFAULT_BATCH_SIZE, make_engine
+from hones.sweep.journal import refuse_other_batches
 from hones.sweep.memory import Plan
 from hones.sweep.replay import Replay
-from hones.sweep.shards import Advance, Work, named
+from hones.sweep.run import SweepSettings
+from hones.sweep.shards import Advance, Work, in_order, named
 from hones.tasks.base import Example, Task
 
 PositivePart = Literal["mean", "item"]
@@ -31,89 +34,121 @@ MOST_SHARDS = 64
 
 
 @dataclass(frozen=True)
-class DropsWork(Work[range, Float[np.ndarray, "heads layers neurons"]]):
-    """A shard is a range of items; its result the drops of c, summed over them."""
+class Attribution:
+    """What is attributed: the contributions to the examples' answers, to the heads whose replacement lowers them.
+
+    positive_part: "item": only what an item loses counts, max(0, .) of every item's drop before the sum.
+    """
 
     task: Task
     examples: Sequence[Example]
     heads: Sequence[Site]
-    positive_part: PositivePart
-    reading: Reading
+    positive_part: PositivePart = "mean"
+    reading: Reading = RELEASED
+
+    def directions(self, vlm: VLM) -> Float[Tensor, "items width"]:
+        """u_y of every example; those of captions depend on all that are asked together."""
+        return target_directions(vlm, self.task, self.examples, self.reading.norm_gain)
+
+    def counted(self, drop: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The part of every item's drop that counts."""
+        return drop.clamp(min=0) if self.positive_part == "item" else drop
+
+
+def summed_drops(
+    vlm: VLM, attribution: Attribution, settings: SweepSettings
+) -> Float[np.ndarray, "heads layers neurons"]:
+    """D of all examples: the shards' sums, added in their order to those that the running sum holds already.
+
+    Raises:
+        HonesError: a target without direction, a model whose neurons' write-in is not known, a running sum of other
+            batches.
+    """
+    examples = attribution.examples
+    length = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]]).inputs["input_ids"].shape[1]
+    planned = settings.workers.plan(vlm, length, settings.batch_size)
+    cut = {**planned.as_dict(), "batch_size": settings.batch_size}
+    running = settings.running_sum((len(attribution.heads), *importance_shape(vlm)), cut)
+    if running.path is not None:
+        refuse_other_batches(running.path, "ranking", running.plan["pictures"], settings.batch_size)
+    plan = Plan(**{name: running.plan[name] for name in planned.as_dict()})
+    work = DropsWork(attribution, settings.engine, running.plan["batch_size"], plan)
+    shards = work.shards()
+    compute = settings.workers.begin(vlm, work)
+    with progress_bar(f"{attribution.task.name}: neurons", total=len(examples)) as bar:
+        bar.initial = bar.n = shards[running.done - 1].stop if running.done else 0
+        for part in in_order(compute(shards[running.done :], bar)):
+            running.add(part)
+            bar.update(shards[running.done - 1].stop - bar.n)
+    return running.total
+
+
+@dataclass(frozen=True)
+class DropsWork(Work[range, Float[np.ndarray, "heads layers neurons"]]):
+    """A shard is a range of items; its result the drops of c, summed over them."""
+
+    attribution: Attribution
     engine: str
     batch_size: int | None
     plan: Plan
 
     def shards(self) -> list[range]:
         """At most 64, each of whole groups, or of whole batches of the definition."""
-        count = len(self.examples)
+        count = len(self.attribution.examples)
         at_once = self.plan.pictures if self.engine == "replay" else self.batch_size or DEFAULT_BATCH_SIZE
         size = at_once * -(-count // (at_once * MOST_SHARDS))
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
     def begin(self, vlm: VLM) -> Callable[[range, Advance], Float[np.ndarray, "heads layers neurons"]]:
         """By replay where it is proven, else by the definition; directions are those among all items."""
-        replay = None if self.engine == "naive" else self._proven_replay(vlm)
-        directions = target_directions(vlm, self.task, self.examples, self.reading.norm_gain)
+        engine, attribution = None, self.attribution
+        if self.engine != "naive":
+            edits = [Intervention(heads=frozenset({site})) for site in attribution.heads]
+            engine = make_engine(vlm, "replay", 1, self.batch_size, self.plan, attribution.examples[:1], edits)
+        directions = attribution.directions(vlm)
 
         def compute(shard: range, advance: Advance) -> Float[np.ndarray, "heads layers neurons"]:
-            examples, own = self.examples[shard.start : shard.stop], directions[shard.start : shard.stop]
-            how = (self.positive_part, self.reading, own, advance)
-            if replay is None:
-                return _drops(vlm, self.task, examples, self.heads, self.batch_size, *how)
-            return replayed_drops(replay, self.task, examples, self.heads, *how)
+            part = replace(attribution, examples=attribution.examples[shard.start : shard.stop])
+            of_part = directions[shard.start : shard.stop]
+            # A family that replay cannot serve got another engine, with a warning
+            if isinstance(engine, Replay):
+                return replayed_drops(engine, part, of_part, advance)
+            return drops(vlm, part, self.batch_size, of_part, advance)
 
         return compute
 
-    def _proven_replay(self, vlm: VLM) -> Replay | None:
-        """None, with a warning, for a family that replay cannot serve."""
-        edits = [Intervention(heads=frozenset({site})) for site in self.heads]
-        engine = make_engine(vlm, "replay", 1, self.batch_size, self.plan, self.examples[:1], edits)
-        return engine if isinstance(engine, Replay) else None
-
     def name(self, shard: range) -> str:
         """Its pictures."""
-        return named(self.examples[shard.start : shard.stop])
+        return named(self.attribution.examples[shard.start : shard.stop])
 
 
 def drops(
     vlm: VLM,
-    task: Task,
-    examples: Sequence[Example],
-    heads: Sequence[Site],
-    positive_part: PositivePart,
-    batch_size: int | None,
-    reading: Reading = RELEASED,
+    attribution: Attribution,
+    batch_size: int | None = None,
+    directions: Float[Tensor, "items width"] | None = None,
+    advance: Advance = lambda items: None,
 ) -> Float[np.ndarray, "heads layers neurons"]:
-    """D of each head: the definition, one full pass per head and batch."""
-    directions = target_directions(vlm, task, examples, reading.norm_gain)
-    return _drops(vlm, task, examples, heads, batch_size, positive_part, reading, directions, lambda items: None)
+    """D of each head: the definition, one full pass per head and batch.
 
-
-def _drops(
-    vlm: VLM,
-    task: Task,
-    examples: Sequence[Example],
-    heads: Sequence[Site],
-    batch_size: int | None,
-    positive_part: PositivePart,
-    reading: Reading,
-    directions: Float[Tensor, "items width"],
-    advance: Advance,
-) -> Float[np.ndarray, "heads layers neurons"]:
-    """`drops`, the answers' directions given; `advance` hears of items."""
-    total = np.zeros((len(heads), *importance_shape(vlm)))
+    Args:
+        directions: u_y of the examples, where they are part of more that are asked together.
+        advance: hears of items.
+    """
+    directions = attribution.directions(vlm) if directions is None else directions
+    total = np.zeros((len(attribution.heads), *importance_shape(vlm)))
     size = batch_size or DEFAULT_BATCH_SIZE
-    for start in range(0, len(examples), size):
-        part = examples[start : start + size]
-        encoded, weights = _read_at(vlm, task, part, reading)
+    for start in range(0, len(attribution.examples), size):
+        batch = attribution.examples[start : start + size]
+        encoded, weights = _read_at(vlm, attribution.task, batch, attribution.reading)
         readout = readout_of(vlm, directions[start : start + size])
+        # c[l, i](x; theta), then c[l, i](x; theta under I(h))
         base = contributions(vlm, encoded, readout, weights)
-        for g, site in enumerate(heads):
+        for g, site in enumerate(attribution.heads):
             with replace_heads(vlm.model, [site]):
-                drop = base - contributions(vlm, encoded, readout, weights)
-            drop = drop.clamp(min=0) if positive_part == "item" else drop
+                drop = attribution.counted(base - contributions(vlm, encoded, readout, weights))
             total[g] += drop.sum(0, dtype=torch.float64).cpu().numpy()
-        advance(len(part))
+        advance(len(batch))
     return total
 
 
@@ -134,19 +169,12 @@ def _read_at(
 
 
 def replayed_drops(
-    replay: Replay,
-    task: Task,
-    examples: Sequence[Example],
-    heads: Sequence[Site],
-    positive_part: PositivePart,
-    reading: Reading,
-    directions: Float[Tensor, "items width"],
-    advance: Advance,
+    replay: Replay, attribution: Attribution, directions: Float[Tensor, "items width"], advance: Advance
 ) -> Float[np.ndarray, "heads layers neurons"]:
-    """The same by replay: pictures once, heads of a layer as rows, only layers above it, z only where it is read."""
-    vlm, plan = replay.vlm, replay.plan
+    """`drops` by replay: pictures once, heads of a layer as rows, only layers above it, z only where it is read."""
+    vlm, examples, heads = replay.vlm, attribution.examples, attribution.heads
     edits = [Intervention(heads=frozenset({site})) for site in heads]
-    drafts = [target_ids(vlm, task, e) if reading.all_tokens else [] for e in examples]
+    drafts = [target_ids(vlm, attribution.task, e) if attribution.reading.all_tokens else [] for e in examples]
     readouts = Readouts(vlm)
     total = np.zeros((len(heads), *importance_shape(vlm)))
 
@@ -156,16 +184,17 @@ def replayed_drops(
             owners = torch.tensor([members[p.owner] for p in done.suffixes.prompts], device=directions.device)
             readout = readouts.of(directions[owners])
             assert done.activations is not None and done.suffixes.activations is not None
+            # c is linear in what is written, so its drop is that of a(z) z, read out once
             for layer, z in done.activations.z.items():
                 base = written(vlm.anatomy.layers[layer], done.suffixes.activations.z[layer])
                 change = base - written(vlm.anatomy.layers[layer], z).view(len(done.edits), *base.shape)
                 drop = _mean_per_prompt(change, done.suffixes.wanted.rows, len(owners)) * readout[layer]
-                drop = drop.clamp(min=0) if positive_part == "item" else drop
-                part[done.edits, layer] += drop.sum(1).to(part.device)
+                part[done.edits, layer] += attribution.counted(drop).sum(1).to(part.device)
         return part.double().cpu().numpy()
 
-    for start in range(0, len(examples), plan.pictures):
-        members = range(start, min(start + plan.pictures, len(examples)))
+    at_once = replay.plan.pictures  # of the plan at the start: `in_parts` halves the plan where memory runs out
+    for start in range(0, len(examples), at_once):
+        members = range(start, min(start + at_once, len(examples)))
         total += sum(replay.in_parts(members, of_group))
         advance(len(members))
     return total

@@ -6,7 +6,6 @@ P is the task's metric over the discovery items, greedy decoding, at most 24 new
 critical heads H* are the K of largest S; by default 3 % of the L * H heads, at least 5.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,8 @@ from hones.errors import HonesError
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import Interval, PairedBootstrap
+from hones.stats import UNEDITED, ArmName, Interval, Measured
+from hones.sweep.measure import measure
 from hones.sweep.racing import Race, RaceRules
 from hones.sweep.run import SweepSettings, sweep_tasks
 from hones.tabular import Column, Table, Tabular, heat_map_html
@@ -89,41 +89,6 @@ class HeadResult(Tabular):
         return heat_map_html(self.matrix(layers, heads), marked, f"drop of {self.metric_name}")
 
 
-def default_top_k(layers: int, heads: int) -> int:
-    """3 % of the heads, at least 5, at most all."""
-    return min(layers * heads, max(5, round(0.03 * layers * heads)))
-
-
-def check_head_settings(vlm: VLM, top_k: int | None, racing: RaceRules | None) -> None:
-    """Raises HonesError for an impossible K or race, or a model with one head per layer."""
-    layers, heads, _ = vlm.anatomy.shape
-    if top_k is not None and not 1 <= top_k <= layers * heads:
-        raise HonesError(str(top_k), argument="top_k", expected=f"1 to {layers * heads}, the number of heads")
-    if heads < 2:
-        raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
-    if racing is not None:
-        racing.check()
-
-
-def _checked_top_k(vlm: VLM, top_k: int | None, jobs: Sequence[tuple[Task, Sequence[Example]]]) -> int:
-    check_head_settings(vlm, top_k, None)
-    layers, heads, _ = vlm.anatomy.shape
-    k = default_top_k(layers, heads) if top_k is None else top_k
-    if not all(examples for _, examples in jobs):
-        raise HonesError("no items to score heads on", expected="at least one")
-    return k
-
-
-def _all_heads(vlm: VLM) -> list[Site]:
-    layers, heads, _ = vlm.anatomy.shape
-    return [(layer, head) for layer in range(layers) for head in range(heads)]
-
-
-def _edits(sites: Sequence[Site]) -> list[Intervention]:
-    """The baseline, and one intervention per head."""
-    return [BASELINE, *(Intervention(heads=frozenset({site})) for site in sites)]
-
-
 def localize_heads(
     vlm: VLM,
     task: Task,
@@ -155,10 +120,26 @@ def localize_heads_of_tasks(
     seed: int = 3407,
 ) -> list[HeadResult]:
     """`localize_heads` for several tasks in one sweep: tasks that ask about the same pictures share their work."""
-    k, sites = _checked_top_k(vlm, top_k, jobs), _all_heads(vlm)
+    k = critical_count(vlm, top_k)
+    if not all(examples for _, examples in jobs):
+        raise HonesError("no items to score heads on", expected="at least one")
+
+    # P(theta), and P(theta under I(l, h)) of every head alone
+    replaced = replacements(vlm)
+    arms: dict[ArmName, Intervention] = {UNEDITED: BASELINE, **replaced}
     names = ", ".join(task.name for task, _ in jobs)
-    statistics = sweep_tasks(vlm, jobs, _edits(sites), sweep, f"{names}: heads")
-    return [score_heads(task, cells, sites, k, seed) for (task, _), cells in zip(jobs, statistics, strict=True)]
+    measured = measure(vlm, jobs, arms, sweep, seed=seed, progress=f"{names}: heads")
+
+    # S(l, h), and H*
+    return [score_heads(task, of_task, [*replaced], k) for (task, _), of_task in zip(jobs, measured, strict=True)]
+
+
+def score_heads(task: Task, measured: Measured, sites: Sequence[Site], top_k: int) -> HeadResult:
+    """S(l, h) and H* from what was measured: the unedited model, and for each of the sites the arm of its name."""
+    base = measured.value(UNEDITED)
+    scores = [HeadScore(*site, measured.drop(site), base, measured.value(site), measured.items) for site in sites]
+    scores.sort(key=lambda h: (-h.score.value, h.layer, h.head))
+    return HeadResult(task.metric_name, measured.level(UNEDITED), measured.items, tuple(scores), top_k)
 
 
 def race_heads(
@@ -177,37 +158,56 @@ def race_heads(
         HonesError: as `localize_heads`, or impossible rules.
     """
     rules = rules or RaceRules()
-    check_head_settings(vlm, top_k, rules)
-    k = _checked_top_k(vlm, top_k, [(task, examples)])
-    sites = _all_heads(vlm)
+    rules.check()
+    k = critical_count(vlm, top_k)
+    if not examples:
+        raise HonesError("no items to score heads on", expected="at least one")
+
+    # The sweep of `localize_heads`, which heads leave; a head has seen the items that came before it left
+    replaced = replacements(vlm)
+    sites = [*replaced]
     race = Race(task, k, len(sites), len(examples), rules, seed)
-    (cells,) = sweep_tasks(vlm, [(task, examples)], _edits(sites), sweep, f"{task.name}: racing heads", race)
-    left_after: dict[int, list[int]] = defaultdict(list)
-    for entrant in range(1, len(sites) + 1):
-        left_after[len(race.items_of(entrant))].append(entrant)
-    scores = []
-    for count, entrants in left_after.items():
-        seen, own = race.seen[:count], [sites[entrant - 1] for entrant in entrants]
-        result = score_heads(task, cells[[0, *entrants]][:, seen], own, len(own), seed)
-        gone = {sites[entrant - 1] for entrant in race.dropped}
-        scores += [replace(h, dropped=(h.layer, h.head) in gone) for h in result.heads]
+    progress = f"{task.name}: racing heads"
+    (cells,) = sweep_tasks(vlm, [(task, examples)], [BASELINE, *replaced.values()], sweep, progress, race)
+    statistics = dict(zip([UNEDITED, *sites], cells[:, None], strict=True))
+    seen = {site: len(race.items_of(entrant)) for entrant, site in enumerate(sites, 1)}
+    dropped = {sites[entrant - 1] for entrant in race.dropped}
+
+    # S(l, h) of those that have seen the same items, against the unedited model on these
+    scores: list[HeadScore] = []
+    for count in set(seen.values()):
+        together = [site for site in sites if seen[site] == count]
+        arms = {arm: statistics[arm][:, race.seen[:count]] for arm in (UNEDITED, *together)}
+        scores += score_heads(task, Measured(arms, task.score, seed), together, k).heads
+    scores = [replace(h, dropped=(h.layer, h.head) in dropped) for h in scores]
+
+    # H*: those that were dropped come last
     scores.sort(key=lambda h: (h.dropped, -h.score.value, h.layer, h.head))
-    baseline = score_heads(task, cells[:1][:, race.seen], [], 0, seed).baseline
-    return HeadResult(task.metric_name, baseline, len(race.seen), tuple(scores), k, rules)
+    unedited = Measured({UNEDITED: statistics[UNEDITED][:, race.seen]}, task.score, seed)
+    return HeadResult(task.metric_name, unedited.level(UNEDITED), len(race.seen), tuple(scores), k, rules)
 
 
-def score_heads(
-    task: Task, statistics: Float[np.ndarray, "edits items k"], sites: Sequence[Site], top_k: int, seed: int
-) -> HeadResult:
-    """Scores from a sweep's statistics: edit 0 is the baseline, edit 1 + i replaces sites[i]."""
-    bootstrap = PairedBootstrap(statistics.shape[1], seed)
-    base = float(task.score(statistics[0].sum(0, dtype=np.float64)))
-    base_resampled = bootstrap.scores(statistics[0], task.score)
-    scores = []
-    for (layer, head), cell in zip(sites, statistics[1:], strict=True):
-        intervened = float(task.score(cell.sum(0, dtype=np.float64)))
-        drop = bootstrap.interval(base - intervened, base_resampled - bootstrap.scores(cell, task.score))
-        scores.append(HeadScore(layer, head, drop, base, intervened, statistics.shape[1]))
-    scores.sort(key=lambda h: (-h.score.value, h.layer, h.head))
-    baseline = bootstrap.interval(base, base_resampled)
-    return HeadResult(task.metric_name, baseline, statistics.shape[1], tuple(scores), top_k)
+def default_top_k(layers: int, heads: int) -> int:
+    """3 % of the heads, at least 5, at most all."""
+    return min(layers * heads, max(5, round(0.03 * layers * heads)))
+
+
+def critical_count(vlm: VLM, top_k: int | None) -> int:
+    """K: as asked for, or the default.
+
+    Raises:
+        HonesError: an impossible K, or a model with one head per layer.
+    """
+    layers, heads, _ = vlm.anatomy.shape
+    if top_k is not None and not 1 <= top_k <= layers * heads:
+        raise HonesError(str(top_k), argument="top_k", expected=f"1 to {layers * heads}, the number of heads")
+    if heads < 2:
+        raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
+    return default_top_k(layers, heads) if top_k is None else top_k
+
+
+def replacements(vlm: VLM) -> dict[Site, Intervention]:
+    """I(l, h) of every head alone, by (layer, head)."""
+    layers, heads, _ = vlm.anatomy.shape
+    sites = [(layer, head) for layer in range(layers) for head in range(heads)]
+    return {site: Intervention(heads=frozenset({site})) for site in sites}

@@ -12,15 +12,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float
 
 from hones.errors import TaskStops
+from hones.method.neurons import RankedNeuron, sites_of
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import Interval, PairedBootstrap
+from hones.stats import UNEDITED, Interval
+from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
-from hones.sweep.run import sweep as run_sweep
 from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 
@@ -66,7 +66,7 @@ def evaluate_masking(
     vlm: VLM,
     task: Task,
     examples: Sequence[Example],
-    neurons: Sequence[Site],
+    neurons: Sequence[RankedNeuron | Site],
     *,
     draws: int = 5,
     sweep: SweepSettings | None = None,
@@ -74,50 +74,41 @@ def evaluate_masking(
 ) -> MaskingResult:
     """Mask the neurons, and `draws` layer-matched random sets, on the test items.
 
+    Args:
+        neurons: what `select_neurons` gives, or (layer, neuron) each.
+
     Raises:
         HonesError: no neurons, no examples, or a neuron that the model lacks.
     """
-    if not neurons or not examples:
-        raise TaskStops(f"{len(neurons)} neurons to mask and {len(examples)} test items", expected="at least one each")
-    controls = [layer_matched_random(neurons, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
-    edits = [BASELINE, *(Intervention(masked=frozenset(chosen)) for chosen in (neurons, *controls))]
-    statistics = run_sweep(vlm, task, examples, edits, sweep, f"{task.name}: masking")
-    totals = task.score(statistics.sum(1, dtype=np.float64))
-    bootstrap = PairedBootstrap(len(examples), seed)
-    resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
-    relative = relative_drop(totals[:2], resampled[:2], bootstrap)
-    control, control_resampled = totals[2:].mean(), resampled_draws(resampled[2:], seed)
+    sites = sites_of(neurons)
+    if not sites or not examples:
+        raise TaskStops(f"{len(sites)} neurons to mask and {len(examples)} test items", expected="at least one each")
+
+    # z[l, i] <- 0 of the selection, and of `draws` random sets with as many neurons in every layer
+    controls = [layer_matched_random(sites, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
+    arms = {
+        UNEDITED: BASELINE,
+        "neurons": Intervention(masked=frozenset(sites)),
+        "random": [Intervention(masked=frozenset(drawn)) for drawn in controls],
+    }
+    progress = f"{task.name}: masking"
+    (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=progress)
+
+    # What is lost, and how much more than under the control
     return MaskingResult(
         metric_name=task.metric_name,
         items=len(examples),
-        neurons=len(set(neurons)),
-        baseline=bootstrap.interval(totals[0], resampled[0]),
-        masked=bootstrap.interval(totals[1], resampled[1]),
-        absolute_drop=bootstrap.interval(totals[0] - totals[1], resampled[0] - resampled[1]),
-        relative_drop=relative,
-        control=bootstrap.interval(control, control_resampled),
-        advantage=bootstrap.interval(control - totals[1], control_resampled - resampled[1]),
-        control_draws=tuple(float(x) for x in totals[2:]),
-        baseline_details=task.details(statistics[0].sum(0, dtype=np.float64)),
-        masked_details=task.details(statistics[1].sum(0, dtype=np.float64)),
+        neurons=len(set(sites)),
+        baseline=measured.level(UNEDITED),
+        masked=measured.level("neurons"),
+        absolute_drop=measured.drop("neurons"),
+        relative_drop=measured.relative_drop("neurons"),
+        control=measured.level("random"),
+        advantage=measured.difference("random", "neurons"),
+        control_draws=measured.by_draw("random"),
+        baseline_details=task.details(measured.sums(UNEDITED)),
+        masked_details=task.details(measured.sums("neurons")),
     )
-
-
-def relative_drop(
-    totals: Float[np.ndarray, "2"], resampled: Float[np.ndarray, "2 resamples"], bootstrap: PairedBootstrap
-) -> Interval | None:
-    """100 * (base - masked) / base; resamples without any success are left out, as they have no relative drop."""
-    if not totals[0] > 0:
-        return None
-    base, masked = resampled[:, resampled[0] > 0]
-    return bootstrap.interval(100 * (totals[0] - totals[1]) / totals[0], 100 * (base - masked) / base)
-
-
-def resampled_draws(arms: Float[np.ndarray, "draws resamples"], seed: int) -> Float[np.ndarray, " resamples"]:
-    """The mean over draws in every resample; the draws are themselves drawn again with replacement."""
-    draws, resamples = arms.shape
-    chosen = np.random.default_rng(seed).integers(draws, size=(draws, resamples))
-    return np.take_along_axis(arms, chosen, axis=0).mean(0)
 
 
 def layer_matched_random(

@@ -9,7 +9,7 @@ takes max(0, .) per item before averaging, the other reading of the paper. The s
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,16 +17,12 @@ from jaxtyping import Float
 
 from hones.errors import HonesError, NothingGuides
 from hones.method.direction import RELEASED, Reading
-from hones.method.drops import DropsWork, PositivePart
-from hones.method.heads import HeadScore
+from hones.method.drops import Attribution, PositivePart, summed_drops
+from hones.method.heads import HeadResult, HeadScore
 from hones.models.anatomy import Site
 from hones.models.vlm import VLM
-from hones.models.writing import importance_shape
-from hones.progress import progress_bar
-from hones.sweep.journal import refuse_other_batches
-from hones.sweep.memory import Plan
 from hones.sweep.run import SweepSettings
-from hones.sweep.shards import in_order, portable
+from hones.sweep.shards import portable
 from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 
@@ -39,6 +35,11 @@ class RankedNeuron:
     layer: int
     neuron: int
     score: float
+
+
+def sites_of(neurons: Iterable[RankedNeuron | Site]) -> list[Site]:
+    """The (layer, neuron) of each."""
+    return [(n.layer, n.neuron) if isinstance(n, RankedNeuron) else n for n in neurons]
 
 
 class RankedNeurons(Tabular, list[RankedNeuron]):
@@ -61,7 +62,7 @@ def attribute_neurons(
     vlm: VLM,
     task: Task,
     examples: Sequence[Example],
-    heads: Sequence[HeadScore],
+    heads: HeadResult | Sequence[HeadScore],
     *,
     positive_part: PositivePart = "mean",
     reading: Reading = RELEASED,
@@ -70,7 +71,7 @@ def attribute_neurons(
     """Head-guided importance of every neuron, float32 [L, I].
 
     Args:
-        heads: the critical heads H*; those with S <= 0 carry no weight.
+        heads: what `localize_heads` gives, or the critical heads H*; those with S <= 0 carry no weight.
         positive_part: "mean" (as released) or "item".
 
     Raises:
@@ -90,7 +91,7 @@ def head_importance(
     vlm: VLM,
     task: Task,
     examples: Sequence[Example],
-    heads: Sequence[HeadScore],
+    heads: HeadResult | Sequence[HeadScore],
     *,
     positive_part: PositivePart = "mean",
     reading: Reading = RELEASED,
@@ -100,46 +101,26 @@ def head_importance(
 
     Args and Raises: as `attribute_neurons`; the sum over heads is the importance.
     """
-    guides = guiding_heads(heads)
+    # The heads of H* with S(h) > 0 guide
+    critical = heads.critical if isinstance(heads, HeadResult) else heads
+    guides = guiding_heads(critical)
     if not guides:
         raise NothingGuides(
-            f"{task.name}: none of the {len(heads)} critical heads lowers the metric",
+            f"{task.name}: none of the {len(critical)} critical heads lowers the metric",
             expected="at least one head with a positive score",
             do="use more items, or a model that does the task",
         )
     if not examples:
         raise HonesError("no items to attribute neurons on", expected="at least one")
-    settings = sweep or SweepSettings()
-    weights, sites = np.array([h.score.value for h in guides]), [(h.layer, h.head) for h in guides]
-    total = _summed_drops(vlm, task, portable(examples), sites, positive_part, reading, settings)
-    return (weights / weights.sum())[:, None, None] * np.maximum(total / len(examples), 0)
 
+    # D[h, l, i] = sum_x c[l,i](x; theta) - c[l,i](x; theta under I(h))
+    sites = [(h.layer, h.head) for h in guides]
+    attribution = Attribution(task, portable(examples), sites, positive_part, reading)
+    drops = summed_drops(vlm, attribution, sweep or SweepSettings())
 
-def _summed_drops(
-    vlm: VLM,
-    task: Task,
-    examples: Sequence[Example],
-    sites: Sequence[Site],
-    positive_part: PositivePart,
-    reading: Reading,
-    settings: SweepSettings,
-) -> Float[np.ndarray, "heads layers neurons"]:
-    """D of all items: the shards' sums, added in their order to those that the running sum holds already."""
-    length = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]]).inputs["input_ids"].shape[1]
-    planned = settings.workers.plan(vlm, length, settings.batch_size)
-    cut = {**planned.as_dict(), "batch_size": settings.batch_size}
-    running = settings.running_sum((len(sites), *importance_shape(vlm)), cut)
-    if running.path is not None:
-        refuse_other_batches(running.path, "ranking", running.plan["pictures"], settings.batch_size)
-    batch_size, plan = running.plan["batch_size"], Plan(**{name: running.plan[name] for name in planned.as_dict()})
-    work = DropsWork(task, examples, sites, positive_part, reading, settings.engine, batch_size, plan)
-    shards, compute = work.shards(), settings.workers.begin(vlm, work)
-    with progress_bar(f"{task.name}: neurons", total=len(examples)) as bar:
-        bar.initial = bar.n = shards[running.done - 1].stop if running.done else 0
-        for part in in_order(compute(shards[running.done :], bar)):
-            running.add(part)
-            bar.update(shards[running.done - 1].stop - bar.n)
-    return running.total
+    # S(h) max(0, mean_x drop) / sum_h S(h)
+    scores = np.array([h.score.value for h in guides])
+    return (scores / scores.sum())[:, None, None] * np.maximum(drops / len(examples), 0)
 
 
 def check_ratio(ratio: float) -> None:

@@ -5,26 +5,28 @@ draws and budgets of a task share the unedited model's answers and the resamples
 is paired. With the oracle among the methods, each ranking is also compared with it over all neurons.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.method.masking import relative_drop, resampled_draws
 from hones.method.neurons import select_neurons
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.rivals.results import Comparison, Curve, MethodResult
-from hones.stats import PairedBootstrap, two_sided_p
+from hones.stats import UNEDITED, ArmName, Measured
+from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
-from hones.sweep.run import sweep as run_sweep
 from hones.tasks.base import Example, Task
 
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 HONES, ORACLE = "hones", "oracle"
+
+Sets = Mapping[str, Sequence[frozenset[Site]]]
+"""The neurons that each draw of a method selects."""
 
 
 @dataclass(frozen=True)
@@ -38,43 +40,6 @@ class Ranking:
     def sets(self, ratio: float) -> list[frozenset[Site]]:
         """The neurons that each draw selects at a budget."""
         return [frozenset((n.layer, n.neuron) for n in select_neurons(i, ratio)) for i in self.importances]
-
-
-@dataclass(frozen=True)
-class _Masked:
-    """A method's metric under its mask: on all items and in every resample, mean over draws."""
-
-    draws: tuple[float, ...]
-    resampled: Float[np.ndarray, " resamples"]
-
-    @property
-    def value(self) -> float:
-        return float(np.mean(self.draws))
-
-
-class _Arms:
-    """All masks of a comparison, each run once."""
-
-    def __init__(self, rankings: Sequence[Ranking], ratios: Sequence[float]) -> None:
-        self.sets = {(r.method, ratio): r.sets(ratio) for r in rankings for ratio in ratios}
-        distinct = dict.fromkeys(chosen for sets in self.sets.values() for chosen in sets)
-        self.number = {chosen: n for n, chosen in enumerate(dict.fromkeys([frozenset[Site](), *distinct]))}
-        self.edits = [BASELINE, *(Intervention(masked=chosen) for chosen in [*self.number][1:])]
-
-    def measure(
-        self, task: Task, statistics: Float[np.ndarray, "edits items k"], bootstrap: PairedBootstrap, seed: int
-    ) -> None:
-        """Take the sweep's statistics."""
-        self.totals = task.score(statistics.sum(1, dtype=np.float64))
-        self.resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
-        self.seed = seed
-
-    def masked(self, method: str, ratio: float) -> _Masked:
-        """A method's metric at a budget."""
-        arms = [self.number[chosen] for chosen in self.sets[method, ratio]]
-        resampled = self.resampled[arms]
-        mean = resampled[0] if len(arms) == 1 else resampled_draws(resampled, self.seed)
-        return _Masked(tuple(float(self.totals[arm]) for arm in arms), mean)
 
 
 def compare_methods(
@@ -100,60 +65,54 @@ def compare_methods(
     by_name = {ranking.method: ranking for ranking in rankings}
     if HONES not in by_name or not examples:
         raise HonesError(f"{len(rankings)} rankings and {len(examples)} test items", expected="hones, and one item")
-    arms = _Arms(rankings, [*dict.fromkeys([ratio, *budgets])])
-    statistics = run_sweep(vlm, task, examples, arms.edits, sweep, f"{task.name}: comparison")
-    bootstrap = PairedBootstrap(len(examples), seed)
-    arms.measure(task, statistics, bootstrap, seed)
+    sets = {(r.method, budget): r.sets(budget) for r in rankings for budget in dict.fromkeys([ratio, *budgets])}
+    arms: dict[ArmName, Intervention | list[Intervention]] = {UNEDITED: BASELINE}
+    for arm, drawn in sets.items():
+        arms[arm] = [Intervention(masked=chosen) for chosen in drawn]
+    progress = f"{task.name}: comparison"
+    (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=progress)
+    at_ratio = {method: drawn for (method, budget), drawn in sets.items() if budget == ratio}
+    curves = [
+        Curve(
+            method=method,
+            ratios=tuple(budgets),
+            neurons=tuple(len(sets[method, budget][0]) for budget in budgets),
+            masked=tuple(measured.level((method, budget)) for budget in budgets),
+        )
+        for method in by_name
+    ]
     return Comparison(
         task=task.name,
         metric_name=task.metric_name,
         items=len(examples),
         ratio=ratio,
-        baseline=bootstrap.interval(arms.totals[0], arms.resampled[0]),
-        methods=tuple(_result(ranking, by_name, arms, ratio, bootstrap) for ranking in rankings),
-        curves=tuple(_curve(name, arms, budgets, bootstrap) for name in by_name) if budgets else (),
+        baseline=measured.level(UNEDITED),
+        methods=tuple(_result(r, by_name.get(ORACLE), at_ratio, measured, ratio) for r in rankings),
+        curves=tuple(curves) if budgets else (),
     )
 
 
-def _result(
-    ranking: Ranking, by_name: dict[str, Ranking], arms: _Arms, ratio: float, bootstrap: PairedBootstrap
-) -> MethodResult:
-    sets, masked, hones = (
-        arms.sets[ranking.method, ratio],
-        arms.masked(ranking.method, ratio),
-        arms.masked(HONES, ratio),
-    )
-    base, base_resampled = arms.totals[0], arms.resampled[0]
-    (hones_set,) = arms.sets[HONES, ratio]
-    ahead, is_hones = masked.resampled - hones.resampled, ranking.method == HONES
-    oracle = by_name.get(ORACLE)
+def _result(ranking: Ranking, oracle: Ranking | None, sets: Sets, measured: Measured, ratio: float) -> MethodResult:
+    """One method at the ratio, beside HONES, and beside the oracle where there is one."""
+    arm = (ranking.method, ratio)
+    hones = (HONES, ratio)
+    is_hones = arm == hones
+    chosen = sets[ranking.method]
     layers = len(ranking.importances[0])
     return MethodResult(
         method=ranking.method,
-        neurons=len(sets[0]),
-        masked=bootstrap.interval(masked.value, masked.resampled),
-        absolute_drop=bootstrap.interval(base - masked.value, base_resampled - masked.resampled),
-        relative_drop=relative_drop(
-            np.array([base, masked.value]), np.stack([base_resampled, masked.resampled]), bootstrap
-        ),
-        hones_advantage=None if is_hones else bootstrap.interval(masked.value - hones.value, ahead),
-        p_value=None if is_hones else two_sided_p(ahead),
-        overlap=_share(hones_set, sets),
+        neurons=len(chosen[0]),
+        masked=measured.level(arm),
+        absolute_drop=measured.drop(arm),
+        relative_drop=measured.relative_drop(arm),
+        hones_advantage=None if is_hones else measured.difference(arm, hones),
+        p_value=None if is_hones else measured.p_value(arm, hones),
+        overlap=_share(sets[HONES][0], chosen),
         seconds=ranking.seconds,
-        per_layer=tuple(np.bincount([layer for layer, _ in sets[0]], minlength=layers).tolist()),
-        draws=masked.draws if len(sets) > 1 else (),
+        per_layer=tuple(np.bincount([layer for layer, _ in chosen[0]], minlength=layers).tolist()),
+        draws=measured.by_draw(arm) if len(chosen) > 1 else (),
         rank_correlation=None if oracle is None else _correlation(ranking, oracle),
-        recall=None if oracle is None else _share(arms.sets[ORACLE, ratio][0], sets),
-    )
-
-
-def _curve(method: str, arms: _Arms, budgets: Sequence[float], bootstrap: PairedBootstrap) -> Curve:
-    points = [arms.masked(method, ratio) for ratio in budgets]
-    return Curve(
-        method=method,
-        ratios=tuple(budgets),
-        neurons=tuple(len(arms.sets[method, ratio][0]) for ratio in budgets),
-        masked=tuple(bootstrap.interval(point.value, point.resampled) for point in points),
+        recall=None if oracle is None else _share(sets[ORACLE][0], chosen),
     )
 
 

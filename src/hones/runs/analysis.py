@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hones.errors import HonesError
 from hones.files import digest_of, write_bytes
-from hones.method.analysis.ablation import most_changed, score_ablations, sweep_groups
+from hones.method.analysis.ablation import measure_groups, most_changed, score_ablations
 from hones.method.analysis.cards import contributions_of, drivers, head_shares
 from hones.method.analysis.groups import Tasks, describe_groups, exclusive_groups, overlaps, per_layer
 from hones.method.analysis.lens import delta_lens
@@ -147,11 +147,11 @@ class RunStudy(Study):
         """The cross-ablation, and the lens of the items that change most."""
         sweep = self.journalled(self.journal_file("analysis"), inputs)
         asked = [(job.source.test.task, job.test.examples[: settings.limit]) for job in jobs]
-        swept = sweep_groups(self.vlm, asked, groups, draws=settings.draws, sweep=sweep, seed=self.seed)
+        swept = measure_groups(self.vlm, asked, groups, draws=settings.draws, sweep=sweep, seed=self.seed)
         ablations, lens = [], []
-        for (task, examples), statistics in zip(asked, swept, strict=True):
-            ablations += score_ablations(task, statistics, groups, settings.draws, self.seed)
-            rows = most_changed(task, statistics, groups, settings.draws, settings.lens_items)
+        for (task, examples), measured in zip(asked, swept, strict=True):
+            ablations += score_ablations(task, measured, groups)
+            rows = most_changed(task, measured, groups, settings.lens_items)
             chosen = [examples[row] for row in rows]
             own = {tasks: sites for tasks, sites in groups.items() if task.name in tasks}
             lens += delta_lens(self.vlm, task, chosen, own, [_thumbnail(e, folder) for e in chosen])

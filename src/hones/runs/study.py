@@ -12,7 +12,7 @@ from typing import Any
 
 from hones.data.items import Items, LeftOut
 from hones.files import digest_of
-from hones.method.heads import HeadResult, check_head_settings, default_top_k, localize_heads_of_tasks, race_heads
+from hones.method.heads import HeadResult, critical_count, localize_heads_of_tasks, race_heads
 from hones.method.masking import MaskingResult, evaluate_masking
 from hones.method.neurons import PositivePart, RankedNeuron, neuron_budget, select_neurons
 from hones.method.steering.evaluate import SteeringResult, evaluate_scales
@@ -58,11 +58,12 @@ class Study(Stages):
 
         racing: the rules by which heads leave the sweep, one task at a time; an approximation.
         """
-        check_head_settings(self.vlm, top_k, racing)
+        k = critical_count(self.vlm, top_k)
+        if racing is not None:
+            racing.check()
         if racing is not None and len(tasks) > 1:
             return [result for task in tasks for result in self.heads([task], discovery, top_k, racing)]
         layers, heads, _ = self.vlm.anatomy.shape
-        k = default_top_k(layers, heads) if top_k is None else top_k
         by_name = {task.name: task for task in tasks}
         prepared = {name: self.prepare(task, discovery, "discovery") for name, task in by_name.items()}
         settings = {"top_k": k, "racing": racing and asdict(racing), **self.swept()}

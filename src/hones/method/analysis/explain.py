@@ -19,7 +19,7 @@ from hones.errors import BadItem, HonesError
 from hones.method.analysis.cards import contributions_of, head_shares
 from hones.method.analysis.results import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.tokens import written_tokens
-from hones.method.heads import HeadScore, check_head_settings, default_top_k
+from hones.method.heads import HeadScore, critical_count
 from hones.method.neurons import guiding_heads, head_importance
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
@@ -54,14 +54,13 @@ def explain(
     Raises:
         HonesError: a picture that cannot be read, a question or answer without text, an impossible top_k.
     """
-    check_head_settings(vlm, top_k, None)
+    k = critical_count(vlm, top_k)
     if not question.strip():
         raise HonesError(f"the question {question!r} is empty", expected="what to ask about the picture")
     if neurons < 1:
         raise HonesError(f"{neurons} neurons to name", expected="at least one")
     settings = settings or SweepSettings()
     layers, width, _ = vlm.anatomy.shape
-    k = default_top_k(layers, width) if top_k is None else top_k
     example = _ask(
         vlm, None if picture is None else Path(picture), question if raw else PROMPT.format(question=question.strip())
     )

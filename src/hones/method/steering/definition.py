@@ -44,6 +44,7 @@ def objective(
     encoded = vlm.encode_with_answers(
         [p.example.open_picture() for p in pairs], [p.prompt for p in pairs], [p.answer for p in pairs]
     )
+    # The answers under theta, and under z[l,i] <- (1 + s[l,i]) z[l,i]
     with torch.no_grad():
         original = answer_logits(vlm, encoded)
     with scaling(vlm.anatomy, indices, scales):
@@ -70,9 +71,16 @@ def losses(
     settings: SteeringSettings,
 ) -> Losses:
     """The objective from both models' logits of all answer tokens; per_row: how many tokens each row's answer has."""
+    # Means over an answer's tokens, then over the items
     weight = (1 / (per_row * len(per_row)).to(scaled)).repeat_interleave(per_row)
     cross_entropy = (weight * F.cross_entropy(scaled, labels, reduction="none")).sum()
-    log_p, log_q = original.log_softmax(-1), scaled.log_softmax(-1)
+
+    # KL(original || scaled) at every token
+    log_p = original.log_softmax(-1)
+    log_q = scaled.log_softmax(-1)
     divergence = (weight * (log_p.exp() * (log_p - log_q)).sum(-1)).sum()
+
+    # CE + beta KL + gamma mean(s^2)
     size = torch.cat(list(scales.values())).square().mean()
-    return Losses(cross_entropy + settings.beta * divergence + settings.gamma * size, cross_entropy, divergence)
+    total = cross_entropy + settings.beta * divergence + settings.gamma * size
+    return Losses(total, cross_entropy, divergence)

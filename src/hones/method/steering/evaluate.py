@@ -3,16 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from jaxtyping import Float
-
 from hones.errors import HonesError
 from hones.method.steering.settings import Scales
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import Interval, PairedBootstrap
+from hones.stats import UNEDITED, ArmName, Interval, Measured
+from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
-from hones.sweep.run import sweep as run_sweep
 from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 
@@ -61,24 +58,20 @@ def evaluate_scales(
     """
     if not examples:
         raise HonesError("no test items to steer on", expected="at least one")
-    edits = [BASELINE, Intervention(scales=scales.values)]
-    statistics = run_sweep(vlm, task, examples, edits, sweep, f"{task.name}: test")
-    return steering_result(task, statistics, PairedBootstrap(len(examples), seed), scales.epoch)
+    arms = {UNEDITED: BASELINE, "steered": Intervention(scales=scales.values)}
+    (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=f"{task.name}: test")
+    return steering_result(task, measured, "steered", scales.epoch)
 
 
-def steering_result(
-    task: Task, statistics: Float[np.ndarray, "2 items k"], bootstrap: PairedBootstrap, epoch: int | None = None
-) -> SteeringResult:
-    """The result of the statistics without and with the scales of an epoch."""
-    base, steered = (float(x) for x in task.score(statistics.sum(1, dtype=np.float64)))
-    base_resampled, steered_resampled = (bootstrap.scores(arm, task.score) for arm in statistics)
+def steering_result(task: Task, measured: Measured, arm: ArmName, epoch: int | None) -> SteeringResult:
+    """The result of an arm with the scales of an epoch."""
     return SteeringResult(
-        task.metric_name,
-        statistics.shape[1],
-        bootstrap.interval(base, base_resampled),
-        bootstrap.interval(steered, steered_resampled),
-        bootstrap.interval(steered - base, steered_resampled - base_resampled),
-        task.details(statistics[0].sum(0, dtype=np.float64)),
-        task.details(statistics[1].sum(0, dtype=np.float64)),
-        epoch,
+        metric_name=task.metric_name,
+        items=measured.items,
+        base=measured.level(UNEDITED),
+        steered=measured.level(arm),
+        gain=measured.difference(arm, UNEDITED),
+        base_details=task.details(measured.sums(UNEDITED)),
+        steered_details=task.details(measured.sums(arm)),
+        epoch=epoch,
     )

@@ -24,11 +24,11 @@ from hones.method.steering.controls import HONES
 from hones.method.steering.evaluate import SteeringResult, steering_result
 from hones.method.steering.results import QUANTILES, Elsewhere, LayerScales, ScaleSpread, SteeredBy, Tested
 from hones.method.steering.settings import Scales
-from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import Interval, PairedBootstrap, two_sided_p
-from hones.sweep.run import Job, SweepSettings, sweep_tasks
+from hones.stats import UNEDITED, ArmName
+from hones.sweep.measure import measure
+from hones.sweep.run import Job, SweepSettings
 from hones.tasks.base import Example, Task
 
 
@@ -43,32 +43,6 @@ class Arm:
     def neurons(self) -> int:
         """How many are scaled."""
         return len(self.scales[0].values)
-
-
-class _Cells:
-    """The statistics of all arms, each distinct set of scales swept once, and their resampled scores."""
-
-    def __init__(self, arms: Sequence[Arm]) -> None:
-        self.keys = {(arm.method, k): _key(scales) for arm in arms for k, scales in enumerate(arm.scales)}
-        found = {_key(scales): scales for arm in arms for scales in arm.scales}
-        self.number = {key: n for n, key in enumerate(dict.fromkeys([(), *found]))}
-        self.edits = [BASELINE, *(Intervention(scales=found[key].values) for key in [*self.number][1:])]
-
-    def measure(
-        self, task: Task, statistics: Float[np.ndarray, "arms items k"], seed: int
-    ) -> tuple[PairedBootstrap, Float[np.ndarray, " arms"], Float[np.ndarray, "arms resamples"]]:
-        """The bootstrap, the metric of every arm, and that of every resample."""
-        bootstrap = PairedBootstrap(statistics.shape[1], seed)
-        totals = np.asarray(task.score(statistics.sum(1, dtype=np.float64)))
-        return bootstrap, totals, np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
-
-    def of(self, arm: Arm) -> list[int]:
-        """Where the statistics of an arm's seeds are."""
-        return [self.number[self.keys[arm.method, k]] for k in range(len(arm.scales))]
-
-
-def _key(scales: Scales) -> tuple[tuple[Site, float], ...]:
-    return tuple(sorted((site, s) for site, s in scales.values.items() if s != 0))
 
 
 def evaluate_arms(
@@ -96,34 +70,36 @@ def evaluate_arms(
     """
     if not examples or HONES not in [arm.method for arm in arms]:
         raise HonesError(f"{len(arms)} ways to steer and {len(examples)} items", expected="hones, and one item")
-    cells = _Cells(arms)
-    (statistics,) = sweep_tasks(vlm, [(task, examples)], cells.edits, sweep, f"{task.name}: steered")
-    bootstrap, totals, resampled = cells.measure(task, statistics, seed)
-    mean = {arm.method: totals[cells.of(arm)].mean() for arm in arms}
-    drawn = {arm.method: resampled[cells.of(arm)].mean(0) for arm in arms}
-    found = []
+    # One arm per way, its seeds as draws, and its first seed alone
+    interventions: dict[ArmName, Intervention | list[Intervention]] = {UNEDITED: BASELINE}
     for arm in arms:
-        value, of_resample = mean[arm.method], drawn[arm.method]
-        gain = of_resample - resampled[0]
-        ahead, is_hones = drawn[HONES] - of_resample, arm.method == HONES
-        found.append(
+        interventions[arm.method] = [Intervention(scales=scales.values) for scales in arm.scales]
+        interventions[arm.method, "first seed"] = Intervention(scales=arm.scales[0].values)
+    (measured,) = measure(
+        vlm, [(task, examples)], interventions, sweep, seed=seed, draws="averaged", progress=f"{task.name}: steered"
+    )
+
+    # M(a), gain(a), and how far HONES is ahead
+    methods = []
+    for arm in arms:
+        is_hones = arm.method == HONES
+        methods.append(
             SteeredBy(
                 method=arm.method,
                 neurons=arm.neurons,
-                steered=bootstrap.interval(value, of_resample),
-                by_seed=tuple(float(x) for x in totals[cells.of(arm)]),
-                gain=bootstrap.interval(value - totals[0], gain),
-                gain_p=two_sided_p(gain),
-                hones_advantage=None if is_hones else bootstrap.interval(mean[HONES] - value, ahead),
-                p_value=None if is_hones else two_sided_p(ahead),
+                steered=measured.level(arm.method),
+                by_seed=measured.by_draw(arm.method),
+                gain=measured.difference(arm.method, UNEDITED),
+                gain_p=measured.p_value(arm.method, UNEDITED),
+                hones_advantage=None if is_hones else measured.difference(HONES, arm.method),
+                p_value=None if is_hones else measured.p_value(HONES, arm.method),
             )
         )
-    base = bootstrap.interval(totals[0], resampled[0])
+    tested = Tested(file, task.metric_name, len(examples), measured.level(UNEDITED), tuple(methods))
     first = {
-        arm.method: steering_result(task, statistics[[0, cells.of(arm)[0]]], bootstrap, arm.scales[0].epoch)
-        for arm in arms
+        arm.method: steering_result(task, measured, (arm.method, "first seed"), arm.scales[0].epoch) for arm in arms
     }
-    return Tested(file, task.metric_name, len(examples), base, tuple(found)), first
+    return tested, first
 
 
 def measure_elsewhere(
@@ -136,17 +112,20 @@ def measure_elsewhere(
     """
     if any(not examples for _, examples in jobs):
         raise HonesError("a task without items to test", expected="at least one")
-    cells = _Cells([hones])
     names = ", ".join(task.name for task, _ in jobs)
-    swept = sweep_tasks(vlm, jobs, cells.edits, sweep, f"{names}: steered") if jobs else []
-    found = []
-    for (task, examples), statistics in zip(jobs, swept, strict=True):
-        bootstrap, totals, resampled = cells.measure(task, statistics, seed)
-        value, of_resample = totals[cells.of(hones)].mean(), resampled[cells.of(hones)].mean(0)
-        base, steered = bootstrap.interval(totals[0], resampled[0]), bootstrap.interval(value, of_resample)
-        change: Interval = bootstrap.interval(value - totals[0], of_resample - resampled[0])
-        found.append(Elsewhere(task.name, task.metric_name, len(examples), base, steered, change))
-    return tuple(found)
+    arms = {UNEDITED: BASELINE, HONES: [Intervention(scales=scales.values) for scales in hones.scales]}
+    swept = measure(vlm, jobs, arms, sweep, seed=seed, draws="averaged", progress=f"{names}: steered")
+    return tuple(
+        Elsewhere(
+            task=task.name,
+            metric_name=task.metric_name,
+            items=measured.items,
+            base=measured.level(UNEDITED),
+            steered=measured.level(HONES),
+            change=measured.difference(HONES, UNEDITED),
+        )
+        for (task, _), measured in zip(jobs, swept, strict=True)
+    )
 
 
 def spread(arm: Arm, max_scale: float) -> ScaleSpread:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError, TaskStops
+from hones.method.neurons import RankedNeuron, sites_of
 from hones.method.steering.checkpoint import Checkpoint, TrainingState, fingerprint_of
 from hones.method.steering.fast import Objective, Savings, make_objective
 from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE, Pair, TrainingPlan, make_plan, training_pairs
@@ -47,7 +48,7 @@ def learn_scales(
     vlm: VLM,
     task: Task,
     examples: Sequence[Example],
-    neurons: Sequence[Site],
+    neurons: Sequence[RankedNeuron | Site],
     settings: SteeringSettings | None = None,
     *,
     checkpoint: Path | None = None,
@@ -56,6 +57,7 @@ def learn_scales(
     """Learn the scales of `neurons` on the dev items.
 
     Args:
+        neurons: what `select_neurons` gives, or (layer, neuron) each.
         checkpoint: a file from which a killed training goes on; it stays when the training is done.
         savings: what is computed once and kept, default all; the scales are the same up to rounding.
 
@@ -66,11 +68,12 @@ def learn_scales(
     settings = settings or SteeringSettings()
     if not neurons or not examples:
         raise TaskStops(f"{len(neurons)} neurons and {len(examples)} dev items to steer", expected="at least one each")
-    indices, scales = parameters(vlm, neurons)
+    sites = sites_of(neurons)
+    indices, scales = parameters(vlm, sites)
     plan = make_plan(task, examples, settings)
     optimizer = torch.optim.AdamW(scales.values(), lr=settings.learning_rate, weight_decay=0.0)
     state = TrainingState(scales, optimizer)
-    saved = Checkpoint(checkpoint, fingerprint_of(vlm, task, plan, neurons, settings)) if checkpoint else None
+    saved = Checkpoint(checkpoint, fingerprint_of(vlm, task, plan, sites, settings)) if checkpoint else None
     with saved or nullcontext(), _as_it_was(vlm.model):
         if saved:
             saved.read(state)
