@@ -22,7 +22,7 @@ from rich.table import Table
 
 from hones import attribute_neurons, evaluate_masking, learn_scales, load_items, load_vlm, make_task, write_shapes
 from hones.method.heads import default_top_k, localize_heads_of_tasks
-from hones.method.neurons import select_neurons
+from hones.method.neurons import select_neurons, sites_of
 from hones.method.steering.evaluate import evaluate_scales
 from hones.runs.plan.forecast import plan
 from hones.runs.plan.memory import GIB
@@ -58,7 +58,7 @@ def measure(name: str, count: int, tasks: list[str], folder: Path) -> Table:
         real["neurons", own], importance = seconds_of(
             lambda t=task, e=examples, h=critical: attribute_neurons(vlm, t, e, h)
         )
-        sites = [(n.layer, n.neuron) for n in select_neurons(importance, 0.01)]
+        sites = sites_of(select_neurons(importance, 0.01))
         real["mask", own], _ = seconds_of(lambda t=task, e=examples, s=sites: evaluate_masking(vlm, t, e, s))
         taken, scales = seconds_of(lambda t=task, e=examples, s=sites: learn_scales(vlm, t, e, s))
         tested, _ = seconds_of(lambda t=task, e=examples, s=scales: evaluate_scales(vlm, t, e, s))

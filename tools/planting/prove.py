@@ -18,15 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.method.masking import layer_matched_random, resampled_draws
+from hones.method.masking import layer_matched_random
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.planted import FOLDER, Plant, load_plant, read_record, weights_digest
 from hones.models.vlm import VLM
-from hones.stats import Interval, PairedBootstrap
-from hones.sweep.run import sweep
+from hones.stats import Interval
+from hones.sweep.measure import measure
 from hones.tasks import TASKS
 
 from .appearance import appearance
@@ -59,7 +57,6 @@ def arms_of(plant: Plant, width: int, draws: int = DRAWS) -> dict[str, list[Inte
 def prove(vlm: VLM, plant: Plant, items: int = ITEMS, seed: int = SEED) -> dict[str, Any]:
     """Per task: metric, items, what guessing gives, and for every arm score and drop with their intervals; ranks."""
     arms = arms_of(plant, vlm.anatomy.neurons)
-    names = [name for name, edits in arms.items() for _ in edits]
     found: dict[str, Any] = {}
     jobs = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,17 +66,11 @@ def prove(vlm: VLM, plant: Plant, items: int = ITEMS, seed: int = SEED) -> dict[
             task = make_task(name, candidates=CANDIDATES)
             examples, _ = task.examples(load_items(file))
             jobs.append((task, examples[:LOOKED_AT]))
-            statistics = sweep(vlm, task, examples, [edit for edits in arms.values() for edit in edits])
-            bootstrap = PairedBootstrap(len(examples), seed)
-            scores = task.score(statistics.sum(1, dtype=np.float64))
-            resampled = np.stack([bootstrap.scores(arm, task.score) for arm in statistics])
-            rows = {}
-            for arm in arms:
-                of_arm = [k for k, n in enumerate(names) if n == arm]
-                again = resampled_draws(resampled[of_arm], seed)
-                score = bootstrap.interval(scores[of_arm].mean(), again)
-                drop = bootstrap.interval(scores[0] - scores[of_arm].mean(), resampled[0] - again)
-                rows[arm] = {"score": _rounded(score), "drop": _rounded(drop)}
+            (measured,) = measure(vlm, [(task, examples)], arms, seed=seed)
+            rows = {
+                arm: {"score": _rounded(measured.level(arm)), "drop": _rounded(measured.difference("as it is", arm))}
+                for arm in arms
+            }
             found[name] = {
                 "metric": task.metric_name,
                 "items": len(examples),

@@ -15,7 +15,6 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from hones import attribute_neurons, evaluate_masking, load_items, load_vlm, localize_heads, make_task, write_shapes
@@ -23,8 +22,8 @@ from hones.data.shapes.scene import SIZE
 from hones.method.neurons import select_neurons
 from hones.models.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
-from hones.stats import PairedBootstrap
-from hones.sweep.run import sweep
+from hones.stats import UNEDITED
+from hones.sweep.measure import measure
 from hones.tasks import TASKS
 
 from .architecture import NAMES
@@ -48,21 +47,18 @@ def evaluate(name: str, items: int, retrieval_items: int, ratio: float) -> dict[
             finder = make_task(task_name, candidates=DISCOVERY_CANDIDATES)
             discovery, _ = finder.examples(load_items(files["discovery"]))
             task = make_task(task_name)
-            seen = sweep(vlm, task, test, [BASELINE])[0]
-            blind = sweep(vlm, task, [replace(e, image=blank) for e in test], [BASELINE])[0]
-            bootstrap = PairedBootstrap(len(test), 0)
+            (seen,) = measure(vlm, [(task, test)], {UNEDITED: BASELINE}, seed=0)
+            without_pictures = [replace(e, image=blank) for e in test]
+            (blind,) = measure(vlm, [(task, without_pictures)], {UNEDITED: BASELINE}, seed=0)
             heads = localize_heads(vlm, finder, discovery)
-            importance = attribute_neurons(vlm, finder, discovery, heads.critical)
-            chosen = [(n.layer, n.neuron) for n in select_neurons(importance, ratio)]
-            masking = evaluate_masking(vlm, task, test, chosen)
+            importance = attribute_neurons(vlm, finder, discovery, heads)
+            masking = evaluate_masking(vlm, task, test, select_neurons(importance, ratio))
             figures[task_name] = {
                 "metric": task.metric_name,
                 "items": len(test),
-                "score": bootstrap.interval(
-                    float(task.score(seen.sum(0, dtype=np.float64))), bootstrap.scores(seen, task.score)
-                ).as_dict(),
+                "score": seen.level(UNEDITED).as_dict(),
                 "guess": task.guess(test),
-                "blank_picture": float(task.score(blind.sum(0, dtype=np.float64))),
+                "blank_picture": blind.value(UNEDITED),
                 "critical_heads": [[h.layer, h.head, round(h.score.value, 3)] for h in heads.critical],
                 "masking": asdict(masking),
             }

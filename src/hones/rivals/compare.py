@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.method.neurons import select_neurons
+from hones.method.neurons import select_neurons, sites_of
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
@@ -39,7 +39,7 @@ class Ranking:
 
     def sets(self, ratio: float) -> list[frozenset[Site]]:
         """The neurons that each draw selects at a budget."""
-        return [frozenset((n.layer, n.neuron) for n in select_neurons(i, ratio)) for i in self.importances]
+        return [frozenset(sites_of(select_neurons(i, ratio))) for i in self.importances]
 
 
 def compare_methods(
