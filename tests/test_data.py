@@ -42,6 +42,19 @@ def file_with(folder: Path, *items: Any) -> Path:
 # --- files ---
 
 
+def test_items_are_a_sequence(discovery: Items) -> None:
+    assert [*discovery] == [*discovery.items]
+    assert discovery[0] is discovery.items[0] and discovery[-1] is discovery.items[-1]
+    some = discovery[1:3]
+    assert isinstance(some, Items) and some.items == discovery.items[1:3] and len(some) == 2
+    assert (some.sha256, some.captions_of) == (discovery.sha256, discovery.captions_of), "as a limit leaves them"
+    with pytest.raises(IndexError):
+        discovery[len(discovery)]
+    assert repr(some) == f"Items(2 of {discovery.file}, unified, pictures in {discovery.images})"
+    bad = Items(some.items, some.images, "", (LeftOut("7", "no picture"),))
+    assert repr(bad) == f"Items(2 of memory, unified, 1 left out, pictures in {discovery.images})"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

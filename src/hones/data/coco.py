@@ -24,9 +24,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hones.data.content import read_raw
 from hones.data.readers.base import texts
 from hones.data.readers.vqav2 import vqa_fields
-from hones.data.sources import read_raw
 from hones.errors import HonesError
 from hones.files import write_json
 

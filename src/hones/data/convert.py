@@ -20,14 +20,12 @@ def convert(items: Items, to: Path) -> Path:
     """
     if items.file is not None:
         refuse_source(Source.parse(items.file), to)
-    write_json(to, {"data": [json.loads(item.model_dump_json(exclude_none=True)) for item in items.items]})
+    write_json(to, {"data": [json.loads(item.model_dump_json(exclude_none=True)) for item in items]})
     if items.format != "hf":
         return items.images
     folder = to.parent / "images"
-    for item in track(items.items, "copying pictures"):
-        name = item.file_name
-        if name is None:
-            continue
+    names = [item.file_name for item in items if item.file_name is not None]
+    for name in track(names, "copying pictures"):
         try:
             content = (items.images / name).read_bytes()
         except OSError as error:

@@ -5,7 +5,6 @@ size first, so that only files of a size that occurs in two splits are read. A p
 bytes and is not recognised. An item without a picture is another's equal if all its fields but the ids are.
 """
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,9 +13,8 @@ from pathlib import Path
 
 from hones.data.items import Items
 from hones.errors import HonesError
+from hones.files import sha256_of
 from hones.progress import track
-
-_CHUNK = 2**20
 
 
 def check_disjoint(splits: Mapping[str, Items]) -> None:
@@ -24,7 +22,7 @@ def check_disjoint(splits: Mapping[str, Items]) -> None:
     split_of: dict[Path, str] = {}
     split_of_text: dict[str, str] = {}
     for name, items in splits.items():
-        for item in items.items:
+        for item in items:
             if item.file_name is None:
                 text = item.model_dump_json(exclude={"item_id", "image_id"})
                 if split_of_text.setdefault(text, name) != name:
@@ -57,11 +55,7 @@ def content_hash(file: Path) -> str:
 
 @lru_cache(maxsize=2**16)
 def _hash(file: Path, changed: int, size: int) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of(file)
 
 
 def _shared(picture: str, first: str, second: str, other_name: str = "") -> HonesError:

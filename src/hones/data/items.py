@@ -6,30 +6,17 @@ by itself or through a symbolic link, is left out.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import overload
 
 from hones.data.readers import read_source
 from hones.data.sources import Source, default_images
-from hones.data.unified import OUTSIDE, Caption, ImageInfo, Item, LeftOut, OcrFields, RetrievalFields, VqaFields
+from hones.data.unified import OUTSIDE, Item, LeftOut
 from hones.errors import NOT_ANNOTATED, HonesError, TaskStops
-
-__all__ = [
-    "MAX_LEFT_OUT",
-    "Caption",
-    "ImageInfo",
-    "Item",
-    "Items",
-    "LeftOut",
-    "OcrFields",
-    "RetrievalFields",
-    "VqaFields",
-    "check_left_out",
-    "load_items",
-]
 
 MAX_LEFT_OUT = 0.05
 
@@ -37,6 +24,8 @@ MAX_LEFT_OUT = 0.05
 @dataclass(frozen=True)
 class Items:
     """The items of one file in file order, what could not be read, and the file's hash.
+
+    `items[3]` is one of them, `items[:100]` are the first hundred as Items.
 
     `captions_of` holds the captions of the whole file, also of items that a limit leaves aside: retrieval takes its
     negatives from there, so that a limit does not change an item's candidates. `file` is what `load_items` reads again;
@@ -53,6 +42,22 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Items": ...
+
+    def __getitem__(self, index: int | slice) -> "Item | Items":
+        return replace(self, items=self.items[index]) if isinstance(index, slice) else self.items[index]
+
+    def __repr__(self) -> str:
+        left_out = f", {len(self.left_out)} left out" if self.left_out else ""
+        return f"Items({len(self)} of {self.file or 'memory'}, {self.format}{left_out}, pictures in {self.images})"
 
 
 def load_items(
@@ -83,65 +88,56 @@ def load_items(
     rows = found.rows
     captions_of = {row.id: tuple(c.caption for c in row.captions) for row in rows if isinstance(row, Item)}
     if ids is not None:
-        rows = _select(rows, list(ids), source)
+        wanted = set(ids)
+        missing = wanted - {row.id for row in rows}
+        if missing:
+            raise HonesError(
+                f"{len(missing)} of {len(wanted)} ids are not in {source}, the first is {min(missing)}",
+                do="check --ids",
+            )
+        rows = [row for row in rows if row.id in wanted]
     if limit is not None:
-        rows = _first_items(rows, limit)
+        readable = [position for position, row in enumerate(rows) if isinstance(row, Item)]
+        rows = rows[: readable[limit - 1] + 1] if len(readable) >= limit else rows
     chosen = [row for row in rows if isinstance(row, Item)]
-    folder = found.pictures(chosen) if found.pictures is not None and images is None else None
-    folder = folder or (default_images(source.path) if images is None else Path(images))
+    if images is not None:
+        folder = Path(images)
+    else:
+        folder = found.pictures(chosen) if found.pictures is not None else default_images(source.path)
     if any(item.file_name for item in chosen) and not folder.is_dir():
         raise HonesError(f"no picture folder {folder}", expected="an existing folder", do="pass it as --images")
     rows = _inside(rows, folder)
     items = [row for row in rows if isinstance(row, Item)]
     bad = [row for row in rows if isinstance(row, LeftOut)]
     if not items:
-        raise HonesError(f"{source}: no usable item", expected="at least one", do=_first(bad))
+        first = f"first problem: item {bad[0].id}: {bad[0].reason}" if bad else None
+        raise HonesError(f"{source}: no usable item", expected="at least one", do=first)
     return Items(tuple(items), folder, found.sha256, tuple(bad), captions_of, found.file, found.format)
-
-
-def _select(rows: Sequence[Item | LeftOut], ids: Sequence[str], source: Source) -> list[Item | LeftOut]:
-    wanted = set(ids)
-    missing = wanted - {row.id for row in rows}
-    if missing:
-        raise HonesError(
-            f"{len(missing)} of {len(wanted)} ids are not in {source}, the first is {min(missing)}", do="check --ids"
-        )
-    return [row for row in rows if row.id in wanted]
-
-
-def _first_items(rows: Sequence[Item | LeftOut], limit: int) -> list[Item | LeftOut]:
-    """The rows up to the `limit`-th readable item."""
-    readable = [position for position, row in enumerate(rows) if isinstance(row, Item)]
-    return list(rows[: readable[limit - 1] + 1 if len(readable) >= limit else len(rows)])
 
 
 def _inside(rows: Sequence[Item | LeftOut], folder: Path) -> list[Item | LeftOut]:
     """The rows, those left out whose picture is reached through a symbolic link out of the folder."""
     root = os.path.realpath(folder)
 
+    @cache  # pictures lie in few folders, and every look at the file system takes its time
+    def is_inside(path: Path) -> bool:
+        return Path(os.path.realpath(path)).is_relative_to(root)
+
     @cache
     def leaves(name: str) -> bool:
         path = folder / name
         with suppress(OSError):  # a name that is too long; whoever opens the picture will say so
             if path.is_symlink():
-                return not Path(os.path.realpath(path)).is_relative_to(root)
-        return parent_leaves(path.parent)
+                return not is_inside(path)
+        return not is_inside(path.parent)
 
-    @cache
-    def parent_leaves(parent: Path) -> bool:
-        return not Path(os.path.realpath(parent)).is_relative_to(root)
-
-    def checked(row: Item | LeftOut) -> Item | LeftOut:
-        if isinstance(row, LeftOut) or row.file_name is None or not leaves(row.file_name):
-            return row
-        reason = f"{row.file_name} is a symbolic link out of the picture folder {folder}"
-        return LeftOut(row.id, reason, OUTSIDE)
-
-    return [checked(row) for row in rows]
-
-
-def _first(bad: Sequence[LeftOut]) -> str | None:
-    return f"first problem: item {bad[0].id}: {bad[0].reason}" if bad else None
+    checked: list[Item | LeftOut] = []
+    for row in rows:
+        if isinstance(row, Item) and row.file_name is not None and leaves(row.file_name):
+            reason = f"{row.file_name} is a symbolic link out of the picture folder {folder}"
+            row = LeftOut(row.id, reason, OUTSIDE)
+        checked.append(row)
+    return checked
 
 
 def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: float = MAX_LEFT_OUT) -> None:
@@ -156,8 +152,8 @@ def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: floa
     total = used + len(bad)
     if used == 0 or not len(bad) <= most * total:
         named = ", ".join(f"{b.id} ({b.reason})" for b in (bad or left_out)[:3])
-        kind = HonesError if bad else TaskStops
-        raise kind(
+        stop = HonesError if bad else TaskStops
+        raise stop(
             f"{what}: {len(bad)} of {total} items cannot be used: {named}",
             expected=f"at most {most:.0%}",
             do="mend or remove them, select the good ones with --ids, or allow more with --max-left-out",

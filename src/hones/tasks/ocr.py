@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float
 from rapidfuzz.distance import Levenshtein
 
-from hones.data.items import ImageInfo, Item, OcrFields
 from hones.data.pictures import BOX_OUTSIDE
+from hones.data.unified import ImageInfo, Item, OcrFields
 from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
 from hones.tasks.vqa import PROMPT as QUESTION_PROMPT

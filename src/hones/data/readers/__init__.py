@@ -10,7 +10,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hones.data.readers.base import Pictures, Reader, Reading
+from hones.data.content import Content, read_content
+from hones.data.readers.base import Pictures, Reader
 from hones.data.readers.flickr30k import Flickr30k
 from hones.data.readers.gqa import Gqa
 from hones.data.readers.hub import HuggingFace
@@ -18,11 +19,9 @@ from hones.data.readers.table import Table
 from hones.data.readers.textvqa import TextVqa
 from hones.data.readers.unified_json import Unified
 from hones.data.readers.vqav2 import VqaV2
-from hones.data.sources import Content, Source, read_content
+from hones.data.sources import Source
 from hones.data.unified import Item, LeftOut, parse_rows
 from hones.errors import HonesError
-
-__all__ = ["READERS", "Found", "Reader", "read_source"]
 
 READERS: dict[str, Reader] = {
     reader.name: reader for reader in (Unified(), VqaV2(), Gqa(), TextVqa(), Flickr30k(), Table(), HuggingFace())
@@ -58,13 +57,12 @@ def read_source(source: Source) -> Found:
         known = ", ".join(reader.options) or "none"
         raise HonesError(f"{source}: {reader.name} has no option {unknown[0]!r}", expected=f"one of {known}")
     reading = reader.read(content, source)
-    return Found(
-        parse_rows(reading.rows),
-        _hash(content, reading, source),
-        reading.file or source.place,
-        reader.name,
-        reading.pictures,
-    )
+    sha256 = reading.sha256 or content.sha256
+    if reading.sha256 is None and (reading.also or source.options):
+        options = sorted((name, value) for name, value in source.options.items() if name != "annotations")
+        parts = [content.sha256, *reading.also, json.dumps(options)]
+        sha256 = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return Found(parse_rows(reading.rows), sha256, reading.file or source.place, reader.name, reading.pictures)
 
 
 def detect(content: Content, source: Source) -> Reader:
@@ -90,13 +88,3 @@ def source_sha256(place: Path) -> str | None:
     """The hash that `load_items` gives for this source now; None if it is not there."""
     source = Source.parse(place)
     return read_source(source).sha256 if source.hub or source.path.exists() else None
-
-
-def _hash(content: Content, reading: Reading, source: Source) -> str:
-    if reading.sha256 is not None:
-        return reading.sha256
-    if not reading.also and not source.options:
-        return content.sha256
-    named = {name: value for name, value in source.options.items() if name != "annotations"}
-    parts = [content.sha256, *reading.also, json.dumps(sorted(named.items()))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,13 +1,18 @@
-"""What a reader is: it recognises the content of one published format and turns its rows into unified ones."""
+"""What a reader is: it recognises the content of one published format and turns its rows into unified ones.
+
+A reader gives `each` the rows of its file by name and a function that makes one unified row of one of them. Where that
+raises Unreadable, the row is left out with its reason: none is lost without a word.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hones.data.sources import Content, Source
-from hones.data.unified import UNREADABLE, Item, LeftOut
+from hones.data.content import Content
+from hones.data.sources import Source
+from hones.data.unified import UNREADABLE, Item, LeftOut, Row
 
 Pictures = Callable[[Sequence[Item]], Path]
 
@@ -48,10 +53,41 @@ class Reader(ABC):
         """
 
 
+class Unreadable(ValueError):
+    """A row of a source that lacks what its format says."""
+
+
+def each(rows: Iterable[tuple[str, Any]], unified: Callable[[str, Any], Row]) -> Iterator[Row]:
+    """Every row, given by its name, in the unified format; or its name with the reason why it is none."""
+    for name, row in rows:
+        try:
+            yield row if isinstance(row, LeftOut) else unified(name, row)
+        except Unreadable as error:
+            yield LeftOut(name, str(error), UNREADABLE)
+
+
+def named(rows: Iterable[Any], *keys: str) -> Iterator[tuple[str, Any]]:
+    """Every row by the first of these fields that it has, else by its number in the file."""
+    for position, row in enumerate(rows):
+        names = (row[key] for key in keys if isinstance(row.get(key), str | int)) if isinstance(row, dict) else ()
+        yield str(next(iter(names), f"#{position}")), row
+
+
+def value_of(row: Any, key: str) -> Any:
+    """The value of a row's field.
+
+    Raises:
+        Unreadable: it has none.
+    """
+    if not isinstance(row, dict) or key not in row:
+        raise Unreadable(f"no {key}")
+    return row[key]
+
+
 def rows_of(content: Content, key: str) -> list[Any]:
     """The list under `key` of a JSON object, empty where there is none."""
-    found = content.value.get(key) if content.kind == "json" and isinstance(content.value, dict) else None
-    return found if isinstance(found, list) else []
+    rows = content.value.get(key) if content.kind == "json" and isinstance(content.value, dict) else None
+    return rows if isinstance(rows, list) else []
 
 
 def any_has(rows: Iterable[Any], *keys: str) -> bool:
@@ -59,28 +95,12 @@ def any_has(rows: Iterable[Any], *keys: str) -> bool:
     return any(isinstance(row, dict) and all(key in row for key in keys) for row in rows)
 
 
-def unreadable(name: Any, reason: str) -> LeftOut:
-    """A row of a source that lacks what its format says, by name."""
-    return LeftOut(str(name), reason, UNREADABLE)
-
-
 def most_common(answers: Sequence[str]) -> str:
     """The answer given most often, the first such in order."""
     return max(answers, key=answers.count)
 
 
-def name_of(row: Any, position: int, *keys: str) -> str:
-    """The first of these fields that a row has, else its number in the file."""
-    found = next((row[key] for key in keys if isinstance(row.get(key), str | int)), None) if is_object(row) else None
-    return f"#{position}" if found is None else str(found)
-
-
-def is_object(row: Any) -> bool:
-    """Whether a row is a JSON object."""
-    return isinstance(row, dict)
-
-
 def texts(value: Any) -> list[str] | None:
     """The value if it is a list of texts that is not empty."""
-    good = isinstance(value, list) and value and all(isinstance(one, str) for one in value)
+    good = isinstance(value, list) and value and all(isinstance(text, str) for text in value)
     return value if good else None

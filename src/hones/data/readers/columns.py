@@ -20,11 +20,11 @@ spaces or commas. An empty cell is no annotation.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hones.data.readers.base import most_common, unreadable
-from hones.data.unified import LeftOut, Row
+from hones.data.readers.base import Unreadable, most_common
+from hones.data.unified import UNREADABLE, LeftOut, Row
 from hones.errors import HonesError
 
 COLUMNS = (
@@ -42,7 +42,7 @@ COLUMNS = (
 )
 _ANNOTATIONS = ("question", "caption", "captions", "text")
 _OF_ITEMS = frozenset(("image_id", "item_id", "image_info", "vqa", "captions", "ocr", "retrieval"))
-_NUMBER = re.compile(r"[\s,;]+")
+_BETWEEN_NUMBERS = re.compile(r"[\s,;]+")
 
 
 def columns_of(options: Mapping[str, str], present: Sequence[str], what: str) -> dict[str, str]:
@@ -51,72 +51,68 @@ def columns_of(options: Mapping[str, str], present: Sequence[str], what: str) ->
     Raises:
         HonesError: a column named in an option is not there, or there is a picture without an annotation.
     """
-    chosen = {name: options.get(name, name) for name in COLUMNS}
-    listed = f"it has {', '.join(map(repr, present))}" if present else "it has none"
+    if not present:
+        raise HonesError(f"{what} has no columns", expected="some with annotations")
+    listed = f"it has {', '.join(map(repr, present))}"
     for name in COLUMNS:
         if name in options and options[name] not in present:
             raise HonesError(f"{what} has no column {options[name]!r}", expected=f"a column for {name}", do=listed)
-    found = {name: column for name, column in chosen.items() if column in present}
-    if "image" not in found and not present:
-        raise HonesError(f"{what} has no columns", expected="some with annotations")
-    if "image" in found and not any(name in found for name in _ANNOTATIONS):
+    columns = _present(options, present)
+    if "image" in columns and not any(name in columns for name in _ANNOTATIONS):
         wanted = "one of question, caption, captions and text, or ?question=COLUMN"
         raise HonesError(f"{what} has no column with annotations", expected=wanted, do=listed)
-    return found
+    return columns
 
 
 def has_columns(options: Mapping[str, str], present: Iterable[str]) -> bool:
     """Whether these columns hold a picture and an annotation, or a question and its answer."""
-    names = set(present)
-    if options.get("image", "image") not in names:
-        asked = options.get("question", "question") in names
-        return asked and any(options.get(x, x) in names for x in ("answer", "answers"))
-    return options.get("image", "image") in names and any(options.get(x, x) in names for x in _ANNOTATIONS)
+    columns = _present(options, set(present))
+    if "image" in columns:
+        return any(name in columns for name in _ANNOTATIONS)
+    return "question" in columns and ("answer" in columns or "answers" in columns)
 
 
-def unified_rows(rows: Iterable[Mapping[str, Any] | LeftOut], columns: Mapping[str, str]) -> Iterable[Row]:
+def _present(options: Mapping[str, str], present: Iterable[str]) -> dict[str, str]:
+    chosen = {name: options.get(name, name) for name in COLUMNS}
+    return {name: column for name, column in chosen.items() if column in present}
+
+
+def unified_rows(rows: Iterable[Any], columns: Mapping[str, str]) -> Iterator[Row]:
     """Every row of a table as a unified row; those that cannot be read are named."""
     times: Counter[str] = Counter()
     for position, row in enumerate(rows):
         if isinstance(row, LeftOut):
             yield row
             continue
-        cells = {name: row.get(column) for name, column in columns.items()}
-        cells = {name: value for name, value in cells.items() if value is not None and value != ""}
-        if "image" not in columns:
-            yield _text_row(row, cells, f"#{position}")
-            continue
-        picture = cells.get("image")
-        if not isinstance(picture, str):
-            yield unreadable(cells.get("id", f"#{position}"), "no picture")
-            continue
-        times[picture] += 1
-        repeated = f"{picture}#{times[picture]}" if times[picture] > 1 else picture
+        name = f"#{position}"
         try:
-            fields = _fields(cells)
-        except ValueError as error:
-            yield unreadable(cells.get("id", repeated), str(error))
-            continue
-        size = {name: cells[name] for name in ("width", "height") if name in cells}
-        info = {"file_name": picture, **size}
-        yield {"image_id": picture, "item_id": cells.get("id", repeated), "image_info": info, **fields}
-
-
-def _text_row(row: Mapping[str, Any], cells: Mapping[str, Any], number: str) -> Row:
-    """A row without a picture: its annotations, and every column under its own name but those of items."""
-    name = str(cells.get("id", number))
-    try:
-        fields = _fields(cells)
-    except ValueError as error:
-        return unreadable(name, str(error))
-    return {key: value for key, value in row.items() if key not in _OF_ITEMS} | {"item_id": name, **fields}
+            if not isinstance(row, Mapping):
+                raise Unreadable("no object")
+            values = {key: row.get(column) for key, column in columns.items()}
+            cells = {key: value for key, value in values.items() if value is not None and value != ""}
+            picture = cells.get("image")
+            if isinstance(picture, str):
+                times[picture] += 1
+                name = f"{picture}#{times[picture]}" if times[picture] > 1 else picture
+            name = cells.get("id", name)
+            if "image" not in columns:
+                own = {key: value for key, value in row.items() if key not in _OF_ITEMS}
+                yield own | {"item_id": str(name), **_fields(cells)}
+            elif isinstance(picture, str):
+                size = {key: cells[key] for key in ("width", "height") if key in cells}
+                info = {"file_name": picture, **size}
+                yield {"image_id": picture, "item_id": name, "image_info": info, **_fields(cells)}
+            else:
+                raise Unreadable("no picture")
+        except Unreadable as error:
+            yield LeftOut(str(name), str(error), UNREADABLE)
 
 
 def _fields(cells: Mapping[str, Any]) -> dict[str, Any]:
     """The annotations of one row.
 
     Raises:
-        ValueError: a cell is not what its column's name says.
+        Unreadable: a cell is not what its column's name says.
     """
     fields: dict[str, Any] = {}
     if "question" in cells:
@@ -128,7 +124,7 @@ def _fields(cells: Mapping[str, Any]) -> dict[str, Any]:
         fields["captions"] = [{"caption": caption} for caption in captions]
     if "text" in cells or "bbox" in cells:
         if "text" not in cells or "bbox" not in cells:
-            raise ValueError("text without bbox" if "text" in cells else "bbox without text")
+            raise Unreadable("text without bbox" if "text" in cells else "bbox without text")
         fields["ocr"] = {"text": cells["text"], "bbox": _box(cells["bbox"])}
     return fields
 
@@ -137,32 +133,28 @@ def _texts(cells: Mapping[str, Any], name: str, field: str) -> list[str]:
     """The list in a cell: texts, or objects with the text in `field`.
 
     Raises:
-        ValueError: it is none.
+        Unreadable: it is none.
     """
     if name not in cells:
         return []
-    value = _list(cells[name])
-    if value is None:
-        raise ValueError(f"{name} is no list")
-    found: list[Any] = [one.get(field) if isinstance(one, Mapping) else one for one in value]
-    if not all(isinstance(one, str) for one in found):
-        raise ValueError(f"{name} is no list of texts")
-    return found
+    texts: list[Any] = [x.get(field) if isinstance(x, Mapping) else x for x in _list(cells[name], name)]
+    if not all(isinstance(text, str) for text in texts):
+        raise Unreadable(f"{name} is no list of texts")
+    return texts
 
 
-def _box(value: Any) -> Any:
+def _box(value: Any) -> list[Any]:
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        return [part for part in _NUMBER.split(value.strip()) if part]
-    box = _list(value)
-    if box is None:
-        raise ValueError("bbox is no list")
-    return box
+        return [part for part in _BETWEEN_NUMBERS.split(value.strip()) if part]
+    return _list(value, "bbox")
 
 
-def _list(value: Any) -> list[Any] | None:
+def _list(value: Any, name: str) -> list[Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, list) else None
+            value = None
+    if not isinstance(value, list):
+        raise Unreadable(f"{name} is no list")
+    return value

@@ -7,16 +7,18 @@ One item per picture; its id is the file's name without suffix. One line of the 
 it is named, and its picture has four captions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, ClassVar
 
-from hones.data.readers.base import Reader, Reading, any_has, is_object, name_of, rows_of, unreadable
-from hones.data.sources import Content, Source
+from hones.data.content import Content
+from hones.data.readers.base import Reader, Reading, Unreadable, any_has, each, named, rows_of
+from hones.data.sources import Source
 from hones.data.unified import LeftOut, Row
 from hones.errors import HonesError
 
-_PICTURE, _CAPTION = ("image_name", "image"), ("comment", "caption")
+_PICTURE = ("image_name", "image")
+_CAPTION = ("comment", "caption")
 
 
 class Flickr30k(Reader):
@@ -27,13 +29,14 @@ class Flickr30k(Reader):
     options: ClassVar[tuple[str, ...]] = ("split",)
 
     def claims(self, content: Content, source: Source) -> bool:
-        if content.kind == "csv":
-            pictures, captions = _columns(content)
-            if pictures is None or captions is None:
-                return False
-            named = [row[pictures] for row in content.value if is_object(row)]
-            return pictures == _PICTURE[0] or (_only_captions(content) and len(set(named)) < len(named))
-        return any_has(rows_of(content, "images"), "sentences", "filename")
+        if content.kind != "csv":
+            return any_has(rows_of(content, "images"), "sentences", "filename")
+        pictures, captions = _columns(content)
+        if pictures is None or captions is None:
+            return False
+        files = [row[pictures] for row in content.value if isinstance(row, dict)]
+        only_captions = set(content.columns) <= {*_PICTURE, *_CAPTION, "comment_number"}
+        return pictures == _PICTURE[0] or (only_captions and len(set(files)) < len(files))
 
     def read(self, content: Content, source: Source) -> Reading:
         split = source.options.get("split")
@@ -44,50 +47,51 @@ class Flickr30k(Reader):
         images = rows_of(content, "images")
         if not any_has(images, "sentences", "filename"):
             raise HonesError(f"{content.path} has no images with sentences", expected=self.about)
-        splits = {str(row.get("split")) for row in images if is_object(row)}
+        splits = {str(row.get("split")) for row in images if isinstance(row, dict)}
         if split is not None and split not in splits:
             raise HonesError(f"{content.path} has no split {split!r}", expected=f"one of {', '.join(sorted(splits))}")
-        return Reading(_of_json(images, split))
+        rows = named(images, "filename")
+        chosen = [(name, row) for name, row in rows if split is None or not _is_of_another(row, split)]
+        return Reading(each(chosen, _of_json))
 
 
 def _columns(content: Content) -> tuple[str | None, str | None]:
+    """Those of the pictures and of the captions."""
     pictures = next((name for name in _PICTURE if name in content.columns), None)
     return pictures, next((name for name in _CAPTION if name in content.columns), None)
 
 
-def _only_captions(content: Content) -> bool:
-    return set(content.columns) <= {*_PICTURE, *_CAPTION, "comment_number"}
-
-
-def _of_table(content: Content) -> Iterable[Row]:
+def _of_table(content: Content) -> Iterator[Row]:
     pictures, captions = _columns(content)
     if pictures is None or captions is None:
         raise HonesError(f"{content.path} lacks image_name and comment", expected="the columns of Flickr30k")
-    found: dict[str, list[str]] = {}
+    captions_of: dict[str, list[str]] = {}
     for row in content.value:
         if isinstance(row, LeftOut):
             yield row
         else:
-            found.setdefault(row[pictures].strip(), []).append(row[captions].strip())
-    for name, said in found.items():
-        yield _item(name, said)
+            captions_of.setdefault(row[pictures].strip(), []).append(row[captions].strip())
+    for file, texts in captions_of.items():
+        yield _unified(file, texts)
 
 
-def _of_json(images: list[Any], split: str | None) -> Iterable[Row]:
-    for position, row in enumerate(images):
-        if not is_object(row):
-            yield unreadable(f"#{position}", "no object")
-        elif split is None or row.get("split") == split:
-            sentences = row.get("sentences")
-            said = [s.get("raw") for s in sentences if is_object(s)] if isinstance(sentences, list) else None
-            if said is None or not isinstance(row.get("filename"), str):
-                yield unreadable(name_of(row, position, "filename"), "no filename or no sentences")
-            else:
-                folder = row.get("filepath")
-                yield _item(f"{folder}/{row['filename']}" if isinstance(folder, str) else row["filename"], said)
+def _is_of_another(row: Any, split: str) -> bool:
+    return isinstance(row, dict) and row.get("split") != split
 
 
-def _item(file: str, captions: list[Any]) -> Row:
+def _of_json(name: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise Unreadable("no object")
+    file = row.get("filename")
+    sentences = row.get("sentences")
+    if not isinstance(sentences, list) or not isinstance(file, str):
+        raise Unreadable("no filename or no sentences")
+    folder = row.get("filepath")
+    texts = [sentence.get("raw") for sentence in sentences if isinstance(sentence, dict)]
+    return _unified(f"{folder}/{file}" if isinstance(folder, str) else file, texts)
+
+
+def _unified(file: str, captions: list[Any]) -> Row:
     return {
         "image_id": PurePath(file).stem or file,
         "image_info": {"file_name": file},

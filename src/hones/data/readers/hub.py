@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hones.data.content import Content
 from hones.data.readers.base import Reader, Reading
 from hones.data.readers.columns import COLUMNS, columns_of, unified_rows
-from hones.data.sources import Content, Source
+from hones.data.sources import Source
 from hones.data.unified import Item, LeftOut, parse_rows
 from hones.errors import HonesError
-from hones.files import write_bytes, write_json
+from hones.files import sha256_of, write_bytes, write_json
 from hones.progress import track
 
 if TYPE_CHECKING:
@@ -45,19 +46,18 @@ class HuggingFace(Reader):
             return _text_alone(dataset, columns, source)
         inside = not _holds_text(dataset, columns["image"])
         rows = parse_rows(unified_rows(_rows(dataset, columns, inside), columns))
-        bad = [row for row in rows if isinstance(row, LeftOut)]
         good = [row.model_dump(exclude_none=True) for row in rows if isinstance(row, Item)]
+        bad = [row for row in rows if isinstance(row, LeftOut)]
         if not inside:
             return Reading([*good, *bad])
         chosen = json.dumps([str(source), dataset._fingerprint, sorted(columns.items())])
         file = _cache() / hashlib.sha256(chosen.encode()).hexdigest()[:16] / "items.json"
         write_json(file, {"data": good})
-        sha = hashlib.sha256(file.read_bytes()).hexdigest()
 
         def pictures(items: Sequence[Item]) -> Path:
             return _unpack(dataset, columns["image"], items, file.parent / "images")
 
-        return Reading([*good, *bad], file=file, sha256=sha, pictures=pictures)
+        return Reading([*good, *bad], file=file, sha256=sha256_of(file), pictures=pictures)
 
 
 def _text_alone(dataset: "Dataset", columns: Mapping[str, str], source: Source) -> Reading:
@@ -75,38 +75,36 @@ def _text_alone(dataset: "Dataset", columns: Mapping[str, str], source: Source) 
 
 
 def _open(content: Content, source: Source) -> "Dataset":
+    """The one split that is asked for, or the only one there is."""
     try:
         import datasets
         from datasets.exceptions import DatasetsError
         from pyarrow.lib import ArrowException
     except ImportError as error:
         raise HonesError(f"{source} is a dataset", do="pip install 'hones[datasets]'") from error
-    config, revision, split = (source.options.get(name) for name in ("config", "revision", "split"))
+    config = source.options.get("config")
+    revision = source.options.get("revision")
+    split = source.options.get("split")
     try:
         if source.hub:
-            found: Any = datasets.load_dataset(str(source.path), config, split=split, revision=revision)
+            loaded: Any = datasets.load_dataset(str(source.path), config, split=split, revision=revision)
         elif content.path.is_dir():
-            found = datasets.load_from_disk(str(content.path))
+            loaded = datasets.load_from_disk(str(content.path))
         else:
-            found = datasets.Dataset.from_parquet(str(content.path), cache_dir=str(_cache() / "parquet"))
+            loaded = datasets.Dataset.from_parquet(str(content.path), cache_dir=str(_cache() / "parquet"))
     except (OSError, ValueError, TypeError, KeyError, ArrowException, DatasetsError) as error:
         problem = " ".join(str(error).split())[:300]
         raise HonesError(f"cannot load the dataset {source} ({problem})", do="check its name and options") from error
-    return _split_of(found, split, source)
-
-
-def _split_of(found: Any, split: str | None, source: Source) -> "Dataset":
-    """The one split asked for, or the only one there is."""
-    if not isinstance(found, Mapping):
+    if not isinstance(loaded, Mapping):
         if split is not None and not source.hub:
             raise HonesError(f"split={split} of {source}", expected="no split: it has one only")
-        return found
-    names = ", ".join(map(str, found))
-    if split is None and len(found) != 1:
+        return loaded
+    names = ", ".join(map(str, loaded))
+    if split is None and len(loaded) != 1:
         raise HonesError(f"{source} has the splits {names}", expected="one of them", do="add ?split=NAME")
-    if split is not None and split not in found:
+    if split is not None and split not in loaded:
         raise HonesError(f"{source} has no split {split!r}", expected=f"one of {names}")
-    return found[split] if split is not None else next(iter(found.values()))
+    return next(iter(loaded.values())) if split is None else loaded[split]
 
 
 def _holds_text(dataset: "Dataset", column: str) -> bool:
@@ -156,7 +154,5 @@ def _encoded(value: Any) -> bytes:
 
 
 def _cache() -> Path:
-    chosen = os.environ.get("HONES_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hones"
+    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("HONES_CACHE") or of_user / "hones")

@@ -2,10 +2,10 @@
 
 from typing import Any, ClassVar
 
-from hones.data.readers.base import Reader, Reading, is_object, unreadable
+from hones.data.content import Content
+from hones.data.readers.base import Reader, Reading
 from hones.data.readers.columns import COLUMNS, columns_of, has_columns, unified_rows
-from hones.data.sources import Content, Source
-from hones.data.unified import LeftOut
+from hones.data.sources import Source
 from hones.errors import HonesError
 
 
@@ -17,27 +17,17 @@ class Table(Reader):
     options: ClassVar[tuple[str, ...]] = COLUMNS
 
     def claims(self, content: Content, source: Source) -> bool:
-        rows = _objects(content)
-        return rows is not None and has_columns(source.options, _present(content, rows))
+        return isinstance(content.value, list) and has_columns(source.options, _columns(content))
 
     def read(self, content: Content, source: Source) -> Reading:
-        rows = _objects(content)
-        if rows is None:
+        if not isinstance(content.value, list):
             raise HonesError(f"{content.path} is no table", expected=self.about)
-        columns = columns_of(source.options, _present(content, rows), str(content.path))
-        named = [
-            row if is_object(row) or isinstance(row, LeftOut) else unreadable(f"#{position}", "no object")
-            for position, row in enumerate(rows)
-        ]
-        return Reading(unified_rows(named, columns))
+        return Reading(unified_rows(content.value, columns_of(source.options, _columns(content), str(content.path))))
 
 
-def _objects(content: Content) -> list[Any] | None:
-    return content.value if content.kind in ("csv", "lines", "json") and isinstance(content.value, list) else None
-
-
-def _present(content: Content, rows: list[Any]) -> list[str]:
+def _columns(content: Content) -> list[str]:
     """The columns that a table has; of objects, all keys that one of them has."""
     if content.kind == "csv":
         return list(content.columns)
-    return list(dict.fromkeys(key for row in rows if is_object(row) for key in row))
+    rows: list[Any] = content.value
+    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))

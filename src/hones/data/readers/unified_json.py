@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
-from hones.data.readers.base import Reader, Reading, any_has, rows_of
-from hones.data.sources import Content, Source
+from hones.data.content import Content
+from hones.data.readers.base import Reader, Reading, any_has
+from hones.data.sources import Source
 from hones.errors import HonesError
 
 
@@ -14,21 +15,17 @@ class Unified(Reader):
     about: ClassVar[str] = '{"data": [{"image_id", "image_info", "vqa", "captions", "ocr"}, ...]}'
 
     def claims(self, content: Content, source: Source) -> bool:
-        rows = rows_of(content, "data")
-        return (
-            any_has(rows, "image_info")
-            or any_has(rows, "item_id")
-            or (
-                content.kind == "json"
-                and isinstance(content.value, dict)
-                and isinstance(content.value.get("data"), list)
-                and not any_has(rows, "question")
-            )
-        )
+        if not _has_list(content):
+            return False
+        rows = content.value["data"]
+        return any_has(rows, "image_info") or any_has(rows, "item_id") or not any_has(rows, "question")
 
     def read(self, content: Content, source: Source) -> Reading:
-        if content.kind != "json" or not isinstance(content.value, dict):
-            raise HonesError(f"{content.path} has no list under 'data'", expected=self.about)
-        if not isinstance(content.value.get("data"), list):
+        if not _has_list(content):
             raise HonesError(f"{content.path} has no list under 'data'", expected=self.about)
         return Reading(content.value["data"])
+
+
+def _has_list(content: Content) -> bool:
+    value = content.value
+    return content.kind == "json" and isinstance(value, dict) and isinstance(value.get("data"), list)

@@ -7,11 +7,11 @@ The second is named after the first: `questions.json?annotations=annotations.jso
 question's. Pictures are COCO's, `COCO_train2014_000000000009.jpg`.
 """
 
-from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from hones.data.readers.base import Reader, Reading, any_has, is_object, name_of, rows_of, texts, unreadable
-from hones.data.sources import Content, Source, read_json_file
+from hones.data.content import Content, read_json_file
+from hones.data.readers.base import Reader, Reading, Unreadable, any_has, each, named, rows_of, texts, value_of
+from hones.data.sources import Source
 from hones.data.unified import Row
 from hones.errors import HonesError
 
@@ -24,9 +24,8 @@ class VqaV2(Reader):
     options: ClassVar[tuple[str, ...]] = ("annotations", "subtype")
 
     def claims(self, content: Content, source: Source) -> bool:
-        return any_has(rows_of(content, "questions"), "question_id", "image_id", "question") or any_has(
-            rows_of(content, "annotations"), "question_id", "answers"
-        )
+        questions = any_has(rows_of(content, "questions"), "question_id", "image_id", "question")
+        return questions or any_has(rows_of(content, "annotations"), "question_id", "answers")
 
     def read(self, content: Content, source: Source) -> Reading:
         questions = rows_of(content, "questions")
@@ -43,9 +42,9 @@ class VqaV2(Reader):
                 do=f"write {content.path.name}?annotations=ANNOTATIONS.json",
             )
         file = source.beside("annotations")
-        annotations, sha = read_json_file(file)
-        answers = annotations.get("annotations") if is_object(annotations) else None
-        if not isinstance(answers, list):
+        value, sha256 = read_json_file(file)
+        annotations = value.get("annotations") if isinstance(value, dict) else None
+        if not isinstance(annotations, list):
             raise HonesError(f"{file} has no list under 'annotations'", expected="the annotations file of VQAv2")
         subtype = source.options.get("subtype", content.value.get("data_subtype"))
         if not isinstance(subtype, str):
@@ -54,38 +53,30 @@ class VqaV2(Reader):
                 expected="COCO_train2014_000000000009.jpg, say",
                 do=f"write {content.path.name}?subtype=train2014&annotations=ANNOTATIONS.json",
             )
-        return Reading(_rows(questions, answers, subtype.replace("-dev", "")), also=(sha,))
+        pictures = f"COCO_{subtype.replace('-dev', '')}"
+        of = {name: row for name, row in named(annotations, "question_id") if isinstance(row, dict)}
 
+        def unified(name: str, question: Any) -> Row:
+            picture = value_of(question, "image_id")
+            if name not in of:
+                raise Unreadable("no annotation of this question")
+            vqa = vqa_fields(question, of[name])
+            if vqa is None:
+                raise Unreadable("no answers")
+            number = isinstance(picture, int) and not isinstance(picture, bool)
+            info = {"file_name": f"{pictures}_{picture:012d}.jpg" if number else f"{pictures}_{picture}.jpg"}
+            return {"image_id": picture, "item_id": name, "image_info": info, "vqa": vqa}
 
-def _rows(questions: list[Any], annotations: list[Any], subtype: str) -> Iterable[Row]:
-    of = {name_of(row, position, "question_id"): row for position, row in enumerate(annotations) if is_object(row)}
-    for position, question in enumerate(questions):
-        name = name_of(question, position, "question_id")
-        annotation = of.get(name)
-        if not is_object(question) or "image_id" not in question:
-            yield unreadable(name, "no image_id")
-        elif annotation is None:
-            yield unreadable(name, "no annotation of this question")
-        else:
-            vqa = vqa_fields(question, annotation)
-            picture = question["image_id"]
-            known = isinstance(picture, int) and not isinstance(picture, bool)
-            file = f"COCO_{subtype}_{picture:012d}.jpg" if known else f"COCO_{subtype}_{picture}.jpg"
-            yield (
-                unreadable(name, "no answers")
-                if vqa is None
-                else {"image_id": picture, "item_id": name, "image_info": {"file_name": file}, "vqa": vqa}
-            )
+        return Reading(each(named(questions, "question_id"), unified), also=(sha256,))
 
 
 def vqa_fields(question: dict[str, Any], annotation: dict[str, Any]) -> dict[str, Any] | None:
     """The unified vqa fields of a question with its annotation; None if it has no answers."""
     given = annotation.get("answers")
-    answers = (
-        texts([a["answer"] if is_object(a) else a for a in given if not is_object(a) or "answer" in a])
-        if (isinstance(given, list))
-        else None
-    )
+    if not isinstance(given, list):
+        return None
+    with_answer = [row for row in given if not isinstance(row, dict) or "answer" in row]
+    answers = texts([row["answer"] if isinstance(row, dict) else row for row in with_answer])
     if answers is None:
         return None
     kept = {key: annotation[key] for key in ("question_type", "answer_type") if key in annotation}
