@@ -134,8 +134,8 @@ def main() -> None:
         for count in [] if options.only_driver else options.workers:
             with open_pool(ModelSpec(options.model), "local", count, 0.0) as pool:
                 while pool.alive < count:
-                    for seat in [s for s in pool.seats if s.facts is None]:
-                        pool.took_seat(seat, pool.first)
+                    for handle in [s for s in pool.handles if s.facts is None]:
+                        pool.take_loaded(handle, pool.first)
                 found.add(row(f"{count} Ray worker(s)", pool.vlm, pool, count))
     if not options.only_driver:
         assert len(found) == 1, "the scores are not the same"

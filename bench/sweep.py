@@ -32,7 +32,7 @@ from hones import VLM, load_items, load_vlm, make_task, write_shapes
 from hones.models.interventions import BASELINE, Intervention
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
-from hones.sweep.passes import Savings
+from hones.sweep.passes import ReplaySavings
 from hones.sweep.replay import Replay
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
@@ -68,7 +68,7 @@ def head_edits(vlm: VLM) -> list[Intervention]:
     return [BASELINE, *(Intervention(heads=frozenset({(x, h)})) for x in range(layers) for h in range(heads))]
 
 
-def make_replay(vlm: VLM, savings: Savings | None = None) -> Replay:
+def make_replay(vlm: VLM, savings: ReplaySavings | None = None) -> Replay:
     return Replay(vlm, max_new_tokens=NEW_TOKENS, plan=make_plan(vlm, 4000, None), savings=savings)
 
 
@@ -172,8 +172,8 @@ def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool)
             seconds["all on"] = (
                 seconds_of(lambda p=part: make_replay(vlm).statistics(p, edits)) / len(part) / len(edits)
             )
-            for field in fields(Savings):
-                savings = replace(Savings(), **{field.name: False})
+            for field in fields(ReplaySavings):
+                savings = replace(ReplaySavings(), **{field.name: False})
                 run = make_replay(vlm, savings)
                 seconds[field.name] = seconds_of(lambda r=run, p=part: r.statistics(p, edits)) / len(part) / len(edits)
         rows.append(Measured(name, cells, seconds, left, differing, floor_seconds(vlm, members, rate) / cells))
@@ -194,7 +194,7 @@ def show(console: Console, title: str, rows: Sequence[Measured], ablate: bool) -
         table.add_row(row.task, str(row.cells), *times, *ratios, *shares, f"{100 * row.floor / s['replay']:.0f} %")
     console.print(table)
     if ablate:
-        names = [field.name for field in fields(Savings)]
+        names = [field.name for field in fields(ReplaySavings)]
         table = Table("task", *names, title="times slower without this saving (4 pictures)")
         for row in rows:
             table.add_row(row.task, *(f"{row.seconds[name] / row.seconds['all on']:.2f}" for name in names))

@@ -11,10 +11,10 @@ from hones.method.analysis.results import (
     Ablation,
     Analysis,
     Driver,
+    ExclusiveGroup,
     ExplainedHead,
     ExplainedNeuron,
     Explanation,
-    Group,
     HeadRef,
     LensRow,
     NeuronCard,
@@ -92,7 +92,7 @@ def make_analysis(tasks: Sequence[str], text: str = "Question: What colour is th
     """text: what stands wherever data or a model speaks."""
     rng = random.Random(seed)
     subsets = [s for n in range(1, len(tasks) + 1) for s in itertools.combinations(tasks, n)]
-    groups = tuple(Group(s, rng.randrange(2, 60 // len(s)), (1,) * LAYERS) for s in subsets)
+    groups = tuple(ExclusiveGroup(s, rng.randrange(2, 60 // len(s)), (1,) * LAYERS) for s in subsets)
     tokens = tuple(Token(w, 3.0 / (i + 1)) for i, w in enumerate((*WORDS, text)))
     ablations = []
     for s, task in itertools.product(subsets, tasks):

@@ -282,12 +282,12 @@ def test_a_model_that_workers_cannot_load_is_one_line(pool: Any, tmp_path: Path)
     """What a worker answers, said here: another process would take its time to import what it needs."""
     import ray
 
-    from hones.sweep.ray.pool import Seat
+    from hones.sweep.ray.pool import WorkerHandle
     from hones.sweep.ray.replica import Replica
 
     answer = Replica(ModelSpec(str(tmp_path)), "mine", 1).load()
     with pytest.raises(HonesError, match=r"^the worker on \S+: cannot load the model"):
-        pool.took_seat(Seat(None, ray.put(answer)), None)
+        pool.take_loaded(WorkerHandle(None, ray.put(answer)), None)
 
 
 # The following end workers. They come last: nothing waits for those that take their place.

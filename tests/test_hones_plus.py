@@ -17,7 +17,7 @@ from hones.models.vlm import VLM, frozen
 from hones.models.writing import importance_shape
 from hones.rivals import make_method
 from hones.rivals.base import Context
-from hones.rivals.hones_plus import Asked, Knowledge
+from hones.rivals.hones_plus import Knowledge, Question
 
 
 @pytest.fixture(params=["vqa", "caption", "retrieval"])
@@ -30,7 +30,7 @@ def all_open(vlm: VLM) -> np.ndarray:
     return np.ones(importance_shape(vlm), dtype=np.float32)
 
 
-def value_by_hand(vlm: VLM, asked: list[Asked]) -> float:
+def value_by_hand(vlm: VLM, asked: list[Question]) -> float:
     """V prompt by prompt and token by token."""
     weight, share = defaultdict(float), defaultdict(float)
     for a in asked:

@@ -42,7 +42,7 @@ from hones.sweep.forward import Forward
 from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan, make_plan
 from hones.sweep.naive import Naive
-from hones.sweep.passes import Passes, Savings
+from hones.sweep.passes import Passes, ReplaySavings
 from hones.sweep.racing import Race, RaceRules
 from hones.sweep.replay import Replay
 from hones.sweep.run import SweepSettings, sweep, sweep_tasks
@@ -202,8 +202,10 @@ def test_each_saving_can_be_switched_off(families: dict[str, VLM], pictures: Ite
     plan = make_plan(vlm, 300, None)
     members = [(task, example) for task, examples in jobs for example in examples]
     expected = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=plan).statistics(members, EDITS)
-    for off in fields(Savings):
-        without = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=plan, savings=replace(Savings(), **{off.name: False}))
+    for off in fields(ReplaySavings):
+        without = Replay(
+            vlm, max_new_tokens=NEW_TOKENS, plan=plan, savings=replace(ReplaySavings(), **{off.name: False})
+        )
         for (task, _), a, b in zip(members, without.statistics(members, EDITS), expected, strict=True):
             np.testing.assert_allclose(a, b, atol=5e-5 if task.answers != "text" else 0, err_msg=off.name)
 

@@ -177,15 +177,9 @@ def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> tuple[nn.Modu
 
 
 def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
-    found = (
-        layer.o_proj.in_features,
-        layer.o_proj.out_features,
-        layer.down_proj.in_features,
-        layer.down_proj.out_features,
-    )
-    wanted = (anatomy.heads * anatomy.head_dim, anatomy.width, anatomy.neurons, anatomy.width)
-    if found != wanted:
-        raise HonesError(
-            f"{where}: o_proj and down_proj map {found[0]} -> {found[1]} and {found[2]} -> {found[3]}",
-            expected=f"{wanted[0]} -> {wanted[1]} and {wanted[2]} -> {wanted[3]} ({anatomy.heads} heads)",
-        )
+    o_proj, down_proj = layer.o_proj, layer.down_proj
+    mapped = f"{o_proj.in_features} -> {o_proj.out_features} and {down_proj.in_features} -> {down_proj.out_features}"
+    inner = anatomy.heads * anatomy.head_dim
+    expected = f"{inner} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
+    if mapped != expected:
+        raise HonesError(f"{where}: o_proj and down_proj map {mapped}", expected=f"{expected} ({anatomy.heads} heads)")

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hones.errors import HonesError
 from hones.models.capture import after
 
 
@@ -50,6 +51,29 @@ def find_after_head(model: PreTrainedModel, lm_head: nn.Linear, inputs: dict[str
     nearest = min(range(len(known)), key=apart.__getitem__)
     close = apart[nearest] <= 8 * torch.finfo(logits.dtype).eps * float(logits.abs().max())
     return known[nearest] if close else PLAIN_HEAD
+
+
+def forward_logits(
+    model: PreTrainedModel, inputs: dict[str, Tensor], keep: int, name: str
+) -> Float[Tensor, "batch kept vocabulary"]:
+    """One forward pass; see `hones.models.vlm.VLM.logits`."""
+    if "mm_token_type_ids" not in inputs:  # families that have these place pictures and text themselves
+        mask = inputs["attention_mask"]
+        inputs = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    check_finite(logits, name)
+    return logits
+
+
+def check_finite(logits: Tensor, name: str) -> None:
+    """Raises HonesError unless all logits are finite; name: of the model."""
+    if not torch.isfinite(logits).all():
+        raise HonesError(
+            f"{name} gives logits that are not finite",
+            expected="finite numbers",
+            do="try --dtype float32 or bfloat16, or check the weights",
+        )
 
 
 def _candidates(config: object) -> Iterator[AfterHead]:

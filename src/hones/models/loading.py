@@ -68,7 +68,8 @@ def load_vlm(
     dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
         raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
-    source, place = source_of(name), _device(device)
+    source = source_of(name)
+    place = _device(device)
     commit = getattr(resolve_revision(source, revision), "resolved", revision)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
     model = _load_model(source, name, place, device_map, attn_implementation, dtype=DTYPES[dtype], **hub)

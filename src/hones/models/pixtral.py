@@ -29,8 +29,10 @@ class PixtralParts(ProcessorMixin):
         **_: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
-        self.patch_size, self.spatial_merge_size = patch_size, spatial_merge_size
-        self.image_token, self.image_break_token = image_token, image_break_token
+        self.patch_size = patch_size
+        self.spatial_merge_size = spatial_merge_size
+        self.image_token = image_token
+        self.image_break_token = image_break_token
         self.image_end_token = image_end_token
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         self.image_break_token_id = tokenizer.convert_tokens_to_ids(image_break_token)
@@ -49,8 +51,8 @@ class PixtralParts(ProcessorMixin):
 
     def replace_image_token(self, image_inputs: Any, image_idx: int, **_: Any) -> str:
         height, width = image_inputs["image_sizes"][image_idx]
-        rows, columns = height // self._pixels_per_token, width // self._pixels_per_token
-        row = self.image_token * columns
+        rows = height // self._pixels_per_token
+        row = self.image_token * (width // self._pixels_per_token)
         return self.image_break_token.join([row] * rows) + self.image_end_token
 
     @property

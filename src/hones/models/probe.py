@@ -15,10 +15,11 @@ from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
 from hones.models.capture import LEAVING, Z, collect
+from hones.models.head import forward_logits
 from hones.models.interventions import mask_neurons, replace_heads
 from hones.models.prompting import encode, wrap
 from hones.models.text import TextProcessor
-from hones.models.vlm import VLM, AnswerTokens, forward_logits
+from hones.models.vlm import VLM, AnswerTokens
 from hones.models.writing import added, check_weights
 from hones.tasks.retrieval import PROMPT
 
@@ -106,7 +107,8 @@ def check_edits(vlm: VLM) -> list[SiteCheck]:
                     f"{vlm.name}: an edit at {site} of layer {layer} changes no logit", expected="a change"
                 )
         taken = leaving[layer] - without["down_proj"][layer]
-        checks.append(SiteCheck(change["o_proj"], change["down_proj"], *_write_in(vlm, layer, taken, leaving, z)))
+        write_in, allowed, problem = _write_in(vlm, layer, taken, leaving, z)
+        checks.append(SiteCheck(change["o_proj"], change["down_proj"], write_in, allowed, problem))
     return checks
 
 

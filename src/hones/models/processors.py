@@ -78,10 +78,9 @@ def _load_tokenizer(source: str, **hub: Any) -> TextProcessor:
 def _processor_class(family: str) -> type[ProcessorMixin]:
     if family == "PixtralProcessor" and not is_torchvision_available():
         return PixtralParts
-    found = getattr(transformers, family, None)
-    if found is None:
+    if not hasattr(transformers, family):
         raise HonesError(f"transformers {transformers.__version__} has no processor {family}")
-    return found
+    return getattr(transformers, family)
 
 
 def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
@@ -99,11 +98,11 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
 
     def load_parts(cls: type, source: str, processor_dict: dict | None = None, **options: Any) -> list[Any]:
         options.pop("subfolder", None)
-        found = {
+        loaded = {
             "image_processor": transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options),
             "tokenizer": transformers.AutoTokenizer.from_pretrained(source, **options),
         }
-        return [found.get(name) for name in parts or kept]
+        return [loaded.get(name) for name in parts or kept]
 
     members = {
         "get_attributes": classmethod(get_attributes),

@@ -20,7 +20,7 @@ from transformers.processing_utils import ProcessorMixin
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy
 from hones.models.capture import before
-from hones.models.head import PLAIN_HEAD, AfterHead
+from hones.models.head import PLAIN_HEAD, AfterHead, check_finite, forward_logits
 from hones.models.prompting import encode, input_device, wrap
 
 TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
@@ -48,7 +48,7 @@ class Encoded:
     answer: Bool[Tensor, "batch positions"] | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class VLM:
     """A loaded model with its processor and anatomy. Build it with `load_vlm` or `attach`.
 
@@ -67,6 +67,18 @@ class VLM:
     answer_tokens: AnswerTokens
     no_write_in: str | None = None
     after_head: AfterHead = PLAIN_HEAD
+
+    def __repr__(self) -> str:
+        """What it is, its shapes, and how it answers."""
+        layers, heads, neurons = self.anatomy.shape
+        tokens = self.answer_tokens
+        pictures = f"pictures prepared by {self.image_backend}" if self.shows_pictures else "text only"
+        written = "what neurons write is known" if self.no_write_in is None else "what neurons write is not known"
+        return (
+            f"VLM {self.name} ({type(self.model).__name__}), revision {self.revision}, {self.dtype} on {self.device}\n"
+            f"  {layers} layers x {heads} heads, {neurons} neurons in each layer, width {self.anatomy.width}\n"
+            f"  {pictures}; Yes is token {tokens.yes}, No {tokens.no}; {written}"
+        )
 
     @property
     def tokenizer(self) -> Any:
@@ -220,17 +232,17 @@ class VLM:
         self, hidden: Float[Tensor, "n width"], labels: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         """log p of each label from final hidden states, in nats, at least in float32."""
-        found = []
-        for part, wanted in zip(hidden.split(1024), labels.split(1024), strict=True):
+        of_parts = []
+        for part, wanted in zip(hidden.split(1024), labels.split(1024), strict=True):  # a row has the whole vocabulary
             logits = self.head(part)
             self.check_finite(logits)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            found.append(logits.log_softmax(-1).gather(-1, wanted[:, None].to(logits.device))[:, 0])
-        return torch.cat(found).to(hidden.device)
+            of_parts.append(logits.log_softmax(-1).gather(-1, wanted[:, None].to(logits.device))[:, 0])
+        return torch.cat(of_parts).to(hidden.device)
 
     def check_finite(self, logits: Tensor) -> None:
         """Raises HonesError unless all logits are finite."""
-        _check_finite(logits, self.name)
+        check_finite(logits, self.name)
 
     def logits(self, encoded: Encoded, keep: int = 0) -> Float[Tensor, "batch kept vocabulary"]:
         """Logits of the last `keep` positions (0: all), float32, or float64 where the model is.
@@ -257,12 +269,12 @@ def frozen(model: PreTrainedModel) -> Iterator[None]:
 @contextmanager
 def _bare_generation_config(model: PreTrainedModel) -> Iterator[None]:
     """Greedy means the argmax: generate would take a repetition penalty and the like from the model's own settings."""
-    own = model.generation_config
+    of_model = model.generation_config
     model.generation_config = GenerationConfig()
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = of_model
 
 
 class _Finite(LogitsProcessor):
@@ -272,27 +284,5 @@ class _Finite(LogitsProcessor):
         self.name = name
 
     def __call__(self, input_ids: Int[Tensor, "batch t"], scores: Float[Tensor, "batch v"]) -> Float[Tensor, "batch v"]:
-        _check_finite(scores, self.name)
+        check_finite(scores, self.name)
         return scores
-
-
-def _check_finite(logits: Tensor, name: str) -> None:
-    if not torch.isfinite(logits).all():
-        raise HonesError(
-            f"{name} gives logits that are not finite",
-            expected="finite numbers",
-            do="try --dtype float32 or bfloat16, or check the weights",
-        )
-
-
-def forward_logits(
-    model: PreTrainedModel, inputs: dict[str, Tensor], keep: int, name: str
-) -> Float[Tensor, "batch kept vocabulary"]:
-    """One forward pass; see `VLM.logits`."""
-    if "mm_token_type_ids" not in inputs:
-        mask = inputs["attention_mask"]
-        inputs = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    _check_finite(logits, name)
-    return logits

@@ -120,8 +120,8 @@ class Readouts:
             if len(self.known) + len(missing) > self.most:
                 self.known.clear()
                 missing = {key: row for row, key in enumerate(keys)}
-            found = readout_of(self.vlm, directions[[*missing.values()]])
-            self.known.update({key: [layer[n] for layer in found] for n, key in enumerate(missing)})
+            readouts = readout_of(self.vlm, directions[[*missing.values()]])
+            self.known.update({key: [layer[n] for layer in readouts] for n, key in enumerate(missing)})
         return [torch.stack([self.known[key][layer] for key in keys]) for layer in range(len(self.vlm.anatomy.layers))]
 
 

@@ -33,8 +33,9 @@ class ActivationProbabilityEntropy(Method):
 
 def entropy_score(probability: Float[np.ndarray, "tasks layers neurons"]) -> Float[np.ndarray, "layers neurons"]:
     """The score of the first task, from the activation probabilities of all."""
-    own, total = probability[0], probability.sum(0)
+    of_task = probability[0]
+    total = probability.sum(0)
     share = probability / np.where(total > 0, total, 1)
     entropy = -(share * np.log(np.where(share > 0, share, 1))).sum(0)
-    often = (own > 0) & (own >= np.percentile(own, PERCENTILE))
+    often = (of_task > 0) & (of_task >= np.percentile(of_task, PERCENTILE))
     return np.where(often, np.log(len(probability)) - entropy, 0).clip(min=0).astype(np.float32)

@@ -26,7 +26,8 @@ class AttributionPatching(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """Products and sums over positions in float32, sums over items in float64."""
-        vlm, total = context.vlm, np.zeros(importance_shape(context.vlm))
+        vlm = context.vlm
+        total = np.zeros(importance_shape(vlm))
         with frozen(vlm.model):
             for part in batches(context, context.examples, ROWS_WITH_GRADIENT, "attribution patching"):
                 activations, gradients = gradients_at_z(vlm, ask_with_gold(vlm, context.task, part))

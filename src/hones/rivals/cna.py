@@ -6,7 +6,6 @@ At the last prompt position. Pictures that no other task can be asked about are 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,19 +33,16 @@ class ContrastiveActivation(Method):
         for _, examples in context.jobs[1:]:
             for example in examples:
                 others[example.about].append(example)
-        own = [e for e in context.examples if others[e.about]]
-        if not own:
+        contrasted = [e for e in context.examples if others[e.about]]
+        if not contrasted:
             raise TaskStops(f"no picture of {context.task.name} is asked about by another task")
-        weighted = [(e, 1.0) for e in own]
-        weighted += [(other, -1 / len(others[e.about])) for e in own for other in others[e.about]]
-        return (_weighted_sum(context, weighted) / len(own)).astype(np.float32)
-
-
-def _weighted_sum(context: Context, weighted: Sequence[tuple[Example, float]]) -> Float[np.ndarray, "layers neurons"]:
-    total, done = np.zeros(importance_shape(context.vlm)), 0
-    for part in batches(context, [e for e, _ in weighted], PROMPTS_AT_ONCE, "contrast"):
-        weights = np.array([w for _, w in weighted[done : done + len(part)]])
-        found = activations(context.vlm, ask(context.vlm, part)).double().cpu().numpy()
-        total += np.tensordot(weights, found, 1)
-        done += len(part)
-    return total
+        weighted = [(e, 1.0) for e in contrasted]
+        weighted += [(other, -1 / len(others[e.about])) for e in contrasted for other in others[e.about]]
+        total = np.zeros(importance_shape(context.vlm))
+        done = 0
+        for part in batches(context, [e for e, _ in weighted], PROMPTS_AT_ONCE, "contrast"):
+            weights = np.array([w for _, w in weighted[done : done + len(part)]])
+            z = activations(context.vlm, ask(context.vlm, part)).double().cpu().numpy()
+            total += np.tensordot(weights, z, 1)
+            done += len(part)
+        return (total / len(contrasted)).astype(np.float32)

@@ -26,11 +26,13 @@ class DirectProjection(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The mean of c; sums in float64."""
-        vlm, total, done = context.vlm, np.zeros(importance_shape(context.vlm)), 0
+        vlm = context.vlm
+        total = np.zeros(importance_shape(vlm))
+        done = 0
         directions = target_directions(vlm, context.task, context.examples)
         for part in batches(context, context.examples, PROMPTS_AT_ONCE, "projection"):
             readout = readout_of(vlm, directions[done : done + len(part)])
-            found = contributions(vlm, ask(vlm, part), readout)
-            total += found.sum(0, dtype=torch.float64).cpu().numpy()
+            c = contributions(vlm, ask(vlm, part), readout)
+            total += c.sum(0, dtype=torch.float64).cpu().numpy()
             done += len(part)
         return (total / done).astype(np.float32)

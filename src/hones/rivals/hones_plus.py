@@ -51,7 +51,7 @@ NEGATIVES = 4
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """One prompt and its gold answer: token ids, and how much the prompt counts beside the others."""
 
     example: Example
@@ -87,7 +87,9 @@ class Knowledge:
     """
 
     def __init__(self, vlm: VLM, task: Task, examples: Sequence[Example], rows: int | None = None) -> None:
-        self.vlm, self.name, self.rows = vlm, task.name, rows or ROWS_WITH_GRADIENT
+        self.vlm = vlm
+        self.name = task.name
+        self.rows = rows or ROWS_WITH_GRADIENT
         self.asked = [asked for e in examples for asked in _questions(vlm, task, e, 1 / len(examples))]
         answers = {asked.ids for asked in self.asked}
         if len(answers) < 2:
@@ -125,29 +127,29 @@ class Knowledge:
                 log_p = _answer_log_probabilities(self.vlm, encoded)
             yield self._contrast(part, log_p)
 
-    def _contrast(self, part: Sequence[Asked], log_p: Float[Tensor, "tokens vocabulary"]) -> Float[Tensor, ""]:
+    def _contrast(self, part: Sequence[Question], log_p: Float[Tensor, "tokens vocabulary"]) -> Float[Tensor, ""]:
         """sum over the batch's answer tokens, row by row, of w_x sum_v (1[v = y_t] - pi_t(v)) log p(v)."""
         prior = self.prior.to(log_p)
         contrasts = []
         for asked, of_row in zip(part, log_p.split([len(a.ids) for a in part]), strict=True):
             length = len(asked.ids)
-            own = of_row[torch.arange(length), torch.tensor(asked.ids)].sum()
-            contrasts.append(asked.weight / length * (own - (prior[:length] * of_row).sum()))
+            of_answer = of_row[torch.arange(length), torch.tensor(asked.ids)].sum()
+            contrasts.append(asked.weight / length * (of_answer - (prior[:length] * of_row).sum()))
         return torch.stack(contrasts).sum().cpu()
 
 
-def _questions(vlm: VLM, task: Task, example: Example, share: float) -> list[Asked]:
+def _questions(vlm: VLM, task: Task, example: Example, share: float) -> list[Question]:
     """The prompts of one example; their weights add up to `share`."""
     if task.answers != "yes_no":
         answer = task.answers_to_learn(example)[0]
-        return [Asked(example, example.prompts[0], answer, tuple(vlm.gold_ids(example.prompts[0], answer)), share)]
+        return [Question(example, example.prompts[0], answer, tuple(vlm.gold_ids(example.prompts[0], answer)), share)]
     first, *others = example.prompts[: 1 + NEGATIVES]
-    own = share / 2 if others else share
-    wanted = [(first, example.target, own), *((prompt, "No", share / 2 / len(others)) for prompt in others)]
-    return [Asked(example, prompt, a, tuple(vlm.gold_ids(prompt, a)), weight) for prompt, a, weight in wanted]
+    of_first = share / 2 if others else share
+    asked = [(first, example.target, of_first), *((prompt, "No", share / 2 / len(others)) for prompt in others)]
+    return [Question(example, prompt, a, tuple(vlm.gold_ids(prompt, a)), weight) for prompt, a, weight in asked]
 
 
-def answer_free_prior(asked: Sequence[Asked], vocabulary: int) -> Float[Tensor, "longest vocabulary"]:
+def answer_free_prior(asked: Sequence[Question], vocabulary: int) -> Float[Tensor, "longest vocabulary"]:
     """pi_t(v): the share of the gold answers that reach position t, weighted by w_x, whose token there is v."""
     prior = torch.zeros(max(len(a.ids) for a in asked), vocabulary, dtype=torch.float64)
     for a in asked:

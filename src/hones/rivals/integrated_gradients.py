@@ -18,14 +18,14 @@ from hones.rivals.reading import at_least_float32, last_prompt_position, repeate
 def integrated_gradients(vlm: VLM, encoded: Encoded, steps: int, rows: int) -> Float[Tensor, "layers neurons"]:
     """Of one encoded item, layer by layer, `rows` steps at once; at least in float32. The model must be frozen."""
     position = int(last_prompt_position(encoded)[0])
-    found = []
+    by_layer = []
     for layer, z in enumerate(z_at(vlm, encoded, position)):
         total = at_least_float32(torch.zeros_like(z))
         for part in path(steps, vlm.device).split(rows):
             log_p, gradient = gradients_along(vlm, repeated(encoded, len(part)), layer, position, z, part)
             total += (log_p.exp()[:, None] * gradient).sum(0).to(total)
-        found.append((at_least_float32(z) * total / steps).to(vlm.device))
-    return torch.stack(found)
+        by_layer.append((at_least_float32(z) * total / steps).to(vlm.device))
+    return torch.stack(by_layer)
 
 
 def path(steps: int, device: torch.device) -> Float[Tensor, " steps"]:

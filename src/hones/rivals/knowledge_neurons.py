@@ -36,8 +36,8 @@ class KnowledgeNeurons(Method):
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The mean over items, in float64."""
         total = np.zeros(importance_shape(context.vlm))
-        for _, found in attributions(context, [(context.task, context.examples)], STEPS, "knowledge neurons"):
-            total += found
+        for _, attribution in attributions(context, [(context.task, context.examples)], STEPS, "knowledge neurons"):
+            total += attribution
         return (total / len(context.examples)).astype(np.float32)
 
 
@@ -48,14 +48,16 @@ def attributions(
 
     --batch-size rows (steps) at once. A family whose tails cannot be run alone is served by the definition.
     """
-    vlm, rows = context.vlm, context.sweep.batch_size
+    vlm = context.vlm
+    rows = context.sweep.batch_size
     of_picture: dict[Any, list[tuple[Task, Example]]] = defaultdict(list)
     for task, examples in jobs:
         for example in examples:
             of_picture[example.about].append((task, example))
     groups = [*of_picture.values()]
     with frozen(vlm.model):
-        problem = disproof(vlm, *groups[0][0])
+        first_task, first_example = groups[0][0]
+        problem = disproof(vlm, first_task, first_example)
         if problem is not None:
             _say_slow(vlm, problem)
         for group in track(groups, f"{context.task.name}: {what}"):
@@ -67,11 +69,11 @@ def attributions(
                     problem = str(error)
                     _say_slow(vlm, problem)
             if problem is None:
-                found = (integrated_gradients_of(tail, steps, rows) for tail in ready)
+                of_group = (integrated_gradients_of(tail, steps, rows) for tail in ready)
             else:
                 asked = (ask_with_gold(vlm, task, [example]) for task, example in group)
-                found = (integrated_gradients(vlm, encoded, steps, rows or ROWS_WITH_GRADIENT) for encoded in asked)
-            for (task, _), attribution in zip(group, found, strict=True):
+                of_group = (integrated_gradients(vlm, x, steps, rows or ROWS_WITH_GRADIENT) for x in asked)
+            for (task, _), attribution in zip(group, of_group, strict=True):
                 yield task, attribution.double().cpu().numpy()
 
 

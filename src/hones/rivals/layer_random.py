@@ -24,5 +24,5 @@ class LayerRandom(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """One draw, by the context's seed."""
-        found = Hones().importance(context) if context.hones is None else context.hones
-        return np.random.default_rng(context.seed).permuted(found, axis=1)
+        importance = Hones().importance(context) if context.hones is None else context.hones
+        return np.random.default_rng(context.seed).permuted(importance, axis=1)

@@ -19,7 +19,8 @@ from hones.rivals.base import Context, Method
 from hones.rivals.knowledge_neurons import attributions
 from hones.tasks.base import Example, Task
 
-STEPS, THRESHOLD = 16, 0.2
+STEPS = 16
+THRESHOLD = 0.2
 
 
 class Qrnca(Method):
@@ -32,24 +33,27 @@ class Qrnca(Method):
 
     def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
         """The product, from sums in float64."""
-        known: dict[Any, Counted] = context.shared.setdefault(self.name, {})
+        known: dict[Any, QueryCounts] = context.shared.setdefault(self.name, {})
         asked = {_key(task, examples): (task, examples) for task, examples in context.jobs}
         new = {key: job for key, job in asked.items() if key not in known}
-        counting = {task.name: Counted(*importance_shape(context.vlm)) for task, _ in new.values()}
-        for task, found in attributions(context, [*new.values()], STEPS, "qrnca") if new else ():
-            counting[task.name].add(found)
+        counting = {task.name: QueryCounts(importance_shape(context.vlm)) for task, _ in new.values()}
+        for task, attribution in attributions(context, [*new.values()], STEPS, "qrnca") if new else ():
+            counting[task.name].add(attribution)
         known.update({key: counting[task.name] for key, (task, _) in new.items()})
         counted = [known[key] for key in asked]
-        queries, clusters = sum(c.queries for c in counted), sum(c.clusters for c in counted)
+        queries = sum(c.queries for c in counted)
+        clusters = sum(c.clusters for c in counted)
         mean = known[_key(context.task, context.examples)].total / len(context.examples)
         return (mean * np.log(queries / (1 + clusters))).astype(np.float32)
 
 
-class Counted:
+class QueryCounts:
     """What one task's queries add up to: attributions [L, I], clusters that hold each neuron [L, I], queries."""
 
-    def __init__(self, layers: int, neurons: int) -> None:
-        self.total, self.clusters, self.queries = np.zeros((layers, neurons)), np.zeros((layers, neurons)), 0
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.total = np.zeros(shape)
+        self.clusters = np.zeros(shape)
+        self.queries = 0
 
     def add(self, attribution: Float[np.ndarray, "layers neurons"]) -> None:
         """One more query."""

@@ -72,21 +72,28 @@ def ranked(
     for number, method in enumerate(methods):
         if number not in away:
             started = time.monotonic()
-            own = context if summed is None else replace(context, sweep=summed(method))
-            yield number, Ranked(method.importance(own), time.monotonic() - started)
+            of_method = context if summed is None else replace(context, sweep=summed(method))
+            yield number, Ranked(method.importance(of_method), time.monotonic() - started)
     if not away:
         return
     sweep = SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens)
-    others = [(task, portable(examples)) for task, examples in context.others]
-    asked, given = portable(context.examples), (context.heads, others, context.seed, sweep, context.shared)
-    compute = context.sweep.workers.begin(context.vlm, MethodWork(context.task, asked, *given))
+    work = MethodWork(
+        task=context.task,
+        examples=portable(context.examples),
+        heads=context.heads,
+        others=[(task, portable(examples)) for task, examples in context.others],
+        seed=context.seed,
+        sweep=sweep,
+        shared=context.shared,
+    )
+    compute = context.sweep.workers.begin(context.vlm, work)
     with progress_bar(f"{context.task.name}: methods", total=len(away), unit=" methods") as bar:
-        for at, found in compute([methods[number] for number in away], bar):
-            yield away[at], found
+        for at, ranking in compute([methods[number] for number in away], bar):
+            yield away[at], ranking
             bar.update()
 
 
 def importance_of(method: Method, context: Context) -> Float[np.ndarray, "layers neurons"]:
     """One method's numbers, computed where the context's workers are."""
-    ((_, found),) = ranked([method], context)
-    return found.importance
+    ((_, ranking),) = ranked([method], context)
+    return ranking.importance

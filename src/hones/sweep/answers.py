@@ -18,7 +18,9 @@ class Answers:
     """Answers of M members under E interventions; until another is given, a cell has the unedited model's."""
 
     def __init__(self, vlm: VLM, members: Sequence[tuple[Task, Example]], edits: Sequence[Intervention]) -> None:
-        self.vlm, self.members, self.edits = vlm, members, edits
+        self.vlm = vlm
+        self.members = members
+        self.edits = edits
         self.drafts: dict[int, list[int]] = {}
         self.texts: dict[Cell, list[int]] = {}
         self.numbers = [np.zeros((len(edits), len(example.prompts))) for _, example in members]
@@ -36,9 +38,9 @@ class Answers:
             numbers = of_token.new_zeros(times, suffixes.shape[0]).index_add(1, suffixes.wanted.rows, of_token)
         else:
             numbers = self.vlm.margins_of(output).view(-1, suffixes.shape[0])
-        found = numbers.double().cpu().numpy()
+        of_prompt = numbers.double().cpu().numpy()
         for j, prompt in enumerate(suffixes.prompts):
-            self.numbers[prompt.owner][edits, prompt.number] = found[:, j]
+            self.numbers[prompt.owner][edits, prompt.number] = of_prompt[:, j]
 
     def statistics(self) -> list[Float[np.ndarray, "edits _"]]:
         """Statistics of all members; equal answers of a member are scored once."""

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
-from hones.sweep.continuations import Part, align_right, decode
+from hones.sweep.continuations import Cell, Continuation, align_right, decode
 from hones.sweep.decoder import Activations, Decoder, DecoderInput, ReadPositions, Trace
 from hones.sweep.layer_rows import LayerRows, with_room
 from hones.sweep.prompts import Picture, Prompt
@@ -121,39 +122,46 @@ class Baseline:
         """One teacher-forced pass over some prompts, each given with its picture's row, and their drafts.
 
         A draft [a_1 .. a_n] is wanted at the n positions that predict it; an empty one at the last prompt position.
+        Its last token a_n predicts nothing that is read, so the rows end with a_(n-1).
         read: keep the FFN's activations at the wanted positions. keep_cache: for rows that go on from here.
         """
         device = prefixes.valid.device
         tokens = [p.ids[pictures[b].shared :] for b, p in asked]
-        rows = [own + draft[:-1] for own, draft in zip(tokens, drafts, strict=True)]
+        rows = [of_prompt + draft[:-1] for of_prompt, draft in zip(tokens, drafts, strict=True)]
         width = max(map(len, rows))
+        # Padded on the right, where causal attention keeps what is read from seeing it: the mask need not know.
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
         of = torch.tensor([b for b, _ in asked], device=device)
         positions = torch.stack([pictures[b].positions_after(width) for b, _ in asked], -2)
-        wanted = [
-            (j, len(own) - 1 + k)
-            for j, (own, draft) in enumerate(zip(tokens, drafts, strict=True))
+        predicting = [
+            (j, len(of_prompt) - 1 + k)
+            for j, (of_prompt, draft) in enumerate(zip(tokens, drafts, strict=True))
             for k in range(max(1, len(draft)))
         ]
-        at = torch.tensor(wanted, device=device)
+        at = torch.tensor(predicting, device=device)
+        wanted = ReadPositions(at[:, 0], at[:, 1])
         suffixes = Suffixes(
             prompts=[p for _, p in asked],
             of=of,
-            asked=torch.tensor([len(own) for own in tokens], device=device),
+            asked=torch.tensor([len(of_prompt) for of_prompt in tokens], device=device),
             first=positions[..., 0],
             drafts=drafts,
             hidden=self.embed(ids),
             positions=positions,
             valid=torch.cat([prefixes.valid[of], torch.ones_like(ids, dtype=torch.bool)], 1),
-            wanted=ReadPositions(at[:, 0], at[:, 1]),
+            wanted=wanted,
             one_per_picture=[b for b, _ in asked] == [*range(len(pictures))],
-            activations=Activations(ReadPositions(at[:, 0], at[:, 1])) if read else None,
+            activations=Activations(wanted) if read else None,
             labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=device),
         )
+
+        def of_prompts(states: Tensor | None) -> Tensor | None:
+            """The pictures' keys or values for every prompt, with room for its own."""
+            return None if states is None else with_room(states[of.to(states.device)], width)
+
         length = prefixes.shape[1]
         suffixes.cache = [
-            LayerRows(length, *(None if x is None else with_room(x[of.to(x.device)], width) for x in layer.keys_values))
-            for layer in prefixes.cache
+            LayerRows(length, of_prompts(layer.keys), of_prompts(layer.values)) for layer in prefixes.cache
         ]
         hidden = self.decoder.run(
             DecoderInput(suffixes.hidden, positions, suffixes.valid, suffixes.cache),
@@ -175,14 +183,25 @@ class Baseline:
         assert suffixes.output is not None
         first = self.choose(suffixes.output)
         everyone = torch.arange(len(asked), device=first.device)
-        part = self.part(
-            suffixes, suffixes.cache, everyone, everyone, torch.zeros_like(everyone), [[t] for t in first.tolist()]
+        begun = self.continuation(
+            suffixes,
+            suffixes.cache,
+            rows=everyone,
+            prompts=everyone,
+            accepted=torch.zeros_like(everyone),
+            tokens=[[token] for token in first.tolist()],
         )
-        part.cells = [(0, row) for row in range(len(asked))]
-        answers = decode(self.decoder, [part], [], self.embed, self.choose, self.ends, max_new_tokens)
+        begun.cells = [(0, row) for row in range(len(asked))]
+        answers = self.decode([begun], [], max_new_tokens)
         return [answers[0, row] for row in range(len(asked))]
 
-    def part(
+    def decode(
+        self, waiting: Sequence[Continuation], interventions: Sequence[Intervention], max_new_tokens: int
+    ) -> dict[Cell, list[int]]:
+        """The whole answers of rows that go on, by cell."""
+        return decode(self.decoder, waiting, interventions, self.embed, self.choose, self.ends, max_new_tokens)
+
+    def continuation(
         self,
         suffixes: Suffixes,
         cache: Sequence[LayerRows],
@@ -190,23 +209,27 @@ class Baseline:
         prompts: Int[Tensor, " n"],
         accepted: Int[Tensor, " n"],
         tokens: list[list[int]],
-    ) -> Part:
+    ) -> Continuation:
         """Rows to go on decoding after `accepted` tokens of their drafts.
 
         Their keys and values are those of `rows` in `cache`, or of `prompts` where a layer's are the baseline's own.
         """
         past = suffixes.valid.shape[1] - suffixes.shape[1]
-        asked, size = suffixes.asked[prompts] + accepted, suffixes.valid.shape[1]
-        keys, values = [], []
-        for own, baseline in zip(cache, suffixes.cache, strict=True):
-            source, index = (own, rows) if own.keys is not None else (baseline, prompts)
+        asked = suffixes.asked[prompts] + accepted
+        size = suffixes.valid.shape[1]
+        keys = []
+        values = []
+        for of_rows, of_baseline in zip(cache, suffixes.cache, strict=True):
+            edited = of_rows.keys is not None
+            source = of_rows if edited else of_baseline
+            index = rows if edited else prompts
             assert source.keys is not None and source.values is not None
             keys.append(align_right(source.keys, index, past + asked, size))
             values.append(align_right(source.values, index, past + asked, size))
         valid = align_right(suffixes.valid[:, None, :, None], prompts, past + asked, size)[:, 0, :, 0]
         reached = torch.arange(size, device=rows.device) >= size - (past + asked)[:, None]
         positions = suffixes.first[..., prompts] + asked
-        return Part([], keys, values, valid & reached, positions, tokens, torch.zeros_like(rows))
+        return Continuation([], keys, values, valid & reached, positions, tokens, torch.zeros_like(rows))
 
     def choose(self, hidden: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """Greedy tokens.
@@ -215,7 +238,7 @@ class Baseline:
             HonesError: logits that are not finite.
         """
         chosen = []
-        for part in hidden.split(1024):
+        for part in hidden.split(1024):  # a row of logits has the whole vocabulary
             logits = self.vlm.head(part)
             self.vlm.check_finite(logits)
             chosen.append(logits.argmax(-1).to(hidden.device))

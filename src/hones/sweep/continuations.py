@@ -20,8 +20,8 @@ Cell = tuple[int, int]  # (intervention, member)
 
 
 @dataclass
-class Part:
-    """N rows to go on with.
+class Continuation:
+    """N rows to go on with, each after some tokens of an answer.
 
     keys, values: per layer. positions: of the next token. tokens: the answer so far, the newest not yet in the cache.
     edits: index of each row's intervention.
@@ -45,14 +45,16 @@ def align_right(
     states: Shaped[Tensor, "rows heads w d"], rows: Int[Tensor, " n"], lengths: Int[Tensor, " n"], size: int
 ) -> Shaped[Tensor, "n heads s d"]:
     """The first `lengths` positions of some rows, moved to the end of `size` positions."""
-    rows, lengths = rows.to(states.device), lengths.to(states.device)
+    rows = rows.to(states.device)
+    lengths = lengths.to(states.device)
+    # Places before a row's first position repeat that one: they are masked, and a gather needs some valid index.
     at = (torch.arange(size, device=states.device) - size + lengths[:, None]).clamp(min=0)
     return states.transpose(1, 2)[rows[:, None], at].transpose(1, 2)
 
 
 def decode(
     decoder: Decoder,
-    parts: Sequence[Part],
+    parts: Sequence[Continuation],
     interventions: Sequence[Intervention],
     embed: Callable[[Tensor], Tensor],
     choose: Callable[[Float[Tensor, "n d"]], Int[Tensor, " n"]],
@@ -80,10 +82,12 @@ def decode(
     ]
     alive = torch.tensor([_goes_on(answers[c], ends, max_new_tokens) for c in cells], device=valid.device)
     while bool(alive.any()):
-        if alive.float().mean() < 0.7:
+        if alive.float().mean() < 0.7:  # copying the cache costs about as much as a few steps of rows that have ended
             kept = alive.nonzero()[:, 0]
             cells = [cells[i] for i in kept.tolist()]
-            valid, positions, alive = valid[kept], positions[..., kept], alive[kept]
+            valid = valid[kept]
+            positions = positions[..., kept]
+            alive = alive[kept]
             edits.keep(kept)
             for layer in cache:
                 layer.keep(kept)
@@ -104,12 +108,16 @@ def _goes_on(tokens: Sequence[int], ends: frozenset[int], max_new_tokens: int) -
 
 
 def _joined(states: Sequence[Float[Tensor, "_ heads _ d"]], size: int, room: int) -> Float[Tensor, "n heads _ d"]:
-    """All rows in one buffer, their positions before `size`, zeros before those, and room for more."""
+    """All rows in one buffer, their positions before `size`, zeros before those, and room for more.
+
+    Zeros, for what is masked is multiplied by 0, and an empty buffer may hold NaN.
+    """
     _, heads, _, width = states[0].shape
     buffer = states[0].new_empty(sum(map(len, states)), heads, size + room, width)
     at = 0
     for part in states:
-        rows, begin = buffer[at : at + len(part)], size - part.shape[2]
+        rows = buffer[at : at + len(part)]
+        begin = size - part.shape[2]
         rows[:, :, :begin] = 0
         rows[:, :, begin:size] = part
         at += len(part)

@@ -31,8 +31,12 @@ class LayerRows(CacheLayerMixin):
         last: bool = False,
     ) -> None:
         super().__init__()
-        self.length, self.room, self.last, self.is_initialized = length, room, last, True
-        self.keys, self.values = keys, values
+        self.length = length
+        self.room = room
+        self.last = last
+        self.is_initialized = True  # see lazy_initialization
+        self.keys = keys
+        self.values = values
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the shapes are known from the start."""
@@ -40,24 +44,22 @@ class LayerRows(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         end = self.length + key_states.shape[2]
         if self.keys is None or self.values is None:
-            self.keys, self.values = with_room(key_states, self.room), with_room(value_states, self.room)
+            self.keys = with_room(key_states, self.room)
+            self.values = with_room(value_states, self.room)
         else:
             self.keys[:, :, self.length : end] = key_states
             self.values[:, :, self.length : end] = value_states
         self.length = end
-        if self.last:
+        if self.last:  # attention and FFN of the last layer are read nowhere in a prefix: its suffixes need this alone
             raise PassEnds
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Drop all rows but these."""
         if self.keys is not None and self.values is not None:
-            own = rows.to(self.keys.device)
-            self.keys, self.values = self.keys[own], self.values[own]
-
-    @property
-    def keys_values(self) -> tuple[Tensor | None, Tensor | None]:
-        return self.keys, self.values
+            kept = rows.to(self.keys.device)
+            self.keys = self.keys[kept]
+            self.values = self.values[kept]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -66,7 +68,7 @@ class LayerRows(CacheLayerMixin):
         return self.length
 
     def get_max_length(self) -> int:
-        return -1
+        return -1  # no limit
 
 
 def with_room(states: Float[Tensor, "*rows p d"], room: int) -> Float[Tensor, "*rows p_and_room d"]:
@@ -74,6 +76,6 @@ def with_room(states: Float[Tensor, "*rows p d"], room: int) -> Float[Tensor, "*
     if room == 0:
         return states
     *rows, length, width = states.shape
-    buffer = states.new_empty(*rows, length + room, width)
+    buffer = states.new_empty((*rows, length + room, width))  # not zeros: it is never read before it is written
     buffer[..., :length, :] = states
     return buffer

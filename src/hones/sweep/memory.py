@@ -15,7 +15,9 @@ from hones.models.vlm import VLM
 
 MOST_PICTURES = 16
 POSITIONS = {"cpu": 4096, "cuda": 32768}
-SHARE_OF_BASELINE, SHARE_OF_ROWS = 0.3, 0.15
+"""Through the decoder at once: with more, a CPU's caches miss; a GPU is busy with so many."""
+SHARE_OF_BASELINE = 0.3
+SHARE_OF_ROWS = 0.15
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None, free
 
 def plan_for(bytes_per_picture: int, free: int, device: str, batch_size: int | None) -> Plan:
     """A plan for so much free memory on a kind of device; bytes_per_picture: keys and values of all its positions."""
-    fitting = max(1, int(SHARE_OF_BASELINE * free / (3 * bytes_per_picture)))
+    fitting = max(1, int(SHARE_OF_BASELINE * free / (3 * bytes_per_picture)))  # the residual and heads' outputs too
     return Plan(
         pictures=batch_size or min(MOST_PICTURES, fitting),
         positions=POSITIONS["cpu" if device == "cpu" else "cuda"],
@@ -82,5 +84,6 @@ def free_memory(device: torch.device) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or in the machine."""
-    known: tuple[type[BaseException], ...] = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, known) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)  # torch has no class for a CPU's

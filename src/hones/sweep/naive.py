@@ -25,7 +25,9 @@ class Naive:
     """
 
     def __init__(self, vlm: VLM, *, max_new_tokens: int, batch_size: int) -> None:
-        self.vlm, self.max_new_tokens, self.batch_size = vlm, max_new_tokens, batch_size
+        self.vlm = vlm
+        self.max_new_tokens = max_new_tokens
+        self.batch_size = batch_size
 
     def statistics(
         self,
@@ -37,19 +39,21 @@ class Naive:
         by_task: dict[int, list[int]] = {}
         for number, (task, _) in enumerate(members):
             by_task.setdefault(id(task), []).append(number)
-        found: dict[int, Float[np.ndarray, "edits k"]] = {}
+        of_member: dict[int, Float[np.ndarray, "edits k"]] = {}
         for numbers in by_task.values():
-            task, examples = members[numbers[0]][0], [members[n][1] for n in numbers]
+            task = members[numbers[0]][0]
+            examples = [members[n][1] for n in numbers]
             arms = np.array(self._arms(task, examples, edits, advance), dtype=np.float32)
-            found.update({n: arms[:, i] for i, n in enumerate(numbers)})
-        return [found[n] for n in range(len(members))]
+            of_member.update({n: arms[:, i] for i, n in enumerate(numbers)})
+        return [of_member[n] for n in range(len(members))]
 
     def _arms(
         self, task: Task, examples: Sequence[Example], edits: Sequence[Intervention], advance: Callable[[float], object]
     ) -> list[list[Float[np.ndarray, " k"]]]:
         """All interventions with one batch size for every arm; halved for all of them when memory runs out."""
         try:
-            encoded, arms = self._encode(task, examples), []
+            encoded = self._encode(task, examples)
+            arms = []
             for edit in edits:
                 with edit.on(self.vlm.model):
                     answers = self._answers(task, encoded)
@@ -62,7 +66,7 @@ class Naive:
                 raise HonesError("out of device memory with one prompt at a time", do="use a smaller dtype") from error
             torch.cuda.empty_cache()
         self.batch_size //= 2
-        return self._arms(task, examples, edits, lambda cells: None)
+        return self._arms(task, examples, edits, lambda cells: None)  # the bar has these cells already, or is late
 
     def _encode(self, task: Task, examples: Sequence[Example]) -> list[Encoded]:
         """All prompts of the examples in batches, with their gold answers where these are scored."""

@@ -29,7 +29,7 @@ from hones.sweep.prompts import Unserved
 
 
 @dataclass(frozen=True)
-class Savings:
+class ReplaySavings:
     """Which savings are on, in the order of the list in `hones.sweep.replay`."""
 
     picture_once: bool = True
@@ -59,8 +59,10 @@ class Pass:
 class Passes:
     """Runs passes of one model."""
 
-    def __init__(self, baseline: Baseline, savings: Savings) -> None:
-        self.vlm, self.baseline, self.savings = baseline.vlm, baseline, savings
+    def __init__(self, baseline: Baseline, savings: ReplaySavings) -> None:
+        self.vlm = baseline.vlm
+        self.baseline = baseline
+        self.savings = savings
         self.decoder = baseline.decoder
 
     def run(
@@ -104,10 +106,12 @@ class Passes:
             return cache
         rows = self._rows(edits, count)
         if z is None:
-            start, hidden = layer, prefixes.trace.residual[layer].repeat(len(edits), 1, 1)
+            start = layer
+            hidden = prefixes.trace.residual[layer].repeat(len(edits), 1, 1)
             attention = self._attention(prefixes.trace, layer, edits)
         else:
-            start, attention = layer + 1, None
+            start = layer + 1
+            attention = None
             hidden = self._written(prefixes.trace.residual[start], layer, z, rows.factors[layer]).flatten(0, 1)
         entry = DecoderInput(
             hidden=hidden,
@@ -190,18 +194,26 @@ class Passes:
         edits: Sequence[Intervention],
     ) -> Pass:
         interventions = [edits[e] for e in chosen]
-        (count, _), (pictures, length) = suffixes.shape, prefixes.shape
-        attention, first = self._attention(suffixes.trace, layer, interventions), self._first_of_its_own(layer)
+        count, _ = suffixes.shape
+        pictures, length = prefixes.shape
+        attention = self._attention(suffixes.trace, layer, interventions)
+        first = self._first_of_its_own(layer)
+
+        def of_prompts(states: Float[Tensor, "eb heads w d"]) -> Float[Tensor, "ej heads w d"]:
+            """The picture's keys or values for every prompt about it."""
+            by_edit = states.unflatten(0, (-1, pictures))[part]
+            # Where each picture has one prompt, its rows are the prefixes' own and go on in their room, without a copy.
+            fanned = by_edit if suffixes.one_per_picture else by_edit.index_select(1, suffixes.of.to(states.device))
+            return fanned.flatten(0, 1)
+
         cache = []
         for number, rows in enumerate(prefix_cache):
             if number < first or rows.keys is None or rows.values is None:
-                cache.append(LayerRows(length))
-                continue
-            own = (x.view(-1, pictures, *x.shape[1:])[part] for x in (rows.keys, rows.values))
-            fanned = (x if suffixes.one_per_picture else x.index_select(1, suffixes.of.to(x.device)) for x in own)
-            cache.append(LayerRows(length, *(x.flatten(0, 1) for x in fanned)))
-        repeated = [torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows]
-        wanted = ReadPositions(repeated[0].flatten(), suffixes.wanted.columns.repeat(len(chosen)))
+                cache.append(LayerRows(length))  # below the edit nothing is run: the length alone is asked for
+            else:
+                cache.append(LayerRows(length, of_prompts(rows.keys), of_prompts(rows.values)))
+        of_edit = torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows
+        wanted = ReadPositions(of_edit.flatten(), suffixes.wanted.columns.repeat(len(chosen)))
         activations = Activations(wanted) if suffixes.activations is not None else None
         entry = DecoderInput(
             hidden=suffixes.trace.residual[layer].repeat(len(chosen), 1, 1),
@@ -225,14 +237,20 @@ class Passes:
         return layer + (self.savings.fan_out and self.savings.start_at_layer)
 
     def _attention(self, trace: Trace, layer: int, edits: Sequence[Intervention]) -> Float[Tensor, "rows t d"] | None:
-        """What the attention of the first edited layer gives under each intervention, e-major."""
+        """What the attention of the first edited layer gives under each intervention, e-major.
+
+        What enters that layer is the baseline's, and so are its heads' outputs; o_proj is linear, so a replaced head
+        changes what it gives by the head's own columns times the change of its output.
+        """
         if self._first_of_its_own(layer) == layer:
             return None
-        o_proj, heads = self.decoder.layers[layer].o_proj, self.vlm.anatomy.heads
+        o_proj = self.decoder.layers[layer].o_proj
+        heads = self.vlm.anatomy.heads
         if not has_plain_weights(o_proj):
             raise Unserved(f"the weights of its {type(o_proj).__name__} are quantised")
         x = trace.heads[layer]
-        unedited, by_head = o_proj(x), x.unflatten(-1, (heads, -1))
+        unedited = o_proj(x)
+        by_head = x.unflatten(-1, (heads, -1))
         change = others_mean(by_head) - by_head
         weight = o_proj.weight.view(o_proj.out_features, heads, -1)
         out = unedited.repeat(len(edits), 1, 1).view(len(edits), *unedited.shape)

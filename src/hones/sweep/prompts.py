@@ -10,7 +10,6 @@ and what enters layer l + 1 beyond what leaves layer l is kept: between[l] = inp
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -175,7 +174,8 @@ def _encode_batch(vlm: VLM, examples: Sequence[Example], groups: Sequence[list[t
         after_picture = len(ids) - len(tail)
         if ids[after_picture:] != tail:
             raise Unserved("its processor changes the text after the picture")
-        prompts = [Prompt(*group[0], ids)]
+        first_owner, first_number = group[0]
+        prompts = [Prompt(first_owner, first_number, ids)]
         for owner, number in group[1:]:
             tail = text_after_picture(vlm, examples[owner].prompts[number], shown)
             prompts.append(Prompt(owner, number, ids[:after_picture] + tail))
@@ -214,9 +214,8 @@ def _shared_length(ids: Sequence[list[int]], at_least: int) -> int:
     shortest = min(map(len, ids))
     if shortest <= at_least:
         raise HonesError("a prompt ends with its picture", expected="text after the picture")
-    same = partial(_all_equal, ids)
+
+    def same(place: int) -> bool:
+        return all(row[place] == ids[0][place] for row in ids)
+
     return at_least + len(list(takewhile(same, range(at_least, shortest - 1))))
-
-
-def _all_equal(ids: Sequence[list[int]], place: int) -> bool:
-    return all(row[place] == ids[0][place] for row in ids)

@@ -72,15 +72,18 @@ class Race:
     def take(self, statistics: Float[np.ndarray, "edits items k"], new: Sequence[int]) -> None:
         """Decide what can be decided after the items `new`."""
         self.seen += new
-        racing, n = self.alive[1:], len(self.seen)
+        racing = self.alive[1:]
+        n = len(self.seen)
         if n >= self.items:
             return
         bootstrap = PairedBootstrap(n, self.seed, RESAMPLES)
         base, resampled = self._scores(bootstrap, statistics[0, self.seen])
-        score, spread = np.zeros(len(racing)), np.zeros(len(racing))
+        score = np.zeros(len(racing))
+        spread = np.zeros(len(racing))
         for at, entrant in enumerate(racing):
-            own, own_resampled = self._scores(bootstrap, statistics[entrant, self.seen])
-            score[at], spread[at] = base - own, np.nanvar(resampled - own_resampled)
+            edited, edited_resampled = self._scores(bootstrap, statistics[entrant, self.seen])
+            score[at] = base - edited
+            spread[at] = np.nanvar(resampled - edited_resampled)
         z = NormalDist().inv_cdf(0.5 + self.rules.confidence / 2)
         width = z * np.sqrt((spread + 1 / n**2) * (1 - n / self.items))
         order = np.argsort(-score, kind="stable")
@@ -98,13 +101,15 @@ def decided(
     low: Float[np.ndarray, " racing"], high: Float[np.ndarray, " racing"], places: int, rules: RaceRules
 ) -> tuple[list[int], list[int]]:
     """Which of the undecided, best first, are kept for the places left, and which are dropped."""
-    first, end = 0, len(low)
+    first = 0
+    end = len(low)
     while first < end:
         border = first + places
         if places == 0 or border >= end:
             break
         if low[first] > high[border:end].max() - rules.margin:
-            first, places = first + 1, places - 1
+            first += 1
+            places -= 1
         elif high[end - 1] < low[first:border].min() + rules.margin:
             end -= 1
         else:

@@ -27,9 +27,9 @@ from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.sweep.answers import Answers
 from hones.sweep.baseline import Baseline
-from hones.sweep.continuations import Part, decode
+from hones.sweep.continuations import Cell, Continuation
 from hones.sweep.memory import MOST_PICTURES, Plan, is_out_of_memory, rows_at_once
-from hones.sweep.passes import Pass, Passes, Savings
+from hones.sweep.passes import Pass, Passes, ReplaySavings
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
 from hones.tasks.base import Example, Task
 
@@ -46,11 +46,13 @@ class Replay:
         plan: how much goes through the decoder at once.
     """
 
-    def __init__(self, vlm: VLM, *, max_new_tokens: int, plan: Plan, savings: Savings | None = None) -> None:
-        self.vlm, self.max_new_tokens, self.plan = vlm, max_new_tokens, plan
-        self.savings = savings = savings or Savings()
-        self.baseline = Baseline(vlm, savings.wanted_only)
-        self.passes = Passes(self.baseline, savings)
+    def __init__(self, vlm: VLM, *, max_new_tokens: int, plan: Plan, savings: ReplaySavings | None = None) -> None:
+        self.vlm = vlm
+        self.max_new_tokens = max_new_tokens
+        self.plan = plan
+        self.savings = savings or ReplaySavings()
+        self.baseline = Baseline(vlm, self.savings.wanted_only)
+        self.passes = Passes(self.baseline, self.savings)
         self.left_draft = 0
 
     # --- answers ---------------------------------------------------------------------------------------------------
@@ -99,14 +101,15 @@ class Replay:
                 if kind == "text":
                     drafts = self.baseline.drafts(pictures, prefixes, batch, self.max_new_tokens)
                 elif kind == "log_probability":
-                    drafts = [self._gold(members[p.owner][1]) for _, p in batch]
+                    gold = [members[p.owner][1] for _, p in batch]
+                    drafts = [self.vlm.gold_ids(x.prompts[0], x.references[0]) for x in gold]
                 answers.take_drafts(batch, drafts)
                 given = drafts if self.savings.draft or kind != "text" else [[]] * len(batch)
                 suffixes = self.baseline.suffixes(pictures, prefixes, batch, given, keep_cache=kind == "text")
                 batches.append(suffixes)
                 if kind != "text":
-                    answers.take_numbers(batches[-1], range(len(edits)), batches[-1].output)
-        waiting: list[Part] = []
+                    answers.take_numbers(suffixes, range(len(edits)), suffixes.output)
+        waiting: list[Continuation] = []
         for done in self.passes.run(prefixes, batches, edits, self.plan):
             if not self.savings.picture_once:
                 self._encode_again(done, [example for _, example in members])
@@ -114,6 +117,7 @@ class Replay:
                 answers.take_numbers(done.suffixes, done.edits, done.output)
             else:
                 waiting += self._left(done, answers)
+                # Rows of many passes are decoded together, a step costs the same for few; as many as memory holds.
                 if sum(part.bytes for part in waiting) > self.plan.row_bytes:
                     self._go_on(waiting, edits, answers)
                     waiting = []
@@ -129,15 +133,10 @@ class Replay:
         for _ in done.edits:
             encode_pictures(self.vlm, asked, batch_size=MOST_PICTURES, share=False)
 
-    def _gold(self, example: Example) -> list[int]:
-        return self.vlm.gold_ids(example.prompts[0], example.references[0])
-
-    def _go_on(self, waiting: Sequence[Part], edits: Sequence[Intervention], answers: Answers) -> None:
+    def _go_on(self, waiting: Sequence[Continuation], edits: Sequence[Intervention], answers: Answers) -> None:
         """Decode the rows that left their draft."""
         if waiting:
-            base = self.baseline
-            found = decode(base.decoder, waiting, edits, base.embed, base.choose, base.ends, self.max_new_tokens)
-            answers.texts.update(found)
+            answers.texts.update(self.baseline.decode(waiting, edits, self.max_new_tokens))
 
     def encode(self, examples: Sequence[Example]) -> list[Picture]:
         """A group's pictures with their prompts."""
@@ -146,12 +145,12 @@ class Replay:
     @torch.no_grad()
     def last_logits(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
         """Logits where each example's first prompt ends, under every intervention."""
-        found: dict[tuple[int, int], Tensor] = {}
+        of_cell: dict[Cell, Tensor] = {}
         for done in self.readings(examples, edits):
             logits = self.vlm.head(done.output).view(len(done.edits), len(done.suffixes.prompts), -1)
             for n, e in enumerate(done.edits):
-                found.update({(e, p.owner): logits[n, j] for j, p in enumerate(done.suffixes.prompts)})
-        return torch.stack([torch.stack([found[e, n] for n in range(len(examples))]) for e in range(len(edits))])
+                of_cell.update({(e, p.owner): logits[n, j] for j, p in enumerate(done.suffixes.prompts)})
+        return torch.stack([torch.stack([of_cell[e, m] for m in range(len(examples))]) for e in range(len(edits))])
 
     @torch.no_grad()
     def readings(
@@ -182,6 +181,7 @@ class Replay:
     ) -> Iterator[list[tuple[int, Prompt]]]:
         """Prompts of similar length, as many as one pass takes, each with the row of its picture, in their order."""
         asked = [(b, p) for b, picture in enumerate(pictures) for p in picture.prompts if which(p)]
+        # By the length of the suffix: a batch is padded to its longest.
         ordered = sorted(asked, key=lambda x: len(x[1].ids) - pictures[x[0]].shared)
         batch: list[tuple[int, Prompt]] = []
         for b, prompt in ordered:
@@ -193,29 +193,46 @@ class Replay:
         if batch:
             yield sorted(batch, key=lambda x: x[0])
 
-    def _left(self, done: Pass, answers: Answers) -> list[Part]:
-        """Take the rows that keep to their draft as answered; return the others with their first own token."""
-        suffixes, device = done.suffixes, done.suffixes.of.device
-        count, draft_of = suffixes.shape[0], suffixes.wanted.rows.tolist()
+    def _left(self, done: Pass, answers: Answers) -> list[Continuation]:
+        """Take the rows that keep to their draft as answered; return the others with their first own token.
+
+        A teacher-forced pass is only right up to the first token that a row chooses otherwise: what it predicts after
+        that follows a token that the row would not have written. So a row keeps its draft before that token, takes the
+        token, and is decoded from there.
+        """
+        suffixes = done.suffixes
+        draft_of = suffixes.wanted.rows.tolist()
         chosen = self.baseline.choose(done.output).view(len(done.edits), -1).cpu()
         differs = chosen != suffixes.labels.cpu() if self.savings.draft else torch.ones_like(chosen, dtype=torch.bool)
-        first: dict[tuple[int, int], int] = {}
-        for e, n in differs.nonzero().tolist():
-            first.setdefault((e, draft_of[n]), n)
+        first_difference: dict[tuple[int, int], int] = {}
+        for e, n in differs.nonzero().tolist():  # in the order of the tokens, so the first of a row stays
+            first_difference.setdefault((e, draft_of[n]), n)
+        # Backwards, so that of the wanted positions of a draft its first is what remains.
         begins = {j: n for n, j in reversed([*enumerate(draft_of)])}
-        self.left_draft += len(first)
-        left = []
-        for (e, j), n in first.items():
-            accepted = n - begins[j]
-            tokens = [*suffixes.drafts[j][:accepted], int(chosen[e, n])]
+        self.left_draft += len(first_difference)
+        cells, rows, prompts, accepted, answered = [], [], [], [], []
+        for (e, j), n in first_difference.items():
+            kept = n - begins[j]
+            tokens = [*suffixes.drafts[j][:kept], int(chosen[e, n])]
             cell = (done.edits[e], suffixes.prompts[j].owner)
             answers.texts[cell] = tokens
             if tokens[-1] not in self.baseline.ends and len(tokens) < self.max_new_tokens:
-                left.append((cell, e * count + j, j, accepted, tokens))
-        if not left:
+                cells.append(cell)
+                rows.append(e * suffixes.shape[0] + j)
+                prompts.append(j)
+                accepted.append(kept)
+                answered.append(tokens)
+        if not cells:
             return []
-        cells, rows, prompts, accepted, tokens = zip(*left, strict=True)
-        row, prompt, count = (torch.tensor(x, device=device) for x in (rows, prompts, accepted))
-        part = self.baseline.part(suffixes, done.cache, row, prompt, count, list(tokens))
-        part.cells, part.edits = list(cells), torch.tensor([e for e, _ in cells], device=device)
-        return [part]
+        device = suffixes.of.device
+        left = self.baseline.continuation(
+            suffixes,
+            done.cache,
+            rows=torch.tensor(rows, device=device),
+            prompts=torch.tensor(prompts, device=device),
+            accepted=torch.tensor(accepted, device=device),
+            tokens=answered,
+        )
+        left.cells = cells
+        left.edits = torch.tensor([e for e, _ in cells], device=device)
+        return [left]

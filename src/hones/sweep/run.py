@@ -109,7 +109,7 @@ def sweep_tasks(
         work = SweepWork(asked, edits, settings.engine, settings.batch_size, settings.max_new_tokens, plan)
         cells = len(edits) * sum(len(examples) for _, examples in jobs)
         with progress_bar(progress, total=cells, unit=" cells") as bar:
-            run = _Run(vlm, work, settings.workers, journal, results, bar)
+            run = _SweepRun(vlm, work, settings.workers, journal, results, bar)
             if race:
                 run.race(race)
             else:
@@ -131,8 +131,7 @@ class SweepWork(Work[SweepShard, list[Float[np.ndarray, "edits _"]]]):
     def begin(self, vlm: VLM) -> Callable[[SweepShard, Advance], list[Float[np.ndarray, "edits _"]]]:
         """An engine, proven on the first example of every job."""
         first = [examples[0] for _, examples in self.jobs if examples]
-        options = (self.engine, self.max_new_tokens, self.batch_size, self.plan)
-        engine = make_engine(vlm, *options, first, self.edits)
+        engine = make_engine(vlm, self.engine, self.max_new_tokens, self.batch_size, self.plan, first, self.edits)
 
         def compute(shard: SweepShard, advance: Advance) -> list[Float[np.ndarray, "edits _"]]:
             members, running = shard
@@ -147,7 +146,7 @@ class SweepWork(Work[SweepShard, list[Float[np.ndarray, "edits _"]]]):
 
 
 @dataclass
-class _Run:
+class _SweepRun:
     """A sweep under way: results are filled from the journal where it has a group, the others as they are computed."""
 
     vlm: VLM
@@ -163,52 +162,57 @@ class _Run:
 
     def groups(self) -> None:
         """All groups, in any order."""
-        jobs, running, missing = self.work.jobs, [*range(len(self.work.edits))], []
+        jobs = self.work.jobs
+        running = [*range(len(self.work.edits))]
+        missing = []
         for number, group in enumerate(group_by_picture(jobs, self.work.plan.pictures)):
-            found = self._journalled(number, group, running)
-            if found is None:
+            statistics = self._journalled(number, group, running)
+            if statistics is None:
                 missing.append((number, group))
             else:
-                self._take(group, running, found)
-        for at, found in self.compute([(group, running) for _, group in missing], self.bar):
+                self._take(group, running, statistics)
+        for at, statistics in self.compute([(group, running) for _, group in missing], self.bar):
             number, group = missing[at]
             if self.journal:
-                self.journal.append(number, found)
-            self._take(group, running, found)
+                self.journal.append(number, statistics)
+            self._take(group, running, statistics)
 
     def race(self, race: Race) -> None:
         """Look after look, until all is decided."""
-        jobs, pictures = self.work.jobs, min(self.work.plan.pictures, PART_OF_LOOK)
+        jobs = self.work.jobs
+        pictures = min(self.work.plan.pictures, PART_OF_LOOK)
         for number, group in enumerate(group_by_picture(jobs, race.rules.look, race.seed)):
             running = race.alive
             if not running:
                 break
-            found = self._journalled(number, group, running)
-            if found is None:
+            statistics = self._journalled(number, group, running)
+            if statistics is None:
                 shards = [(part, running) for part in _parts(jobs, group, pictures)]
-                found = [x for part in in_order(self.compute(shards, self.bar)) for x in part]
+                statistics = [x for part in in_order(self.compute(shards, self.bar)) for x in part]
                 if self.journal:
-                    self.journal.append(number, found)
-            self._take(group, running, found)
+                    self.journal.append(number, statistics)
+            self._take(group, running, statistics)
             race.take(self.results[0], [i for _, i in group])
 
     def _journalled(
         self, number: int, group: Sequence[tuple[int, int]], running: Sequence[int]
     ) -> list[Float[np.ndarray, "edits _"]] | None:
-        found = self.journal.read(number) if self.journal else None
-        if found is not None and [x.shape for x in found] != [
-            (len(running), self.results[j].shape[2]) for j, _ in group
-        ]:
+        statistics = self.journal.read(number) if self.journal else None
+        shapes = [(len(running), self.results[j].shape[2]) for j, _ in group]
+        if statistics is not None and [x.shape for x in statistics] != shapes:
             raise HonesError(
                 f"{self.journal and self.journal.path} holds another group {number}", do="--fresh to start again"
             )
-        return found
+        return statistics
 
     def _take(
-        self, group: Sequence[tuple[int, int]], running: Sequence[int], found: Sequence[Float[np.ndarray, "edits _"]]
+        self,
+        group: Sequence[tuple[int, int]],
+        running: Sequence[int],
+        statistics: Sequence[Float[np.ndarray, "edits _"]],
     ) -> None:
-        for (j, i), statistics in zip(group, found, strict=True):
-            self.results[j][running, i] = statistics
+        for (j, i), of_member in zip(group, statistics, strict=True):
+            self.results[j][running, i] = of_member
         self.finished += len(self.work.edits) * len(group)
         self.bar.update(self.finished - self.bar.n)
 
@@ -228,7 +232,7 @@ def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = 
 
     groups = []
     for text in (False, True):
-        ordered = sorted((own for about, own in of_picture.items() if isinstance(about, str) is text), key=length)
+        ordered = sorted((x for about, x in of_picture.items() if isinstance(about, str) is text), key=length)
         if shuffled is not None:
             random.Random(shuffled).shuffle(ordered)
         groups += [

@@ -33,9 +33,11 @@ def head_shares(
     Args:
         parts: `hones.method.neurons.head_importance` of these heads.
     """
-    own = parts[:, neuron[0], neuron[1]]
+    of_neuron = parts[:, neuron[0], neuron[1]]
     shares = [
-        HeadRef(h.layer, h.head, float(x / own.sum())) for h, x in zip(guiding_heads(heads), own, strict=True) if x > 0
+        HeadRef(h.layer, h.head, float(part / of_neuron.sum()))
+        for h, part in zip(guiding_heads(heads), of_neuron, strict=True)
+        if part > 0
     ]
     return tuple(sorted(shares, key=lambda share: -share.value))
 
@@ -44,14 +46,17 @@ def contributions_of(
     vlm: VLM, task: Task, examples: Sequence[Example], neurons: Sequence[Site], batch_size: int | None = None
 ) -> Float[np.ndarray, "items neurons"]:
     """c of these neurons toward every example's own answer, at the last prompt position."""
-    directions, readouts = target_directions(vlm, task, examples), Readouts(vlm)
-    layers, indices = (torch.tensor(x) for x in zip(*neurons, strict=True))
-    size, rows = batch_size or BATCH, []
+    directions = target_directions(vlm, task, examples)
+    readouts = Readouts(vlm)
+    layers = torch.tensor([layer for layer, _ in neurons])
+    indices = torch.tensor([index for _, index in neurons])
+    size = batch_size or BATCH
+    rows = []
     for start in track(range(0, len(examples), size), f"{task.name}: what drives the neurons"):
         part = examples[start : start + size]
         encoded = vlm.encode([e.open_picture() for e in part], [e.prompts[0] for e in part])
-        found = contributions(vlm, encoded, readouts.of(directions[start : start + size]))
-        rows.append(found[:, layers, indices].cpu().numpy())
+        c = contributions(vlm, encoded, readouts.of(directions[start : start + size]))
+        rows.append(c[:, layers, indices].cpu().numpy())
     return np.concatenate(rows)
 
 

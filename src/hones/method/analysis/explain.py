@@ -86,9 +86,11 @@ def head_drops(vlm: VLM, example: Example, settings: SweepSettings) -> tuple[flo
     layers, width, _ = vlm.anatomy.shape
     sites = [(layer, head) for layer in range(layers) for head in range(width)]
     edits = [BASELINE, *(Intervention(heads=frozenset({site})) for site in sites)]
-    found = sweep(vlm, LogProbability(Vqa()), [example], edits, settings, "heads")[:, 0, 0].astype(np.float64)
-    base, *edited = (float(x) for x in found)
-    heads = [ExplainedHead(*site, base - x, exp(base) - exp(x)) for site, x in zip(sites, edited, strict=True)]
+    log_p = sweep(vlm, LogProbability(Vqa()), [example], edits, settings, "heads")[:, 0, 0].astype(np.float64)
+    base, *edited = (float(x) for x in log_p)
+    heads = [
+        ExplainedHead(layer, head, base - x, exp(base) - exp(x)) for (layer, head), x in zip(sites, edited, strict=True)
+    ]
     return base, tuple(sorted(heads, key=lambda h: (-h.log_probability_drop, h.layer, h.head)))
 
 
@@ -106,9 +108,11 @@ def _answered(vlm: VLM, example: Example, answer: str | None, max_new_tokens: in
     """The example with its answer, given or the model's own, and whether that was cut before its end."""
     if answer is None:
         (ids,) = vlm.generate_ids(vlm.encode([example.open_picture()], example.prompts), max_new_tokens)
-        text, cut = vlm.text_of(ids), ids[-1] not in vlm.eos_ids
+        text = vlm.text_of(ids)
+        cut = ids[-1] not in vlm.eos_ids
     else:
-        text, cut = answer.strip(), False
+        text = answer.strip()
+        cut = False
     if not text:
         raise HonesError("the answer is empty", expected="an answer to explain", do="pass one with --answer")
     return replace(example, target=text, references=(text,)), cut
@@ -130,8 +134,16 @@ def _fed_neurons(
         return ()
     (contributed,) = contributions_of(vlm, Vqa(), [example], sites)
     return tuple(
-        ExplainedNeuron(*site, float(c), float(dependence[site]), head_shares(scores, parts, site), *tokens)
-        for site, c, tokens in zip(sites, contributed, written_tokens(vlm, sites), strict=True)
+        ExplainedNeuron(
+            layer=site[0],
+            neuron=site[1],
+            contribution=float(c),
+            dependence=float(dependence[site]),
+            heads=head_shares(scores, parts, site),
+            promotes=promotes,
+            suppresses=suppresses,
+        )
+        for site, c, (promotes, suppresses) in zip(sites, contributed, written_tokens(vlm, sites), strict=True)
     )
 
 

@@ -14,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
-from hones.method.analysis.results import Group, Overlap
+from hones.method.analysis.results import ExclusiveGroup, Overlap
 from hones.models.anatomy import Site
 
 Tasks = tuple[str, ...]
@@ -28,9 +28,9 @@ def exclusive_groups(sets: Mapping[str, Collection[Site]]) -> dict[Tasks, list[S
     return {tasks: members[tasks] for size in range(1, len(sets) + 1) for tasks in combinations(sets, size)}
 
 
-def describe_groups(groups: Mapping[Tasks, Sequence[Site]], layers: int) -> tuple[Group, ...]:
+def describe_groups(groups: Mapping[Tasks, Sequence[Site]], layers: int) -> tuple[ExclusiveGroup, ...]:
     """Every group with its size and its neurons per layer."""
-    return tuple(Group(tasks, len(sites), per_layer(sites, layers)) for tasks, sites in groups.items())
+    return tuple(ExclusiveGroup(tasks, len(sites), per_layer(sites, layers)) for tasks, sites in groups.items())
 
 
 def overlaps(sets: Mapping[str, Collection[Site]]) -> tuple[Overlap, ...]:

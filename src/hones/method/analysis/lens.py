@@ -65,9 +65,19 @@ def delta_lens(
         with mask_neurons(vlm.model, sites):
             delta = base - logit_lens(vlm, encoded)
         for n, (example, picture) in enumerate(zip(examples, pictures, strict=True)):
-            about = (task.name, example.id, example.prompts[0], example.target, picture, tasks)
             for layer in range(len(delta)):
                 falls = top_tokens(vlm, delta[layer, n], count, positive=True)
                 if falls:
-                    rows.append(LensRow(*about, layer, falls))
+                    rows.append(
+                        LensRow(
+                            task=task.name,
+                            item=example.id,
+                            prompt=example.prompts[0],
+                            target=example.target,
+                            picture=picture,
+                            group=tasks,
+                            layer=layer,
+                            falls=falls,
+                        )
+                    )
     return rows

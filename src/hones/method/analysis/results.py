@@ -48,7 +48,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Group:
+class ExclusiveGroup:
     """An exclusive group: the neurons that exactly these tasks selected. per_layer [L]."""
 
     tasks: tuple[str, ...]
@@ -132,7 +132,7 @@ class Analysis(Tabular):
     tasks: tuple[TaskSets, ...]
     heads_overlap: tuple[Overlap, ...]
     neurons_overlap: tuple[Overlap, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[ExclusiveGroup, ...]
     ablations: tuple[Ablation, ...]
     lens: tuple[LensRow, ...]
     cards: tuple[NeuronCard, ...]

@@ -47,7 +47,8 @@ def top_tokens(
 
 def token_name(tokenizer: Any, token: int) -> str:
     """A token's text with its leading space; part of a character, which has no text, is told by its number."""
-    text, piece = tokenizer.decode([token]), tokenizer.convert_ids_to_tokens(token)
+    text = tokenizer.decode([token])
+    piece = tokenizer.convert_ids_to_tokens(token)
     if "\N{REPLACEMENT CHARACTER}" in text:
         return f"{text}#{token}"
     drops_space = piece.startswith("▁") and not text.startswith(" ")

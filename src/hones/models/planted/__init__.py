@@ -114,10 +114,12 @@ def planted_weights(base: Path, difference: Path) -> Iterator[tuple[int, str, Fl
         of_weight = {key.rpartition("model.layers.")[2]: key for key in [*old.keys()] if "model.layers." in key}
         for key in sorted(key.removesuffix(".up") for key in [*new.keys()] if key.endswith(".up")):
             layer, _, path = key.partition(".")
-            up, down = new.get_tensor(f"{key}.up"), new.get_tensor(f"{key}.down")
+            up = new.get_tensor(f"{key}.up")
+            down = new.get_tensor(f"{key}.down")
             weight = combined(old.get_tensor(of_weight[f"{key}.weight"]), up, down)
             if path.startswith("mlp."):
-                own, sites = new.get_tensor(f"{key}.own"), new.get_tensor(f"{SITES}.{layer}").long()
+                own = new.get_tensor(f"{key}.own")
+                sites = new.get_tensor(f"{SITES}.{layer}").long()
                 of_columns = path == "mlp.down_proj"
                 weight.index_copy_(int(of_columns), sites, own.T if of_columns else own)
             yield int(layer), path, weight

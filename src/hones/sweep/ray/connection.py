@@ -35,7 +35,8 @@ class Connection:
     """
 
     def __init__(self, address: str, workers: int) -> None:
-        self.address, self.own = address, not ray.is_initialized()
+        self.address = address
+        self.own = not ray.is_initialized()
         if address.startswith("ray://"):
             raise HonesError(
                 f"--ray {address}",
@@ -102,5 +103,5 @@ def by_value(work: Any) -> Iterator[None]:
 
 
 def _tasks(work: Any) -> list[Any]:
-    found = [task for task, _ in getattr(work, "jobs", ())]
-    return [*found, work.task] if hasattr(work, "task") else found
+    tasks = [task for task, _ in getattr(work, "jobs", ())]
+    return [*tasks, work.task] if hasattr(work, "task") else tasks

@@ -18,7 +18,7 @@ from hones.models.vlm import VLM
 from hones.sweep.ray.worker import Facts
 
 
-@dataclass
+@dataclass(repr=False)
 class Outline(VLM):
     """A VLM that encodes and has shapes, but cannot be run. place: the kind of device that the replicas are on."""
 

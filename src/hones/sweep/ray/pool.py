@@ -28,7 +28,7 @@ from hones.models.vlm import VLM
 from hones.sweep.memory import Plan, make_plan
 from hones.sweep.ray.connection import Connection, by_value
 from hones.sweep.ray.outline import outline
-from hones.sweep.ray.replica import Done, Refused, Replica
+from hones.sweep.ray.replica import Replica, ReportedError, ShardResult
 from hones.sweep.ray.worker import Facts, for_workers
 from hones.sweep.shards import Compute, Work, Workers
 
@@ -39,8 +39,8 @@ PATIENCE = 600.0
 
 
 @dataclass
-class Seat:
-    """One of the pool's workers and those who take its place. busy: numbers of shards by call, the first at work."""
+class WorkerHandle:
+    """A worker of the pool, or the one that took its place. busy: numbers of shards by call, the first at work."""
 
     actor: Any
     loading: Any
@@ -65,16 +65,19 @@ class Pool(Workers):
 
     def __init__(self, spec: ModelSpec, address: str, workers: int = 1, gpus_per_worker: float | None = None) -> None:
         self.connection = Connection(address, workers)
-        self.spec, self.lost, self.keys = spec, 0, 0
-        self.seats: list[Seat] = []
+        self.spec = spec
+        self.lost = 0
+        self.keys = 0
+        self.handles: list[WorkerHandle] = []
         try:
             gpus = self.connection.gpus(workers) if gpus_per_worker is None else gpus_per_worker
             self.connection.check(workers, gpus)
-            self.gpus, self.loaded = gpus, for_workers(spec, gpus)
+            self.gpus = gpus
+            self.loaded = for_workers(spec, gpus)
             options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
             self.kind: Any = ray.remote(**options)(Replica)
             LOG.info("%d workers with %g GPUs each at %s", workers, gpus, address)
-            self.seats = [self._seat() for _ in range(workers)]
+            self.handles = [self._start_worker() for _ in range(workers)]
             self.first = self._first_loaded()
             self.vlm: VLM = outline(self.loaded, spec.name, self.first)
         except BaseException:
@@ -89,16 +92,16 @@ class Pool(Workers):
 
     def close(self) -> None:
         """End the workers, and the cluster if it is this process's own."""
-        for seat in self.seats:
-            ray.kill(seat.actor)
-        self.seats = []
+        for handle in self.handles:
+            ray.kill(handle.actor)
+        self.handles = []
         self.connection.close()
 
     # --- what stages ask for ---------------------------------------------------------------------------------------
 
     def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
         """By the least memory that a worker had free after loading; workers of one machine share its memory."""
-        loaded = [seat.facts for seat in self.seats if seat.facts is not None]
+        loaded = [handle.facts for handle in self.handles if handle.facts is not None]
         sharing = Counter(facts.node for facts in loaded) if self.first.device == "cpu" else Counter[str]()
         free = min(facts.free // max(1, sharing[facts.node]) for facts in loaded or [self.first])
         return make_plan(vlm, positions_per_picture, batch_size, free)
@@ -117,72 +120,75 @@ class Pool(Workers):
             stored = ray.put(work)
 
         def compute(shards: Sequence[Any], bar: tqdm) -> Iterator[tuple[int, Any]]:
-            return _Round(self, key, stored, work, shards, bar).run()
+            return _ShardQueue(self, key, stored, work, shards, bar).run()
 
         return compute
 
     def record(self) -> dict[str, Any]:
         """How many workers, where, on what, and how many were replaced."""
-        loaded = [seat.facts for seat in self.seats if seat.facts is not None]
+        loaded = [handle.facts for handle in self.handles if handle.facts is not None]
         cards = Counter(facts.card for facts in loaded)
         nodes = Counter(facts.node for facts in loaded)
-        found = {"count": len(self.seats), "gpus_per_worker": self.gpus, "replaced": self.lost}
-        return {"workers": {**found, "nodes": dict(nodes), "devices": dict(cards)}}
+        counts = {"count": len(self.handles), "gpus_per_worker": self.gpus, "replaced": self.lost}
+        return {"workers": {**counts, "nodes": dict(nodes), "devices": dict(cards)}}
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> int:
         """How many have loaded their replica."""
-        return sum(seat.facts is not None for seat in self.seats)
+        return sum(handle.facts is not None for handle in self.handles)
 
-    def _seat(self) -> Seat:
+    def _start_worker(self) -> WorkerHandle:
         actor = self.kind.remote(self.loaded, self.spec.name, torch.get_num_threads())
-        return Seat(actor, actor.load.remote())
+        return WorkerHandle(actor, actor.load.remote())
 
     def _first_loaded(self) -> Facts:
         """Wait until one worker has its replica."""
-        until, failures = time.monotonic() + PATIENCE, 0
+        until = time.monotonic() + PATIENCE
+        failures = 0
         while time.monotonic() < until:
-            done, _ = ray.wait([seat.loading for seat in self.seats], num_returns=1, timeout=5)
-            for seat in [s for s in self.seats if s.loading in done]:
-                if self.took_seat(seat, None):
-                    assert seat.facts is not None
-                    return seat.facts
+            done, _ = ray.wait([handle.loading for handle in self.handles], num_returns=1, timeout=5)
+            for handle in [s for s in self.handles if s.loading in done]:
+                if self.take_loaded(handle, None):
+                    assert handle.facts is not None
+                    return handle.facts
                 failures += 1
                 if failures >= MOST_FAILURES:
                     raise self.unable(failures)
         raise HonesError(
-            f"no worker of {len(self.seats)} has started in {PATIENCE:g} s", do="see `ray status` for what is free"
+            f"no worker of {len(self.handles)} has started in {PATIENCE:g} s", do="see `ray status` for what is free"
         )
 
-    def took_seat(self, seat: Seat, first: Facts | None) -> bool:
+    def take_loaded(self, handle: WorkerHandle, first: Facts | None) -> bool:
         """Take what a worker says after loading; False where it died, and another one now loads in its place.
 
         Raises:
             HonesError: it cannot load the model, or has another one than `first`.
         """
         try:
-            found: Facts | Refused = ray.get(seat.loading)
+            answer: Facts | ReportedError = ray.get(handle.loading)
         except RayError as error:
             LOG.warning("a worker was lost while it loaded the model (%s)", _line(error))
-            self.replace(seat)
+            self.replace(handle)
             return False
-        if isinstance(found, Refused):
-            raise found.error()
+        if isinstance(answer, ReportedError):
+            raise answer.error()
         if first is not None:
-            found.check_same(first)
-        seat.facts = found
-        LOG.info("worker %d on %s (%s) has loaded the model", found.pid, found.node, found.card)
+            answer.check_same(first)
+        handle.facts = answer
+        LOG.info("worker %d on %s (%s) has loaded the model", answer.pid, answer.node, answer.card)
         return True
 
-    def replace(self, seat: Seat) -> None:
+    def replace(self, handle: WorkerHandle) -> None:
         """Another worker in the place of one that is lost."""
-        ray.kill(seat.actor)
+        ray.kill(handle.actor)
         self.lost += 1
-        fresh = self._seat()
-        seat.actor, seat.loading, seat.facts = fresh.actor, fresh.loading, None
-        seat.busy.clear()
+        fresh = self._start_worker()
+        handle.actor = fresh.actor
+        handle.loading = fresh.loading
+        handle.facts = None
+        handle.busy.clear()
 
     def unable(self, failures: int) -> HonesError:
         return HonesError(
@@ -192,36 +198,44 @@ class Pool(Workers):
         )
 
 
-class _Round:
-    """One list of shards on a pool's workers."""
+@dataclass
+class _ShardQueue:
+    """One list of shards on a pool's workers.
 
-    def __init__(
-        self, pool: Pool, key: int, stored: Any, work: Work[Any, Any], shards: Sequence[Any], bar: tqdm
-    ) -> None:
-        self.pool, self.key, self.stored, self.work, self.shards, self.bar = pool, key, stored, work, shards, bar
-        self.queue = deque(range(len(shards)))
-        self.failures: Counter[int] = Counter()
-        self.poisoned: dict[int, str] = {}
-        self.said: set[str] = set()
-        self.lost_loading = 0
-        for seat in pool.seats:
-            seat.busy.clear()
+    stored: the work, in the cluster. given_up: the shards at which too many workers failed, and why.
+    """
+
+    pool: Pool
+    key: int
+    stored: Any
+    work: Work[Any, Any]
+    shards: Sequence[Any]
+    bar: tqdm
+    failures: Counter[int] = field(default_factory=Counter)
+    given_up: dict[int, str] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+    lost_loading: int = 0
+
+    def __post_init__(self) -> None:
+        self.queue = deque(range(len(self.shards)))
+        for handle in self.pool.handles:
+            handle.busy.clear()
 
     def run(self) -> Iterator[tuple[int, Any]]:
         """Results as they come."""
         alone_since = time.monotonic()
-        while self.queue or any(seat.busy for seat in self.pool.seats):
+        while self.queue or any(handle.busy for handle in self.pool.handles):
             self._hand_out()
-            calls = {seat.loading: seat for seat in self.pool.seats if seat.facts is None}
-            calls |= {call: seat for seat in self.pool.seats for call in seat.busy}
+            calls = {handle.loading: handle for handle in self.pool.handles if handle.facts is None}
+            calls |= {call: handle for handle in self.pool.handles for call in handle.busy}
             done, _ = ray.wait([*calls], num_returns=1, timeout=5)
-            self.bar.set_postfix(workers=f"{self.pool.alive}/{len(self.pool.seats)}", refresh=not done)
+            self.bar.set_postfix(workers=f"{self.pool.alive}/{len(self.pool.handles)}", refresh=not done)
             for call in done:
-                seat = calls[call]
-                if call in seat.busy:
-                    yield from self._finished(seat, call)
-                elif call == seat.loading:
-                    self._loaded(seat)
+                handle = calls[call]
+                if call in handle.busy:
+                    yield from self._finished(handle, call)
+                elif call == handle.loading:
+                    self._loaded(handle)
             if self.pool.alive:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > PATIENCE:
@@ -229,9 +243,9 @@ class _Round:
                     f"all workers are lost, and none came back in {PATIENCE:g} s",
                     do="run again when there are nodes: what was finished is kept",
                 )
-        if self.poisoned:
-            number, why = next(iter(self.poisoned.items()))
-            more = f" ({len(self.poisoned) - 1} more like it)" if len(self.poisoned) > 1 else ""
+        if self.given_up:
+            number, why = next(iter(self.given_up.items()))
+            more = f" ({len(self.given_up) - 1} more like it)" if len(self.given_up) > 1 else ""
             raise HonesError(
                 f"{MOST_FAILURES} workers failed at the same shard: {self.work.name(self.shards[number])}: {why}{more}",
                 do="look at these items, then run again: all others are kept",
@@ -240,48 +254,48 @@ class _Round:
     def _hand_out(self) -> None:
         """One shard to every worker that has loaded, then a second."""
         for depth in range(1, AT_A_WORKER + 1):
-            for seat in self.pool.seats:
-                if self.queue and seat.facts is not None and len(seat.busy) < depth:
+            for handle in self.pool.handles:
+                if self.queue and handle.facts is not None and len(handle.busy) < depth:
                     number = self.queue.popleft()
-                    call = seat.actor.do.remote(self.key, [self.stored], self.shards[number])
-                    seat.busy[call] = number
+                    call = handle.actor.do.remote(self.key, [self.stored], self.shards[number])
+                    handle.busy[call] = number
 
-    def _finished(self, seat: Seat, call: Any) -> Iterator[tuple[int, Any]]:
-        number = seat.busy[call]
+    def _finished(self, handle: WorkerHandle, call: Any) -> Iterator[tuple[int, Any]]:
+        number = handle.busy[call]
         try:
-            found: Done | Refused = ray.get(call)
+            answer: ShardResult | ReportedError = ray.get(call)
         except RayError as error:
-            self._lost(seat, number, error)
+            self._lost(handle, number, error)
             return
-        del seat.busy[call]
-        if isinstance(found, Refused):
-            raise found.error()
-        for line in found.warnings:
+        del handle.busy[call]
+        if isinstance(answer, ReportedError):
+            raise answer.error()
+        for line in answer.warnings:
             if line not in self.said:
                 self.said.add(line)
                 warnings.warn(line, stacklevel=2)
-        yield number, found.result
+        yield number, answer.result
 
-    def _lost(self, seat: Seat, number: int, error: RayError) -> None:
+    def _lost(self, handle: WorkerHandle, number: int, error: RayError) -> None:
         """The shard that a lost worker was at fails once; those that waited there are handed out again."""
         raised = isinstance(error, RayTaskError)
-        at_work = number if raised else next(iter(seat.busy.values()))
-        waiting = [n for n in seat.busy.values() if n != at_work]
-        facts = seat.facts
+        at_work = number if raised else next(iter(handle.busy.values()))
+        waiting = [n for n in handle.busy.values() if n != at_work]
+        facts = handle.facts
         who = f"worker {facts.pid} on {facts.node}" if facts else "a worker"
         LOG.warning("%s is lost at %s (%s)", who, self.work.name(self.shards[at_work]), _line(error))
         LOG.info("what Ray says: %s", error)
-        self.pool.replace(seat)
-        self.queue.extendleft(reversed(waiting))
+        self.pool.replace(handle)
+        self.queue.extendleft(reversed(waiting))  # one after the other to the left: the first of them is first again
         self.failures[at_work] += 1
         if self.failures[at_work] >= MOST_FAILURES:
-            self.poisoned[at_work] = _line(error)
+            self.given_up[at_work] = _line(error)
         else:
             self.queue.append(at_work)
 
-    def _loaded(self, seat: Seat) -> None:
-        self.lost_loading = 0 if self.pool.took_seat(seat, self.pool.first) else self.lost_loading + 1
-        if self.lost_loading >= MOST_FAILURES * len(self.pool.seats):
+    def _loaded(self, handle: WorkerHandle) -> None:
+        self.lost_loading = 0 if self.pool.take_loaded(handle, self.pool.first) else self.lost_loading + 1
+        if self.lost_loading >= MOST_FAILURES * len(self.pool.handles):
             raise self.pool.unable(self.lost_loading)
 
 

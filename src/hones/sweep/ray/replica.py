@@ -20,7 +20,7 @@ from hones.sweep.shards import Advance, Work
 
 
 @dataclass(frozen=True)
-class Refused:
+class ReportedError:
     """A HonesError's line. stops_task: it concerns the task at hand alone."""
 
     line: str
@@ -32,7 +32,7 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Done:
+class ShardResult:
     """A shard's result, and the warnings of ours that came with it."""
 
     result: Any
@@ -43,22 +43,24 @@ class Replica:
     """A worker. threads: of a replica on a CPU, those of the driver: rounding depends on their number."""
 
     def __init__(self, spec: ModelSpec, name: str, threads: int) -> None:
-        self.spec, self.name, self.threads = spec, name, threads
+        self.spec = spec
+        self.name = name
+        self.threads = threads
         self.vlm: VLM | None = None
         self.at_hand: tuple[int, Callable[[Any, Advance], Any]] | None = None
 
-    def load(self) -> Facts | Refused:
+    def load(self) -> Facts | ReportedError:
         """Load the model."""
         if self.spec.device == "cpu":
             torch.set_num_threads(self.threads)
         try:
             self.vlm = vlm = self.spec.load()
         except HonesError as error:
-            return Refused(f"the worker on {self._node()}: {error}")
+            return ReportedError(f"the worker on {self._node()}: {error}")
         vlm.name = self.name
         return facts_of(vlm, ray.get_runtime_context().get_node_id())
 
-    def do(self, key: int, stored: list["ray.ObjectRef[Work[Any, Any]]"], shard: Any) -> Done | Refused:
+    def do(self, key: int, stored: list["ray.ObjectRef[Work[Any, Any]]"], shard: Any) -> ShardResult | ReportedError:
         """One shard of the work `key`, which is fetched and begun when its first shard comes."""
         assert self.vlm is not None
         with warnings.catch_warnings(record=True) as heard:
@@ -70,12 +72,14 @@ class Replica:
                     self.at_hand = key, work.begin(self.vlm)
                 result = self.at_hand[1](shard, lambda amount: None)
             except HonesError as error:
-                return Refused(str(error), isinstance(error, TaskStops))
+                return ReportedError(str(error), isinstance(error, TaskStops))
             except BadItem as error:
-                return Refused(
+                return ReportedError(
                     f"the worker on {self._node()}: {error}; pictures must be at the same path on every node"
                 )
-        return Done(result, tuple(str(w.message) for w in heard if "hones" in w.filename and w.category is UserWarning))
+        return ShardResult(
+            result, tuple(str(w.message) for w in heard if "hones" in w.filename and w.category is UserWarning)
+        )
 
     def _node(self) -> str:
         return this_node(ray.get_runtime_context().get_node_id())

@@ -6,7 +6,7 @@ from dataclasses import replace
 import matplotlib as mpl
 from matplotlib.axes import Axes
 
-from hones.method.analysis.results import Ablation, Analysis, Group
+from hones.method.analysis.results import Ablation, Analysis, ExclusiveGroup
 from hones.palette import COOL, INK, LINE
 from hones.views.charts import Chart, shaded
 from hones.views.sheet import Sheet, sheet
@@ -67,7 +67,7 @@ def groups_with_drops(analysis: Analysis) -> Chart:
     )
 
 
-def ordered(groups: Sequence[Group]) -> list[Group]:
+def ordered(groups: Sequence[ExclusiveGroup]) -> list[ExclusiveGroup]:
     """One task, pairs, triples, all; larger first."""
     return sorted(groups, key=lambda g: (len(g.tasks), -g.neurons, g.tasks))
 
@@ -92,7 +92,7 @@ def _memberships(axes: Axes, tasks: Sequence[str], groups: Sequence[Sequence[str
     axes.spines[:].set_visible(False)
 
 
-def _sizes(axes: Axes, groups: Sequence[Group], marks: Marks) -> None:
+def _sizes(axes: Axes, groups: Sequence[ExclusiveGroup], marks: Marks) -> None:
     most = max([1, *(g.neurons for g in groups)])
     for row, group in enumerate(groups):
         (bar,) = axes.barh(row, group.neurons, height=0.62, color=COOL, linewidth=0)
