@@ -32,7 +32,7 @@ from hones.sweep.journal import Journal
 from hones.sweep.memory import Plan
 from hones.sweep.ray import open_pool
 from hones.sweep.run import SweepSettings
-from hones.sweep.shards import ThisProcess, Work, Workers
+from hones.sweep.shards import ShardedWork, ThisProcess, Workers
 
 
 class Watched(Workers):
@@ -45,7 +45,7 @@ class Watched(Workers):
         """Theirs."""
         return self.inner.plan(vlm, positions_per_picture, batch_size)
 
-    def begin(self, vlm: VLM, work: Work[Any, Any]) -> Callable[..., Iterator[tuple[int, Any]]]:
+    def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Callable[..., Iterator[tuple[int, Any]]]:
         """Their results as they come."""
         compute = self.inner.begin(vlm, work)
 

@@ -32,7 +32,7 @@ from hones.runs.ways import make_steerings
 from hones.sweep.journal import Journal
 from hones.sweep.ray import QUIET, open_pool
 from hones.sweep.run import SweepSettings
-from hones.sweep.shards import Work
+from hones.sweep.shards import ShardedWork
 
 os.environ.update(QUIET)
 pytestmark = [
@@ -153,7 +153,7 @@ def test_comparison_and_trainings_run_on_workers_with_the_same_bytes(
 
 
 @dataclass(frozen=True)
-class Strange(Work[str, Any]):
+class Strange(ShardedWork[str, Any]):
     """A shard is what the worker does."""
 
     folder: Path

@@ -1,8 +1,10 @@
 """Loading, anatomy, encoding: what a model must be before anything is measured on it."""
 
 import copy
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,45 @@ def test_a_decoder_without_the_sites_is_an_error(vlm: VLM) -> None:
     del blocks[1].mlp.down_proj
     with pytest.raises(HonesError, match=r"layer 1: none of mlp\.down_proj"):
         find_anatomy(model)
+
+
+def test_an_anatomy_is_found_once_and_anew_where_modules_were_replaced(vlm: VLM) -> None:
+    model = copy.deepcopy(vlm.model)
+    anatomy = find_anatomy(model)
+    assert find_anatomy(model) is anatomy
+    assert anatomy is not vlm.anatomy
+    blocks: Any = model.get_decoder().layers
+    for change in (
+        lambda: setattr(blocks[1].mlp, "down_proj", copy.deepcopy(blocks[1].mlp.down_proj)),
+        lambda: setattr(blocks[2].self_attn, "o_proj", copy.deepcopy(blocks[2].self_attn.o_proj)),
+        lambda: setattr(blocks[0], "mlp", copy.deepcopy(blocks[0].mlp)),
+        lambda: setattr(blocks[0], "self_attn", copy.deepcopy(blocks[0].self_attn)),
+        lambda: blocks.__setitem__(1, copy.deepcopy(blocks[1])),
+        lambda: setattr(blocks[2].mlp, "act_fn", copy.deepcopy(blocks[2].mlp.act_fn)),
+        lambda: model.set_output_embeddings(copy.deepcopy(model.get_output_embeddings())),
+        lambda: blocks.__delitem__(0),
+    ):
+        change()
+        found = find_anatomy(model)
+        assert found is not anatomy
+        assert [layer.down_proj for layer in found.layers] == [block.mlp.down_proj for block in blocks]
+        assert [layer.o_proj for layer in found.layers] == [block.self_attn.o_proj for block in blocks]
+        assert find_anatomy(model) is found
+        anatomy = found
+    forgotten = weakref.ref(model)
+    del model, blocks, change
+    gc.collect()
+    assert forgotten() is None, "what is known of a model does not keep it"
+
+
+def test_a_model_says_what_it_is_in_three_lines(vlm: VLM) -> None:
+    first, second, third = repr(vlm).splitlines()
+    assert first.startswith(f"VLM {vlm.name} ({type(vlm.model).__name__}), revision {vlm.revision}, float32 on cpu")
+    layers, heads, neurons = vlm.anatomy.shape
+    width = vlm.anatomy.width
+    assert second.strip() == f"{layers} layers x {heads} heads, {neurons} neurons in each layer, width {width}"
+    assert f"Yes is token {vlm.answer_tokens.yes}, No {vlm.answer_tokens.no}" in third
+    assert "what neurons write is known" in third
 
 
 def test_a_batch_equals_its_rows_alone(vlm: VLM) -> None:

@@ -26,7 +26,7 @@ from hones.sweep.journal import refuse_other_batches
 from hones.sweep.memory import Plan
 from hones.sweep.replay import Replay
 from hones.sweep.run import SweepSettings
-from hones.sweep.shards import Advance, Work, in_order, named
+from hones.sweep.shards import Advance, ShardedWork, in_order, named
 from hones.tasks.base import Example, Task
 
 PositivePart = Literal["mean", "item"]
@@ -84,7 +84,7 @@ def summed_drops(
 
 
 @dataclass(frozen=True)
-class DropsWork(Work[range, Float[np.ndarray, "heads layers neurons"]]):
+class DropsWork(ShardedWork[range, Float[np.ndarray, "heads layers neurons"]]):
     """A shard is a range of items; its result the drops of c, summed over them."""
 
     attribution: Attribution

@@ -177,7 +177,8 @@ def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> tuple[nn.Modu
 
 
 def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
-    o_proj, down_proj = layer.o_proj, layer.down_proj
+    o_proj = layer.o_proj
+    down_proj = layer.down_proj
     mapped = f"{o_proj.in_features} -> {o_proj.out_features} and {down_proj.in_features} -> {down_proj.out_features}"
     inner = anatomy.heads * anatomy.head_dim
     expected = f"{inner} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"

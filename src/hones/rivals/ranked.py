@@ -17,7 +17,7 @@ from hones.progress import progress_bar
 from hones.rivals.base import Context, Method
 from hones.rivals.hones import Hones
 from hones.sweep.run import SweepSettings
-from hones.sweep.shards import Advance, Work, portable
+from hones.sweep.shards import Advance, ShardedWork, portable
 from hones.tasks.base import Example, Task
 
 
@@ -30,7 +30,7 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class MethodWork(Work[Method, Ranked]):
+class MethodWork(ShardedWork[Method, Ranked]):
     """A shard is a method. What methods keep for other tasks stays in the process that they ran in."""
 
     task: Task

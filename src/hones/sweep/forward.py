@@ -52,11 +52,11 @@ class Forward:
             asked = [(m, p) for m, (task, x) in enumerate(members) if task.answers == kind for p in x.prompts]
             while asked:
                 part = asked[: self.batch_size]
-                found = self._fitting(answer, [(members[m][1], prompt) for m, prompt in part], edits)
-                for (m, _), of_prompt in zip(part, found, strict=False):
+                fitting = self._fitting(answer, [(members[m][1], prompt) for m, prompt in part], edits)
+                for (m, _), of_prompt in zip(part, fitting, strict=False):
                     answers[m].append(of_prompt)
                     advance(len(edits) / len(members[m][1].prompts))
-                asked = asked[len(found) :]
+                asked = asked[len(fitting) :]
         return [
             np.array([task.statistics(example, answer) for answer in _by_edit(task, given)], dtype=np.float32)
             for (task, example), given in zip(members, answers, strict=True)
@@ -101,19 +101,19 @@ class Forward:
 
     def _margins(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         kwargs = kwargs_of_decoder(self.vlm, self._encode(asked).inputs)
-        found = [self.vlm.margins_of(self._hidden(kwargs, edit)[:, -1]).double().cpu() for edit in edits]
-        return torch.stack(found, 1).tolist()
+        margins = [self.vlm.margins_of(self._hidden(kwargs, edit)[:, -1]).double().cpu() for edit in edits]
+        return torch.stack(margins, 1).tolist()
 
     def _gold(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         gold = [self.vlm.gold_ids(prompt, example.references[0]) for example, prompt in asked]
         passes = _TeacherForced(self.vlm, self._encode(asked), gold)
-        found = []
+        log_p = []
         for edit in edits:
             of_token = self.vlm.token_log_probabilities(
                 passes.at_answers(self._hidden(passes.kwargs, edit)), passes.labels
             )
-            found.append(of_token.new_zeros(len(asked)).index_add(0, passes.rows, of_token).double().cpu())
-        return torch.stack(found, 1).tolist()
+            log_p.append(of_token.new_zeros(len(asked)).index_add(0, passes.rows, of_token).double().cpu())
+        return torch.stack(log_p, 1).tolist()
 
     def _texts(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
         encoded = self._encode(asked)
@@ -128,8 +128,8 @@ class Forward:
             left = passes.rows[logits.argmax(-1).to(passes.labels.device) != passes.labels].unique().tolist()
             if left:
                 with edit.on(self.vlm.model):
-                    own = self.vlm.generate(self._encode([asked[row] for row in left]), self.max_new_tokens)
-                for row, text in zip(left, own, strict=True):
+                    texts = self.vlm.generate(self._encode([asked[row] for row in left]), self.max_new_tokens)
+                for row, text in zip(left, texts, strict=True):
                     answers[row][e] = text
         return [*answers]
 

@@ -210,7 +210,11 @@ class Replay:
         # Backwards, so that of the wanted positions of a draft its first is what remains.
         begins = {j: n for n, j in reversed([*enumerate(draft_of)])}
         self.left_draft += len(first_difference)
-        cells, rows, prompts, accepted, answered = [], [], [], [], []
+        cells: list[Cell] = []
+        rows: list[int] = []
+        prompts: list[int] = []
+        accepted: list[int] = []
+        answered: list[list[int]] = []
         for (e, j), n in first_difference.items():
             kept = n - begins[j]
             tokens = [*suffixes.drafts[j][:kept], int(chosen[e, n])]

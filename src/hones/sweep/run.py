@@ -27,7 +27,7 @@ from hones.sweep.journal import Journal, refuse_other_batches
 from hones.sweep.memory import Plan
 from hones.sweep.racing import Race
 from hones.sweep.running_sum import RunningSum
-from hones.sweep.shards import Advance, ThisProcess, Work, Workers, in_order, named, portable
+from hones.sweep.shards import Advance, ShardedWork, ThisProcess, Workers, in_order, named, portable
 from hones.tasks.base import Example, Task
 
 EngineName = Literal["replay", "naive"]
@@ -118,7 +118,7 @@ def sweep_tasks(
 
 
 @dataclass(frozen=True)
-class SweepWork(Work[SweepShard, list[Float[np.ndarray, "edits _"]]]):
+class SweepWork(ShardedWork[SweepShard, list[Float[np.ndarray, "edits _"]]]):
     """A shard is some members, (job, example) each, and the numbers of the edits that still run."""
 
     jobs: Sequence[Job]

@@ -22,7 +22,7 @@ Advance = Callable[[float], object]
 Compute = Callable[[Sequence[Any], tqdm], Iterator[tuple[int, Any]]]
 
 
-class Work(ABC, Generic[Shard, Result]):
+class ShardedWork(ABC, Generic[Shard, Result]):
     """What is done with every shard. It is pickled once for each worker, so it holds no model."""
 
     @abstractmethod
@@ -44,7 +44,7 @@ class Workers(ABC):
         """How much runs at once on each of them (`hones.sweep.memory`)."""
 
     @abstractmethod
-    def begin(self, vlm: VLM, work: Work[Any, Any]) -> Compute:
+    def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Compute:
         """A function of shards and a progress bar that yields (number of the shard, its result) as they come."""
 
     def record(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class ThisProcess(Workers):
         """By the memory that is free now."""
         return make_plan(vlm, positions_per_picture, batch_size)
 
-    def begin(self, vlm: VLM, work: Work[Any, Any]) -> Compute:
+    def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Compute:
         """The work is begun with the first shard."""
         begun: list[Callable[[Any, Advance], Any]] = []
 

@@ -12,7 +12,7 @@ from hones.method.steering.train import learn_scales
 from hones.models.anatomy import Site
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
-from hones.sweep.shards import Advance, Work, Workers, portable
+from hones.sweep.shards import Advance, ShardedWork, Workers, portable
 from hones.tasks.base import Example, Task
 
 Found = TypeVar("Found")
@@ -70,7 +70,7 @@ class Begun(Generic[Found]):
 
 
 @dataclass(frozen=True)
-class TrainingWork(Work[tuple[int, Training], Trained | str]):
+class TrainingWork(ShardedWork[tuple[int, Training], Trained | str]):
     """A shard is a training and the number of its job. Its checkpoint is written by the worker, where that has the run
     folder. The result is a line where the training stops its task, so that those of other tasks go on.
     """

@@ -14,6 +14,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import ray
@@ -30,7 +31,7 @@ from hones.sweep.ray.connection import Connection, by_value
 from hones.sweep.ray.outline import outline
 from hones.sweep.ray.replica import Replica, ReportedError, ShardResult
 from hones.sweep.ray.worker import Facts, for_workers
-from hones.sweep.shards import Compute, Work, Workers
+from hones.sweep.shards import Compute, ShardedWork, Workers
 
 AT_A_WORKER = 2
 MOST_FAILURES = 3
@@ -67,7 +68,7 @@ class Pool(Workers):
         self.connection = Connection(address, workers)
         self.spec = spec
         self.lost = 0
-        self.keys = 0
+        self.keys = count(1)
         self.handles: list[WorkerHandle] = []
         try:
             gpus = self.connection.gpus(workers) if gpus_per_worker is None else gpus_per_worker
@@ -97,16 +98,14 @@ class Pool(Workers):
         self.handles = []
         self.connection.close()
 
-    # --- what stages ask for ---------------------------------------------------------------------------------------
-
     def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
         """By the least memory that a worker had free after loading; workers of one machine share its memory."""
-        loaded = [handle.facts for handle in self.handles if handle.facts is not None]
+        loaded = self.loaded_facts
         sharing = Counter(facts.node for facts in loaded) if self.first.device == "cpu" else Counter[str]()
         free = min(facts.free // max(1, sharing[facts.node]) for facts in loaded or [self.first])
         return make_plan(vlm, positions_per_picture, batch_size, free)
 
-    def begin(self, vlm: VLM, work: Work[Any, Any]) -> Compute:
+    def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Compute:
         """The work is stored once in the cluster; each worker fetches it with its first shard."""
         if vlm is not self.vlm:
             raise HonesError(
@@ -114,8 +113,7 @@ class Pool(Workers):
                 expected="pool.vlm",
                 do="a model in memory cannot travel: save it to a folder and give that",
             )
-        self.keys += 1
-        key = self.keys
+        key = next(self.keys)
         with by_value(work):
             stored = ray.put(work)
 
@@ -126,18 +124,15 @@ class Pool(Workers):
 
     def record(self) -> dict[str, Any]:
         """How many workers, where, on what, and how many were replaced."""
-        loaded = [handle.facts for handle in self.handles if handle.facts is not None]
-        cards = Counter(facts.card for facts in loaded)
-        nodes = Counter(facts.node for facts in loaded)
+        cards = Counter(facts.card for facts in self.loaded_facts)
+        nodes = Counter(facts.node for facts in self.loaded_facts)
         counts = {"count": len(self.handles), "gpus_per_worker": self.gpus, "replaced": self.lost}
         return {"workers": {**counts, "nodes": dict(nodes), "devices": dict(cards)}}
 
-    # --- workers ---------------------------------------------------------------------------------------------------
-
     @property
-    def alive(self) -> int:
-        """How many have loaded their replica."""
-        return sum(handle.facts is not None for handle in self.handles)
+    def loaded_facts(self) -> list[Facts]:
+        """Of the workers that have loaded their replica."""
+        return [handle.facts for handle in self.handles if handle.facts is not None]
 
     def _start_worker(self) -> WorkerHandle:
         actor = self.kind.remote(self.loaded, self.spec.name, torch.get_num_threads())
@@ -208,7 +203,7 @@ class _ShardQueue:
     pool: Pool
     key: int
     stored: Any
-    work: Work[Any, Any]
+    work: ShardedWork[Any, Any]
     shards: Sequence[Any]
     bar: tqdm
     failures: Counter[int] = field(default_factory=Counter)
@@ -229,14 +224,16 @@ class _ShardQueue:
             calls = {handle.loading: handle for handle in self.pool.handles if handle.facts is None}
             calls |= {call: handle for handle in self.pool.handles for call in handle.busy}
             done, _ = ray.wait([*calls], num_returns=1, timeout=5)
-            self.bar.set_postfix(workers=f"{self.pool.alive}/{len(self.pool.handles)}", refresh=not done)
+            self.bar.set_postfix(workers=f"{len(self.pool.loaded_facts)}/{len(self.pool.handles)}", refresh=not done)
             for call in done:
                 handle = calls[call]
                 if call in handle.busy:
                     yield from self._finished(handle, call)
                 elif call == handle.loading:
-                    self._loaded(handle)
-            if self.pool.alive:
+                    self.lost_loading = 0 if self.pool.take_loaded(handle, self.pool.first) else self.lost_loading + 1
+                    if self.lost_loading >= MOST_FAILURES * len(self.pool.handles):
+                        raise self.pool.unable(self.lost_loading)
+            if self.pool.loaded_facts:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > PATIENCE:
                 raise HonesError(
@@ -292,11 +289,6 @@ class _ShardQueue:
             self.given_up[at_work] = _line(error)
         else:
             self.queue.append(at_work)
-
-    def _loaded(self, handle: WorkerHandle) -> None:
-        self.lost_loading = 0 if self.pool.take_loaded(handle, self.pool.first) else self.lost_loading + 1
-        if self.lost_loading >= MOST_FAILURES * len(self.pool.handles):
-            raise self.pool.unable(self.lost_loading)
 
 
 def _line(error: RayError) -> str:

@@ -16,7 +16,7 @@ from hones.errors import BadItem, HonesError, TaskStops
 from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
 from hones.sweep.ray.worker import Facts, facts_of, this_node
-from hones.sweep.shards import Advance, Work
+from hones.sweep.shards import Advance, ShardedWork
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,9 @@ class Replica:
         vlm.name = self.name
         return facts_of(vlm, ray.get_runtime_context().get_node_id())
 
-    def do(self, key: int, stored: list["ray.ObjectRef[Work[Any, Any]]"], shard: Any) -> ShardResult | ReportedError:
+    def do(
+        self, key: int, stored: list["ray.ObjectRef[ShardedWork[Any, Any]]"], shard: Any
+    ) -> ShardResult | ReportedError:
         """One shard of the work `key`, which is fetched and begun when its first shard comes."""
         assert self.vlm is not None
         with warnings.catch_warnings(record=True) as heard:
@@ -68,7 +70,7 @@ class Replica:
             try:
                 if self.at_hand is None or self.at_hand[0] != key:
                     self.at_hand = None
-                    work: Work[Any, Any] = ray.get(stored[0])
+                    work: ShardedWork[Any, Any] = ray.get(stored[0])
                     self.at_hand = key, work.begin(self.vlm)
                 result = self.at_hand[1](shard, lambda amount: None)
             except HonesError as error:
