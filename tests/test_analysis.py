@@ -25,7 +25,7 @@ from hones.method.analysis.ablation import measure_groups, most_changed, score_a
 from hones.method.analysis.cards import contributions_of, drivers, head_shares
 from hones.method.analysis.groups import exclusive_groups, overlaps, per_layer
 from hones.method.analysis.lens import delta_lens, logit_lens
-from hones.method.analysis.results import Ablation, Group, Overlap, TaskSets
+from hones.method.analysis.results import Ablation, ExclusiveGroup, Overlap, TaskSets
 from hones.method.analysis.tokens import token_name, written_tokens
 from hones.method.direction import target_directions
 from hones.method.drops import Attribution, drops
@@ -402,7 +402,7 @@ def test_tables_of_a_large_model_fit_eighty_columns() -> None:
         tuple(TaskSets(task, "metric", (), counts) for task in tasks),
         (Overlap("caption", "retrieval", 30, 30),),
         (Overlap("caption", "retrieval", 3523, 3523),),
-        (Group(tasks, 3523, counts),),
+        (ExclusiveGroup(tasks, 3523, counts),),
         tuple(Ablation(tasks, task, x, x, x, x, x, x) for task in tasks),
         (),
         (),
