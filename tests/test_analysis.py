@@ -36,7 +36,7 @@ from hones.models.writing import contributions, readout_of
 from hones.runs.artifacts import read_result
 from hones.runs.record import RunFolder
 from hones.runs.study import Study
-from hones.stats import UNEDITED, Interval, Measured
+from hones.stats import UNEDITED, Interval, Measurement
 from hones.sweep.replay import Replay
 from hones.sweep.run import SweepSettings
 from hones.tasks.log_probability import LogProbability
@@ -122,7 +122,7 @@ def test_the_items_that_lose_most_come_first() -> None:
         ("vqa", "ocr"): [0, 0.75, 0, 0],
     }
     arms = {arm: np.array([[[1 - drop, 1] for drop in drops]], dtype=np.float32) for arm, drops in lost.items()}
-    measured = Measured(arms, task.score, 0)
+    measured = Measurement(arms, task.score, 0)
     assert most_changed(task, measured, groups, 3) == [1, 2, 0], "ocr masks a group without the task"
 
 

@@ -13,6 +13,7 @@ from helpers import with_column_factors, with_model, without_head
 from hones import (
     HonesError,
     SteeringSettings,
+    attribute_neurons,
     evaluate_masking,
     evaluate_scales,
     layer_matched_random,
@@ -20,6 +21,7 @@ from hones import (
     load_items,
     localize_heads,
     make_task,
+    select_neurons,
 )
 from hones.data.items import Items
 from hones.method.heads import default_top_k, score_heads
@@ -28,7 +30,7 @@ from hones.method.steering.settings import Scales
 from hones.method.steering.train import parameters, training_pairs
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import UNEDITED, Measured, PairedBootstrap
+from hones.stats import UNEDITED, Measurement, PairedBootstrap
 from hones.sweep.run import SweepSettings, sweep
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
@@ -115,7 +117,7 @@ def test_intervals_are_paired() -> None:
     rng = np.random.default_rng(0)
     base = np.stack([rng.random(200), np.ones(200)], axis=1).astype(np.float32)
     lower = base - np.array([0.25, 0], dtype=np.float32)
-    measured = Measured({UNEDITED: base[None], (0, 0): lower[None]}, FirstLetter().score, 0)
+    measured = Measurement({UNEDITED: base[None], (0, 0): lower[None]}, FirstLetter().score, 0)
     result = score_heads(FirstLetter(), measured, [(0, 0)], 1)
     assert result.baseline.high - result.baseline.low > 0.05
     drop = result.heads[0].score
@@ -152,6 +154,23 @@ def test_masking_equals_zeroed_columns_and_pairs_with_its_control(vlm: VLM, disc
     assert found.control_draws == pytest.approx(controls, abs=1e-6)
     assert found.advantage.value == pytest.approx(np.mean(controls) - masked, abs=1e-6)
     assert (found.neurons, found.items) == (5, len(examples))
+
+
+def test_every_step_takes_what_the_one_before_gives(vlms: dict[str, VLM], discovery: Items) -> None:
+    vlm, task = vlms["llava"], FirstLetter()
+    examples = task.examples(discovery)[0][:4]
+    heads = localize_heads(vlm, task, examples, top_k=4, sweep=SHORT)
+    importance = attribute_neurons(vlm, task, examples, heads, sweep=SHORT)
+    np.testing.assert_array_equal(importance, attribute_neurons(vlm, task, examples, heads.critical, sweep=SHORT))
+    neurons = select_neurons(importance, 0.1)
+    sites = [(n.layer, n.neuron) for n in neurons]
+    masked = evaluate_masking(vlm, task, examples, neurons, draws=1, sweep=SHORT)
+    assert masked == evaluate_masking(vlm, task, examples, sites, draws=1, sweep=SHORT)
+    settings = SteeringSettings(epochs=1)
+    scales = learn_scales(vlm, task, examples, neurons, settings)
+    assert scales.values == learn_scales(vlm, task, examples, sites, settings).values and [*scales.values] == sorted(
+        sites
+    )
 
 
 def test_nothing_to_lose_has_no_relative_drop(vlm: VLM, discovery: Items) -> None:

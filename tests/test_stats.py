@@ -8,7 +8,7 @@ import pytest
 
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import RESAMPLES, UNEDITED, Interval, Measured
+from hones.stats import RESAMPLES, UNEDITED, Interval, Measurement
 from hones.sweep import measure as module
 from hones.sweep.measure import measure
 from hones.tasks import make_task
@@ -62,7 +62,7 @@ def percentiles(values: list[float]) -> tuple[float, float]:
 def test_measured_equals_its_definition(task_name: str, draws) -> None:
     score, items = make_task(task_name).score, 7
     arms = {UNEDITED: statistics_of(task_name, 1, items, 0), "random": statistics_of(task_name, 3, items, 1)}
-    measured = Measured(arms, score, SEED, draws=draws)
+    measured = Measurement(arms, score, SEED, draws=draws)
     of_draw = {arm: [float(score(x.astype(float).sum(0))) for x in of_arm] for arm, of_arm in arms.items()}
     slow = {arm: slow_resampled(score, of_arm, draws == "resampled") for arm, of_arm in arms.items()}
     assert measured.items == items
@@ -95,18 +95,18 @@ def hits(*of_items: float) -> np.ndarray:
 
 def test_a_relative_drop_leaves_out_resamples_with_nothing_to_lose() -> None:
     score = make_task("vqa").score
-    measured = Measured({UNEDITED: hits(1, 0, 0), "neurons": hits(0.5, 0, 0)}, score, SEED)
+    measured = Measurement({UNEDITED: hits(1, 0, 0), "neurons": hits(0.5, 0, 0)}, score, SEED)
     assert any(0 not in drawn for drawn in resamples_of(3)), "some resamples have no success at all"
     relative = measured.relative_drop("neurons")
     assert relative is not None and (relative.low, relative.value, relative.high) == pytest.approx((50, 50, 50))
-    nothing = Measured({UNEDITED: hits(0, 0, 0), "neurons": hits(0, 0, 0)}, score, SEED)
+    nothing = Measurement({UNEDITED: hits(0, 0, 0), "neurons": hits(0, 0, 0)}, score, SEED)
     assert nothing.relative_drop("neurons") is None and nothing.drop("neurons") == Interval(0.0, 0.0, 0.0)
 
 
 def test_equal_arms_do_not_differ_and_a_constant_difference_is_certain() -> None:
     values = np.random.default_rng(0).random(20)
     score = make_task("vqa").score
-    measured = Measured({"a": hits(*values), "b": hits(*values), "c": hits(*(values - 0.25))}, score, SEED)
+    measured = Measurement({"a": hits(*values), "b": hits(*values), "c": hits(*(values - 0.25))}, score, SEED)
     assert measured.difference("a", "b") == Interval(0.0, 0.0, 0.0) and measured.p_value("a", "b") == 1
     found = measured.difference("a", "c")
     assert (found.low, found.value, found.high) == pytest.approx((0.25, 0.25, 0.25), abs=1e-6)

@@ -81,7 +81,7 @@ class PairedBootstrap:
         return Interval(float(value), float(low), float(high))
 
 
-class Measured:
+class Measurement:
     """The metric of named arms over the same items.
 
     Args:

@@ -17,7 +17,7 @@ from hones.benchmark.metrics import BUDGETS
 from hones.benchmark.results import HONES, Benchmark, Cell, Leaderboard, Row, Spread, Standing
 from hones.benchmark.stage import Scored
 from hones.benchmark.variants import REPORT, SELECT
-from hones.stats import RESAMPLES, UNEDITED, Interval, Measured
+from hones.stats import RESAMPLES, UNEDITED, Interval, Measurement
 
 SEED, MOST_FLIPPED = 3407, 16
 
@@ -127,7 +127,7 @@ def _ap(cell: Cell) -> float:
 def drops_per_neuron(s: Scored) -> Float[np.ndarray, "2 resampled"]:
     """Drop per masked neuron of the method and of P: on all test items, then on every resample of them."""
     arms = dict(zip((UNEDITED, "planted", "method"), s.statistics[:, None], strict=True))
-    measured = Measured(arms, s.task.score, SEED)
+    measured = Measurement(arms, s.task.score, SEED)
     scores = {arm: np.array([measured.value(arm), *measured.resampled(arm)]) for arm in arms}
     drops = np.stack([scores[UNEDITED] - scores[arm] for arm in ("method", "planted")])
     return drops / np.array([[max(1, s.cell.masked_neurons)], [s.cell.planted]])

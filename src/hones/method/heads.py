@@ -16,7 +16,7 @@ from hones.errors import HonesError
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import UNEDITED, ArmName, Interval, Measured
+from hones.stats import UNEDITED, ArmName, Interval, Measurement
 from hones.sweep.measure import measure
 from hones.sweep.racing import Race, RaceRules
 from hones.sweep.run import SweepSettings, sweep_tasks
@@ -130,14 +130,25 @@ def localize_heads_of_tasks(
     names = ", ".join(task.name for task, _ in jobs)
     measured = measure(vlm, jobs, arms, sweep, seed=seed, progress=f"{names}: heads")
 
-    # S(l, h), and H*
     return [score_heads(task, of_task, [*replaced], k) for (task, _), of_task in zip(jobs, measured, strict=True)]
 
 
-def score_heads(task: Task, measured: Measured, sites: Sequence[Site], top_k: int) -> HeadResult:
+def score_heads(task: Task, measured: Measurement, sites: Sequence[Site], top_k: int) -> HeadResult:
     """S(l, h) and H* from what was measured: the unedited model, and for each of the sites the arm of its name."""
-    base = measured.value(UNEDITED)
-    scores = [HeadScore(*site, measured.drop(site), base, measured.value(site), measured.items) for site in sites]
+    # S(l, h) = P(theta) - P(theta under I(l, h))
+    scores = [
+        HeadScore(
+            layer=layer,
+            head=head,
+            score=measured.drop((layer, head)),
+            baseline=measured.value(UNEDITED),
+            intervened=measured.value((layer, head)),
+            items=measured.items,
+        )
+        for layer, head in sites
+    ]
+
+    # H*: the K of largest S, the earlier layer and head among equals
     scores.sort(key=lambda h: (-h.score.value, h.layer, h.head))
     return HeadResult(task.metric_name, measured.level(UNEDITED), measured.items, tuple(scores), top_k)
 
@@ -178,12 +189,12 @@ def race_heads(
     for count in set(seen.values()):
         together = [site for site in sites if seen[site] == count]
         arms = {arm: statistics[arm][:, race.seen[:count]] for arm in (UNEDITED, *together)}
-        scores += score_heads(task, Measured(arms, task.score, seed), together, k).heads
+        scores += score_heads(task, Measurement(arms, task.score, seed), together, k).heads
     scores = [replace(h, dropped=(h.layer, h.head) in dropped) for h in scores]
 
     # H*: those that were dropped come last
     scores.sort(key=lambda h: (h.dropped, -h.score.value, h.layer, h.head))
-    unedited = Measured({UNEDITED: statistics[UNEDITED][:, race.seen]}, task.score, seed)
+    unedited = Measurement({UNEDITED: statistics[UNEDITED][:, race.seen]}, task.score, seed)
     return HeadResult(task.metric_name, unedited.level(UNEDITED), len(race.seen), tuple(scores), k, rules)
 
 

@@ -17,7 +17,7 @@ from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.rivals.results import Comparison, Curve, MethodResult
-from hones.stats import UNEDITED, ArmName, Measured
+from hones.stats import UNEDITED, ArmName, Measurement
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example, Task
@@ -92,7 +92,7 @@ def compare_methods(
     )
 
 
-def _result(ranking: Ranking, oracle: Ranking | None, sets: Sets, measured: Measured, ratio: float) -> MethodResult:
+def _result(ranking: Ranking, oracle: Ranking | None, sets: Sets, measured: Measurement, ratio: float) -> MethodResult:
     """One method at the ratio, beside HONES, and beside the oracle where there is one."""
     arm = (ranking.method, ratio)
     hones = (HONES, ratio)

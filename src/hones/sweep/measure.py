@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
-from hones.stats import ArmName, Draws, Measured
+from hones.stats import ArmName, Draws, Measurement
 from hones.sweep.run import Job, SweepSettings, sweep_tasks
 
 Arms = Mapping[ArmName, Intervention | Sequence[Intervention]]
@@ -26,12 +26,12 @@ def measure(
     seed: int,
     draws: Draws = "resampled",
     progress: str = "sweep",
-) -> list[Measured]:
+) -> list[Measurement]:
     """Answer every example of every task under every arm, all in one sweep.
 
     Args:
         arms: what is done to the model, by name.
-        seed, draws: of the resamples (`hones.stats.Measured`).
+        seed, draws: of the resamples (`hones.stats.Measurement`).
 
     Returns:
         What was measured of each task.
@@ -47,7 +47,7 @@ def measure(
     rows = {arm: [row[_key(edit)] for edit in of_arm] for arm, of_arm in edits.items()}
     swept = sweep_tasks(vlm, jobs, [*distinct.values()], sweep, progress)
     return [
-        Measured({arm: statistics[of_arm] for arm, of_arm in rows.items()}, task.score, seed, draws=draws)
+        Measurement({arm: statistics[of_arm] for arm, of_arm in rows.items()}, task.score, seed, draws=draws)
         for (task, _), statistics in zip(jobs, swept, strict=True)
     ]
 

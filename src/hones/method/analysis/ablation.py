@@ -18,7 +18,7 @@ from hones.method.masking import layer_matched_random
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import UNEDITED, ArmName, Measured
+from hones.stats import UNEDITED, ArmName, Measurement
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example, Task
@@ -34,7 +34,7 @@ def measure_groups(
     draws: int = 5,
     sweep: SweepSettings | None = None,
     seed: int = 3407,
-) -> list[Measured]:
+) -> list[Measurement]:
     """Every nonempty group masked, an arm of its name, and its control, ("random", its name), on each task's items.
 
     Raises:
@@ -52,7 +52,7 @@ def measure_groups(
     return measure(vlm, jobs, arms, sweep, seed=seed, progress="cross-ablation")
 
 
-def score_ablations(task: Task, measured: Measured, groups: Groups) -> list[Ablation]:
+def score_ablations(task: Task, measured: Measurement, groups: Groups) -> list[Ablation]:
     """The task's drop under every nonempty group, from what `measure_groups` measured of it."""
     return [
         Ablation(
@@ -70,7 +70,7 @@ def score_ablations(task: Task, measured: Measured, groups: Groups) -> list[Abla
     ]
 
 
-def most_changed(task: Task, measured: Measured, groups: Groups, count: int) -> list[int]:
+def most_changed(task: Task, measured: Measurement, groups: Groups, count: int) -> list[int]:
     """The `count` items that lose most when the groups with this task are masked, drops summed over these groups; the
     earlier item where they lose the same.
     """

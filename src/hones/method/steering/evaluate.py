@@ -7,7 +7,7 @@ from hones.errors import HonesError
 from hones.method.steering.settings import Scales
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import UNEDITED, ArmName, Interval, Measured
+from hones.stats import UNEDITED, ArmName, Interval, Measurement
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tabular import Column, Table, Tabular
@@ -63,7 +63,7 @@ def evaluate_scales(
     return steering_result(task, measured, "steered", scales.epoch)
 
 
-def steering_result(task: Task, measured: Measured, arm: ArmName, epoch: int | None) -> SteeringResult:
+def steering_result(task: Task, measured: Measurement, arm: ArmName, epoch: int | None) -> SteeringResult:
     """The result of an arm with the scales of an epoch."""
     return SteeringResult(
         metric_name=task.metric_name,
