@@ -17,7 +17,7 @@ from random_models import save_random_qwen3_vl
 from torch import Tensor
 
 from hones import HonesError, SteeringSettings, learn_scales, load_vlm, make_task
-from hones.cli.training import steering_settings
+from hones.cli.steer import TrainingOptions
 from hones.data.items import Items
 from hones.method.steering import definition, train
 from hones.method.steering.definition import Losses
@@ -309,11 +309,12 @@ def test_the_users_model_is_as_before(vlms: dict[str, VLM], discovery: Items) ->
 
 
 def test_options_become_settings_and_bad_ones_are_named() -> None:
-    options = {"learning_rate": 1e-3, "epochs": 3, "beta": 0.1, "gamma": 0.0, "max_scale": 1.0, "batch_size": 2}
-    found = steering_settings(**options, seed=1, early_stopping=0.25, patience=3)
-    assert found == SteeringSettings(**options, seed=1, early_stopping=EarlyStopping(share=0.25, patience=3))
+    options = {"learning_rate": 1e-3, "epochs": 3, "beta": 0.1, "gamma": 0.0, "max_scale": 1.0}
+    found = TrainingOptions(**options, step_size=2, early_stopping=0.25, patience=3).training(seed=1)
+    stopping = EarlyStopping(share=0.25, patience=3)
+    assert found == SteeringSettings(**options, batch_size=2, seed=1, early_stopping=stopping)
     assert json.loads(found.model_dump_json())["early_stopping"] == {"share": 0.25, "patience": 3}
-    plain = steering_settings(**options, seed=1, early_stopping=None, patience=1)
+    plain = TrainingOptions(**options).training(seed=1)
     assert plain.early_stopping is None and SteeringSettings().early_stopping is None
     for bad, message in (
         ({"learning_rate": 0.0}, r"--learning-rate 0\.0: Input should be greater than 0"),
@@ -324,4 +325,4 @@ def test_options_become_settings_and_bad_ones_are_named() -> None:
         ({"early_stopping": 1.0}, r"--early-stopping 1\.0: Input should be less than 1"),
     ):
         with pytest.raises(HonesError, match=message):
-            steering_settings(**{**options, "seed": 1, "early_stopping": None, "patience": 1, **bad})
+            TrainingOptions(**{**options, **bad}).training(seed=1)

@@ -1,147 +1,161 @@
 """`hones plan`: hours and memory of a run before it is paid for."""
 
-from inspect import signature
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from hones.cli.options import BatchSize, Candidates, Device, Dtype, Images, NewTokens, Revision, Seed, TrustRemoteCode
+from hones.cli.options import (
+    BatchSize,
+    Candidates,
+    Device,
+    Dtype,
+    Images,
+    NewTokens,
+    Revision,
+    Seed,
+    TopK,
+    TrustRemoteCode,
+)
+from hones.cli.shown import ERR, OUT, say
 from hones.errors import HonesError
 
-_out = Console(markup=False)
-_err = Console(stderr=True, markup=False)
+if TYPE_CHECKING:
+    from hones.runs.plan.request import Request
+
+
 OF_PLAN = ("config", "racing_share", "to_json")
 """What a configuration leaves to options, beside what the request of a plan adds to it."""
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    """Add the command."""
-    app.command(rich_help_panel=panel)(plan)
-
-
-def plan(
-    config: Annotated[
-        Path | None,
-        typer.Argument(metavar="[CONFIG.yaml]", help="A run's configuration, in place of options."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Hub id, built-in name, or a folder with config.json and the processor's files; no weights."),
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Annotations of the discovery items.")] = None,
-    dev: Annotated[Path | None, typer.Option(help="Annotations of the dev items, for steering.")] = None,
-    test: Annotated[Path | None, typer.Option(help="Annotations of the test items, for masking and steering.")] = None,
-    images: Images = None,
-    tasks: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, your own; with commas, or all.")] = "all",
-    items: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N[,DEV,TEST]",
-            help="Plan for so many items, with the lengths of the files; a missing dev or test file is like --data.",
-        ),
-    ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Devices like this one.")] = 1,
-    memory: Annotated[
-        float | None, typer.Option(metavar="GIB", help="Memory of one device. [default: free on this one]")
-    ] = None,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure here what share of the matrix rate each stage reaches; kept.")
-    ] = False,
-    tflops: Annotated[
-        float | None, typer.Option(metavar="X", help="TFLOP/s that runs reach on a device elsewhere; with --memory.")
-    ] = None,
-    racing_share: Annotated[
-        str | None,
-        typer.Option(metavar="S or LOW-HIGH", help="Also a scenario: a race that runs this share of the cells."),
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Critical heads. [default: 3 %, at least 5]")] = None,
-    ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01,
-    draws: Annotated[int, typer.Option(min=1, help="Random control sets.")] = 5,
-    compare: Annotated[str | None, typer.Option(help="Methods to compare, with commas. [default: none]")] = None,
-    steering: Annotated[str, typer.Option(help="Ways to steer, with commas, or all.")] = "hones",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each learned way.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Of a training.")] = 2,
-    step_size: Annotated[int, typer.Option(min=1, help="Pairs per training step.")] = 4,
-    analyze: Annotated[bool, typer.Option("--analyze", help="Also the analysis.")] = False,
-    load: Annotated[float, typer.Option(metavar="MINUTES", min=0, help="To load the model.")] = 0.0,
-    candidates: Candidates = 50,
-    max_new_tokens: NewTokens = 24,
-    batch_size: BatchSize = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = False,
-    seed: Seed = 3407,
-    to_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None,
-) -> None:
+@dataclass(kw_only=True)
+class Plan:
     """Hours and memory of a run, before it is paid for: from the model's shapes and the data's lengths, no weights.
 
     Example: hones plan --model tiny-llava --data discovery.json --items 5000,2000,3000 --calibrate
 
     For devices elsewhere: hones plan --model FOLDER --data discovery.json --gpus 8 --memory 80 --tflops 300
     """
-    given = {**locals()}
-    from hones.files import write_json
-    from hones.runs.config import read_config
-    from hones.runs.plan.forecast import plan as forecast
-    from hones.runs.plan.request import make_request, request_of
-    from hones.tasks import TASKS
-    from hones.views.forecast import forecast_table, sentences
-    from hones.views.terminal import show
 
-    of_plan: dict[str, Any] = {
-        "gpus": gpus,
-        "memory": memory,
-        "tflops": tflops,
-        "calibrate": calibrate,
-        "racing": None if racing_share is None else _shares(racing_share),
-        "load": load,
-    }
-    if config is not None:
-        beside = [name for name, value in given.items() if value != signature(plan).parameters[name].default]
-        named = [f"--{name.replace('_', '-')}" for name in beside if name not in (*of_plan, *OF_PLAN)]
-        if named:
-            raise HonesError(f"{config} and {', '.join(named)}", expected="a configuration, or options in its place")
-        request = request_of(read_config(config), **of_plan)
-    elif model is None or data is None:
-        raise HonesError("nothing to plan", expected="--model and --data, or a CONFIG.yaml")
-    else:
-        request = make_request(
-            model=model,
-            data={"discovery": data, "dev": dev, "test": test, "images": images},
-            tasks=tuple(TASKS) if tasks == "all" else tuple(tasks.split(",")),
-            limit={} if items is None else _counts(items),
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            dtype=dtype,
-            device=device,
-            top_k=top_k,
-            ratio=ratio,
-            draws=draws,
-            candidates=candidates,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            compare=None if compare is None else {"methods": compare.split(","), "draws": draws},
-            steering={
-                "methods": steering.split(","),
-                "seeds": range(seed, seed + seeds),
-                "also": [],
-                "epochs": epochs,
-                "batch_size": step_size,
-            },
-            analyze={} if analyze else None,
-            seed=seed,
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="[CONFIG.yaml]", help="A run's configuration, in place of options."),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(help="Hub id, built-in name, or a folder with config.json and the processor's files; no weights."),
+    ] = None
+    data: Annotated[Path | None, typer.Option(help="Annotations of the discovery items.")] = None
+    dev: Annotated[Path | None, typer.Option(help="Annotations of the dev items, for steering.")] = None
+    test: Annotated[Path | None, typer.Option(help="Annotations of the test items, for masking and steering.")] = None
+    images: Images = None
+    tasks: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, your own; with commas, or all.")] = "all"
+    items: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,DEV,TEST]",
+            help="Plan for so many items, with the lengths of the files; a missing dev or test file is like --data.",
+        ),
+    ] = None
+    gpus: Annotated[int, typer.Option(min=1, help="Devices like this one.")] = 1
+    memory: Annotated[
+        float | None, typer.Option(metavar="GIB", help="Memory of one device. [default: free on this one]")
+    ] = None
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure here what share of the matrix rate each stage reaches; kept.")
+    ] = False
+    tflops: Annotated[
+        float | None, typer.Option(metavar="X", help="TFLOP/s that runs reach on a device elsewhere; with --memory.")
+    ] = None
+    racing_share: Annotated[
+        str | None,
+        typer.Option(metavar="S or LOW-HIGH", help="Also a scenario: a race that runs this share of the cells."),
+    ] = None
+    top_k: TopK = None
+    ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01
+    draws: Annotated[int, typer.Option(min=1, help="Random control sets.")] = 5
+    compare: Annotated[str | None, typer.Option(help="Methods to compare, with commas. [default: none]")] = None
+    steering: Annotated[str, typer.Option(help="Ways to steer, with commas, or all.")] = "hones"
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each learned way.")] = 1
+    epochs: Annotated[int, typer.Option(min=1, help="Of a training.")] = 2
+    step_size: Annotated[int, typer.Option(min=1, help="Pairs per training step.")] = 4
+    analyze: Annotated[bool, typer.Option("--analyze", help="Also the analysis.")] = False
+    load: Annotated[float, typer.Option(metavar="MINUTES", min=0, help="To load the model.")] = 0.0
+    candidates: Candidates = 50
+    max_new_tokens: NewTokens = 24
+    batch_size: BatchSize = None
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    revision: Revision = None
+    trust_remote_code: TrustRemoteCode = False
+    seed: Seed = 3407
+    to_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None
+
+    def execute(self) -> None:
+        from hones.files import write_json
+        from hones.runs.plan.forecast import plan
+        from hones.views.forecast import forecast_table, sentences
+        from hones.views.terminal import show
+
+        forecast = plan(self._request(), on_calibration=lambda stage: ERR.print(f"calibrating: {stage}"))
+        OUT.print(show(forecast_table(forecast)))
+        for sentence in sentences(forecast):
+            OUT.print(sentence)
+        if self.to_json is not None:
+            write_json(self.to_json, forecast.as_dict())
+            say(f"written: {self.to_json}")
+
+    def _request(self) -> "Request":
+        from hones.runs.config import read_config
+        from hones.runs.plan.request import make_request, request_of
+        from hones.tasks import TASKS
+
+        of_plan: dict[str, Any] = {
+            "gpus": self.gpus,
+            "memory": self.memory,
+            "tflops": self.tflops,
+            "calibrate": self.calibrate,
+            "racing": None if self.racing_share is None else _shares(self.racing_share),
+            "load": self.load,
+        }
+        if self.config is not None:
+            given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+            beside = [f"--{name.replace('_', '-')}" for name in given if name not in (*of_plan, *OF_PLAN)]
+            if beside:
+                what = f"{self.config} and {', '.join(beside)}"
+                raise HonesError(what, expected="a configuration, or options in its place")
+            return request_of(read_config(self.config), **of_plan)
+        if self.model is None or self.data is None:
+            raise HonesError("nothing to plan", expected="--model and --data, or a CONFIG.yaml")
+        steering = {
+            "methods": self.steering.split(","),
+            "seeds": range(self.seed, self.seed + self.seeds),
+            "also": [],
+            "epochs": self.epochs,
+            "batch_size": self.step_size,
+        }
+        return make_request(
+            model=self.model,
+            data={"discovery": self.data, "dev": self.dev, "test": self.test, "images": self.images},
+            tasks=tuple(TASKS) if self.tasks == "all" else tuple(self.tasks.split(",")),
+            limit={} if self.items is None else _counts(self.items),
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            dtype=self.dtype,
+            device=self.device,
+            top_k=self.top_k,
+            ratio=self.ratio,
+            draws=self.draws,
+            candidates=self.candidates,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            compare=None if self.compare is None else {"methods": self.compare.split(","), "draws": self.draws},
+            steering=steering,
+            analyze={} if self.analyze else None,
+            seed=self.seed,
             **of_plan,
         )
-    found = forecast(request, on_calibration=lambda stage: _err.print(f"calibrating: {stage}"))
-    _out.print(show(forecast_table(found)))
-    for sentence in sentences(found):
-        _out.print(sentence)
-    if to_json is not None:
-        write_json(to_json, found.as_dict())
-        _out.print(f"written: {to_json}", soft_wrap=True)
 
 
 def _counts(text: str) -> dict[str, int]:

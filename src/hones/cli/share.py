@@ -1,67 +1,101 @@
-"""`hones export`, `hones push` and `hones ask`: learned scales in other people's hands."""
+"""Share: a run as a page and as figures for papers, and learned scales in other people's hands."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from hones.cli.options import Device, Dtype, Model, NewTokens, Revision, load
-from hones.errors import HonesError
+from hones.cli.options import LoadingOptions, Model, Revision
+from hones.cli.shown import OUT, say, warn
 
-SHARE, STEER = "Share", "Steer"
-_out = Console(markup=False)
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the three commands."""
-    app.command(rich_help_panel=STEER)(ask)
-    app.command(rich_help_panel=SHARE)(export)
-    app.command(rich_help_panel=SHARE)(push)
-
-
-def export(
-    scales: Annotated[Path, typer.Argument(metavar="SCALES.json", help="scales.json of `hones steer`.")],
-    model: Model,
-    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; new or empty.")],
-    form: Annotated[
-        str, typer.Option("--format", help="merged (a plain checkpoint), ia3 or lora (PEFT adapters), json.")
-    ] = "merged",
-    run: Annotated[
-        Path | None, typer.Option(help="Run folder that wrote the file, if the file was copied from there.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in DIR.")] = False,
-    check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Load the export again and compare its logits.")
-    ] = True,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="float32, bfloat16 or float16. [default: merged: as the model is stored; else auto]"),
-    ] = None,
-    device: Device = "auto",
-    revision: Revision = None,
+def report(
+    run: Run, to: Annotated[Path | None, typer.Option(metavar="FILE.html", help="[default: RUN/report.html]")] = None
 ) -> None:
+    """Everything a run found, as one HTML file that opens offline.
+
+    Example: hones report runs/a
+    """
+    from hones.views.report.page import write_report
+
+    _name_stale(run)
+    say(f"report: {write_report(run, to)}")
+
+
+def figures(
+    run: Run,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="[default: RUN/figures]")] = None,
+    form: Annotated[str, typer.Option("--format", help="pdf, svg or both.")] = "both",
+) -> None:
+    """The figures of a run for papers: neurons per layer, groups with their drops, head maps, comparison.
+
+    Example: hones figures runs/a --format pdf
+    """
+    from hones.views.report.figures import write_figures
+
+    _name_stale(run)
+    for file in write_figures(run, to, form):
+        say(f"written: {file}")
+
+
+def _name_stale(run: Path) -> None:
+    from hones.runs.results import read_run
+    from hones.runs.stale import stale
+
+    for line in stale(read_run(run)):
+        warn(line)
+
+
+@dataclass(kw_only=True)
+class Export(LoadingOptions):
     """Write scales as a folder that other software loads, with a model card.
 
     Example: hones export runs/a/vqa/steering/hones/scales.json --model tiny-llava --format lora --to vqa-lora
     """
-    from hones.log import LOG, log_to
-    from hones.runs.artifacts import read_scales
-    from hones.sharing.base import stored_dtype
-    from hones.sharing.export import check_request, export_scales
-    from hones.sharing.origin import run_of
-    from hones.views.terminal import view
 
-    check_request(form, to, overwrite)
-    read_scales(scales)  # a bad file is named before a model is loaded
-    if (of_run := run or run_of(scales)) is not None and (of_run / "run.json").is_file():
-        log_to(of_run)
-    dtype = dtype or (stored_dtype(model, revision) if form == "merged" else "auto")
-    vlm = load(model, dtype, device, revision)
-    done = export_scales(vlm, scales, to, format=form, run=run, overwrite=overwrite, check=check)
-    LOG.info("exported %s to %s as %s", scales, to, form)
-    _out.print(view(done))
-    _out.print(f"written: {to}", soft_wrap=True)
+    scales: Annotated[Path, typer.Argument(metavar="SCALES.json", help="scales.json of `hones steer`.")]
+    model: Model
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; new or empty.")]
+    form: Annotated[
+        str, typer.Option("--format", help="merged (a plain checkpoint), ia3 or lora (PEFT adapters), json.")
+    ] = "merged"
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder that wrote the file, if the file was copied from there.")
+    ] = None
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export in DIR.")] = False
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Load the export again and compare its logits.")] = (
+        True
+    )
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16 or float16. [default: merged: as the model is stored; else auto]"),
+    ] = None
+    revision: Revision = None
+
+    def execute(self) -> None:
+        from hones.log import LOG, log_to
+        from hones.runs.artifacts import read_scales
+        from hones.sharing.base import stored_dtype
+        from hones.sharing.export import check_request, export_scales
+        from hones.sharing.origin import run_of
+        from hones.views.terminal import view
+
+        check_request(self.form, self.to, self.overwrite)
+        read_scales(self.scales)  # a bad file is named before a model is loaded
+        run = self.run or run_of(self.scales)
+        if run is not None and (run / "run.json").is_file():
+            log_to(run)
+        dtype = self.dtype or (stored_dtype(self.model, self.revision) if self.form == "merged" else "auto")
+        vlm = self.spec_of(self.model, dtype, self.revision).load()
+        export = export_scales(
+            vlm, self.scales, self.to, format=self.form, run=self.run, overwrite=self.overwrite, check=self.check
+        )
+        LOG.info("exported %s to %s as %s", self.scales, self.to, self.form)
+        OUT.print(view(export))
+        say(f"written: {self.to}")
 
 
 def push(
@@ -82,51 +116,10 @@ def push(
     from hones.sharing.push import push_export
     from hones.views.terminal import view
 
-    within = next((parent for parent in folder.resolve().parents if (parent / "run.json").is_file()), None)
-    if within is not None:
-        log_to(within)
-    done = push_export(folder, to, yes=yes, private=private, token_from_env=token_from_env)
-    LOG.info("%s %s to %s", "uploaded" if done.url else "would upload", folder, to)
-    _out.print(view(done))
-    said = f"uploaded: {done.url}" if done.url else "nothing was uploaded: this is a dry run, add --yes to upload"
-    _out.print(said, soft_wrap=True)
-
-
-def ask(
-    model: Model,
-    question: Annotated[str | None, typer.Argument(help="What to ask about the picture; for vqa.")] = None,
-    image: Annotated[Path | None, typer.Option(help="The picture. [default: the question alone]")] = None,
-    scales: Annotated[
-        Path | None, typer.Option(help="scales.json; both answers are shown. [default: the model as it is]")
-    ] = None,
-    task: Annotated[str, typer.Option(help="How to ask: vqa, ocr or caption.")] = "vqa",
-    box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="ocr: the box to read, in pixels.")] = None,
-    max_new_tokens: NewTokens = 24,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    revision: Revision = None,
-) -> None:
-    """Ask about a picture: the answers without and with steering, side by side.
-
-    Example: hones ask --model tiny-llava --scales scales.json --image photo.jpg "What is this?"
-    """
-    from hones.runs.artifacts import read_scales
-    from hones.sharing.ask import ask as ask_model
-    from hones.sharing.ask import read_question
-    from hones.views.terminal import view
-
-    corners = None if box is None else _box(box)
-    read_question(image, question, task, corners)
-    if scales is not None:
-        read_scales(scales)
-    vlm = load(model, dtype, device, revision)
-    options = {"scales": scales, "task": task, "box": corners, "max_new_tokens": max_new_tokens}
-    _out.print(view(ask_model(vlm, image, question, **options)))
-
-
-def _box(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise HonesError(f"--box {text}", expected="four numbers X,Y,W,H") from error
-    return x, y, width, height
+    run = next((parent for parent in folder.resolve().parents if (parent / "run.json").is_file()), None)
+    if run is not None:
+        log_to(run)
+    upload = push_export(folder, to, yes=yes, private=private, token_from_env=token_from_env)
+    LOG.info("%s %s to %s", "uploaded" if upload.url else "would upload", folder, to)
+    OUT.print(view(upload))
+    say(f"uploaded: {upload.url}" if upload.url else "nothing was uploaded: this is a dry run, add --yes to upload")

@@ -1,80 +1,96 @@
-"""`hones steer`: learn scales and test them, alone or beside other ways to steer."""
+"""Steer with what was found: learn scales and test them, alone or beside other ways to steer; ask a steered model."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hones.cli.options import (
-    BatchSize,
-    Candidates,
-    Device,
-    Dtype,
-    EngineOption,
-    Fresh,
-    Images,
-    Limit,
-    MaxLeftOut,
-    Model,
-    NewTokens,
-    Out,
-    Revision,
-    Seed,
-    TaskName,
-    open_study,
-    read_items,
-    sweep_settings,
-    task_of,
-)
-from hones.cli.shown import show
-from hones.cli.training import (
-    Beta,
-    EarlyStopping,
-    Epochs,
-    Gamma,
-    LearningRate,
-    MaxScale,
-    Patience,
-    StepSize,
-    steering_settings,
-)
-from hones.errors import HonesError
+from hones.cli.options import AnswerOptions, ModelOptions, NeuronsFile, NewTokens, StageOptions, TaskName
+from hones.cli.shown import OUT, show
+from hones.errors import HonesError, first_invalid
 
-Methods = Annotated[
-    str | None,
-    typer.Option(
-        help="Ways to steer with commas: hones, no-kl, rand-neuron, fixed-amp, grid-search, ia3, set:METHOD (the "
-        "neurons that a method of `hones compare` selects), or all: those without a colon. [default: hones]"
-    ),
-]
-Seeds = Annotated[
-    str | None, typer.Option(help="Seeds of the training with commas; results are averaged. [default: --seed]")
-]
-Also = Annotated[str | None, typer.Option(help="Other tasks to test under the learned scales, with commas, or all.")]
-Ood = Annotated[
-    Path | None, typer.Option(help="Unified JSON file of another source to test on; nothing is learned there.")
-]
-OodImages = Annotated[Path | None, typer.Option(help="Folder of its pictures. [default: images/ beside the file]")]
+if TYPE_CHECKING:
+    from hones.data.items import Items
+    from hones.method.steering.settings import SteeringSettings
+    from hones.runs.steering import Wanted
+    from hones.tasks.base import Task
 
 
-def register(app: typer.Typer, panel: str) -> None:
-    """Add the command."""
-    app.command(rich_help_panel=panel)(steer)
+@dataclass(kw_only=True)
+class TrainingOptions:
+    """How scales are learned."""
+
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW, falling by a cosine to a tenth.")] = 5e-4
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the dev items.")] = 2
+    beta: Annotated[float, typer.Option(min=0, help="Weight of the KL divergence from the original model.")] = 0.05
+    gamma: Annotated[float, typer.Option(min=0, help="Weight of the mean squared scale.")] = 1e-5
+    max_scale: Annotated[float, typer.Option(help="Bound of each |s|, kept after every step.")] = 1.5
+    step_size: Annotated[int, typer.Option(min=1, help="Items per training step.")] = 4
+    early_stopping: Annotated[
+        float | None,
+        typer.Option(help="Share of dev pictures to hold out; the best epoch by their objective is kept."),
+    ] = None
+    patience: Annotated[
+        int, typer.Option(min=1, help="Early stopping: epochs without improvement after which training ends.")
+    ] = 1
+
+    def training(self, seed: int) -> "SteeringSettings":
+        """The settings of a training.
+
+        Raises:
+            HonesError: a value out of range; the line names the option.
+        """
+        from pydantic import ValidationError
+
+        from hones.method.steering.settings import SteeringSettings
+
+        stopping = {"share": self.early_stopping, "patience": self.patience}
+        settings = {
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs,
+            "beta": self.beta,
+            "gamma": self.gamma,
+            "max_scale": self.max_scale,
+            "batch_size": self.step_size,
+            "seed": seed,
+            "early_stopping": None if self.early_stopping is None else stopping,
+        }
+        try:
+            return SteeringSettings.model_validate(settings)
+        except ValidationError as error:
+            invalid = first_invalid(error)
+            field = str(invalid.where[-1])
+            option = {"batch_size": "step_size", "share": "early_stopping"}.get(field, field).replace("_", "-")
+            raise HonesError(f"--{option} {invalid.value}: {invalid.problem}") from error
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The options, as they were given."""
+@dataclass(kw_only=True)
+class EvidenceOptions:
+    """What scales are tested beside, and on what else."""
 
-    methods: str | None
-    seeds: str | None
-    also: str | None
-    ood: Path | None
-    ood_images: Path | None
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help="Ways to steer with commas: hones, no-kl, rand-neuron, fixed-amp, grid-search, ia3, set:METHOD (the "
+            "neurons that a method of `hones compare` selects), or all: those without a colon. [default: hones]"
+        ),
+    ] = None
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of the training with commas; results are averaged. [default: --seed]")
+    ] = None
+    also: Annotated[
+        str | None, typer.Option(help="Other tasks to test under the learned scales, with commas, or all.")
+    ] = None
+    ood: Annotated[
+        Path | None, typer.Option(help="Unified JSON file of another source to test on; nothing is learned there.")
+    ] = None
+    ood_images: Annotated[
+        Path | None, typer.Option(help="Folder of its pictures. [default: images/ beside the file]")
+    ] = None
 
-    def wanted(self, task, seed: int, ood, candidates: int):
-        """What they ask for, checked; None where none was given."""
+    def wanted(self, task: "Task", seed: int, ood: "Items | None", candidates: int) -> "Wanted | None":
+        """What is asked for, checked; None where nothing is."""
         if self.ood is None and self.ood_images is not None:
             raise HonesError(f"--ood-images {self.ood_images} without --ood", expected="both")
         if self.methods is self.seeds is self.also is self.ood is None:
@@ -82,14 +98,14 @@ class Asked:
         from hones.method.steering.controls import HONES
         from hones.runs.steering import Wanted
         from hones.runs.ways import make_steerings
-        from hones.tasks import TASKS
+        from hones.tasks import TASKS, make_task
 
-        seeds = (seed,) if self.seeds is None else _numbers(self.seeds)
         names = [] if self.also is None else self.also.split(",")
         if names == ["all"]:
             names = [name for name in TASKS if name != task.name]
+        seeds = (seed,) if self.seeds is None else _numbers(self.seeds)
         ways = make_steerings(HONES if self.methods is None else self.methods)
-        wanted = Wanted(ways, seeds, [task_of(name, candidates) for name in names], ood)
+        wanted = Wanted(ways, seeds, [make_task(name, candidates=candidates) for name in names], ood)
         wanted.check(task)
         return wanted
 
@@ -101,39 +117,8 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise HonesError(f"--seeds {text}", expected="whole numbers with commas") from error
 
 
-def steer(
-    model: Model,
-    task: TaskName,
-    neurons: Annotated[Path, typer.Option(help="neurons.json of `hones neurons`.")],
-    dev: Annotated[Path, typer.Option(help="Unified JSON file to learn on.")],
-    test: Annotated[Path, typer.Option(help="Unified JSON file to evaluate on; no common pictures.")],
-    out: Out,
-    images: Images = None,
-    limit: Limit = None,
-    learning_rate: LearningRate = 5e-4,
-    epochs: Epochs = 2,
-    beta: Beta = 0.05,
-    gamma: Gamma = 1e-5,
-    max_scale: MaxScale = 1.5,
-    step_size: StepSize = 4,
-    early_stopping: EarlyStopping = None,
-    patience: Patience = 1,
-    methods: Methods = None,
-    seeds: Seeds = None,
-    also: Also = None,
-    ood: Ood = None,
-    ood_images: OodImages = None,
-    candidates: Candidates = 50,
-    max_new_tokens: NewTokens = 24,
-    batch_size: BatchSize = None,
-    engine: EngineOption = "replay",
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    revision: Revision = None,
-    seed: Seed = 3407,
-    fresh: Fresh = False,
-    max_left_out: MaxLeftOut = 0.05,
-) -> None:
+@dataclass(kw_only=True)
+class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
     """Step 4: learn one scale per selected neuron on dev items, the backbone frozen, and evaluate on test items.
 
     With --methods, --seeds, --also or --ood the evidence too: controls, several seeds, the other tasks, another source.
@@ -141,34 +126,77 @@ def steer(
     Example: hones steer --model tiny-llava --task vqa --neurons runs/a/vqa/neurons.json --dev dev.json --test test.json
     --out runs/a
     """
-    from hones.data.disjoint import check_disjoint
-    from hones.runs.steering import steer as steer_stage
-    from hones.views import terminal
 
-    settings = steering_settings(
-        learning_rate=learning_rate,
-        epochs=epochs,
-        beta=beta,
-        gamma=gamma,
-        max_scale=max_scale,
-        batch_size=step_size,
-        seed=seed,
-        early_stopping=early_stopping,
-        patience=patience,
-    )
-    asked = Asked(methods, seeds, also, ood, ood_images)
-    splits = {"dev": read_items(dev, images, None, limit), "test": read_items(test, images, None, limit)}
-    if ood is not None:
-        splits["ood"] = read_items(ood, ood_images, None, limit)
-    check_disjoint(splits)
-    chosen = task_of(task, candidates)
-    wanted = asked.wanted(chosen, seed, splits.get("ood"), candidates)
-    sweep = sweep_settings(engine, batch_size, max_new_tokens)
-    study = open_study(model, out, dtype, device, revision, sweep, seed, fresh, max_left_out)
-    if wanted is not None:
-        evidence = steer_stage(study, chosen, splits["dev"], splits["test"], neurons, settings, wanted)
-        show(study, chosen.name, terminal.view(evidence), out / chosen.name / "steering" / "evidence.json")
-        return
-    result = study.steer(chosen, splits["dev"], splits["test"], neurons, settings)
-    file = out / chosen.name / "steering" / "hones" / "scales.json"
-    show(study, chosen.name, terminal.show(terminal.together([(chosen.name, result)])), file)
+    task: TaskName
+    neurons: NeuronsFile
+    dev: Annotated[Path, typer.Option(help="Unified JSON file to learn on.")]
+    test: Annotated[Path, typer.Option(help="Unified JSON file to evaluate on; no common pictures.")]
+
+    def execute(self) -> None:
+        from hones.data.disjoint import check_disjoint
+        from hones.data.items import load_items
+        from hones.runs.steering import steer
+        from hones.tasks import make_task
+        from hones.views import terminal
+
+        settings = self.training(self.seed)
+        splits = {"dev": self.items(self.dev), "test": self.items(self.test)}
+        if self.ood is not None:
+            splits["ood"] = load_items(self.ood, images=self.ood_images, limit=self.limit)
+        check_disjoint(splits)
+        task = make_task(self.task, candidates=self.candidates)
+        wanted = self.wanted(task, self.seed, splits.get("ood"), self.candidates)
+        folder = self.out / task.name / "steering"
+        with self.study() as study:
+            if wanted is not None:
+                evidence = steer(study, task, splits["dev"], splits["test"], self.neurons, settings, wanted)
+                show(study, task.name, terminal.view(evidence), folder / "evidence.json")
+                return
+            result = study.steer(task, splits["dev"], splits["test"], self.neurons, settings)
+            table = terminal.show(terminal.together([(task.name, result)]))
+            show(study, task.name, table, folder / "hones" / "scales.json")
+
+
+@dataclass(kw_only=True)
+class Ask(ModelOptions):
+    """Ask about a picture: the answers without and with steering, side by side.
+
+    Example: hones ask --model tiny-llava --scales scales.json --image photo.jpg "What is this?"
+    """
+
+    question: Annotated[str | None, typer.Argument(help="What to ask about the picture; for vqa.")] = None
+    image: Annotated[Path | None, typer.Option(help="The picture. [default: the question alone]")] = None
+    scales: Annotated[
+        Path | None, typer.Option(help="scales.json; both answers are shown. [default: the model as it is]")
+    ] = None
+    task: Annotated[str, typer.Option(help="How to ask: vqa, ocr or caption.")] = "vqa"
+    box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="ocr: the box to read, in pixels.")] = None
+    max_new_tokens: NewTokens = 24
+
+    def execute(self) -> None:
+        from hones.runs.artifacts import read_scales
+        from hones.sharing.ask import ask, read_question
+        from hones.views.terminal import view
+
+        box = None if self.box is None else _box(self.box)
+        read_question(self.image, self.question, self.task, box)
+        if self.scales is not None:
+            read_scales(self.scales)  # a bad file is named before a model is loaded
+        answers = ask(
+            self.load(),
+            self.image,
+            self.question,
+            scales=self.scales,
+            task=self.task,
+            box=box,
+            max_new_tokens=self.max_new_tokens,
+        )
+        OUT.print(view(answers))
+
+
+def _box(text: str) -> tuple[float, float, float, float]:
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise HonesError(f"--box {text}", expected="four numbers X,Y,W,H") from error
+    return x, y, width, height

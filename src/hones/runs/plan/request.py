@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from hones.errors import HonesError
+from hones.errors import HonesError, first_invalid
 from hones.method.steering.controls import HONES, Steering
 from hones.rivals.compare import BUDGETS
 from hones.runs.config import Count, DataFiles, RunConfig
@@ -84,6 +84,4 @@ def make_request(**options: Any) -> Request:
     try:
         return Request.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise HonesError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        raise HonesError(str(first_invalid(error))) from error

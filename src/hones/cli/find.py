@@ -1,0 +1,156 @@
+"""Find: which heads matter for a task, which neurons they drive, and what one answer hangs on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hones.cli.options import (
+    AnswerOptions,
+    Data,
+    Ids,
+    ModelOptions,
+    StageOptions,
+    TaskName,
+    TopK,
+)
+from hones.cli.shown import OUT, say, show, warn
+from hones.errors import HonesError
+
+
+@dataclass(kw_only=True)
+class Heads(StageOptions, AnswerOptions):
+    """Step 1: score every attention head by replacing it with the mean of its layer's other heads.
+
+    Several tasks in one sweep cost little more than the dearest of them.
+
+    Example: hones heads --model tiny-llava --task all --data discovery.json --out runs/a
+    """
+
+    task: Annotated[
+        str, typer.Option(help="vqa, ocr, caption, retrieval, your TASK.yaml or FILE.py:CLASS; with commas, or all.")
+    ]
+    data: Data
+    ids: Ids = None
+    top_k: TopK = None
+    utility: Annotated[
+        str, typer.Option(help="metric, or logprob: an approximation by the gold answer's log-probability.")
+    ] = "metric"
+    racing: Annotated[
+        float | None,
+        typer.Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95."),
+    ] = None
+    racing_margin: Annotated[float, typer.Option(help="Racing: heads this close by the metric count as equal.")] = 0.005
+
+    def execute(self) -> None:
+        from hones.sweep.racing import RaceRules
+        from hones.tasks import make_tasks
+        from hones.tasks.log_probability import LogProbability
+        from hones.views.terminal import view
+
+        tasks = make_tasks(self.task, candidates=self.candidates)
+        items = self.items(self.data, self.ids)
+        if self.utility not in ("metric", "logprob"):
+            raise HonesError(f"--utility {self.utility}", expected="metric or logprob")
+        if self.utility == "logprob":
+            tasks = [LogProbability(task) for task in tasks]
+        rules = None if self.racing is None else RaceRules(self.racing, self.racing_margin)
+        with self.study() as study:
+            results = study.heads(tasks, items, self.top_k, rules)
+            for task, result in zip(tasks, results, strict=True):
+                if len(tasks) > 1:
+                    OUT.rule(task.name)
+                show(study, task.name, view(result), self.out / task.name / "heads.json")
+
+
+@dataclass(kw_only=True)
+class Neurons(StageOptions):
+    """Step 2: rank FFN neurons by their write-in toward the answer that depends on the critical heads.
+
+    Example: hones neurons --model tiny-llava --task vqa --data discovery.json --heads runs/a/vqa/heads.json --out
+    runs/a
+    """
+
+    task: TaskName
+    data: Data
+    heads: Annotated[
+        Path | None, typer.Option(help="heads.json of `hones heads`, for methods that use critical heads.")
+    ] = None
+    method: Annotated[str, typer.Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones"
+    ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01
+    per_item: Annotated[bool, typer.Option(help="Take the positive part per item, not of the mean.")] = False
+    ids: Ids = None
+
+    def execute(self) -> None:
+        from hones.method.neurons import neuron_budget
+        from hones.rivals import make_method
+        from hones.tasks import make_task
+        from hones.views.terminal import view
+
+        if self.per_item and self.method not in ("hones", "hones-per-item"):
+            what = f"--per-item with --method {self.method}"
+            raise HonesError(what, expected="one of them: per item is a reading of hones")
+        method = make_method("hones-per-item" if self.per_item else self.method)
+        if method.needs_heads and self.heads is None:
+            raise HonesError(f"--method {method.name} without --heads", expected="heads.json of `hones heads`")
+        task = make_task(self.task, candidates=self.candidates)
+        items = self.items(self.data, self.ids)
+        with self.study() as study:
+            neurons = study.neurons(task, items, self.heads, self.ratio, method=method)
+            budget = neuron_budget(study.vlm.anatomy.total_neurons, self.ratio)
+            if len(neurons) < budget:
+                warn(f"{len(neurons)} neurons instead of {budget}: no other has a positive importance")
+            show(study, task.name, view(neurons), self.out / task.name / "neurons.json")
+
+
+def methods() -> None:
+    """Every method that ranks neurons, with a line and its source."""
+    from hones.rivals import METHODS
+    from hones.views.terminal import methods_table, show
+
+    OUT.print(show(methods_table(METHODS.values())))
+
+
+@dataclass(kw_only=True)
+class Explain(ModelOptions, AnswerOptions):
+    """Why does the model answer this? The heads its answer hangs on, the neurons they feed, the tokens these promote.
+
+    Example: hones explain --model tiny-llava --image photo.jpg "What colour is the star?"
+    """
+
+    question: Annotated[str, typer.Argument(help="What to ask about the picture.")]
+    image: Annotated[Path | None, typer.Option(help="The picture. [default: the question alone]")] = None
+    answer: Annotated[str | None, typer.Option(help="The answer to explain. [default: the model's own]")] = None
+    raw: Annotated[bool, typer.Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False
+    top_k: Annotated[int | None, typer.Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None
+    neurons: Annotated[int, typer.Option(min=1, help="Neurons to name.")] = 12
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]"),
+    ] = None
+
+    def execute(self) -> None:
+        from hones.files import write_bytes
+        from hones.method.analysis.explain import explain
+        from hones.runs.artifacts import write_result
+        from hones.views.report.explain import render_explanation
+        from hones.views.terminal import view
+
+        sweep = self.sweep
+        explanation = explain(
+            self.load(),
+            self.image,
+            self.question,
+            answer=self.answer,
+            top_k=self.top_k,
+            neurons=self.neurons,
+            raw=self.raw,
+            settings=sweep,
+        )
+        OUT.print(view(explanation))
+        if self.out is not None:
+            page = self.out / "explanation.html"
+            write_result(self.out / "explanation.json", explanation)
+            write_bytes(page, render_explanation(explanation, self.image).encode())
+            say(f"written: {page} and explanation.json")

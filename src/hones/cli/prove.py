@@ -1,0 +1,151 @@
+"""Prove by intervention: mask what was found, compare it with what other methods find, and see what the sets share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hones.cli.options import (
+    AnswerOptions,
+    Fresh,
+    Ids,
+    LoadingOptions,
+    MaxLeftOut,
+    NeuronsFile,
+    StageOptions,
+    SweepOptions,
+    TaskName,
+    TopK,
+)
+from hones.cli.shown import show, warn
+from hones.errors import HonesError
+
+
+@dataclass(kw_only=True)
+class Mask(StageOptions, AnswerOptions):
+    """Step 3: zero the selected neurons on test items, beside random neurons of the same layers.
+
+    Example: hones mask --model tiny-llava --task vqa --data test.json --neurons runs/a/vqa/neurons.json --out runs/a
+    """
+
+    task: TaskName
+    data: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items.")]
+    neurons: NeuronsFile
+    draws: Annotated[int, typer.Option(min=1, help="Random layer-matched control sets.")] = 5
+    ids: Ids = None
+
+    def execute(self) -> None:
+        from hones.tasks import make_task
+        from hones.views import terminal
+
+        task = make_task(self.task, candidates=self.candidates)
+        items = self.items(self.data, self.ids)
+        with self.study() as study:
+            result = study.mask(task, items, self.neurons, self.draws)
+            table = terminal.show(terminal.together([(task.name, result)]))
+            show(study, task.name, table, self.out / task.name / "masking.json")
+
+
+@dataclass(kw_only=True)
+class Compare(StageOptions, AnswerOptions):
+    """Mask every method's neurons, found on discovery items, on the same test items: who finds what matters?
+
+    Example: hones compare --model tiny-llava --tasks vqa --methods hones,dvp,atp,random --data discovery.json --test
+    test.json --out runs/a
+    """
+
+    data: Annotated[Path, typer.Option(help="Unified JSON file of the *discovery* items.")]
+    test: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items; no common pictures.")]
+    tasks: Annotated[str, typer.Option(help="Tasks with commas (vqa, TASK.yaml, FILE.py:CLASS), or all.")] = "all"
+    methods: Annotated[str, typer.Option(help="Methods with commas, or all: every one but oracle.")] = "all"
+    heads_from: Annotated[
+        Path | None, typer.Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
+    ] = None
+    top_k: TopK = None
+    ratio: Annotated[float, typer.Option(help="Share of all neurons to mask.")] = 0.01
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of the random methods.")] = 5
+    curves: Annotated[bool, typer.Option(help="Also mask budgets from 0.1 % to 10 %.")] = True
+
+    def execute(self) -> None:
+        from hones.data.disjoint import check_disjoint
+        from hones.method.neurons import check_ratio
+        from hones.rivals import make_methods
+        from hones.rivals.compare import BUDGETS
+        from hones.runs.comparing import compare
+        from hones.tasks import make_tasks
+        from hones.views.terminal import view
+
+        check_ratio(self.ratio)
+        methods = make_methods(self.methods)
+        tasks = make_tasks(self.tasks, candidates=self.candidates)
+        splits = {"discovery": self.items(self.data), "test": self.items(self.test)}
+        check_disjoint(splits)
+        heads = {task.name: (self.heads_from or self.out) / task.name / "heads.json" for task in tasks}
+        for file in heads.values():
+            if self.heads_from is not None and not file.is_file():
+                raise HonesError(f"no file {file}", do="run `hones heads` there first")
+        shared: dict[Any, Any] = {}
+        with self.study() as study:
+            if self.heads_from is None:
+                study.heads(tasks, splits["discovery"], self.top_k)
+            for task in tasks:
+                result = compare(
+                    study,
+                    task,
+                    splits["discovery"],
+                    splits["test"],
+                    methods,
+                    heads[task.name],
+                    ratio=self.ratio,
+                    draws=self.seeds,
+                    budgets=BUDGETS if self.curves else (),
+                    shared=shared,
+                )
+                show(study, task.name, view(result), self.out / task.name / "comparison.json")
+
+
+@dataclass(kw_only=True)
+class Analyze(LoadingOptions, SweepOptions):
+    """What the found sets share and do: layers, groups, cross-ablation, logit lens, neuron cards.
+
+    Works from what a run left; a model or data that has changed is refused.
+
+    Example: hones analyze runs/a
+    """
+
+    run: Annotated[Path, typer.Argument(help="Run folder with heads.json and neurons.json of one task or more.")]
+    data: Annotated[Path | None, typer.Option(help="Test items. [default: those of `hones mask`]")] = None
+    discovery: Annotated[Path | None, typer.Option(help="Discovery items, if the file has moved.")] = None
+    images: Annotated[Path | None, typer.Option(help="Folder of all pictures, if it has moved.")] = None
+    model: Annotated[str | None, typer.Option(help="The run's model, if it has moved.")] = None
+    task: Annotated[
+        list[str] | None, typer.Option(help="FILE.py:CLASS of a task of the run that is a Python class; repeatable.")
+    ] = None
+    lens_items: Annotated[int, typer.Option(min=0, help="Items of each task under the delta logit lens.")] = 2
+    cards: Annotated[int, typer.Option(min=0, help="Neuron cards of each task.")] = 8
+    draws: Annotated[int, typer.Option(min=1, help="Random control sets per group.")] = 3
+    limit: Annotated[int | None, typer.Option(min=1, help="Mask on the first N test items only.")] = None
+    dtype: Annotated[str, typer.Option(help="auto (as the run), float32, bfloat16 or float16.")] = "auto"
+    seed: Annotated[int | None, typer.Option(min=0, help="Of bootstraps and controls. [default: the run's]")] = None
+    fresh: Fresh = False
+    max_left_out: MaxLeftOut = 0.05
+
+    def execute(self) -> None:
+        from hones.log import log_to
+        from hones.runs.analysis import AnalysisSettings, RunStudy
+        from hones.runs.source import read_run
+        from hones.views.terminal import view
+
+        run = read_run(self.run, data=self.data, discovery=self.discovery, images=self.images, classes=self.task or ())
+        log_to(self.run)
+        sweep = self.sweep
+        dtype = run.dtype if self.dtype == "auto" else self.dtype
+        vlm = self.spec_of(self.model or run.model, dtype, run.hub_revision).load()
+        seed = run.seed if self.seed is None else self.seed
+        study = RunStudy(vlm, run.folder, sweep, seed, self.fresh, self.max_left_out)
+        for name in run.skipped:
+            warn(f"{name} has no neurons yet and is left out: run `hones neurons` for it")
+        settings = AnalysisSettings(lens_items=self.lens_items, cards=self.cards, draws=self.draws, limit=self.limit)
+        analysis = study.analyze(run, settings)
+        show(study, None, view(analysis), self.run / "analysis" / "analysis.json")

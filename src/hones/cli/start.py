@@ -1,0 +1,115 @@
+"""Start here: the whole pipeline, from built-in data or from a configuration, and the self-check of a model."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hones.cli.options import Fresh, Model, ModelOptions, Out, RayOptions
+from hones.cli.share import report
+from hones.cli.shown import ERR, OUT, say
+
+if TYPE_CHECKING:
+    from hones.runs.config import RunConfig
+
+
+def demo(model: Model = "tiny-llava", out: Out = Path("hones-demo"), fresh: Fresh = False) -> None:
+    """The whole pipeline on a built-in model and pictures, all four tasks, in a few minutes; ends in a report."""
+    from hones.runs.demo import demo_config
+
+    follow(demo_config(model, out / Path(model).name), fresh)
+
+
+@dataclass(kw_only=True)
+class Run(RayOptions):
+    """All stages of all tasks from one configuration; picks up after finished stages.
+
+    Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
+    ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
+    attn_implementation, trust_remote_code, revision, max_left_out,
+    seed, and the stages compare: {methods: [dvp, atp], draws, curves} and analyze: {lens_items, cards, draws, limit}.
+    steering: {methods: [all], seeds: [3407, 3408], also: [vqa], ood: FILE, ood_images} adds controls and evidence.
+    ray: {address, workers, gpus_per_worker} is --ray, --workers and --gpus-per-worker, which go before it.
+    """
+
+    config: Annotated[Path, typer.Argument(help="YAML configuration; unknown keys are errors.")]
+    fresh: Fresh = False
+
+    def execute(self) -> None:
+        from hones.runs.config import RayConfig, read_config
+
+        config = read_config(self.config)
+        if self.ray is not None or config.ray is None:
+            self.check_workers()
+        options = {"address": self.ray, "workers": self.workers, "gpus_per_worker": self.gpus_per_worker}
+        ray = config.ray.model_dump() if config.ray is not None else {}
+        ray |= {name: value for name, value in options.items() if value is not None}
+        follow(config.model_copy(update={"ray": RayConfig(**ray) if ray else None}), self.fresh)
+
+
+def follow(config: "RunConfig", fresh: bool) -> None:
+    """Run a configuration, show what each task's stages find, and write the report; exit code 1 if a task stopped."""
+    from hones.log import log_to
+    from hones.runs.pipeline import Outcome, run_config
+    from hones.runs.record import RunFolder
+    from hones.runs.study import Study, all_left_out
+    from hones.views import terminal
+
+    started = time.monotonic()
+    log_to(RunFolder(config.out).path)
+
+    def show(study: Study, outcome: Outcome) -> None:
+        seconds = time.monotonic() - started
+        OUT.rule(f"{outcome.task} ({len(outcome.neurons)} neurons; {seconds:.0f} s so far)")
+        OUT.print(terminal.view(outcome.heads))
+        left_out = [row for row in all_left_out(study) if row[0].startswith(f"{outcome.task},")]
+        ERR.print(terminal.left_out_list(left_out))
+
+    stopped = []
+    outcomes = run_config(config, fresh=fresh, on_outcome=show, on_stopped=stopped.append)
+    OUT.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
+    if outcomes:
+        masking = terminal.together([(outcome.task, outcome.masking) for outcome in outcomes])
+        steering = terminal.together([(outcome.task, outcome.steering) for outcome in outcomes])
+        OUT.print(terminal.show(masking, steering))
+    for outcome in outcomes:
+        if outcome.evidence is not None:
+            OUT.print(terminal.view(outcome.evidence))
+    for outcome in outcomes:
+        if outcome.comparison is not None:
+            OUT.print(terminal.view(outcome.comparison))
+    say(
+        f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task; "
+        "comparison.json and analysis/ where asked for)"
+    )
+    if outcomes or (config.out / "run.json").is_file():
+        report(config.out)
+    for task in stopped:
+        ERR.print(f"hones: {task}", style="red", soft_wrap=True, highlight=False)
+    if stopped:
+        raise typer.Exit(1)
+
+
+@dataclass(kw_only=True)
+class Verify(ModelOptions):
+    """Measure on a model every claim that an edit relies on; exit code 2 names the first that fails.
+
+    Example: hones verify --model tiny-llava
+    """
+
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the measured claims as JSON.")] = None
+
+    def execute(self) -> None:
+        from hones.files import write_json
+        from hones.sweep.verify import verify
+        from hones.views.terminal import view
+
+        verification = verify(self.load())
+        OUT.print(view(verification))
+        if self.out is not None:
+            tables = {table.name: table.rows for table in verification.tables()}
+            write_json(self.out, asdict(verification) | {"ok": not verification.failed, **tables})
+            say(f"written: {self.out}")
+        verification.check()
