@@ -36,6 +36,7 @@ class Mask(StageOptions, AnswerOptions):
     ids: Ids = None
 
     def execute(self) -> None:
+        from hones.tabular import together
         from hones.tasks import make_task
         from hones.views import terminal
 
@@ -43,7 +44,7 @@ class Mask(StageOptions, AnswerOptions):
         items = self.items(self.data, self.ids)
         with self.study() as study:
             result = study.mask(task, items, self.neurons, self.draws)
-            table = terminal.show(terminal.together([(task.name, result)]))
+            table = terminal.show(together([(task.name, result)]))
             show(study, task.name, table, self.out / task.name / "masking.json")
 
 

@@ -55,6 +55,7 @@ def follow(config: "RunConfig", fresh: bool) -> None:
     from hones.runs.pipeline import Outcome, run_config
     from hones.runs.record import RunFolder
     from hones.runs.study import Study, all_left_out
+    from hones.tabular import together
     from hones.views import terminal
 
     started = time.monotonic()
@@ -71,8 +72,8 @@ def follow(config: "RunConfig", fresh: bool) -> None:
     outcomes = run_config(config, fresh=fresh, on_outcome=show, on_stopped=stopped.append)
     OUT.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
     if outcomes:
-        masking = terminal.together([(outcome.task, outcome.masking) for outcome in outcomes])
-        steering = terminal.together([(outcome.task, outcome.steering) for outcome in outcomes])
+        masking = together([(outcome.task, outcome.masking) for outcome in outcomes])
+        steering = together([(outcome.task, outcome.steering) for outcome in outcomes])
         OUT.print(terminal.show(masking, steering))
     for outcome in outcomes:
         if outcome.evidence is not None:

@@ -136,6 +136,7 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
         from hones.data.disjoint import check_disjoint
         from hones.data.items import load_items
         from hones.runs.steering import steer
+        from hones.tabular import together
         from hones.tasks import make_task
         from hones.views import terminal
 
@@ -153,7 +154,7 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
                 show(study, task.name, terminal.view(evidence), folder / "evidence.json")
                 return
             result = study.steer(task, splits["dev"], splits["test"], self.neurons, settings)
-            table = terminal.show(terminal.together([(task.name, result)]))
+            table = terminal.show(together([(task.name, result)]))
             show(study, task.name, table, folder / "hones" / "scales.json")
 
 
