@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_help_is_grouped_and_names_every_stage(capsys: pytest.CaptureFixture[str
     assert call("--help") == 0
     text = capsys.readouterr().out
     assert all(word in text for word in (*STAGES, "demo", "run", "data", "Find", "Prove", "Steer"))
+
+
+def test_help_and_bad_arguments_answer_without_loading_torch() -> None:
+    """Torch and transformers take seconds: commands import them when they run."""
+    code = "import sys, hones.cli.commands; print(sorted({'torch', 'transformers', 'ray'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_run_writes_every_artifact_and_picks_up(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

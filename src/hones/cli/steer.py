@@ -45,17 +45,10 @@ class TrainingOptions:
 
         from hones.method.steering.settings import SteeringSettings
 
-        stopping = {"share": self.early_stopping, "patience": self.patience}
-        settings = {
-            "learning_rate": self.learning_rate,
-            "epochs": self.epochs,
-            "beta": self.beta,
-            "gamma": self.gamma,
-            "max_scale": self.max_scale,
-            "batch_size": self.step_size,
-            "seed": seed,
-            "early_stopping": None if self.early_stopping is None else stopping,
-        }
+        settings = {name: getattr(self, name) for name in ("learning_rate", "epochs", "beta", "gamma", "max_scale")}
+        settings |= {"batch_size": self.step_size, "seed": seed}
+        if self.early_stopping is not None:
+            settings["early_stopping"] = {"share": self.early_stopping, "patience": self.patience}
         try:
             return SteeringSettings.model_validate(settings)
         except ValidationError as error:

@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError
 
-from hones.errors import HonesError
+from hones.errors import HonesError, first_invalid
 from hones.files import digest_of, read_json, short, versions, write_json
 from hones.tasks.base import Definition
 
@@ -105,7 +105,7 @@ def _validated(file: Path, content: Any) -> RunRecord:
     try:
         return RunRecord.model_validate(content)
     except ValidationError as error:
-        part, *inside = error.errors()[0]["loc"] or ("",)
+        part, *inside = first_invalid(error).where or ("",)
     if part == "stopped":
         raise HonesError(f"{file}: the record of stopped tasks is damaged", do="use a new --out")
     if part == "stages" and inside:
