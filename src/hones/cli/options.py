@@ -45,13 +45,19 @@ MaxLeftOut = Annotated[float, typer.Option(min=0, max=1, help="Share of unusable
 class DataclassCommand(TyperCommand):
     """A command whose callback is a dataclass of options: it is constructed from what was typed, then executed.
 
-    In the help the needed options stand first, then the command's own, then those of its groups.
+    In the help the needed options stand first, --out last of them, then the command's own, then those of its groups.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         own = getattr(self.callback, "__annotations__", {})
-        self.params.sort(key=lambda param: 0 if param.required else 1 if param.name in own else 2)
+
+        def place(param: Any) -> int:
+            if param.required:
+                return 1 if param.name == "out" else 0
+            return 2 if param.name in own else 3
+
+        self.params.sort(key=place)
 
     def invoke(self, ctx: Any) -> None:
         """The callback is the dataclass."""

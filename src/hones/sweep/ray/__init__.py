@@ -26,9 +26,11 @@ def check_request(address: str | None, workers: int | None, gpus_per_worker: flo
     if address is None and (workers is not None or gpus_per_worker is not None):
         raise HonesError("--workers or --gpus-per-worker without --ray", expected="--ray local or --ray HOST:PORT")
     if workers is not None and workers < 1:
-        raise HonesError(f"--workers {workers}", expected="at least 1")
+        raise HonesError(f"{workers}", argument="workers", expected="at least 1")
     if gpus_per_worker is not None and not _is_gpu_count(gpus_per_worker):
-        raise HonesError(f"--gpus-per-worker {gpus_per_worker:g}", expected="0, a part of one, or a whole number")
+        raise HonesError(
+            f"{gpus_per_worker:g}", argument="gpus_per_worker", expected="0, a part of one, or a whole number"
+        )
     if address is not None and find_spec("ray") is None:
         raise HonesError("--ray needs the package ray", do="pip install 'hones[ray]'")
 

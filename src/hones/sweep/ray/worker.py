@@ -21,7 +21,9 @@ def for_workers(spec: ModelSpec, gpus: float) -> ModelSpec:
         HonesError: a single GPU is named, which a worker cannot choose.
     """
     if spec.device.startswith("cuda:"):
-        raise HonesError(f"--device {spec.device} with --ray", expected="cpu, cuda or auto: Ray gives GPUs out")
+        raise HonesError(
+            f"{spec.device} on Ray workers", argument="device", expected="cpu, cuda or auto: Ray gives GPUs out"
+        )
     spread = spec.device_map or ("auto" if gpus > 1 else None)
     device = "auto" if spread is not None else spec.device
     if gpus == 0 and spread is None and device == "auto":
