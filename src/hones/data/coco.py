@@ -18,7 +18,7 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,7 @@ CAPTIONS_NEEDED = 5
 Choice = Literal["first", "seeded"]
 SPLITS = {"discovery": 5000, "dev": 2000, "test": 3000}
 _Rows = dict[Any, list[dict[str, Any]]]
+"""By picture."""
 
 
 @dataclass(frozen=True)
@@ -70,50 +71,45 @@ def build_coco(
     present = {file.name for file in files.images.iterdir()}
     hashes: dict[str, str] = {}
     pictures, captions = _captions(files.captions, hashes)
-    counts = {"pictures with captions": len(pictures)}
-    kept = {i for i, info in pictures.items() if info["file_name"] in present}
-    counts["picture file"] = len(kept)
-    kept = {i for i in kept if len(captions.get(i, ())) >= CAPTIONS_NEEDED}
-    counts[f"{CAPTIONS_NEEDED} captions"] = len(kept)
-    words = _words(files.text, pictures, kept, hashes)
-    kept &= words.keys()
-    counts["legible word"] = len(kept)
+    kept = {*pictures}
+    counts = {"pictures with captions": len(kept)}
+
+    def keep(step: str, ids: Iterable[Any]) -> None:
+        kept.intersection_update(ids)
+        counts[step] = len(kept)
+
+    keep("picture file", (i for i, info in pictures.items() if info["file_name"] in present))
+    keep(f"{CAPTIONS_NEEDED} captions", (i for i, rows in captions.items() if len(rows) >= CAPTIONS_NEEDED))
+    words = _words(files.text, {i: pictures[i] for i in kept}, hashes)
+    keep("legible word", words)
     questions = _questions(files.questions, kept, hashes)
-    kept &= questions.keys()
-    counts["question"] = len(kept)
+    keep("question", questions)
     answered = _answered(files.annotations, questions, hashes)
-    kept &= answered.keys()
-    counts["answers"] = len(kept)
+    keep("answers", answered)
     if len(kept) < sum(splits.values()):
         wanted = " + ".join(f"{size} {name}" for name, size in splits.items())
+        steps = pairwise(counts.items())
+        lost = ", ".join(f"{before - after} without {name}" for (_, before), (name, after) in steps)
         raise HonesError(
             f"{len(kept)} pictures have all annotations",
             expected=f"{sum(splits.values())} ({wanted})",
-            do="ask for smaller splits; lost on the way: " + _lost(counts),
+            do=f"ask for smaller splits; lost on the way: {lost}",
         )
-    items = {}
-    for i in sorted(kept):
-        word = _one(words[i], f"{seed}/{i}/word", choose)
-        vqa = _one(answered[i], f"{seed}/{i}/question", choose)
-        items[i] = {
+
+    def chosen(rows: list[dict[str, Any]], draw: str) -> dict[str, Any]:
+        """The first, or a draw that depends on nothing but the seed and the rows."""
+        return rows[0] if choose == "first" else random.Random(draw).choice(rows)
+
+    items = {
+        i: {
             "image_id": i,
             "image_info": pictures[i],
-            "vqa": vqa,
+            "vqa": chosen(answered[i], f"{seed}/{i}/question"),
             "captions": sorted(captions[i], key=lambda row: row["caption_id"]),
-            "ocr": word,
+            "ocr": chosen(words[i], f"{seed}/{i}/word"),
         }
-    return _write(items, to, splits, seed, choose, counts, hashes)
-
-
-def _write(
-    items: dict[Any, Any],
-    to: Path,
-    splits: Mapping[str, int],
-    seed: int,
-    choose: str,
-    counts: dict[str, int],
-    hashes: dict[str, str],
-) -> Built:
+        for i in sorted(kept)
+    }
     order = list(items)
     random.Random(f"{seed}/splits").shuffle(order)
     written = {"all": to / "all.json"}
@@ -128,18 +124,9 @@ def _write(
     return Built(written, counts)
 
 
-def _lost(counts: Mapping[str, int]) -> str:
-    steps = [*counts.items()]
-    return ", ".join(f"{before - after} without {name}" for (_, before), (name, after) in pairwise(steps))
-
-
-def _one(rows: list[dict[str, Any]], seed: str, choose: str) -> dict[str, Any]:
-    """One of the rows: the first, or a draw that depends on nothing but the seed and the rows."""
-    return rows[0] if choose == "first" else random.Random(seed).choice(rows)
-
-
 def _captions(file: Path, hashes: dict[str, str]) -> tuple[dict[Any, dict[str, Any]], _Rows]:
-    content = _parse(file, hashes, _same)
+    """The pictures and their captions."""
+    content = _parse(file, hashes)
     pictures = {
         row["id"]: {key: row[key] for key in ("file_name", "height", "width", "coco_url") if key in row}
         for row in _list(content, "images", file)
@@ -154,24 +141,30 @@ def _captions(file: Path, hashes: dict[str, str]) -> tuple[dict[Any, dict[str, A
     return pictures, captions
 
 
-def _words(file: Path, pictures: dict[Any, dict[str, Any]], kept: set[Any], hashes: dict[str, str]) -> _Rows:
-    """The legible words of every picture, by ascending id; both published forms of COCO-Text (v1 and v2)."""
-    content = _parse(file, hashes, _without_shape)
+def _words(file: Path, pictures: Mapping[Any, dict[str, Any]], hashes: dict[str, str]) -> _Rows:
+    """The legible words of these pictures, by ascending id; both published forms of COCO-Text (v1 and v2)."""
+
+    def without_outline(row: dict[str, Any]) -> dict[str, Any]:
+        row.pop("polygon", None)  # most of the file
+        row.pop("mask", None)
+        return row
+
+    content = _parse(file, hashes, without_outline)
     annotations = content.get("anns") if isinstance(content, dict) else None
     if not isinstance(annotations, dict) or not isinstance(content.get("imgs"), dict):
         raise _unlike(file, "COCO-Text: imgs and anns")
     words: _Rows = defaultdict(list)
     for name, row in annotations.items():
-        if not _has(row, image_id=int, utf8_string=str, bbox=list) or row["image_id"] not in kept:
+        if not _has(row, image_id=int, utf8_string=str, bbox=list) or row["image_id"] not in pictures:
             continue
-        word, info = row["utf8_string"].strip(), pictures[row["image_id"]]
-        if row.get("legibility") == "legible" and word and _on_picture(row["bbox"], info):
+        word = row["utf8_string"].strip()
+        if row.get("legibility") == "legible" and word and _on_picture(row["bbox"], pictures[row["image_id"]]):
             more = {key: row[key] for key in ("class", "language", "legibility") if key in row}
             number = row.get("id", name)
             words[row["image_id"]].append({"ocr_id": number, "text": word, "bbox": row["bbox"], **more})
     for rows in words.values():
         rows.sort(key=lambda row: (int(row["ocr_id"]) if str(row["ocr_id"]).isdecimal() else 0, str(row["ocr_id"])))
-    return dict(words)
+    return words
 
 
 def _on_picture(box: list[Any], info: Mapping[str, Any]) -> bool:
@@ -183,18 +176,15 @@ def _on_picture(box: list[Any], info: Mapping[str, Any]) -> bool:
 
 
 def _questions(file: Path, kept: set[Any], hashes: dict[str, str]) -> _Rows:
-    found: _Rows = defaultdict(list)
-    rows = _list(_parse(file, hashes, _same), "questions", file)
-    for row in rows:
-        if (
-            _has(row, image_id=int, question_id=int, question=str)
-            and row["image_id"] in kept
-            and row["question"].strip()
-        ):
-            found[row["image_id"]].append(row)
-    for of_picture in found.values():
-        of_picture.sort(key=lambda row: row["question_id"])
-    return dict(found)
+    """The questions about these pictures, by ascending id."""
+    questions: _Rows = defaultdict(list)
+    for row in _list(_parse(file, hashes), "questions", file):
+        good = _has(row, image_id=int, question_id=int, question=str) and row["question"].strip()
+        if good and row["image_id"] in kept:
+            questions[row["image_id"]].append(row)
+    for rows in questions.values():
+        rows.sort(key=lambda row: row["question_id"])
+    return questions
 
 
 def _answered(file: Path, questions: _Rows, hashes: dict[str, str]) -> _Rows:
@@ -203,45 +193,41 @@ def _answered(file: Path, questions: _Rows, hashes: dict[str, str]) -> _Rows:
     strings: dict[str, str] = {}
 
     def smaller(row: dict[str, Any]) -> Any:
+        """An answer as its text, the same object for equal ones; an annotation if it is of a question asked."""
         if "answer_id" in row:
             answer = row.get("answer")
             return strings.setdefault(answer, answer) if isinstance(answer, str) else None
-        return None if "question_id" in row and not _wanted(row["question_id"]) else row
-
-    def _wanted(number: Any) -> bool:
-        return isinstance(number, int) and number in wanted
+        number = row.get("question_id")
+        return row if "question_id" not in row or (isinstance(number, int) and number in wanted) else None
 
     rows = _list(_parse(file, hashes, smaller), "annotations", file)
     of = {row["question_id"]: row for row in rows if _has(row, question_id=int, answers=list) and texts(row["answers"])}
-    found: _Rows = defaultdict(list)
+    answered: _Rows = defaultdict(list)
     for picture, asked in questions.items():
         for question in asked:
             fields = vqa_fields(question, of[question["question_id"]]) if question["question_id"] in of else None
             if fields is not None:
-                found[picture].append(fields)
-    return dict(found)
+                answered[picture].append(fields)
+    return answered
 
 
-def _name_beside(hashes: dict[str, str], file: Path) -> str:
-    """The file's name, with as many of its folders as tell it from the files that were read before."""
-    names = ("/".join(file.parts[-count:]) for count in range(1, len(file.parts) + 1))
-    return next((name for name in names if name not in hashes), str(file))
-
-
-def _parse(file: Path, hashes: dict[str, str], smaller: Callable[[dict[str, Any]], Any]) -> Any:
+def _parse(file: Path, hashes: dict[str, str], smaller: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """A JSON file, every object replaced by what `smaller` makes of it as soon as it is parsed.
+
+    hashes: receives the file's, under its name with as many of its folders as tell it from the files read before.
 
     Raises:
         HonesError: it does not exist or is not JSON.
     """
     raw = read_raw(file)
-    hashes[_name_beside(hashes, file)] = hashlib.sha256(raw).hexdigest()
+    names = ("/".join(file.parts[-count:]) for count in range(1, len(file.parts) + 1))
+    hashes[next((name for name in names if name not in hashes), str(file))] = hashlib.sha256(raw).hexdigest()
     collecting = gc.isenabled()
     gc.disable()  # millions of small objects, none of them garbage
     try:
         text = raw.decode()
         del raw
-        return json.loads(text) if smaller is _same else json.loads(text, object_hook=smaller)
+        return json.loads(text, object_hook=smaller)
     except (ValueError, RecursionError) as error:
         raise HonesError(f"{file} is not JSON ({error})") from error
     finally:
@@ -249,22 +235,11 @@ def _parse(file: Path, hashes: dict[str, str], smaller: Callable[[dict[str, Any]
             gc.enable()
 
 
-def _same(row: dict[str, Any]) -> dict[str, Any]:
-    return row
-
-
-def _without_shape(row: dict[str, Any]) -> dict[str, Any]:
-    """A word without its outline, most of the file."""
-    row.pop("polygon", None)
-    row.pop("mask", None)
-    return row
-
-
 def _list(content: Any, key: str, file: Path) -> list[Any]:
-    found = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(found, list):
+    rows = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(rows, list):
         raise _unlike(file, f"a list under {key!r}")
-    return found
+    return rows
 
 
 def _has(row: Any, **fields: type) -> bool:
