@@ -3,14 +3,12 @@
 from collections.abc import Iterable
 
 from hones.errors import HonesError
-from hones.tasks.base import Example, Metric, Task
+from hones.tasks.base import Task
 from hones.tasks.caption import Captioning
 from hones.tasks.loading import is_custom, load_task
 from hones.tasks.ocr import Ocr
 from hones.tasks.retrieval import Retrieval
 from hones.tasks.vqa import Vqa
-
-__all__ = ["TASKS", "TASK_NAMES", "Example", "Metric", "Task", "check_distinct", "in_order", "make_task", "make_tasks"]
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Vqa, Ocr, Captioning, Retrieval)}
 TASK_NAMES: tuple[str, ...] = tuple(TASKS)

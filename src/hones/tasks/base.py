@@ -5,7 +5,7 @@ bootstrap is a matrix product. `Example` is all that later stages know of an ite
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from hones.data.items import Item, Items, LeftOut
+from hones.data.items import Items
 from hones.data.pictures import open_picture
+from hones.data.unified import Item, LeftOut
 from hones.errors import BadItem
 from hones.progress import track
 
@@ -133,13 +134,7 @@ class Task(Metric):
 
     def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
         """All usable items in order, and those left out with the reason."""
-        good, bad = [], []
-        for item in items.items:
-            try:
-                good.append(self.example(item, items.images))
-            except BadItem as error:
-                bad.append(LeftOut.of(item.id, error))
-        return good, bad
+        return examples_of(items, lambda item: self.example(item, items.images))
 
     def guess(self, examples: Sequence[Example]) -> float:
         """The score of the best answer that does not depend on the picture, among all references of the examples."""
@@ -152,10 +147,38 @@ class Task(Metric):
         return (example.target,)
 
 
-def with_readable_pictures(examples: Sequence[Example]) -> tuple[list[Example], list[LeftOut]]:
-    """The examples whose picture can be read whole, and the others with the reason."""
-    good, bad = [], []
-    for example in track(examples, "checking pictures"):
+def examples_of(
+    items: Items, example: Callable[[Item], Example], most: int | None = None
+) -> tuple[list[Example], list[LeftOut]]:
+    """What `example` makes of the items, in order, and the items that it refuses with the reason.
+
+    most: stop after as many examples.
+    """
+    good: list[Example] = []
+    bad: list[LeftOut] = []
+    for item in items:
+        if len(good) == most:
+            break
+        try:
+            good.append(example(item))
+        except BadItem as error:
+            bad.append(LeftOut.of(item.id, error))
+    return good, bad
+
+
+def mean_over_items(sums: Float[np.ndarray, "*batch k"], statistic: int = 0) -> Float[np.ndarray, "*batch"]:
+    """A summed statistic over the number of items, the last one; NaN where no item was summed."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(sums[..., statistic] / sums[..., -1])
+
+
+def with_readable_pictures(
+    examples: Sequence[Example], doing: str = "checking pictures"
+) -> tuple[list[Example], list[LeftOut]]:
+    """The examples whose picture can be read whole, box drawn, and the others with the reason."""
+    good: list[Example] = []
+    bad: list[LeftOut] = []
+    for example in track(examples, doing):
         try:
             example.open_picture()
         except BadItem as error:

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from nltk.tokenize import TreebankWordTokenizer
 from sacrebleu.metrics.bleu import BLEU
 
-from hones.data.items import Item
+from hones.data.unified import Item
 from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
 
@@ -89,7 +89,10 @@ class Captioning(Task):
 
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """BLEU-4, in [0, 1]; NaN where no item was summed (every item has a reference length of at least 1)."""
-        match, total, hyp_len, ref_len = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
+        match = sums[..., :4]
+        total = sums[..., 4:8]
+        hyp_len = sums[..., 8]
+        ref_len = sums[..., 9]
         precision = np.prod(match / np.where(total > 0, total, 1), axis=-1) ** 0.25
         brevity = np.exp(np.minimum(0, 1 - ref_len / np.where(hyp_len > 0, hyp_len, 1)))
         return np.where(ref_len > 0, brevity * precision, np.nan)

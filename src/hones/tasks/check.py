@@ -5,17 +5,19 @@ box that leaves the picture in part, pictures that several items share, or whose
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hones.data.disjoint import content_hash
-from hones.data.items import Item, Items, LeftOut
+from hones.data.items import Items
 from hones.data.pictures import open_picture
+from hones.data.unified import LeftOut
 from hones.errors import BadItem, HonesError
 from hones.progress import track
 from hones.tasks import TASKS, make_task
+from hones.tasks.base import with_readable_pictures
 
 FIRST = 5
 _FIELD = {"vqa": "vqa", "ocr": "ocr", "caption": "captions", "retrieval": "captions"}
@@ -67,37 +69,42 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
         candidates: of retrieval, the true one included.
         pictures: open every picture.
     """
-    problems = [("file", bad) for bad in items.left_out]
-    names = {item.file_name for item in items.items if item.file_name is not None}
+    of = {item.id: item for item in items}
+    names = {item.file_name for item in items if item.file_name is not None}
     broken = _broken(items.images, names) if pictures else {}
-    of = {item.id: item for item in items.items}
-    problems += [("picture", _named(item, broken)) for item in items.items if item.file_name in broken]
+    problems = [("file", bad) for bad in items.left_out]
+    problems += [("picture", LeftOut.of(item.id, broken[item.file_name])) for item in items if item.file_name in broken]
     rows = []
     for name in TASKS:
-        annotated = {item.id for item in items.items if getattr(item, _FIELD.get(name, "vqa"))}
+        annotated = {item.id for item in items if getattr(item, _FIELD[name])}
         try:
             examples, bad = make_task(name, candidates=candidates).examples(items)
         except HonesError as error:
-            examples, bad = (
-                [],
-                [LeftOut(one, str(error), f"too few captions for {candidates} candidates") for one in of],
-            )
-        bad = [one for one in bad if one.id in annotated]
+            few = f"too few captions for {candidates} candidates"
+            examples, bad = [], [LeftOut(id, str(error), few) for id in of]
+        examples = [example for example in examples if of[example.id].file_name not in broken]
+        bad = [left_out for left_out in bad if left_out.id in annotated]
         if pictures and name == "ocr":
-            sound = [e for e in examples if of[e.id].file_name not in broken]
-            bad += _refused(sound)
-        refused = {one.id for one in bad}
-        usable = [e for e in examples if e.id not in refused and of[e.id].file_name not in broken]
-        problems += [(name, one) for one in bad]
-        rows.append(Usable(name, len(usable), len(annotated) - len(usable), len(items) - len(annotated)))
-    place = str(items.file or items.images)
-    remarks = _findings(("remark", one) for one in _remarks(items, broken, pictures))
-    return Report(place, items.format, items.sha256, len(items), len(names), tuple(rows), _findings(problems), remarks)
+            bad += with_readable_pictures(examples, "drawing boxes")[1]
+        refused = {left_out.id for left_out in bad}
+        usable = sum(example.id not in refused for example in examples)
+        problems += [(name, left_out) for left_out in bad]
+        rows.append(Usable(name, usable, len(annotated) - usable, len(items) - len(annotated)))
+    return Report(
+        file=str(items.file or items.images),
+        format=items.format,
+        sha256=items.sha256,
+        items=len(items),
+        pictures=len(names),
+        tasks=tuple(rows),
+        problems=_findings(problems),
+        remarks=_findings(("remark", remark) for remark in _remarks(items, broken, pictures)),
+    )
 
 
-def _broken(folder: Path, names: Iterable[str]) -> dict[str, BadItem]:
+def _broken(folder: Path, names: Iterable[str]) -> dict[str | None, BadItem]:
     """The pictures that cannot be opened, by name, and why."""
-    broken = {}
+    broken: dict[str | None, BadItem] = {}
     for name in track(sorted(names), "opening pictures"):
         try:
             open_picture(folder / name)
@@ -106,33 +113,19 @@ def _broken(folder: Path, names: Iterable[str]) -> dict[str, BadItem]:
     return broken
 
 
-def _named(item: Item, broken: dict[str, BadItem]) -> LeftOut:
-    return LeftOut.of(item.id, broken[str(item.file_name)])
-
-
-def _refused(examples: Iterable[Any]) -> list[LeftOut]:
-    """The examples whose box does not fit their picture."""
-    bad = []
-    for example in track(examples, "drawing boxes"):
-        try:
-            example.open_picture()
-        except BadItem as error:
-            bad.append(LeftOut.of(example.id, error))
-    return bad
-
-
-def _remarks(items: Items, broken: dict[str, BadItem], pictures: bool) -> Iterable[LeftOut]:
+def _remarks(items: Items, broken: Mapping[str | None, BadItem], pictures: bool) -> Iterable[LeftOut]:
     seen: set[str] = set()
     content: dict[str, str] = {}
-    for item in items.items:
-        name, info = item.file_name, item.image_info
+    for item in items:
+        name = item.file_name
+        info = item.image_info
         if info is None or name is None:
             continue
         if item.ocr is not None and item.ocr.bbox is not None and info.width is not None and info.height is not None:
             x, y, width, height = item.ocr.bbox
             if x < 0 or y < 0 or x + width > info.width or y + height > info.height:
                 yield LeftOut(item.id, f"box {list(item.ocr.bbox)}", "box partly outside the picture")
-        if any(not one.caption.strip() for one in item.captions):
+        if any(not caption.caption.strip() for caption in item.captions):
             yield LeftOut(item.id, "an empty caption beside others", "empty caption")
         if name in seen:
             yield LeftOut(item.id, f"{name} is another item's too", "picture of several items")

@@ -26,9 +26,10 @@ import yaml
 from jaxtyping import Float
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hones.data.items import Item, Items, LeftOut
+from hones.data.items import Items
+from hones.data.unified import Item, LeftOut
 from hones.errors import BadItem, HonesError, from_validation
-from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task, picture_of
+from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task, examples_of, picture_of
 from hones.tasks.caption import Captioning
 from hones.tasks.exact import ExactMatch
 from hones.tasks.fields import PATH, fill, numbers_at, paths_in, text_at, values_at
@@ -116,7 +117,8 @@ class FieldTask(Task):
     """
 
     def __init__(self, file: TaskFile, given: str) -> None:
-        self.file, self.metric = file, METRICS[file.metric]
+        self.file = file
+        self.metric = METRICS[file.metric]
         self.name = file.name  # pyright: ignore[reportAttributeAccessIssue]
         self.answers: AnswerKind = file.answers  # pyright: ignore[reportIncompatibleVariableOverride]
         self.metric_name = file.metric  # pyright: ignore[reportAttributeAccessIssue]
@@ -135,29 +137,22 @@ class FieldTask(Task):
         Raises:
             BadItem: a field is missing, empty or of the wrong kind; there is no picture; the box cannot be drawn.
         """
-        file, given = self.file, self.metric.references_among
-        target = " ".join(given(values_at(item, file.target) if self._describes else [text_at(item, file.target)]))
+        file = self.file
+        texts = values_at(item, file.target) if self._describes else [text_at(item, file.target)]
+        target = " ".join(self.metric.references_among(texts))
         return Example(
             id=item.id,
             image=None if file.picture == "none" else picture_of(item, images),
             prompts=(fill(file.prompt, item),),
             target=target.capitalize() if file.answers == "yes_no" else target,
-            references=given(values_at(item, file.references or file.target)),
+            references=self.metric.references_among(values_at(item, file.references or file.target)),
             box=None if file.box is None else _box(item, file.box),
             size=None if file.box is None else size_of(item.image_info),
         )
 
     def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
         """The first `max_items` usable items in order, and those left out before the last of them."""
-        good, bad = [], []
-        for item in items.items:
-            if len(good) == self.file.max_items:
-                break
-            try:
-                good.append(self.example(item, items.images))
-            except BadItem as error:
-                bad.append(LeftOut.of(item.id, error))
-        return good, bad
+        return examples_of(items, lambda item: self.example(item, items.images), self.file.max_items)
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
         """Those of the metric."""
@@ -211,10 +206,10 @@ def task_of_file(given: str) -> FieldTask:
 
 
 def _box(item: Item, path: str) -> tuple[float, float, float, float]:
-    found = numbers_at(item, path)
-    if len(found) != 4:
-        raise BadItem(f"its box {path} has {len(found)} numbers, four are needed: x, y, width, height")
-    x, y, width, height = found
+    numbers = numbers_at(item, path)
+    if len(numbers) != 4:
+        raise BadItem(f"its box {path} has {len(numbers)} numbers, four are needed: x, y, width, height")
+    x, y, width, height = numbers
     check_box((x, y, width, height), item.image_info)
     return x, y, width, height
 

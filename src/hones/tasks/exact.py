@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from hones.tasks.base import Answer, Example, Metric
+from hones.tasks.base import Answer, Example, Metric, mean_over_items
 from hones.tasks.vqa import normalise
 
 
@@ -26,5 +26,4 @@ class ExactMatch(Metric):
 
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """The share of matches, in [0, 1]; NaN where no item was summed."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums[..., 0] / sums[..., 1])
+        return mean_over_items(sums)

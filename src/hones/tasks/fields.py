@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hones.data.items import Item
+from hones.data.unified import Item
 from hones.errors import NOT_ANNOTATED, BadItem
 
 PATH = re.compile(r"\w+(\.\w+)*")
@@ -26,7 +26,7 @@ def values_at(item: Item, path: str) -> list[str]:
     Raises:
         BadItem: there is none, or one that is no text, number, yes or no.
     """
-    return [_text(value, path) for value in _found(item, path)]
+    return [_text(value, path) for value in _present(item, path)]
 
 
 def numbers_at(item: Item, path: str) -> list[float]:
@@ -35,10 +35,10 @@ def numbers_at(item: Item, path: str) -> list[float]:
     Raises:
         BadItem: there is none, or one that is no number.
     """
-    found = _found(item, path)
-    if any(isinstance(x, bool) or not isinstance(x, int | float) for x in found):
+    values = _present(item, path)
+    if any(isinstance(x, bool) or not isinstance(x, int | float) for x in values):
         raise BadItem(f"its field {path} is no list of numbers")
-    return [float(x) for x in found]
+    return [float(x) for x in values]
 
 
 def text_at(item: Item, path: str) -> str:
@@ -47,12 +47,12 @@ def text_at(item: Item, path: str) -> str:
     Raises:
         BadItem: there is none, there are several, or it is empty or of another kind.
     """
-    found = values_at(item, path)
-    if len(found) != 1:
-        raise BadItem(f"its field {path} has {len(found)} values, one is needed")
-    if not found[0].strip():
+    values = values_at(item, path)
+    if len(values) != 1:
+        raise BadItem(f"its field {path} has {len(values)} values, one is needed")
+    if not values[0].strip():
         raise BadItem(f"its field {path} is empty")
-    return found[0].strip()
+    return values[0].strip()
 
 
 def paths_in(template: str) -> list[str]:
@@ -81,12 +81,12 @@ def fill(template: str, item: Item) -> str:
     return "".join(text + (text_at(item, path) if path is not None else "") for text, path, _, _ in parts)
 
 
-def _found(item: Item, path: str) -> list[Any]:
-    found = [value for value in _walk(item, path.split(".")) if value is not None]
-    if not found:
+def _present(item: Item, path: str) -> list[Any]:
+    values = [value for value in _walk(item, path.split(".")) if value is not None]
+    if not values:
         absent = not _fields(item).get(path.partition(".")[0])  # the whole annotation; in part it is a mistake
         raise BadItem(f"it has no field {path}", kind=NOT_ANNOTATED if absent else "")
-    return found
+    return values
 
 
 def _walk(value: Any, path: list[str]) -> Iterator[Any]:

@@ -59,15 +59,15 @@ def _from_class(given: str) -> Task:
 
 def _imported_beside(file: Path) -> list[bytes]:
     """The content of the files below the file's folder that it imports, directly or through others, by their names."""
-    found: dict[Path, bytes] = {file.resolve(): b""}
+    content: dict[Path, bytes] = {file.resolve(): b""}
     waiting = [file.resolve()]
     while waiting:
-        source = waiting.pop()
-        for path in _imports(source, source.read_bytes()):
-            if path not in found and path.is_file():
-                found[path] = path.read_bytes()
+        importing = waiting.pop()
+        for path in _imports(importing, importing.read_bytes()):
+            if path not in content and path.is_file():
+                content[path] = path.read_bytes()
                 waiting.append(path)
-    return [found[path] for path in sorted(found)]
+    return [content[path] for path in sorted(content)]
 
 
 def _imports(file: Path, source: bytes) -> Iterator[Path]:
@@ -77,9 +77,8 @@ def _imports(file: Path, source: bytes) -> Iterator[Path]:
             names = [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
-            names = [
-                (node.level, name) for name in (base, *(f"{base}.{x.name}".lstrip(".") for x in node.names)) if name
-            ]
+            imported = (base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names))
+            names = [(node.level, name) for name in imported if name]
         else:
             continue
         for level, name in names:

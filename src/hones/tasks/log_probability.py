@@ -15,8 +15,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from hones.data.items import Item, Items, LeftOut
-from hones.tasks.base import Answer, AnswerKind, Example, Task
+from hones.data.items import Items
+from hones.data.unified import Item, LeftOut
+from hones.tasks.base import Answer, AnswerKind, Example, Task, mean_over_items
 
 
 class LogProbability(Task):
@@ -56,8 +57,7 @@ class LogProbability(Task):
 
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """Mean log-probability in nats, at most 0; NaN where no item was summed."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums[..., 0] / sums[..., 1])
+        return mean_over_items(sums)
 
     def token_weights(self, targets: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " tokens"]]:
         """Those of the task."""

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from rapidfuzz.distance import Levenshtein
 
 from hones.data.pictures import BOX_OUTSIDE
-from hones.data.unified import ImageInfo, Item, OcrFields
+from hones.data.unified import ImageInfo, Item
 from hones.errors import NOT_ANNOTATED, BadItem
-from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
+from hones.tasks.base import Answer, AnswerKind, Example, Task, mean_over_items, picture_of
 from hones.tasks.vqa import PROMPT as QUESTION_PROMPT
 
 PROMPT = "Transcribe the text inside the blue box.\nOutput text only."
@@ -41,7 +41,9 @@ class Ocr(Task):
     statistic_names: ClassVar[tuple[str, ...]] = ("anls", "n")
 
     def example(self, item: Item, images: Path) -> Example:
-        """The text of the item's box, [x, y, width, height] in stored pixels; without a box, the item's question.
+        """The text of the item's box, [x, y, width, height] in stored pixels.
+
+        An item without a box asks its question as vqa does; every non-empty text given is a reference.
 
         Raises:
             BadItem: no text, or a box that cannot be drawn on the picture.
@@ -52,7 +54,16 @@ class Ocr(Task):
         if not text:
             raise BadItem("empty ocr text")
         if item.ocr.bbox is None:
-            return self._asked(item, item.ocr, text, images)
+            question = (item.ocr.question or "").strip()
+            if not question:
+                raise BadItem("empty question")
+            return Example(
+                id=item.id,
+                image=picture_of(item, images),
+                prompts=(QUESTION_PROMPT.format(question=question),),
+                target=text,
+                references=tuple(other for other in item.ocr.all_texts if other.strip()) or (text,),
+            )
         check_box(item.ocr.bbox, item.image_info)
         return Example(
             id=item.id,
@@ -64,19 +75,6 @@ class Ocr(Task):
             size=size_of(item.image_info),
         )
 
-    def _asked(self, item: Item, ocr: OcrFields, text: str, images: Path) -> Example:
-        """An item without a box asks its question as vqa does; every non-empty text given is a reference."""
-        question = (ocr.question or "").strip()
-        if not question:
-            raise BadItem("empty question")
-        return Example(
-            id=item.id,
-            image=picture_of(item, images),
-            prompts=(QUESTION_PROMPT.format(question=question),),
-            target=text,
-            references=tuple(other for other in ocr.all_texts if other.strip()) or (text,),
-        )
-
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
         """[similarity to the best reference, 1] of one answer."""
         assert isinstance(answer, str)
@@ -84,8 +82,7 @@ class Ocr(Task):
 
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """ANLS, in [0, 1]; NaN where no item was summed."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums[..., 0] / sums[..., 1])
+        return mean_over_items(sums)
 
 
 def size_of(picture: ImageInfo | None) -> tuple[int, int] | None:

@@ -19,9 +19,10 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.data.candidates import CandidatePool, distinct
-from hones.data.items import Item, Items, LeftOut
+from hones.data.items import Items
+from hones.data.unified import Item, LeftOut
 from hones.errors import NOT_ANNOTATED, BadItem, HonesError
-from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
+from hones.tasks.base import Answer, AnswerKind, Example, Task, examples_of, mean_over_items, picture_of
 
 PROMPT = "Candidate: {candidate}\nDoes the candidate correctly describe the image?\nAnswer exactly Yes or No."
 TARGET = "Yes"
@@ -54,7 +55,8 @@ class Retrieval(Task):
         Raises:
             BadItem: no caption, or too few negatives of its own.
         """
-        captions, negatives = _captions(item), _own_negatives(item)
+        captions = _captions(item)
+        negatives = _own_negatives(item)
         if len(negatives) < self.candidates - 1:
             raise BadItem(f"has {len(negatives)} negatives of its own, {self.candidates - 1} needed")
         return self._ask(item, images, captions[0], negatives)
@@ -66,18 +68,15 @@ class Retrieval(Task):
             HonesError: the file has too few other captions.
         """
         pool = CandidatePool(items.captions_of)
-        good, bad = [], []
-        for item in items.items:
-            try:
-                captions = _captions(item)
-            except BadItem as error:
-                bad.append(LeftOut.of(item.id, error))
-                continue
+
+        def example(item: Item) -> Example:
+            captions = _captions(item)
             negatives = _own_negatives(item)
             if len(negatives) < self.candidates - 1:
                 negatives = pool.negatives(captions[0], captions, self.candidates - 1)
-            good.append(self._ask(item, items.images, captions[0], negatives))
-        return good, bad
+            return self._ask(item, items.images, captions[0], negatives)
+
+        return examples_of(items, example)
 
     def _ask(self, item: Item, images: Path, true: str, negatives: list[str]) -> Example:
         candidates = (true, *negatives[: self.candidates - 1])
@@ -100,15 +99,15 @@ class Retrieval(Task):
             raise HonesError(
                 f"item {example.id}: logit(Yes) - logit(No) is NaN", expected="a number", do="try --dtype float32"
             )
-        ahead, tied = np.sum(answer > answer[0]), np.sum(answer == answer[0])
+        ahead = np.sum(answer > answer[0])
+        tied = np.sum(answer == answer[0])
         ranks = np.arange(ahead + 1, ahead + tied + 1)
         gains = (ranks <= CUTOFF) / np.log2(ranks + 1)
         return np.array([gains.mean(), (ranks <= 1).mean(), (ranks <= CUTOFF).mean(), 1.0])
 
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """NDCG@5, in [0, 1]; NaN where no item was summed."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums[..., 0] / sums[..., 3])
+        return mean_over_items(sums)
 
     def guess(self, examples: Sequence[Example]) -> float:
         """The mean score of a random order of the candidates."""
@@ -117,8 +116,7 @@ class Retrieval(Task):
 
     def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
         """recall@1 and recall@5, in [0, 1]; NaN where no item was summed."""
-        with np.errstate(invalid="ignore"):
-            return {"recall@1": float(sums[1] / sums[3]), "recall@5": float(sums[2] / sums[3])}
+        return {"recall@1": float(mean_over_items(sums, 1)), "recall@5": float(mean_over_items(sums, 2))}
 
 
 def _captions(item: Item) -> list[str]:

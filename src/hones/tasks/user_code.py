@@ -22,8 +22,8 @@ def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, byte
         source = file.read_bytes()
     except OSError as error:
         raise HonesError(f"cannot read {what} {file} ({error.strerror})", do=f"check {option}") from error
-    place, content = (sha256(x).hexdigest()[:16] for x in (str(file.resolve()).encode(), source))
-    name = f"hones_user_{place}_{content}"
+    place = sha256(str(file.resolve()).encode()).hexdigest()[:16]
+    name = f"hones_user_{place}_{sha256(source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name], source
     spec = importlib.util.spec_from_file_location(name, file)

@@ -24,9 +24,9 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from hones.data.items import Item
+from hones.data.unified import Item
 from hones.errors import NOT_ANNOTATED, BadItem
-from hones.tasks.base import Answer, AnswerKind, Example, Task, picture_of
+from hones.tasks.base import Answer, AnswerKind, Example, Task, mean_over_items, picture_of
 
 PROMPT = "Question: {question}\nAnswer the question with a short phrase."
 
@@ -62,7 +62,8 @@ def normalise(answer: str) -> str:
 
 def _strip_punctuation(text: str) -> str:
     """Each mark becomes a space, or nothing if it touches a space or the text has a number such as 1,000."""
-    has_number, out = _COMMA_IN_NUMBER.search(text) is not None, text
+    has_number = _COMMA_IN_NUMBER.search(text) is not None
+    out = text
     for mark in PUNCTUATION:
         touches_space = f"{mark} " in text or f" {mark}" in text
         out = out.replace(mark, "" if touches_space or has_number else " ")
@@ -85,7 +86,8 @@ class Vqa(Task):
         """
         if item.vqa is None:
             raise BadItem("no vqa annotation", kind=NOT_ANNOTATED)
-        question, answer = item.vqa.question.strip(), item.vqa.answer.strip()
+        question = item.vqa.question.strip()
+        answer = item.vqa.answer.strip()
         if not question:
             raise BadItem("empty question")
         if not answer:
@@ -110,7 +112,8 @@ class Vqa(Task):
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
         """[soft accuracy, 1] of one answer."""
         assert isinstance(answer, str)
-        given, n = normalise(answer), len(example.references)
+        given = normalise(answer)
+        n = len(example.references)
         m = sum(normalise(reference) == given for reference in example.references)
         if n == 1:
             return np.array([m, 1.0])
@@ -118,5 +121,4 @@ class Vqa(Task):
 
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """Mean soft accuracy, in [0, 1]; NaN where no item was summed."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums[..., 0] / sums[..., 1])
+        return mean_over_items(sums)

@@ -97,5 +97,6 @@ class YesNoF1(YesNo):
 
 def _share(sums: Float[np.ndarray, "*batch 4"], part: Counted, whole: Counted) -> Float[np.ndarray, "*batch"]:
     """A sum of counts over another, 0 / 0 being 0; NaN without items."""
-    above, below = sums @ np.array(part, dtype=float), sums @ np.array(whole, dtype=float)
+    above = sums @ np.array(part, dtype=float)
+    below = sums @ np.array(whole, dtype=float)
     return np.where(sums.sum(-1) > 0, above / np.where(below > 0, below, 1), np.nan)
