@@ -24,11 +24,10 @@ from hones.models.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
 from hones.runs.config import read_config
-from hones.runs.plan.calibrate import OF_CPU, calibrate
 from hones.runs.plan.forecast import plan
 from hones.runs.plan.lengths import Asked, Measured, Seen, measure, seen_of
 from hones.runs.plan.memory import kept_bytes, sweep_memory
-from hones.runs.plan.rates import Rates, given_rate, key_of, save_rates, saved_rates
+from hones.runs.plan.rates import OF_CPU, Rates, calibrate, given_rate, key_of, save_rates, saved_rates
 from hones.runs.plan.request import Request, make_request, request_of
 from hones.runs.plan.shapes import Shapes, shapes_of, weightless
 from hones.runs.plan.sweeping import (
@@ -166,8 +165,8 @@ def test_forecasts_are_what_is_counted(
     assert found.flop == pytest.approx(real, rel=SHARE)
 
     neurons = [(layer, 3) for layer in range(shapes.layers)]
-    found = sweep_work(shapes, asked, Edits({0: 3}, neurons=1), sweep, left=0.3)
-    found += proof(shapes, asked, Edits({0: 3}, neurons=1), sweep)
+    found = sweep_work(shapes, asked, Edits({0: 3}, written=True), sweep, left=0.3)
+    found += proof(shapes, asked, Edits({0: 3}, written=True), sweep)
     real = counted(lambda: evaluate_masking(vlm, own, examples, neurons, draws=2, sweep=settings))
     assert found.flop == pytest.approx(real, rel=0.1)
 
@@ -319,7 +318,7 @@ def test_pairs_of_a_training() -> None:
     text = Asked("caption", "text", 0, 0, seen, ((1, 2),), 3, (4, 6))
     assert (pairs_of(text, 2).each_epoch, pairs_of(text, 2).distinct, pairs_of(text, 2).answer) == (1, 1.5, 5)
     asked = Asked("retrieval", "yes_no", 0, 0, seen, tuple((1, n) for n in range(9)), 0, (2,))
-    assert pairs_of(asked, 1) == replace(pairs_of(asked, 1), each_epoch=5, distinct=5.0, answer=2)
+    assert pairs_of(asked, 1) == (5, 5.0, 2)
     assert drawn_of(8, 4, 2) == 6
 
 
@@ -458,7 +457,7 @@ def test_bad_options_are_named(shapes: dict[str, Path], options: list[str], mess
 
 def test_masks_of_many_neurons_are_not_written() -> None:
     shapes = shapes_of(weightless("tiny-llava"), "float32")
-    assert masks(shapes, 6, 0.01).neurons == 6 and masks(shapes, 6, 0.1).neurons == 0
+    assert masks(shapes, 6, 0.01).written and not masks(shapes, 6, 0.1).written
 
 
 @pytest.mark.parametrize("tflops", [0.0, -1.0, math.inf, math.nan])

@@ -12,38 +12,23 @@ and the bootstrap (on the CPU beside the device), and loading unless `load` says
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from hones.method.heads import default_top_k
-from hones.method.steering.controls import GRID, GridSearch
+from hones.method.steering.controls import GRID, HONES, GridSearch
 from hones.rivals import METHODS
+from hones.rivals.compare import BUDGETS
+from hones.runs.plan import sweeping, training
 from hones.runs.plan.lengths import Job, Measured
-from hones.runs.plan.memory import (
-    LEAST,
-    Memory,
-    attribution_memory,
-    kept_bytes,
-    least_memory,
-    sweep_memory,
-    training_memory,
-)
+from hones.runs.plan.memory import LEAST, Memory, sweep_memory, training_memory
 from hones.runs.plan.rates import HEADS, MASK, NEURONS, STEER, Rates
 from hones.runs.plan.request import Request
 from hones.runs.plan.shapes import Number, Shapes
-from hones.runs.plan.sweeping import (
-    Edits,
-    all_heads,
-    attribution_work,
-    masks,
-    proof,
-    release_work,
-    spread_over_layers,
-    sweep_plan,
-    sweep_work,
-)
-from hones.runs.plan.training import PASSES, Training, pairs_of, ranking_work, training_proof, training_work
+from hones.runs.plan.sweeping import Edits, only_read, sweep_plan
 from hones.runs.plan.work import Work
+from hones.runs.ways import make_steerings
 
 
 @dataclass(frozen=True)
@@ -92,17 +77,16 @@ class Bill:
 
     def stages(self) -> list[Stage]:
         """Every stage that the request asks for and has items for."""
-        request, heads = self.request, all_heads(self.shapes)
-        discovery, dev, test, outside = (
-            self.splits[split].jobs if split in self.splits else {} for split in ("discovery", "dev", "test", "ood")
-        )
-        stages = [self.swept("heads", HEADS, discovery.values(), heads)]
+        request, shapes = self.request, self.shapes
+        jobs = {split: measured.jobs for split, measured in self.splits.items()}
+        discovery, dev, test, outside = (jobs.get(split, {}) for split in ("discovery", "dev", "test", "ood"))
+        stages = [self.swept("heads", HEADS, discovery.values(), sweeping.all_heads(shapes))]
         if request.racing is not None:
-            alone = [self.swept("heads", HEADS, [job], heads) for job in discovery.values()]
+            alone = [self.swept("heads", HEADS, [job], sweeping.all_heads(shapes)) for job in discovery.values()]
             stages.append(as_race(alone, request.racing))
         neurons = {name: self.attributed(job) for name, job in discovery.items()}
         stages += neurons.values()
-        sets = masks(self.shapes, 1 + request.draws, request.ratio)
+        sets = sweeping.masks(shapes, 1 + request.draws, request.ratio)
         stages += [self.swept("mask", MASK, [job], sets) for job in test.values()]
         if request.compare is not None and test:
             stages += [self.compared(discovery[name], test[name], neurons[name].work) for name in discovery]
@@ -112,46 +96,48 @@ class Bill:
                 stages.append(self.steered(dev[name], test[name], others, outside.get(name)))
         if request.analyze is not None and test:
             # at most: all groups of tasks' sets with their random ones, in one process (docs/cluster.md)
-            sets = masks(self.shapes, (2 ** len(test) - 1) * (1 + request.analyze.draws), request.ratio)
+            count = (2 ** len(test) - 1) * (1 + request.analyze.draws)
+            sets = sweeping.masks(shapes, count, request.ratio)
             swept = self.swept("analyze (at most)", MASK, test.values(), sets)
-            again = sum((stage.work for stage in neurons.values()), Work())
-            stages.append(replace(swept, parts={**swept.parts, NEURONS: again}, shards=1, release=None))
+            parts = {**swept.parts, NEURONS: sum((stage.work for stage in neurons.values()), Work())}
+            stages.append(replace(swept, parts=parts, shards=1, release=None))
         return stages
 
     def swept(self, name: str, kind: str, of: Iterable[Job], edits: Edits) -> Stage:
         """A stage that is one sweep of all items of the jobs."""
-        shapes, request, jobs = self.shapes, self.request, [*of]
+        shapes, jobs = self.shapes, [*of]
         asked = [one for job in jobs for one in job.asked]
         items = sum(job.items for job in jobs)
-        plan = sweep_plan(shapes, asked, self.free, self.device, request.batch_size)
-        work = sweep_work(shapes, asked, edits, plan) * (items / len(asked)) + proof(shapes, asked, edits, plan)
+        plan = sweep_plan(shapes, asked, self.free, self.device, self.request.batch_size)
+        work = sweeping.sweep_work(shapes, asked, edits, plan) * (items / len(asked))
         return Stage(
             name=name,
             tasks=tuple(job.task.name for job in jobs),
             cells=(edits.count + 1) * items,
-            parts={kind: work},
+            parts={kind: work + sweeping.proof(shapes, asked, edits, plan)},
             memory=sweep_memory(shapes, asked, plan, max(edits.at.values())),
-            least=least_memory(shapes, asked),
+            least=sweep_memory(shapes, [max(asked, key=lambda one: one.length)], LEAST, 1),
             shards=math.ceil(max(job.items for job in jobs) / plan.pictures),
-            release=sum((release_work(shapes, job.asked, edits.count) * job.times for job in jobs), Work()),
+            release=sum((sweeping.release_work(shapes, job.asked, edits.count) * job.times for job in jobs), Work()),
         )
 
     def attributed(self, job: Job) -> Stage:
         """Step 2: attribution under the critical heads, all of them with a positive score."""
-        shapes, request, asked = self.shapes, self.request, job.asked
-        edits = spread_over_layers(shapes, request.top_k or default_top_k(shapes.layers, shapes.heads))
-        plan = sweep_plan(shapes, asked, self.free, self.device, request.batch_size)
-        work = attribution_work(shapes, asked, edits, plan) * job.times + proof(shapes, asked[:1], edits, plan)
-        first = [replace(one, tails=one.tails[:1], answer=0) for one in asked]
+        shapes, request, asked = self.shapes, self.request, only_read(job.asked)
+        count = request.top_k or default_top_k(shapes.layers, shapes.heads)
+        # where the critical heads lie is not known before: evenly over the layers
+        edits = Edits(Counter(int((k + 0.5) * shapes.layers / count) for k in range(count)), heads=1)
+        plan = sweep_plan(shapes, job.asked, self.free, self.device, request.batch_size)
+        work = sweeping.attribution_work(shapes, job.asked, edits, plan) * job.times
         return Stage(
             name="neurons",
             tasks=(job.task.name,),
-            cells=(edits.count + 1) * job.items,
-            parts={NEURONS: work},
-            memory=attribution_memory(shapes, asked, plan, edits.count),
-            least=attribution_memory(shapes, asked, LEAST, edits.count),
+            cells=(count + 1) * job.items,
+            parts={NEURONS: work + sweeping.proof(shapes, job.asked[:1], edits, plan)},
+            memory=sweep_memory(shapes, asked, plan, count, summed=count),
+            least=sweep_memory(shapes, asked, LEAST, count, summed=count),
             shards=math.ceil(job.items / plan.pictures),
-            release=release_work(shapes, first, edits.count) * job.times,
+            release=sweeping.release_work(shapes, asked, count) * job.times,
         )
 
     def compared(self, discovery: Job, test: Job, attributed: Work) -> Stage:
@@ -159,20 +145,18 @@ class Bill:
         request, shapes = self.request, self.shapes
         assert request.compare is not None
         sets, ranked = 1, attributed  # hones itself, named or not, is ranked again
-        for method in request.compared:
-            if method.name == "hones":
-                continue
+        for method in [method for method in request.compared if method.name != "hones"]:
             sets += request.compare.draws if method.drawn else 1
-            if method.name in PASSES:
-                ranked += (
-                    sum((ranking_work(shapes, method.name, one) for one in discovery.asked), Work()) * discovery.times
-                )
-            elif method.name in METHODS and method.needs_heads:
+            if method.name in training.PASSES:
+                works = (training.ranking_work(shapes, method.name, one) for one in discovery.asked)
+                ranked += sum(works, Work()) * discovery.times
+            elif method.name in METHODS and method.needs_heads:  # another reading of hones
                 ranked += attributed
-        masked = [self.swept("compare", MASK, [test], masks(shapes, sets, ratio)) for ratio in request.ratios]
-        work = sum((stage.work for stage in masked), Work())
+        budgets = dict.fromkeys([request.ratio, *(BUDGETS if request.compare.curves else ())])
+        masked = [self.swept("compare", MASK, [test], sweeping.masks(shapes, sets, ratio)) for ratio in budgets]
         cells = sum(stage.cells for stage in masked)
-        return replace(masked[0], cells=cells, parts={NEURONS: ranked, MASK: work}, release=None)
+        parts = {NEURONS: ranked, MASK: sum((stage.work for stage in masked), Work())}
+        return replace(masked[0], cells=cells, parts=parts, release=None)
 
     def steered(self, dev: Job, test: Job, others: list[Job], outside: Job | None) -> Stage:
         """Step 4: every training, the grid on the dev items, and the test of every file of scales.
@@ -182,28 +166,31 @@ class Bill:
         """
         request, shapes, settings = self.request, self.shapes, self.request.steering
         seeds = len(settings.seeds or (0,))
-        learned = [way for way in request.ways if way.learned]
+        ways = make_steerings(",".join(settings.methods or (HONES,)))
+        learned = [way for way in ways if way.learned]
         work, memory, least = Work(), Memory(shapes.bytes), Memory(shapes.bytes)
         for way in learned:
             neurons = shapes.neurons if way.name == "ia3" else max(1, round(request.ratio * shapes.neurons))
-            training = Training(settings.epochs, settings.batch_size, neurons)
-            taken = training_memory(shapes, dev.asked, training, dev.items, self.free)
-            share = taken.kept / max(1.0, kept_bytes(shapes, dev.asked, training, dev.items))
-            once = training_work(shapes, dev.asked, training, share) * dev.times
-            work += (once + training_proof(shapes, dev.asked[0], training)) * seeds
-            memory = max(memory, taken, key=lambda m: m.total)
-            least = max(least, replace(taken, kept=0.0), key=lambda m: m.total)
-        files = seeds * len(learned) + len(request.ways) - len(learned)
-        tests = [([job], files) for job in (test, outside) if job is not None]
-        tests += [(others, seeds)] if others else []
-        tests += [([dev], len(GRID) - 1) for way in request.ways if isinstance(way, GridSearch)]
+            job = training.Training(settings.epochs, settings.batch_size, neurons)
+            taken = training_memory(shapes, dev.asked, job, dev.items, self.free)
+            share = taken.kept / max(1.0, training.kept_bytes(shapes, dev.asked, job, dev.items))
+            once = training.training_work(shapes, dev.asked, job, share) * dev.times
+            work += (once + training.training_proof(shapes, dev.asked[0], job)) * seeds
+            memory = max(memory, taken, key=lambda need: need.total)
+            least = max(least, replace(taken, kept=0.0), key=lambda need: need.total)
+        trainings = seeds * len(learned)
+        files = trainings + len(ways) - len(learned)
+        tests = [([test], files), ([outside] if outside else [], files), (others, seeds)]
+        tests += [([dev], len(GRID) - 1) for way in ways if isinstance(way, GridSearch)]
         tested = Work()
         for jobs, edits in tests:
-            tested += self.swept("test", MASK, jobs, masks(shapes, edits, request.ratio)).work
-        pairs = sum(pairs_of(one, settings.epochs).each_epoch for one in dev.asked) * dev.times * settings.epochs
-        trainings = seeds * len(learned)
+            tested += (
+                self.swept("test", MASK, jobs, sweeping.masks(shapes, edits, request.ratio)).work if jobs else Work()
+            )
+        pairs = sum(training.pairs_of(one, settings.epochs).each_epoch for one in dev.asked) * settings.epochs
+        cells = pairs * dev.times * trainings
         parts = {STEER: work, MASK: tested}
-        return Stage("steer", (dev.task.name,), pairs * trainings, parts, memory, least, max(1, trainings))
+        return Stage("steer", (dev.task.name,), cells, parts, memory, least, max(1, trainings))
 
 
 def as_race(alone: list[Stage], shares: tuple[float, float]) -> Stage:

@@ -1,6 +1,6 @@
 """A run's forecast: every stage's operations, bytes, memory and hours, on one device and on several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +13,20 @@ from hones.models.vlm import VLM
 from hones.runs.plan.bill import Bill, Stage
 from hones.runs.plan.lengths import Measured, measure
 from hones.runs.plan.memory import GIB, check_fits
-from hones.runs.plan.rates import Rates, device_name, given_rate, key_of, matmul_rate, save_rates, saved_rates
+from hones.runs.plan.rates import (
+    Rates,
+    calibrate,
+    device_name,
+    given_rate,
+    key_of,
+    matmul_rate,
+    save_rates,
+    saved_rates,
+)
 from hones.runs.plan.request import Request
 from hones.runs.plan.shapes import Shapes, shapes_of, weightless
 from hones.sweep.memory import free_memory
 from hones.tasks import check_distinct, make_task
-from hones.tasks.base import Task
 
 
 @dataclass
@@ -102,23 +110,28 @@ def plan(request: Request, *, on_calibration: Callable[[str], object] = lambda s
     Raises:
         HonesError: no such model or file, items that tasks cannot use, or a model that does not fit.
     """
-    tasks = [make_task(name, candidates=request.candidates) for name in request.tasks]
-    check_distinct(tasks)
     device, dtype = _device(request)
     light = weightless(request.model, revision=request.revision, trust_remote_code=request.trust_remote_code)
     shapes = shapes_of(light, dtype)
-    splits, notes = _measure(request, light, shapes, tasks)
+    splits, notes = _measure(request, light, shapes)
     memory = float(free_memory(device)) if request.memory is None else request.memory * GIB
     bill = Bill(request, shapes, device.type, memory - shapes.bytes, splits)
     stages = bill.stages()
-    devices = check_fits(shapes, dtype, [s.least for s in stages], memory, request.gpus)
+    devices = check_fits(shapes, dtype, [stage.least for stage in stages], memory, request.gpus)
     if devices > 1:  # what is free for rows and pictures is free on all of them
         bill.free = devices * memory - shapes.bytes
         stages = bill.stages()
-    rates = _rates(request, light, shapes, dtype, device, splits["discovery"], on_calibration)
-    missing = [split for split in ("dev", "test") if split not in splits]
-    if missing:
-        notes.append(f"no {' and no '.join(missing)} items given, so the stages on them are not in the bill")
+    if request.tflops is not None:
+        rates = given_rate(request.tflops)
+    else:
+        key = key_of(device_name(device), shapes, dtype, request.tasks)
+        rates = None if request.calibrate else saved_rates(key)
+        if request.calibrate:
+            rates = calibrate(light, splits["discovery"], dtype=dtype, device=device, on_stage=on_calibration)
+            save_rates(key, rates)
+        elif rates is None:
+            rate = matmul_rate(shapes.width, shapes.neurons, DTYPES[dtype], device)
+            rates = Rates(device_name(device), rate, "matrix products measured now, shares of it unknown")
     return Forecast(shapes, dtype, rates, stages, memory, devices, request.gpus, request.load, notes)
 
 
@@ -139,18 +152,18 @@ def _device(request: Request) -> tuple[torch.device, str]:
     return torch.device(name), dtype
 
 
-def _measure(
-    request: Request, light: VLM, shapes: Shapes, tasks: Sequence[Task]
-) -> tuple[dict[str, Measured], list[str]]:
-    """Lengths of all splits; one without a file of its own, but with a number, is like the discovery items."""
+def _measure(request: Request, light: VLM, shapes: Shapes) -> tuple[dict[str, Measured], list[str]]:
+    """Lengths of all splits, and notes; one without a file, but with a number, is like the discovery items."""
+    tasks = [make_task(name, candidates=request.candidates) for name in request.tasks]
+    check_distinct(tasks)
     splits: dict[str, Measured] = {}
     notes: list[str] = []
+    how: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed}
     for split, file in request.files.items():
         count = getattr(request.limit, split)
         if file is not None:
             items = load_items(file, images=request.steering.ood_images if split == "ood" else request.data.images)
-            options: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed, "split": split}
-            splits[split] = measure(light, shapes, tasks, items, **options)
+            splits[split] = measure(light, shapes, tasks, items, split=split, **how)
             notes += splits[split].notes
         elif count is not None and split != "ood":
             splits[split] = splits["discovery"]
@@ -158,30 +171,7 @@ def _measure(
         if count is not None and split in splits:
             splits[split] = splits[split].of(count)
             notes.append(f"{split}: planned for {count:,} items of every task")
+    missing = [split for split in ("dev", "test") if split not in splits]
+    if missing:
+        notes.append(f"no {' and no '.join(missing)} items given, so the stages on them are not in the bill")
     return splits, notes
-
-
-def _rates(
-    request: Request,
-    light: VLM,
-    shapes: Shapes,
-    dtype: str,
-    device: torch.device,
-    discovery: Measured,
-    on_calibration: Callable[[str], object],
-) -> Rates:
-    """Given, measured now, or from an earlier calibration; at last the matrix rate alone."""
-    if request.tflops is not None:
-        return given_rate(request.tflops)
-    key = key_of(device_name(device), shapes, dtype, request.tasks)
-    if request.calibrate:
-        from hones.runs.plan.calibrate import calibrate
-
-        rates = calibrate(light, discovery, dtype=dtype, device=device, on_stage=on_calibration)
-        save_rates(key, rates)
-        return rates
-    rate = saved_rates(key)
-    if rate is not None:
-        return rate
-    flop_rate = matmul_rate(shapes.width, shapes.neurons, DTYPES[dtype], device)
-    return Rates(device_name(device), flop_rate, "matrix products measured now, shares of it unknown")

@@ -121,8 +121,8 @@ def measure(
                 measured.sizes[example.image], how = size_of(example.image, infos.get(example.image))
                 assumed[how] += 1
             seen = Seen() if example.image is None else seen_of_size(measured.sizes[example.image])
-            answers = task.answers_to_learn(example)
-            gold = tuple(2 if task.answers == "yes_no" else tokens_of(vlm, answer) + 1 for answer in answers)
+            learned = vlm.tokenizer([*task.answers_to_learn(example)], add_special_tokens=False)["input_ids"]
+            gold = tuple(2 if task.answers == "yes_no" else len(ids) + 1 for ids in learned)
             answer = min(max_new_tokens, gold[0]) if task.answers == "text" else 0
             tails = tails_of(vlm, example.prompts, example.image is not None)
             drawn = (example.about, example.box)
@@ -160,11 +160,6 @@ def tails_of(vlm: VLM, prompts: Sequence[str], picture: bool = True) -> tuple[tu
         return tuple(map(tuple, rows))
     token = vlm.tokenizer.convert_tokens_to_ids(vlm.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
     return tuple(tuple(ids[(ids.index(token) if token in ids else 0) + 1 :]) for ids in rows)
-
-
-def tokens_of(vlm: VLM, answer: str) -> int:
-    """Tokens of an answer, without specials."""
-    return len(vlm.tokenizer(answer, add_special_tokens=False)["input_ids"])
 
 
 def seen_of(vlm: VLM, shapes: Shapes, width: int, height: int) -> Seen:

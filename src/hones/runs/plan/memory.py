@@ -5,22 +5,22 @@
                 keys and values (d + H d_h + keys); training: the residual entering its first layer, d, and the states
                 at answers, as many pictures as fit into a share of what is free
     rows        keys and values of the rows of a pass, of those that wait to be decoded, and of those being decoded
-    working     a pass: some FFN and residual numbers at each position that is computed at once (`WORKING`); for
-                training what autograd keeps of each layer: 4 I + 2 H d_h + keys + 4 d at each position of a step
+    working     a pass: some FFN and residual numbers at each position that is computed at once; for training what
+                autograd keeps of each layer: 4 I + 2 H d_h + keys + 4 d at each position of a step
 
 The sweep takes as much at once as fits, so there are two figures: what it would take here, and the least, with one
 picture and one row at once. G devices share weights and what is kept; what works, works on one of them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hones.errors import HonesError
 from hones.method.steering.fast import SHARE_OF_MEMORY
 from hones.runs.plan.lengths import Asked
 from hones.runs.plan.shapes import Number, Shapes
-from hones.runs.plan.sweeping import at_once, group_of, groups, only_read
-from hones.runs.plan.training import Training, mean_length, pairs_of
+from hones.runs.plan.sweeping import at_once, groups
+from hones.runs.plan.training import Training, kept_bytes, mean_length
 from hones.sweep.memory import Plan
 
 GIB = 2**30
@@ -32,7 +32,7 @@ LEAST = Plan(1, 1, 1)
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. weights and kept can be shared by several devices; rows and working are on the one that works."""
+    """Bytes. weights, kept and rows can be shared by several devices; working is on the one that works."""
 
     weights: Number
     kept: Number = 0.0
@@ -48,36 +48,30 @@ class Memory:
         return (self.weights + self.kept + self.rows) / devices + self.working
 
 
-def sweep_memory(shapes: Shapes, asked: Sequence[Asked], plan: Plan, edits: int) -> Memory:
-    """Of a sweep's largest group. edits: those that begin at one layer, at most."""
-    largest = Memory(shapes.bytes)
+def sweep_memory(shapes: Shapes, asked: Sequence[Asked], plan: Plan, edits: int, summed: int = 0) -> Memory:
+    """Of a sweep's largest group.
+
+    Args:
+        edits: those that begin at one layer, at most. summed: heads of which float32 [L, I] is summed, twice: the sums,
+            and what a group adds.
+    """
+    largest, in_layers = Memory(shapes.bytes), shapes.layers * shapes.itemsize
+    of_layer = 3 * shapes.neurons + 4 * shapes.width + 2 * shapes.inner + shapes.keys
     for group in groups(asked, plan.pictures):
-        length, prompts = group.length, group.prompts
+        length, prompts = group.length, [prompt for of_kind in group.prompts.values() for prompt in of_kind]
         width = max(p.own + max(0, p.answer - 1) for p in prompts)
         positions = len(group.seen) * length + sum(p.own + p.answer for p in prompts)
-        texts = sum(p.kind == "text" for p in prompts)
-        kept = positions * (shapes.width + shapes.inner + shapes.keys) + texts * (length + width) * shapes.keys
+        texts = len(group.prompts.get("text", ())) * (length + width)
+        kept = positions * (shapes.width + shapes.inner + shapes.keys) + texts * shapes.keys
         begun = min(edits * len(prompts), at_once(shapes, plan, length, width))
         rows = min(edits * len(prompts), at_once(shapes, plan, width, length))
-        numbers = (begun + 2 * rows) * (length + width) * shapes.keys
-        at_a_time = max(min(plan.positions, begun * length), min(plan.positions, rows * width), length)
-        of_layer = 3 * shapes.neurons + 4 * shapes.width + 2 * shapes.inner + shapes.keys
+        rows_kept = (begun + 2 * rows) * (length + width) * shapes.keys
+        at_a_time = max(min(plan.positions, max(begun * length, rows * width)), length)
         working = at_a_time * of_layer + min(at_a_time, LOGITS_AT_ONCE) * shapes.vocabulary * 2
-        in_layers = shapes.layers * shapes.itemsize
-        taken = Memory(shapes.bytes, kept * in_layers, numbers * in_layers, working * shapes.itemsize)
-        largest = max(largest, taken, key=lambda m: m.total)
+        sums = 2 * 4 * summed * shapes.layers * shapes.neurons
+        taken = Memory(shapes.bytes, kept * in_layers, rows_kept * in_layers, working * shapes.itemsize + sums)
+        largest = max(largest, taken, key=lambda memory: memory.total)
     return largest
-
-
-def least_memory(shapes: Shapes, asked: Sequence[Asked]) -> Memory:
-    """What a sweep takes with one picture and one row at once."""
-    return sweep_memory(shapes, [max(asked, key=lambda one: one.length)], LEAST, 1)
-
-
-def attribution_memory(shapes: Shapes, asked: Sequence[Asked], plan: Plan, heads: int) -> Memory:
-    """A sweep without answers, and float32 [heads, L, I] twice: the sums, and what a group adds."""
-    taken = sweep_memory(shapes, only_read(asked), plan, heads)
-    return replace(taken, working=taken.working + 2 * 4 * heads * shapes.layers * shapes.neurons)
 
 
 def training_memory(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int, free: Number) -> Memory:
@@ -91,17 +85,6 @@ def training_memory(shapes: Shapes, asked: Sequence[Asked], training: Training, 
     return Memory(shapes.bytes, kept, 0.0, gradients + logits)
 
 
-def kept_bytes(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int) -> Number:
-    """Of a training that keeps all pictures: d and the scaled neurons' z at each position, d for each answer token."""
-    numbers, written = 0.0, training.neurons * training.start(shapes)
-    for one in asked:
-        pairs, length = pairs_of(one, training.epochs), group_of([one]).length
-        rest = mean_length(one) - length + pairs.answer - 1
-        numbers += (length + pairs.distinct * rest) * (shapes.width + written)
-        numbers += pairs.distinct * pairs.answer * shapes.width
-    return numbers / len(asked) * items * shapes.itemsize
-
-
 def check_fits(shapes: Shapes, dtype: str, needs: Sequence[Memory], memory: Number, gpus: int) -> int:
     """How many devices a copy of the model takes.
 
@@ -112,20 +95,18 @@ def check_fits(shapes: Shapes, dtype: str, needs: Sequence[Memory], memory: Numb
     devices = next((n for n in numbers if all(need.on_each(n) <= memory for need in needs)), None)
     if devices is not None and devices <= gpus:
         return devices
-    most = max(needs, key=lambda m: m.total)
-    ways = []
-    if shapes.itemsize > 2:
-        ways.append("--dtype bfloat16 halves the weights")
-    if devices is not None:
-        ways.append(f"spread a copy over {devices} of them (--gpus {devices})")
-    if most.working > 0.5 * memory:
-        ways.append("--step-size 1 trains on one pair at once")
-    ways.append(f"a device with {gib(most.total)}")
+    most = max(needs, key=lambda need: need.total)
+    ways = [
+        "--dtype bfloat16 halves the weights" if shapes.itemsize > 2 else "",
+        f"spread a copy over {devices} of them (--gpus {devices})" if devices is not None else "",
+        "--step-size 1 trains on one pair at once" if most.working > 0.5 * memory else "",
+        f"a device with {gib(most.total)}",
+    ]
     raise HonesError(
         f"{shapes.name} in {dtype} does not fit {gpus} x {gib(memory)}: weights {gib(most.weights)}, "
         f"and {gib(most.total - most.weights)} for the smallest passes",
         expected="weights and the smallest passes in memory",
-        do="; or ".join(ways),
+        do="; or ".join(filter(None, ways)),
     )
 
 

@@ -1,28 +1,62 @@
-"""How fast a device is: its rate of matrix products, and the share of it that each stage reaches, as measured by
-`hones.runs.plan.calibrate`. What was measured is kept per device, model shape, dtype and tasks.
+"""How fast a device is: its rate of matrix products, and the share of it that each stage reaches.
+
+    share = operations of a run, counted by torch / (seconds of the same run again x rate of matrix products)
+
+A calibration runs every stage on a copy of the model with at most four decoder layers and random weights, in the dtype
+that is planned; its layers are as wide as the real ones, and its vision part is whole. It answers prompts of the user's
+file about noise of the pictures' sizes, as many and under as many heads as fit into a few seconds. What was measured is
+kept per device, model shape, dtype and tasks.
 """
 
+import copy
 import math
 import os
 import platform
+import random
 import statistics
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from hones.errors import HonesError
 from hones.files import read_json, write_json
+from hones.method.heads import HeadScore
+from hones.method.neurons import attribute_neurons
+from hones.method.steering.train import learn_scales
+from hones.models.anatomy import find_anatomy
+from hones.models.interventions import BASELINE, Intervention
+from hones.models.loading import DTYPES, auto_model
+from hones.models.vlm import VLM, AnswerTokens
+from hones.runs.plan.lengths import Measured
 from hones.runs.plan.shapes import Shapes
+from hones.stats import Interval
+from hones.sweep.run import SweepSettings, sweep_tasks
+from hones.tasks.base import Example, Task
 
 HEADS, NEURONS, MASK, STEER = "heads", "neurons", "mask", "steer"
 POSITIONS = (256, 512, 1024, 2048, 4096, 8192)
-REPEATS = 7
+PRODUCTS, REPEATS, SECONDS = 7, 3, 10.0
+LAYERS, PICTURES, MASKS = 4, 16, 3
+OF_CPU: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: (
+        lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v)
+    ),
+}
+"""Attention on a CPU, which torch's counter leaves out."""
+Run = Callable[[int], object]
+Job = tuple[Task, list[Example]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +114,7 @@ def matmul_rate(width: int, neurons: int, dtype: torch.dtype, device: torch.devi
     for positions in POSITIONS:
         x = torch.randn(positions, width, dtype=dtype, device=device)
         out = torch.empty(positions, neurons, dtype=dtype, device=device)
-        times = [seconds_of(lambda x=x, out=out: torch.mm(x, weight.T, out=out), device) for _ in range(REPEATS)]
+        times = [seconds_of(partial(torch.mm, x, weight.T, out=out), device) for _ in range(PRODUCTS)]
         rates.append(2 * positions * weight.numel() / statistics.median(times))
     return max(rates)
 
@@ -103,24 +137,112 @@ def saved_rates(key: str) -> Rates | None:
     Raises:
         HonesError: the file is damaged.
     """
-    file = cache_file()
-    entry = _all_saved(file).get(key)
-    if entry is None:
-        return None
+    entry = _all_saved().get(key)
     try:
-        return TypeAdapter(Rates).validate_python(entry)
+        return None if entry is None else TypeAdapter(Rates).validate_python(entry)
     except ValidationError as error:
-        raise HonesError(f"{file} holds no rates above 0 for this device", do="--calibrate again") from error
+        raise HonesError(f"{cache_file()} holds no rates above 0 for this device", do="--calibrate again") from error
 
 
 def save_rates(key: str, rates: Rates) -> Path:
     """Keep what a calibration found; returns the file."""
-    file = cache_file()
-    write_json(file, {**_all_saved(file), key: asdict(rates)})
-    return file
+    write_json(cache_file(), {**_all_saved(), key: asdict(rates)})
+    return cache_file()
 
 
-def _all_saved(file: Path) -> dict[str, Any]:
-    """By key."""
-    content = read_json(file) if file.is_file() else {}
+def _all_saved() -> dict[str, Any]:
+    content = read_json(cache_file()) if cache_file().is_file() else {}
     return content if isinstance(content, dict) else {}
+
+
+def calibrate(
+    light: VLM,
+    data: Measured,
+    *,
+    dtype: str,
+    device: torch.device,
+    seconds: float = SECONDS,
+    seed: int = 3407,
+    on_stage: Callable[[str], object] = lambda stage: None,
+) -> Rates:
+    """Measure a device.
+
+    Args:
+        light: the model without weights. data: lengths of the discovery items. seconds: of one run of a stage, at most.
+    """
+    rate = matmul_rate(light.anatomy.width, light.anatomy.neurons, DTYPES[dtype], device)
+    vlm = cut_copy(light, DTYPES[dtype], device, seed)
+    answer = max(one.answer for job in data.jobs.values() for one in job.asked)
+    shares = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for stage, run in runs_of_stages(vlm, noisy(data, Path(folder), seed), max(1, answer)).items():
+            on_stage(stage)
+            largest = max(PICTURES, vlm.anatomy.heads) if stage == HEADS else PICTURES
+            shares[stage] = measured_shares(run, largest, seconds, rate, device)
+    return Rates(device_name(device), rate, f"calibrated on {device_name(device)}", shares)
+
+
+def cut_copy(light: VLM, dtype: torch.dtype, device: torch.device, seed: int) -> VLM:
+    """The model with its first layers and random weights."""
+    config: Any = copy.deepcopy(light.model.config)
+    text = config.get_text_config()
+    text.num_hidden_layers = min(LAYERS, len(light.anatomy.layers))
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[: text.num_hidden_layers]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        with torch.device(device):
+            model = auto_model(config).from_config(config, dtype=dtype)
+    light.tokenizer.padding_side = "left"
+    tokens = AnswerTokens(0, 1, "" if light.wrap("?").endswith(("\n", " ")) else " ", 0.0)
+    return replace(light, model=model.eval(), anatomy=find_anatomy(model), answer_tokens=tokens)
+
+
+def noisy(data: Measured, folder: Path, seed: int) -> list[Job]:
+    """The examples about some pictures, which are noise of their size; items without a picture as they are."""
+    noise: dict[Path, Path] = {}
+    for number, picture in enumerate(random.Random(seed).sample([*data.sizes], min(PICTURES, len(data.sizes)))):
+        width, height = data.sizes[picture]
+        pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        noise[picture] = folder / f"{number}.png"
+        Image.fromarray(pixels).save(noise[picture])
+    jobs = []
+    for task, examples in ((job.task, job.examples) for job in data.jobs.values()):
+        shown = [replace(x, image=noise[x.image]) for x in examples if x.image in noise]
+        jobs.append((task, shown + [x for x in examples if x.image is None][:PICTURES]))
+    return jobs
+
+
+def runs_of_stages(vlm: VLM, jobs: Sequence[Job], answer: int) -> Mapping[str, Run]:
+    """Every stage, to be run on so many pictures; the last two for the first task."""
+    layers, heads, neurons = vlm.anatomy.shape
+    few, (task, examples) = max(1, neurons // 100), jobs[0]
+    sets = [[(layer, draw * few + i) for layer in range(layers) for i in range(few)] for draw in range(MASKS)]
+    guides = [HeadScore(layer, 0, Interval(1.0, 1.0, 1.0), 1.0, 0.0) for layer in range(layers)]
+
+    def swept(size: int, edits: Sequence[Intervention]) -> object:
+        pictures = [*dict.fromkeys(example.about for _, examples in jobs for example in examples)][:size]
+        some = [(task, [example for example in examples if example.about in pictures]) for task, examples in jobs]
+        return sweep_tasks(vlm, some, [BASELINE, *edits], SweepSettings(max_new_tokens=answer))
+
+    def score_heads(size: int) -> object:
+        sites = [(layer, head) for layer in range(layers) for head in range(min(size, heads))]
+        return swept(size, [Intervention(heads=frozenset({site})) for site in sites])
+
+    return {
+        HEADS: score_heads,
+        NEURONS: lambda size: attribute_neurons(vlm, task, examples[:size], guides),
+        MASK: lambda size: swept(size, [Intervention(masked=frozenset(sites)) for sites in sets]),
+        STEER: lambda size: learn_scales(vlm, task, examples[:size], sets[0]),
+    }
+
+
+def measured_shares(run: Run, largest: int, seconds: float, rate: float, device: torch.device) -> list[float]:
+    """Of a few runs of a stage, as large as fits into the time; twice the size may take four times as long."""
+    size = 1
+    while seconds_of(partial(run, size), device) < seconds / 4 and size < largest:
+        size = min(2 * size, largest)
+    with FlopCounterMode(display=False, custom_mapping=OF_CPU) as counter:
+        run(size)
+    flop = counter.get_total_flops()
+    return [flop / seconds_of(partial(run, size), device) / rate for _ in range(REPEATS)]

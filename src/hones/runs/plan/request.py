@@ -6,10 +6,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from hones.errors import HonesError, first_invalid
-from hones.method.steering.controls import HONES, Steering
-from hones.rivals.compare import BUDGETS
 from hones.runs.config import Count, DataFiles, RunConfig
-from hones.runs.ways import make_steerings
 from hones.tasks import make_task
 
 
@@ -53,21 +50,11 @@ class Request(RunConfig):
         return {**{name: getattr(self.data, name) for name in ("discovery", "dev", "test")}, "ood": self.steering.ood}
 
     @property
-    def ways(self) -> list[Steering]:
-        """The ways to steer."""
-        return make_steerings(",".join(self.steering.methods or (HONES,)))
-
-    @property
     def tested_too(self) -> set[str]:
         """Names of the tasks that the learned scales of the others are tested on."""
         also = self.steering.also if self.steering.also is not None else self.tasks
         names = also if self.steering.wants_evidence else ()
         return {make_task(name, candidates=self.candidates).name for name in names}
-
-    @property
-    def ratios(self) -> list[float]:
-        """The budgets at which a comparison masks."""
-        return [*dict.fromkeys([self.ratio, *(BUDGETS if self.compare is not None and self.compare.curves else ())])]
 
 
 def request_of(config: RunConfig, **of_plan: Any) -> Request:

@@ -9,7 +9,7 @@ their drafts, E edits that begin at layer l, N wanted positions (`passing` is a 
                 suffixes  E J x T from layer l on, the last FFN and the logits at the E N wanted positions
     leaving     a share of the E J texts goes on alone, on average for half its answer: rows x 1, all layers
 
-Edits of few neurons at layer l enter the prefixes at l + 1 (`written`); z of the unedited model is computed once.
+Edits of few neurons at layer l enter the prefixes at l + 1, since what they write is known.
 The release runs vision, prompt and answer anew for each edit, item and candidate.
 """
 
@@ -17,6 +17,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hones.runs.plan.lengths import Asked, Seen
 from hones.runs.plan.shapes import Linears, Number, Shapes
@@ -29,15 +30,11 @@ PROOFS, PROOF_PROMPTS = 3, 2
 
 @dataclass(frozen=True)
 class Edits:
-    """How many edits begin at each layer.
-
-    heads: of each edit at that layer. neurons: of each edit at that layer, where they are few enough to be written;
-    0: heads, or many neurons.
-    """
+    """How many edits begin at each layer; heads: of each edit there; written: a few neurons of each, and no heads."""
 
     at: Mapping[int, int]
     heads: int = 0
-    neurons: int = 0
+    written: bool = False
 
     @property
     def count(self) -> int:
@@ -50,49 +47,25 @@ def all_heads(shapes: Shapes) -> Edits:
     return Edits(dict.fromkeys(range(shapes.layers), shapes.heads), heads=1)
 
 
-def spread_over_layers(shapes: Shapes, count: int) -> Edits:
-    """So many heads, evenly over the layers: where the critical ones lie is not known before."""
-    return Edits(Counter(int((k + 0.5) * shapes.layers / count) for k in range(count)), heads=1)
-
-
 def masks(shapes: Shapes, count: int, ratio: Number) -> Edits:
     """Sets of neurons spread over all layers."""
-    neurons = max(1, round(ratio * shapes.neurons))
-    return Edits({0: count}, neurons=neurons if neurons <= shapes.neurons // 16 else 0)
+    return Edits({0: count}, written=max(1, round(ratio * shapes.neurons)) <= shapes.neurons // 16)
 
 
-@dataclass(frozen=True)
-class Prompted:
-    """One prompt of a group: how it is answered, its own tokens, those of the answer teacher-forced after it."""
+class Prompted(NamedTuple):
+    """One prompt of a group: its own tokens, and those of the answer teacher-forced after it."""
 
-    kind: str
     own: int
     answer: int
 
 
 @dataclass(frozen=True)
-class Group:
-    """Pictures that are swept together; length: P, padded."""
-
-    seen: list[Seen]
-    length: int
-    prompts: list[Prompted]
-
-    def batches(self, shapes: Shapes, plan: Plan) -> Iterator["Batch"]:
-        """Prompts of one kind and similar length, as many as one pass takes."""
-        for kind in dict.fromkeys(prompt.kind for prompt in self.prompts):
-            prompts = sorted((p for p in self.prompts if p.kind == kind), key=lambda p: p.own)
-            longest = prompts[-1].own + max(p.answer for p in prompts)
-            size = at_once(shapes, plan, longest, self.length)
-            yield from (Batch(kind, prompts[start : start + size]) for start in range(0, len(prompts), size))
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Prompts that go through the decoder together."""
+    """J prompts that go through the decoder together; own: tokens of the longest, without its answer."""
 
     kind: str
-    prompts: list[Prompted]
+    own: int
+    prompts: Sequence[Prompted]
 
     @property
     def width(self) -> int:
@@ -104,13 +77,23 @@ class Batch:
         """N."""
         return sum(max(1, prompt.answer) for prompt in self.prompts)
 
-    def decoding(self, shapes: Shapes, past: int, share: Number) -> Work:
-        """This share of all further tokens of the answers, one a step; weights move once a step."""
-        steps = max(prompt.answer for prompt in self.prompts) - 1
-        if steps <= 0 or share <= 0:
-            return Work()
-        rows = share * sum(max(0, prompt.answer - 1) for prompt in self.prompts) / steps
-        return (passing(shapes, rows, 1, past) + unembedding(shapes, rows)) * steps
+
+@dataclass(frozen=True)
+class Group:
+    """Pictures that are swept together; length: P, padded; prompts: by the kind of their answers."""
+
+    seen: Sequence[Seen]
+    length: int
+    prompts: Mapping[str, Sequence[Prompted]]
+
+    def batches(self, shapes: Shapes, plan: Plan) -> Iterator[Batch]:
+        """Prompts of one kind and similar length, as many as one pass takes."""
+        for kind, prompts in self.prompts.items():
+            ordered = sorted(prompts)
+            size = at_once(shapes, plan, ordered[-1].own + max(p.answer for p in prompts), self.length)
+            for start in range(0, len(ordered), size):
+                batch = ordered[start : start + size]
+                yield Batch(kind, batch[-1].own, batch)
 
 
 def groups(asked: Sequence[Asked], pictures: int) -> Iterator[Group]:
@@ -128,13 +111,13 @@ def group_of(asked: Sequence[Asked]) -> Group:
     of_picture: dict[Hashable, list[Asked]] = defaultdict(list)
     for one in asked:
         of_picture[one.drawn].append(one)
-    length, prompts = 1, []  # an empty prefix is padding alone
+    length, prompts = 1, defaultdict(list)  # an empty prefix is padding alone
     for members in of_picture.values():
         common = common_start([tail for one in members for tail in one.tails])
         length = max(length, members[0].seen.positions + common)
         for one in members:
             answer = one.gold[0] if one.kind == "log_probability" else one.answer
-            prompts += [Prompted(one.kind, len(tail) - common, answer) for tail in one.tails]
+            prompts[one.kind] += [Prompted(len(tail) - common, answer) for tail in one.tails]
     return Group([members[0].seen for members in of_picture.values()], length, prompts)
 
 
@@ -145,16 +128,16 @@ def common_start(tails: Sequence[tuple[int, ...]]) -> int:
     return next((k for k in range(shortest) if first[k] != last[k]), shortest)
 
 
+def firsts_of(asked: Sequence[Asked]) -> list[Asked]:
+    """The first example of every task."""
+    return [*{one.task: one for one in reversed(asked)}.values()]
+
+
 def sweep_plan(shapes: Shapes, asked: Sequence[Asked], free: Number, device: str, batch_size: int | None) -> Plan:
     """The plan that a sweep makes for itself: the first example of every task measures a picture."""
     positions = sum(one.length + sum(map(len, one.tails[1:])) for one in firsts_of(asked))
     kept = max(1, positions) * shapes.layers * shapes.bytes_per_position
     return plan_for(kept, max(0, int(free)), device, batch_size)
-
-
-def firsts_of(asked: Sequence[Asked]) -> list[Asked]:
-    """The first example of every task."""
-    return [*{one.task: one for one in reversed(asked)}.values()]
 
 
 def at_once(shapes: Shapes, plan: Plan, width: int, past: int) -> int:
@@ -163,11 +146,7 @@ def at_once(shapes: Shapes, plan: Plan, width: int, past: int) -> int:
 
 
 def sweep_work(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan, left: Number = LEFT_DRAFT) -> Work:
-    """All groups of a sweep, without the proof at its beginning.
-
-    Args:
-        left: share of the text cells that are not the unedited model's answer.
-    """
+    """All groups of a sweep, without the proof at its beginning; left: share of the texts that leave their draft."""
     return sum((group_work(shapes, group, edits, plan, left) for group in groups(asked, plan.pictures)), Work())
 
 
@@ -178,45 +157,30 @@ def group_work(shapes: Shapes, group: Group, edits: Edits, plan: Plan, left: Num
     room = max(batch.width for batch in batches)
     work = sum((vision(shapes, seen) for seen in group.seen), Work())
     work += passing(shapes, pictures, length, 0, keys_only=True)
-    for batch in batches:
-        rows = len(batch.prompts)
-        if batch.kind == "text":
-            work += passing(shapes, rows, max(p.own for p in batch.prompts), length, wanted=rows)
-            work += unembedding(shapes, rows) + batch.decoding(shapes, length + batch.width, 1)
-        work += passing(shapes, rows, batch.width, length, wanted=batch.wanted)
-        if batch.kind == "log_probability":
-            work += unembedding(shapes, batch.wanted)
     for layer, count in edits.at.items():
         passes = math.ceil(count / max(1, at_once(shapes, plan, length, room) // pictures))
-        work += prefix_rows(shapes, pictures, length, layer, count, edits, passes)
-        for batch in batches:
-            rows, width = len(batch.prompts), batch.width
+        times, written = count / passes, int(edits.written)  # in each of as many passes
+        part = passing(shapes, times * pictures, length, 0, start=layer + written, given=not written, keys_only=True)
+        if part.flop:
+            work += (part + fanning(shapes, pictures * length, times * edits.heads)) * passes
+    for batch in batches:
+        rows, width, wanted, text = len(batch.prompts), batch.width, batch.wanted, batch.kind == "text"
+        if text:
+            work += passing(shapes, rows, batch.own, length, wanted=rows) + unembedding(shapes, rows)
+            work += decoding(shapes, batch, length + width, 1)
+        work += passing(shapes, rows, width, length, wanted=wanted)
+        if batch.kind == "log_probability":
+            work += unembedding(shapes, wanted)
+        for layer, count in edits.at.items():
             passes = math.ceil(count / max(1, at_once(shapes, plan, width, length) // rows))
             times = count / passes
-            part = fanning(shapes, rows * width, times * edits.heads)
-            wanted = times * batch.wanted
-            part += passing(shapes, times * rows, width, length, start=layer, given=True, wanted=wanted)
+            part = passing(shapes, times * rows, width, length, start=layer, given=True, wanted=times * wanted)
             if batch.kind != "yes_no":
-                part += unembedding(shapes, wanted)
-            work += part * passes
-            if batch.kind == "text":  # rows leave their draft at any of its tokens alike
-                work += batch.decoding(shapes, length + width, count * left / 2)
+                part += unembedding(shapes, times * wanted)
+            work += (part + fanning(shapes, rows * width, times * edits.heads)) * passes
+        if text:  # rows leave their draft at any of its tokens alike
+            work += decoding(shapes, batch, length + width, edits.count * left / 2)
     return work
-
-
-def prefix_rows(shapes: Shapes, pictures: int, length: int, layer: int, count: int, edits: Edits, passes: int) -> Work:
-    """The prefixes under the edits that begin at a layer, in so many passes."""
-    if layer + 1 == shapes.layers:
-        return Work()
-    positions, times = pictures * length, count / passes
-    if not edits.neurons:
-        part = fanning(shapes, positions, times * edits.heads)
-        return (part + passing(shapes, times * pictures, length, 0, start=layer, given=True, keys_only=True)) * passes
-    union = min(shapes.neurons, edits.neurons * count)
-    part = linear(shapes, times * positions, Linears.between(union, shapes.width))
-    part += passing(shapes, times * pictures, length, 0, start=layer + 1, keys_only=True)
-    # z of the unedited model, and a check that the layer adds W_down z
-    return part * passes + fanning(shapes, positions, 0) + linear(shapes, positions, shapes.ffn)
 
 
 def fanning(shapes: Shapes, positions: int, heads: Number) -> Work:
@@ -225,10 +189,19 @@ def fanning(shapes: Shapes, positions: int, heads: Number) -> Work:
     return linear(shapes, positions, shapes.out) + change
 
 
+def decoding(shapes: Shapes, batch: Batch, past: int, share: Number) -> Work:
+    """This share of all further tokens of the answers, one a step."""
+    steps = max(prompt.answer for prompt in batch.prompts) - 1
+    if steps <= 0 or share <= 0:
+        return Work()
+    rows = share * sum(max(0, prompt.answer - 1) for prompt in batch.prompts) / steps
+    return (passing(shapes, rows, 1, past) + unembedding(shapes, rows)) * steps
+
+
 def proof(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan) -> Work:
     """What `hones.sweep.engines` runs before a sweep: a few prompts under three edits, by both ways."""
     layers = [layer for layer, count in sorted(edits.at.items()) for _ in range(count)]
-    few = Edits(Counter([layers[0], layers[len(layers) // 2], layers[-1]]), edits.heads, edits.neurons)
+    few = replace(edits, at=Counter([layers[0], layers[len(layers) // 2], layers[-1]]))
     prompts = [replace(one, tails=(tail,)) for one in firsts_of(asked) for tail in one.tails[:PROOF_PROMPTS]]
     work = sum((whole(shapes, one.seen, one.length) for one in prompts), Work()) * (1 + PROOFS)
     work += group_work(shapes, group_of(only_read(prompts)), few, plan)
@@ -252,8 +225,7 @@ def release_work(shapes: Shapes, asked: Sequence[Asked], edits: int) -> Work:
     """One item at a time, for the unedited model and each edit: vision, prompt, and the answer token by token."""
     work = Work()
     for one in asked:
-        for tail in one.tails:
-            length = one.seen.positions + len(tail)
+        for length in (one.seen.positions + len(tail) for tail in one.tails):
             token = passing(shapes, 1, 1, length) + unembedding(shapes, 1)
             work += whole(shapes, one.seen, length) + token * max(0, one.answer - 1)
     return work * (edits + 1)

@@ -1,15 +1,16 @@
-"""The work of steering, and of the rankings of other methods, on one example and on all.
+"""The work of steering and of the rankings of other methods, and what a training keeps in memory.
 
 S is a prompt's length with its picture, n its answer's tokens, F(s) a pass from layer s on.
 
     steering     once per picture F(0) on its prefix and on the rest of its pairs; then per step of B pairs
                  3 x 2 n V d (teacher, scaled, backwards), and F(l) forwards and backwards, l the layer above the lowest
                  scaled one, whose own neurons are added as what they write
-    rankings     passes over the prompt, see `PASSES`
+    rankings     passes over the prompt (`PASSES`), and those of a path: z of each layer scaled in `STEPS`
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hones.method.steering.kept import PAIRS_AT_ONCE
 from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE
@@ -18,23 +19,9 @@ from hones.runs.plan.shapes import Linears, Number, Shapes
 from hones.runs.plan.sweeping import group_of
 from hones.runs.plan.work import Work, linear, passing, there_and_back, unembedding, vision, whole
 
-PASSES = {
-    "random": 0,
-    "layer-random": 0,
-    "dvp": 1,
-    "ap": 1,
-    "ma": 1,
-    "wanda": 1,
-    "ape": 2,
-    "cna": 2,
-    "atp": 2,
-    "logprob-gain": 1,
-    "knowledge-neurons": 1,
-    "qrnca": 1,
-}
-"""Of each ranking over a prompt; a method that is not here (the readings of hones) costs what attribution does."""
 STEPS = {"knowledge-neurons": 20, "qrnca": 16}
-"""Steps in which z of each layer is scaled where the answer is read."""
+PASSES = {"random": 0, "layer-random": 0, "ape": 2, "cna": 2, "atp": 2}
+PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", "logprob-gain", *STEPS), 1)
 GROUP_OF_RANKING = 16
 
 
@@ -51,8 +38,7 @@ class Training:
         return int(self.neurons <= shapes.width and shapes.layers > 1)
 
 
-@dataclass(frozen=True)
-class Pairs:
+class Pairs(NamedTuple):
     """The pairs of one example: in an epoch, and different ones in all epochs; tokens of an answer, end included."""
 
     each_epoch: int
@@ -87,45 +73,49 @@ def training_work(shapes: Shapes, asked: Sequence[Asked], training: Training, sh
     """
     work = Work()
     for one in asked:
-        pairs = pairs_of(one, training.epochs)
+        pairs, length = pairs_of(one, training.epochs), group_of([one]).length
         count = pairs.each_epoch * training.epochs
-        work += kept_work(shapes, one, pairs) * (share + (1 - share) * count)
-        work += step_work(shapes, one, pairs, training) * (count / training.batch_size)
+        batches = max(1.0, pairs.distinct / PAIRS_AT_ONCE)
+        rows = pairs.distinct / batches
+        rest = passing(shapes, rows, mean_length(one) - length + pairs.answer - 1, length, wanted=rows * pairs.answer)
+        kept = vision(shapes, one.seen) + passing(shapes, 1, length, 0, keys_only=True) + rest * batches
+        work += kept * (share + (1 - share) * count)
+        work += step_work(shapes, one, training) * (count / training.batch_size)
     return work
 
 
-def kept_work(shapes: Shapes, one: Asked, pairs: Pairs) -> Work:
-    """What is computed once for a picture: its prefix, and the rest of its pairs with their answers."""
-    length = group_of([one]).length
-    rest = mean_length(one) - length + pairs.answer - 1
-    batches = max(1.0, pairs.distinct / PAIRS_AT_ONCE)
-    rows = pairs.distinct / batches
-    work = vision(shapes, one.seen) + passing(shapes, 1, length, 0, keys_only=True)
-    return work + passing(shapes, rows, rest, length, wanted=rows * pairs.answer) * batches
-
-
-def step_work(shapes: Shapes, one: Asked, pairs: Pairs, training: Training) -> Work:
+def step_work(shapes: Shapes, one: Asked, training: Training) -> Work:
     """One step on pairs like this example's, forwards and backwards."""
-    rows, start, length = training.batch_size, training.start(shapes), mean_length(one) + pairs.answer - 1
-    work = there_and_back(shapes, rows, length, start, rows * pairs.answer)
+    rows, start, answer = training.batch_size, training.start(shapes), pairs_of(one, training.epochs).answer
+    length = mean_length(one) + answer - 1
+    work = there_and_back(shapes, rows, length, start, rows * answer) + unembedding(shapes, rows * answer) * 3
     if start:
         work += linear(shapes, rows * length, Linears.between(training.neurons, shapes.width), 2)
-    return work + unembedding(shapes, rows * pairs.answer) * 3
+    return work
 
 
 def training_proof(shapes: Shapes, one: Asked, training: Training) -> Work:
     """The first step by the definition, which goes back to the lowest layer, and once more the fast way."""
-    pairs, rows = pairs_of(one, training.epochs), training.batch_size
-    length = mean_length(one) + pairs.answer
+    rows, answer = training.batch_size, pairs_of(one, training.epochs).answer
+    length = mean_length(one) + answer
     work = vision(shapes, one.seen) * 2 * rows + passing(shapes, rows, length, 0)
-    work += there_and_back(shapes, rows, length, 0) + unembedding(shapes, rows * (pairs.answer + 1)) * 3
-    return work + step_work(shapes, one, pairs, training)
+    work += there_and_back(shapes, rows, length, 0) + unembedding(shapes, rows * (answer + 1)) * 3
+    return work + step_work(shapes, one, training)
+
+
+def kept_bytes(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int) -> Number:
+    """Of a training that keeps all pictures: d and the scaled neurons' z at each position, d for each answer token."""
+    numbers, at_position = 0.0, shapes.width + training.neurons * training.start(shapes)
+    for one in asked:
+        pairs, length = pairs_of(one, training.epochs), group_of([one]).length
+        rest = mean_length(one) - length + pairs.answer - 1
+        numbers += (length + pairs.distinct * rest) * at_position + pairs.distinct * pairs.answer * shapes.width
+    return numbers / len(asked) * items * shapes.itemsize
 
 
 def ranking_work(shapes: Shapes, method: str, one: Asked) -> Work:
     """A method's ranking on one example."""
-    prompt = whole(shapes, one.seen, one.length)
-    work = prompt * PASSES[method]
+    work = whole(shapes, one.seen, one.length) * PASSES[method]
     if method == "logprob-gain":  # U W_down of every layer once for a few items
         product = linear(shapes, shapes.neurons, Linears.between(shapes.width, shapes.vocabulary), shapes.layers)
         work += product * (1 / GROUP_OF_RANKING)
