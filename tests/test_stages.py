@@ -173,6 +173,12 @@ def test_every_step_takes_what_the_one_before_gives(vlms: dict[str, VLM], discov
     )
 
 
+def test_a_control_needs_a_draw(vlms: dict[str, VLM], discovery: Items) -> None:
+    task = FirstLetter()
+    with pytest.raises(HonesError, match=r"^draws 0; expected at least one"):
+        evaluate_masking(vlms["llava"], task, task.examples(discovery)[0], NEURONS, draws=0)
+
+
 def test_nothing_to_lose_has_no_relative_drop(vlm: VLM, discovery: Items) -> None:
     task = make_task("ocr")
     found = evaluate_masking(

@@ -41,7 +41,8 @@ class _Grid:
         self.seeds = [*dict.fromkeys(c.seed for c in cells)]
         self.methods = [*dict.fromkeys(c.method for c in cells)]
         self.at = {(s.cell.method, s.cell.model, s.cell.task, s.cell.seed): s for s in scored}
-        rng, shape = np.random.default_rng(SEED), (RESAMPLES, len(self.pairs))
+        rng = np.random.default_rng(SEED)
+        shape = (RESAMPLES, len(self.pairs))
         self.drawn_pairs: Int[np.ndarray, "resamples pairs"] = rng.integers(len(self.pairs), size=shape)
         self.drawn_seeds: Int[np.ndarray, "resamples pairs seeds"] = rng.integers(
             len(self.seeds), size=(*shape, len(self.seeds))
@@ -63,10 +64,12 @@ class _Grid:
 
     def standing(self, method: str) -> Standing:
         """One method's means with intervals."""
-        ahead, p_value = None, None
+        ahead = None
+        p_value = None
         if HONES in self.methods and method != HONES and self.is_many:
             difference = self.values(method, _ap) - self.values(HONES, _ap)
-            ahead, p_value = self.over_cells(difference), sign_flip_p(difference.mean(1))
+            ahead = self.over_cells(difference)
+            p_value = sign_flip_p(difference.mean(1))
         cells = [self.at[method, *pair, seed].cell for pair in self.pairs for seed in self.seeds]
         return Standing(
             method=method,
@@ -167,7 +170,8 @@ def _rows(scored: Sequence[Scored]) -> tuple[Row, ...]:
 
 
 def _row(members: Sequence[Scored]) -> Row:
-    cells, first = [s.cell for s in members], members[0].cell
+    cells = [s.cell for s in members]
+    first = cells[0]
     per_neuron = np.stack([drops_per_neuron(s) for s in members])
     own = per_neuron[:, 0] * np.array([[c.masked_neurons] for c in cells])
     planted = per_neuron[0, 1] * first.planted

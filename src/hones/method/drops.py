@@ -101,7 +101,8 @@ class DropsWork(ShardedWork[range, Float[np.ndarray, "heads layers neurons"]]):
 
     def begin(self, vlm: VLM) -> Callable[[range, Advance], Float[np.ndarray, "heads layers neurons"]]:
         """By replay where it is proven, else by the definition; directions are those among all items."""
-        engine, attribution = None, self.attribution
+        attribution = self.attribution
+        engine = None
         if self.engine != "naive":
             edits = [Intervention(heads=frozenset({site})) for site in attribution.heads]
             engine = make_engine(vlm, "replay", 1, self.batch_size, self.plan, attribution.examples[:1], edits)
@@ -172,7 +173,9 @@ def replayed_drops(
     replay: Replay, attribution: Attribution, directions: Float[Tensor, "items width"], advance: Advance
 ) -> Float[np.ndarray, "heads layers neurons"]:
     """`drops` by replay: pictures once, heads of a layer as rows, only layers above it, z only where it is read."""
-    vlm, examples, heads = replay.vlm, attribution.examples, attribution.heads
+    vlm = replay.vlm
+    examples = attribution.examples
+    heads = attribution.heads
     edits = [Intervention(heads=frozenset({site})) for site in heads]
     drafts = [target_ids(vlm, attribution.task, e) if attribution.reading.all_tokens else [] for e in examples]
     readouts = Readouts(vlm)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hones.errors import TaskStops
+from hones.errors import HonesError, TaskStops
 from hones.method.neurons import RankedNeuron, sites_of
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
@@ -78,11 +78,13 @@ def evaluate_masking(
         neurons: what `select_neurons` gives, or (layer, neuron) each.
 
     Raises:
-        HonesError: no neurons, no examples, or a neuron that the model lacks.
+        HonesError: no neurons, no examples, no draws, or a neuron that the model lacks.
     """
     sites = sites_of(neurons)
     if not sites or not examples:
         raise TaskStops(f"{len(sites)} neurons to mask and {len(examples)} test items", expected="at least one each")
+    if draws < 1:
+        raise HonesError(str(draws), argument="draws", expected="at least one random set to compare with")
 
     # z[l, i] <- 0 of the selection, and of `draws` random sets with as many neurons in every layer
     controls = [layer_matched_random(sites, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
@@ -112,7 +114,7 @@ def evaluate_masking(
 
 
 def layer_matched_random(
-    neurons: Sequence[Site], width: int, seed: int, avoid: Collection[Site] = frozenset()
+    neurons: Sequence[RankedNeuron | Site], width: int, seed: int, avoid: Collection[Site] = frozenset()
 ) -> list[Site]:
     """Random neurons outside the selection, as many in every layer as the selection has there.
 
@@ -120,7 +122,8 @@ def layer_matched_random(
     fewer unselected neurons than that, from its selected ones.
     """
     rng = np.random.default_rng(seed)
-    chosen, avoided = set(neurons), {*neurons, *avoid}
+    chosen = set(sites_of(neurons))
+    avoided = {*chosen, *avoid}
     drawn: list[Site] = []
     for layer, count in sorted(Counter(layer for layer, _ in chosen).items()):
         pools = ([i for i in range(width) if (layer, i) not in taken] for taken in (avoided, chosen, ()))

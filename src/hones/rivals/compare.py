@@ -128,7 +128,8 @@ def _correlation(ranking: Ranking, oracle: Ranking) -> float:
 
 def spearman(a: Float[np.ndarray, "layers neurons"], b: Float[np.ndarray, "layers neurons"]) -> float:
     """Spearman's rank correlation over all neurons, ties at their mean rank; 0 where one is constant."""
-    first, second = ranks(a.ravel()), ranks(b.ravel())
+    first = ranks(a.ravel())
+    second = ranks(b.ravel())
     if first.std() == 0 or second.std() == 0:
         return 0.0
     return float(np.corrcoef(first, second)[0, 1])
