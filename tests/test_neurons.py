@@ -133,5 +133,5 @@ def test_selection_is_ordered_and_leaves_out_zeros() -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, -0.1, 1.5, float("nan")])
 def test_an_impossible_ratio_is_an_error(ratio: float) -> None:
-    with pytest.raises(HonesError, match="^ratio"):
+    with pytest.raises(HonesError, match=r"^ratio"):
         select_neurons(np.ones((1, 4), dtype=np.float32), ratio)
