@@ -15,7 +15,7 @@ from hones.method.steering.results import Evidence
 from hones.method.steering.settings import Scales
 from hones.runs.artifacts import write_neurons, write_result, write_scales
 from hones.runs.record import RunFolder
-from hones.runs.results import read_run
+from hones.runs.results import read_results
 from hones.runs.stale import stale
 from hones.views.report.evidence import evidence_sentences
 from hones.views.report.figures import write_figures
@@ -108,11 +108,11 @@ def test_evidence_of_other_scales_is_named(run: Path, tmp_path: Path) -> None:
     used = {"neurons": digest_of(folder / "vqa/neurons.json"), "scales": {"no-kl/scales.json": digest_of(scales)}}
     record.finish("vqa/evidence", used, {}, [folder / "vqa/steering/evidence.json"])
     record.finish("vqa/steer", {}, {}, [folder / "vqa/steering/hones/result.json"])
-    mine = [line for line in stale(read_run(folder)) if line.startswith("vqa")]
+    mine = [line for line in stale(read_results(folder)) if line.startswith("vqa")]
     assert mine == ["vqa/neurons.json: run.json has no finished vqa/neurons"]
     write_scales(scales, Scales({(0, 1): 0.25}))
     write_steered(folder, make_evidence("vqa", others=()))
-    lines = "\n".join(stale(read_run(folder)))
+    lines = "\n".join(stale(read_results(folder)))
     assert "vqa/evidence: not found from the present vqa/steering/no-kl/scales.json" in lines
     assert "vqa/steering/evidence.json: changed since vqa/evidence wrote it" in lines
     assert "ocr/steering/evidence.json: run.json has no finished ocr/evidence" in lines

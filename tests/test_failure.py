@@ -31,7 +31,7 @@ from hones.method.steering.evaluate import SteeringResult
 from hones.rivals.results import Comparison
 from hones.runs.artifacts import read_heads, read_neurons, read_result, read_scales, write_result
 from hones.runs.locks import alone
-from hones.runs.results import read_run
+from hones.runs.results import read_results
 from hones.runs.source import read_run as read_finished
 from hones.runs.stale import stale
 from hones.sweep.journal import Journal, sweep_of
@@ -176,7 +176,7 @@ def test_a_damaged_file_of_a_report_is_named(tmp_path: Path, name: str) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
         with pytest.raises(HonesError, match=re.escape(name)) as said:
-            read_run(tmp_path)
+            read_results(tmp_path)
         assert "\n" not in str(said.value)
 
 
@@ -206,7 +206,7 @@ def test_damaged_run_records_are_one_line(tmp_path: Path, content: bytes) -> Non
     write_json(tmp_path / "vqa/heads.json", heads_content())
     (tmp_path / "run.json").write_bytes(content)
     reads_or_says_why(lambda: RunFolder(tmp_path).is_finished("vqa/heads", {"model": "m"}))
-    reads_or_says_why(lambda: stale(read_run(tmp_path)))
+    reads_or_says_why(lambda: stale(read_results(tmp_path)))
     reads_or_says_why(lambda: read_finished(tmp_path))
 
 
@@ -506,7 +506,7 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any], mo
     for stage in (entry for record in records for entry in record.values()):
         assert stage.pop("finished") and isinstance(stage.pop("seconds"), float)
     assert records[0] == records[1]
-    results = [read_run(folder) for folder in (first, second)]
+    results = [read_results(folder) for folder in (first, second)]
     for found in results:
         untimed = {"finished": "", "seconds": None}
         found.stages.update({name: stage.model_copy(update=untimed) for name, stage in found.stages.items()})

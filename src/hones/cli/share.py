@@ -42,10 +42,10 @@ def figures(
 
 
 def _name_stale(run: Path) -> None:
-    from hones.runs.results import read_run
+    from hones.runs.results import read_results
     from hones.runs.stale import stale
 
-    for line in stale(read_run(run)):
+    for line in stale(read_results(run)):
         warn(line)
 
 

@@ -13,7 +13,7 @@ from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
 from hones.rivals.results import Comparison
 from hones.runs.artifacts import read_heads, read_neurons, read_result
-from hones.runs.record import RunRecord, StageRecord, read_record
+from hones.runs.record import RunRecord, read_record
 from hones.tasks import in_order
 
 FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
@@ -44,19 +44,9 @@ class RunResults:
     @property
     def model(self) -> str:
         """The model's name, as far as the run says."""
-        fingerprints = [stage.fingerprint for stage in self.stages.values()]
+        fingerprints = [stage.fingerprint for stage in self.record.stages.values()]
         models = {str(used["model"]): None for used in fingerprints if "model" in used}
         return ", ".join(models) or (self.analysis.model if self.analysis is not None else "unnamed model")
-
-    @property
-    def stages(self) -> dict[str, StageRecord]:
-        """The finished stages, in the order in which they finished."""
-        return self.record.stages
-
-    @property
-    def stopped(self) -> dict[str, dict[str, Any]]:
-        """The tasks that could not go on, each with its stage and why."""
-        return self.record.stopped
 
     @property
     def per_layer(self) -> dict[str, list[int]]:
@@ -70,7 +60,7 @@ class RunResults:
         }
 
 
-def read_run(folder: Path) -> RunResults:
+def read_results(folder: Path) -> RunResults:
     """Read a run folder; nothing is created.
 
     Raises:
@@ -92,7 +82,8 @@ def _is_task(folder: Path) -> bool:
 
 
 def _read_task(folder: Path) -> TaskResults:
-    heads, neurons = folder / "heads.json", folder / "neurons.json"
+    heads = folder / "heads.json"
+    neurons = folder / "neurons.json"
     return TaskResults(
         folder.name,
         read_heads(heads) if heads.is_file() else None,

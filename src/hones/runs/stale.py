@@ -18,11 +18,14 @@ def stale(results: RunResults) -> list[str]:
     """A line for every result that the page shows and that is not what the folder's other results belong to."""
     if not (results.folder / "run.json").is_file():
         return []
-    found = [line for task in results.tasks for line in _of_task(results, task.task)]
+    lines = [line for task in results.tasks for line in _of_task(results, task.task)]
     if results.analysis is not None:
-        found += _written(results, "analysis", "analysis/analysis.json")
-        found += _analysed(results)
-    return found
+        lines += _written(results, "analysis", "analysis/analysis.json")
+        used = _used(results, "analysis").get("tasks", {}).items()
+        kinds = ("heads", "neurons")
+        files = {f"{task}/{kind}.json": digests.get(kind) for task, digests in used for kind in kinds}
+        lines += _from(results, "analysis", files)
+    return lines
 
 
 def _of_task(results: RunResults, task: str) -> Iterator[str]:
@@ -32,7 +35,7 @@ def _of_task(results: RunResults, task: str) -> Iterator[str]:
     steering = sorted((results.folder / task).glob("steering/*/result.json"))
     for file in steering:
         stage = f"{task}/steer" if file.parent.name == "hones" else f"{task}/steer/{file.parent.name}"
-        if stage in results.stages:
+        if stage in results.record.stages:
             yield from _written(results, stage, str(file.relative_to(results.folder)))
     if (results.folder / task / "steering/evidence.json").is_file():
         yield from _written(results, f"{task}/evidence", f"{task}/steering/evidence.json")
@@ -47,23 +50,16 @@ def _of_task(results: RunResults, task: str) -> Iterator[str]:
     yield from _from(results, f"{task}/compare", arrays)
 
 
-def _analysed(results: RunResults) -> Iterator[str]:
-    used = _used(results, "analysis").get("tasks", {}).items()
-    kinds = ("heads", "neurons")
-    files = {f"{task}/{kind}.json": digests.get(kind) for task, digests in used for kind in kinds}
-    yield from _from(results, "analysis", files)
-
-
 def _used(results: RunResults, stage: str) -> dict[str, Any]:
-    return results.stages[stage].fingerprint if stage in results.stages else {}
+    return results.record.stages[stage].fingerprint if stage in results.record.stages else {}
 
 
 def _written(results: RunResults, stage: str, file: str) -> Iterator[str]:
     """Whether the stage has finished and the file is what it wrote."""
-    if stage not in results.stages:
+    if stage not in results.record.stages:
         yield f"{file}: run.json has no finished {stage}"
         return
-    recorded = results.stages[stage].artifacts.get(file)
+    recorded = results.record.stages[stage].artifacts.get(file)
     if recorded is not None and digest_of(results.folder / file) != recorded:
         yield f"{file}: changed since {stage} wrote it"
 

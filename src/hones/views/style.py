@@ -95,9 +95,7 @@ Look = tuple[str, str, Any]
 HONES_LOOK: Look = (WARM, "o", "-")
 
 
-def curve(
-    axes: Axes, marks: Marks, points: Sequence[Point], name: str, style: Look, width: float = 1.2
-) -> None:
+def curve(axes: Axes, marks: Marks, points: Sequence[Point], name: str, style: Look, width: float = 1.2) -> None:
     """One line with a mark at each of its points (x, y, what the mark says), and its entry in the legend."""
     colour, marker, dash = style
     xs, ys, _ = zip(*points, strict=True) if points else ((), (), ())

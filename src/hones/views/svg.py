@@ -16,7 +16,8 @@ from hones.views.charts import Chart
 from hones.views.style import CSS_COLOURS, RC
 from hones.views.text import clean
 
-_SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+_SVG = "{http://www.w3.org/2000/svg}"
+_LINK = "{http://www.w3.org/1999/xlink}href"
 _DROPPED = {f"{_SVG}metadata", f"{_SVG}style"}
 _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 _FONT = re.compile(r"font(-family)?: (?:(?P<size>[\d.]+px) )?'[^;]*(;|$)")

@@ -20,7 +20,8 @@ def clean(text: str) -> str:
 
 
 def _visible(character: str) -> str:
-    code, kind = ord(character), unicodedata.category(character)
+    code = ord(character)
+    kind = unicodedata.category(character)
     if character in "\n\t" or kind not in ("Cc", "Cs", "Cf", "Cn"):
         return character
     if kind == "Cf" and unicodedata.bidirectional(character) in ("BN", "ON", "L", "R", "AL"):
@@ -62,6 +63,18 @@ def with_interval(interval: Interval, digits: int = 3) -> str:
 def includes_zero(interval: Interval) -> bool:
     """Whether the interval includes zero; one that is not known does."""
     return not (interval.low > 0 or interval.high < 0)
+
+
+def moves(what: str, base: Interval, now: Interval, change: Interval, called: str) -> str:
+    """lowers vqa from 0.96 to 0.74 (drop 0.22 [0.15, 0.29]); no direction where the interval includes zero.
+
+    Args:
+        called: gain, now - base, or drop, base - now.
+    """
+    rises = change.value > 0 if called == "gain" else change.value < 0
+    did = f"makes {NO_CHANGE} to" if includes_zero(change) else "raises" if rises else "lowers"
+    from_to = f"from {number(base.value, 2)} to {number(now.value, 2)}"
+    return f"{did} {what} {from_to} ({called} {with_interval(change, 2)})"
 
 
 def metric(name: str) -> str:

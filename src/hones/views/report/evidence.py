@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.ticker import MaxNLocator
 
 from hones.errors import joined
-from hones.method.steering.results import QUANTILES, Evidence, ScaleSpread, SteeredBy, Tested
+from hones.method.steering.results import QUANTILES, Evidence, ScaleSpread, Tested
 from hones.palette import COOL, INK, LINE, MUTED, WARM
 from hones.stats import Interval
 from hones.tabular import Column
@@ -145,25 +145,17 @@ def _scale_rows(s: ScaleSpread) -> Iterator[tuple[Cell, ...]]:
 
 def evidence_sentences(e: Evidence) -> Iterator[str]:
     """What steering gains, against whom, out of domain, and what it costs; directions only beyond the interval."""
-    hones = _of_hones(e.test)
-    yield (
-        f"Steering (HONES, mean over {count(len(e.seeds), 'seed')}) {_moves(e.task, e.test, hones)}{_against(e.test)}."
-    )
+    yield f"Steering (HONES, mean over {count(len(e.seeds), 'seed')}) {_gains(e.task, e.test)}."
     if e.out_of_domain is not None:
-        outside = _of_hones(e.out_of_domain)
-        yield f"Out of domain, it {_moves(e.task, e.out_of_domain, outside)}{_against(e.out_of_domain)}."
+        yield f"Out of domain, it {_gains(e.task, e.out_of_domain)}."
     if e.elsewhere:
         yield f"{_costs(e)}."
 
 
-def _of_hones(tested: Tested) -> SteeredBy:
-    return next(w for w in tested.methods if w.method == HONES)
-
-
-def _moves(task: str, tested: Tested, w: SteeredBy) -> str:
-    did = f"makes {NO_CHANGE} to" if includes_zero(w.gain) else "raises" if w.gain.value > 0 else "lowers"
-    moved = f"from {number(tested.base.value, 2)} to {number(w.steered.value, 2)}"
-    return f"{did} {task} on {count(tested.items, 'item')} {moved} (gain {with_interval(w.gain, 2)})"
+def _gains(task: str, tested: Tested) -> str:
+    hones = next(way for way in tested.methods if way.method == HONES)
+    on = f"{task} on {count(tested.items, 'item')}"
+    return moves(on, tested.base, hones.steered, hones.gain, "gain") + _against(tested)
 
 
 def _against(tested: Tested) -> str:

@@ -8,7 +8,7 @@ import matplotlib as mpl
 
 from hones.errors import HonesError
 from hones.files import write_bytes
-from hones.runs.results import RunResults, read_run
+from hones.runs.results import RunResults, read_results
 from hones.views.charts import Chart, head_map, layer_curves
 from hones.views.report.evidence import evidence_charts
 from hones.views.report.groups import groups_with_drops
@@ -29,7 +29,7 @@ def write_figures(folder: Path, to: Path | None = None, form: str = "both") -> l
         raise HonesError(f"--format {form}", expected="pdf, svg or both")
     to = folder / "figures" if to is None else to
     written = []
-    for chart in _charts(read_run(folder)):
+    for chart in _charts(read_results(folder)):
         for kind, content in (("pdf", _pdf), ("svg", figure_svg)):
             if form in (kind, "both"):
                 written.append(to / f"{chart.name}.{kind}")

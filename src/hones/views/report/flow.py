@@ -9,7 +9,11 @@ from markupsafe import Markup
 from hones.views.svg import serialize
 from hones.views.text import clean, one_line
 
-_BOX, _HEIGHT, _GAP_X, _ROW, _TOP = 108, 24, 48, 34, 26
+_BOX = 108
+_HEIGHT = 24
+_GAP = 48
+_ROW = 34
+_TOP = 26
 _COLUMN_COLOURS = ("var(--warm)", "var(--ink)", "var(--cool)")
 
 
@@ -34,7 +38,8 @@ class Edge:
 def flow_svg(title: str, headings: Sequence[str], columns: Sequence[Sequence[Node]], edges: Sequence[Edge]) -> Markup:
     """The graph as inline SVG."""
     rows = max(len(column) for column in columns)
-    width, height = len(columns) * _BOX + (len(columns) - 1) * _GAP_X + 4, rows * _ROW + _TOP
+    width = len(columns) * (_BOX + _GAP) - _GAP + 4
+    height = rows * _ROW + _TOP
     root = ElementTree.Element(
         "svg",
         {
@@ -57,7 +62,7 @@ def flow_svg(title: str, headings: Sequence[str], columns: Sequence[Sequence[Nod
 
 
 def _left(column: int) -> int:
-    return 2 + column * (_BOX + _GAP_X)
+    return 2 + column * (_BOX + _GAP)
 
 
 def _middle(i: int, nodes: int, rows: int) -> float:
@@ -65,7 +70,8 @@ def _middle(i: int, nodes: int, rows: int) -> float:
 
 
 def _line(root: ElementTree.Element, edge: Edge, columns: Sequence[Sequence[Node]], rows: int) -> None:
-    x0, x1 = _left(edge.column) + _BOX, _left(edge.column + 1)
+    x0 = _left(edge.column) + _BOX
+    x1 = _left(edge.column + 1)
     y0 = _middle(edge.start, len(columns[edge.column]), rows)
     y1 = _middle(edge.end, len(columns[edge.column + 1]), rows)
     bend = (x0 + x1) / 2

@@ -21,61 +21,52 @@ _DROPS = (
 )
 
 
-@mpl.rc_context(RC)
 def group_chart(analysis: Analysis) -> Chart:
     """Rows: groups; dots: which tasks selected them; bars: how many neurons."""
-    tasks = [t.task for t in analysis.tasks]
-    groups = ordered(analysis.groups)
-    figure = new_figure(WIDTH, _ROW * len(groups) + 0.75)
-    marks = Marks()
-    matrix, bars = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 2.6), sharey=True)
-    _memberships(matrix, tasks, [g.tasks for g in groups])
-    _sizes(bars, groups, marks)
-    return Chart("groups", "Groups of neurons", _NEURONS, _table_of_groups(analysis), figure, marks.labels)
+    groups = analysis.table("groups")
+    place = {group.tasks: i for i, group in enumerate(ordered(analysis.groups))}
+    table = sheet(replace(groups, rows=sorted(groups.rows, key=lambda row: place[row["group"]])))
+    return _chart(analysis, table, "Groups of neurons", _NEURONS, WIDTH, sizes=2.6)
 
 
-@mpl.rc_context(RC)
 def ablation_chart(analysis: Analysis) -> Chart:
     """Rows: groups; columns: tasks; cells: the drop of the task when the group is masked."""
-    tasks = [t.task for t in analysis.tasks]
-    groups = [g.tasks for g in ordered(analysis.groups) if any(a.group == g.tasks for a in analysis.ablations)]
-    figure = new_figure(0.95 * len(tasks) + 0.7, _ROW * len(groups) + 0.75)
-    marks = Marks()
-    matrix, cells = figure.subplots(1, 2, width_ratios=(0.3 * len(tasks), 0.65 * len(tasks)), sharey=True)
-    _memberships(matrix, tasks, groups)
-    _drops(cells, tasks, groups, analysis.ablations, marks)
-    return Chart(
-        "ablation", "Masking each group", _DROPS, sheet(analysis.table("ablations"), "ablation"), figure, marks.labels
-    )
+    table = sheet(analysis.table("ablations"), "ablation")
+    width = 0.95 * len(analysis.tasks) + 0.7
+    return _chart(analysis, table, "Masking each group", _DROPS, width, drops=0.65)
+
+
+def groups_with_drops(analysis: Analysis) -> Chart:
+    """Both side by side: the layout of the paper's second figure."""
+    table = sheet(analysis.table("ablations"), "groups-drops")
+    return _chart(analysis, table, "Groups", f"{_NEURONS} {_DROPS}", 7.4, sizes=2.4, drops=0.75)
 
 
 @mpl.rc_context(RC)
-def groups_with_drops(analysis: Analysis) -> Chart:
-    """Both side by side: the layout of the paper's second figure."""
+def _chart(
+    analysis: Analysis, table: Sheet, title: str, caption: str, width: float, sizes: float = 0.0, drops: float = 0.0
+) -> Chart:
+    """A row per group. sizes, drops: the share of the bars and of a task's cells, 0 where they are left out."""
     tasks = [t.task for t in analysis.tasks]
     groups = ordered(analysis.groups)
-    figure = new_figure(7.4, _ROW * len(groups) + 0.75)
+    if not sizes:
+        masked = {ablation.group for ablation in analysis.ablations}
+        groups = [group for group in groups if group.tasks in masked]
+    widths = [0.3 * len(tasks), *([sizes] if sizes else []), *([drops * len(tasks)] if drops else [])]
+    figure = new_figure(width, _ROW * len(groups) + 0.75)
     marks = Marks()
-    widths = (0.3 * len(tasks), 2.4, 0.75 * len(tasks))
-    matrix, bars, cells = figure.subplots(1, 3, width_ratios=widths, sharey=True)
-    _memberships(matrix, tasks, [g.tasks for g in groups])
-    _sizes(bars, groups, marks)
-    _drops(cells, tasks, [g.tasks for g in groups], analysis.ablations, marks)
-    caption = f"{_NEURONS} {_DROPS}"
-    return Chart(
-        "groups-drops", "Groups", caption, sheet(analysis.table("ablations"), "ablation"), figure, marks.labels
-    )
+    matrix, *others = figure.subplots(1, len(widths), width_ratios=widths, sharey=True)
+    _memberships(matrix, tasks, [group.tasks for group in groups])
+    if sizes:
+        _sizes(others[0], groups, marks)
+    if drops:
+        _drops(others[-1], tasks, [group.tasks for group in groups], analysis.ablations, marks)
+    return Chart(table.name, title, caption, table, figure, marks.labels)
 
 
 def ordered(groups: Sequence[ExclusiveGroup]) -> list[ExclusiveGroup]:
     """One task, pairs, triples, all; larger first."""
     return sorted(groups, key=lambda g: (len(g.tasks), -g.neurons, g.tasks))
-
-
-def _table_of_groups(analysis: Analysis) -> Sheet:
-    table = analysis.table("groups")
-    place = {group.tasks: i for i, group in enumerate(ordered(analysis.groups))}
-    return sheet(replace(table, rows=sorted(table.rows, key=lambda row: place[row["group"]])))
 
 
 def _memberships(axes: Axes, tasks: Sequence[str], groups: Sequence[Sequence[str]]) -> None:

@@ -8,7 +8,7 @@ from hones.errors import joined
 from hones.files import write_bytes
 from hones.method.analysis.results import LensRow, NeuronCard
 from hones.rivals.results import Comparison
-from hones.runs.results import RunResults, read_run
+from hones.runs.results import RunResults, read_results
 from hones.runs.stale import stale
 from hones.tabular import Column, together
 from hones.views.charts import HONES, Chart, budget_curves, comparison_chart, head_map, layer_curves, level_chart
@@ -61,7 +61,7 @@ def write_report(folder: Path, to: Path | None = None) -> Path:
         HonesError: the folder holds no results, or a damaged one; the file cannot be written.
     """
     to = folder / "report.html" if to is None else to
-    write_bytes(to, render_report(read_run(folder)).encode())
+    write_bytes(to, render_report(read_results(folder)).encode())
     return to
 
 
@@ -77,7 +77,7 @@ def render_report(results: RunResults) -> str:
         tiles=tiles(results),
         sentences=sentences(results),
         stale=stale(results),
-        stopped=[f"{task} stopped at {x.get('stage')}: {x.get('why')}" for task, x in results.stopped.items()],
+        stopped=[f"{task} stopped at {x.get('stage')}: {x.get('why')}" for task, x in results.record.stopped.items()],
         sections=[*_found(results), *_compared(results), *_analysed(results)],
         lens=_lens(analysis.lens, results.folder / "analysis") if analysis is not None else [],
         cards=_cards(analysis.cards, results.folder / "analysis") if analysis is not None else [],

@@ -29,7 +29,7 @@ class Provenance:
 
 def provenance(results: RunResults) -> Provenance:
     """Everything run.json records, for reading."""
-    stages = results.stages
+    stages = results.record.stages
     facts = {name: _unique(s.fingerprint.get(key) for s in stages.values()) for key, name in _MODEL.items()}
     facts["device"] = _unique(s.device for s in stages.values())
     facts["finished"] = max((s.finished for s in stages.values()), default="")

@@ -14,7 +14,7 @@ from hones.runs.results import RunResults, TaskResults
 from hones.stats import LEVEL
 from hones.views.charts import HONES
 from hones.views.report.evidence import evidence_sentences
-from hones.views.text import NO_CHANGE, count, group_name, includes_zero, metric, number, with_interval
+from hones.views.text import NO_CHANGE, count, group_name, includes_zero, metric, moves, number, with_interval
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ def tiles(results: RunResults) -> list[Tile]:
 
 def sentences(results: RunResults) -> list[tuple[str, list[str]]]:
     """The findings of each task, then those across tasks."""
-    found = [(t.task, [*_of_task(t)]) for t in results.tasks]
+    told = [(t.task, [*_of_task(t)]) for t in results.tasks]
     if results.analysis is not None and len(results.analysis.tasks) > 1:
-        found.append(("across tasks", [*across_sentences(results.analysis)]))
-    return [(name, texts) for name, texts in found if texts]
+        told.append(("across tasks", [*across_sentences(results.analysis)]))
+    return [(name, texts) for name, texts in told if texts]
 
 
 def _of_task(t: TaskResults) -> Iterator[str]:
@@ -88,18 +88,15 @@ def heads_sentence(r: HeadResult) -> str:
 
 def masking_sentence(task: str, r: MaskingResult) -> str:
     """What masking the neurons costs, against random neurons."""
-    drop, cost = r.absolute_drop, r.baseline.value - r.control.value
-    on, masked = f"{task} on {count(r.items, 'test item')}", f"Masking the {count(r.neurons, 'neuron')}"
-    did = f"makes {NO_CHANGE} to" if includes_zero(drop) else "lowers" if drop.value > 0 else "raises"
-    moved = f"from {number(r.baseline.value, 2)} to {number(r.masked.value, 2)}"
-    text = f"{masked} {did} {on} {moved} (drop {with_interval(drop, 2)})"
-    random = f"random neurons of the same layers cost {number(cost, 2)}"
+    on = f"{task} on {count(r.items, 'test item')}"
+    text = f"Masking the {count(r.neurons, 'neuron')} {moves(on, r.baseline, r.masked, r.absolute_drop, 'drop')}"
+    cost = number(r.baseline.value - r.control.value, 2)
     if includes_zero(r.advantage):
         verdict = f"no difference that the interval supports ({with_interval(r.advantage, 2)})"
     else:
         more = "more" if r.advantage.value > 0 else "less"
         verdict = f"{number(abs(r.advantage.value), 2)} {more} for the selection, an interval that excludes zero"
-    return f"{text}; {random}: {verdict}."
+    return f"{text}; random neurons of the same layers cost {cost}: {verdict}."
 
 
 def comparison_sentence(c: Comparison) -> str:
@@ -125,9 +122,7 @@ def comparison_sentence(c: Comparison) -> str:
 def steering_sentence(task: str, method: str, r: SteeringResult) -> str:
     """What steering gains."""
     on = f"{task} on {count(r.items, 'test item')}"
-    did = f"makes {NO_CHANGE} to" if includes_zero(r.gain) else "raises" if r.gain.value > 0 else "lowers"
-    moved = f"from {number(r.base.value, 2)} to {number(r.steered.value, 2)}"
-    return f"Steering ({method}) {did} {on} {moved} (gain {with_interval(r.gain, 2)})."
+    return f"Steering ({method}) {moves(on, r.base, r.steered, r.gain, 'gain')}."
 
 
 def across_sentences(analysis: Analysis) -> Iterator[str]:
@@ -142,7 +137,8 @@ def across_sentences(analysis: Analysis) -> Iterator[str]:
             f"serve all of {joined(names)}."
         )
     certain = [a for a in analysis.ablations if a.advantage.low > 0]
-    below, pairs = sum(a.advantage.high < 0 for a in analysis.ablations), len(analysis.ablations)
+    below = sum(a.advantage.high < 0 for a in analysis.ablations)
+    pairs = len(analysis.ablations)
     if certain:
         most = max(certain, key=lambda a: a.advantage.value)
         yield (

@@ -19,7 +19,8 @@ from hones.views.text import SHORT, clean, metric, number, one_line, token_text,
 
 def render(template: str, **content: Any) -> str:
     """The page."""
-    style, script = (Markup(_packaged(name)) for name in ("style.css", "script.js"))
+    style = Markup(_packaged("style.css"))
+    script = Markup(_packaged("script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _environment().get_template(template).render(style=style, script=script, script_hash=digest, **content)
 
