@@ -16,7 +16,8 @@ from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.runs.artifacts import read_heads, read_result
 from hones.tasks import TASKS
-from hones.views.terminal import head_map, show, together
+from hones.tabular import together
+from hones.views.terminal import head_map, show
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from hones.tabular import Column
 from hones.views.charts import HONES, Chart
 from hones.views.sheet import Cell, Sheet, sheet
 from hones.views.style import RC, WIDTH, Marks, category_rows, new_figure
-from hones.views.text import NO_CHANGE, count, includes_zero, metric, number, one_line, slug, with_interval
+from hones.views.text import NO_CHANGE, count, includes_zero, metric, moves, number, one_line, slug, with_interval
 
 _PLACES = tuple(f"quantile {100 * q:g} %" for q in QUANTILES)
 

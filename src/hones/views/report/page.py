@@ -46,11 +46,11 @@ class LensGroup:
 
 @dataclass(frozen=True)
 class Lens:
-    """One item: the group of its own task alone, or else its first, and the other groups, folded."""
+    """One item: the group of its task alone, or else its first, and the other groups, folded."""
 
     first: LensRow
     picture: Thumbnail
-    own: LensGroup
+    alone: LensGroup
     others: tuple[LensGroup, ...]
 
 
@@ -98,26 +98,28 @@ def _found(results: RunResults) -> list[Section]:
             "Which heads matter",
             "Each cell is one attention head; its colour says how much the task's metric falls without it.",
             heads,
-            missing=_missing("head scores", "hones heads", [t.task for t in results.tasks if t.heads is None]),
+            missing=_missing(results, "heads", "head scores", "hones heads"),
         ),
         Section(
             "layers",
             "Where the neurons lie",
             "The feed-forward neurons whose write-in toward the answer depends most on those heads.",
             layers,
-            missing=_missing("neurons", "hones neurons", [t.task for t in results.tasks if t.neurons is None]),
+            missing=_missing(results, "neurons", "neurons", "hones neurons"),
         ),
         Section(
             "masking",
             "Proof: masking the neurons",
             "The selected neurons set to zero on test pictures, beside as many random neurons in the same layers.",
             masking_charts(results),
-            missing=_missing("masking", "hones mask", [t.task for t in results.tasks if t.masking is None]),
+            missing=_missing(results, "masking", "masking", "hones mask"),
         ),
     ]
 
 
-def _missing(what: str, command: str, tasks: Sequence[str]) -> tuple[str, str] | None:
+def _missing(results: RunResults, part: str, what: str, command: str) -> tuple[str, str] | None:
+    """Which tasks have no such part, and the command that makes it."""
+    tasks = [t.task for t in results.tasks if not getattr(t, part)]
     return (f"No {what} for {joined(tasks)}", command) if tasks else None
 
 
@@ -141,8 +143,7 @@ def _compared(results: RunResults) -> list[Section]:
     comparisons = [t.comparison for t in results.tasks if t.comparison is not None]
     charts = [chart for comparison in comparisons for chart in comparison_charts(comparison)]
     lead = "Every method selects as many neurons on the same pictures; a longer bar means that they matter more."
-    absent = [t.task for t in results.tasks if t.comparison is None]
-    missing = _missing("comparison with other methods", "hones compare", absent)
+    missing = _missing(results, "comparison", "comparison with other methods", "hones compare")
     return [Section("methods", "Against other methods", lead, charts, missing=missing)]
 
 
@@ -163,13 +164,13 @@ def _lens(rows: Sequence[LensRow], folder: Path) -> list[Lens]:
     by_item: dict[tuple[str, ...], dict[tuple[str, ...], list[LensRow]]] = {}
     for row in rows:
         by_item.setdefault((row.task, row.item, row.prompt), {}).setdefault(row.group, []).append(row)
-    found = []
+    lenses = []
     for i, by_group in enumerate(by_item.values(), 1):
-        same = sorted(by_group.values(), key=lambda rows: rows[0].group != (rows[0].task,))
-        own, *others = (_lens_group(f"lens-{i}-{n}", rows) for n, rows in enumerate(same, 1))
-        first = same[0][0]
-        found.append(Lens(first, thumbnail(first.picture, folder), own, tuple(others)))
-    return found
+        of_item = sorted(by_group.values(), key=lambda rows: rows[0].group != (rows[0].task,))
+        alone, *others = (_lens_group(f"lens-{i}-{n}", rows) for n, rows in enumerate(of_item, 1))
+        first = of_item[0][0]
+        lenses.append(Lens(first, thumbnail(first.picture, folder), alone, tuple(others)))
+    return lenses
 
 
 def _lens_group(name: str, rows: Sequence[LensRow]) -> LensGroup:
@@ -192,7 +193,7 @@ def _steering(results: RunResults) -> Section:
         for method, result in t.steering.items()
         if t.evidence is None or method == HONES
     ]
-    missing = _missing("steering", "hones steer", [t.task for t in results.tasks if not t.steering])
+    missing = _missing(results, "steering", "steering", "hones steer")
     lead = "One scale per selected neuron, learned on other pictures with the model frozen."
     if not steered:
         return Section("steering", "Steering", lead, missing=missing)
