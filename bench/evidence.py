@@ -19,7 +19,7 @@ from rich.console import Console
 
 from hones import RunFolder, Study, load_items, load_vlm, make_task, write_shapes
 from hones.method.steering.settings import EarlyStopping, SteeringSettings
-from hones.runs.steering import Wanted, steer
+from hones.runs.steering import EvidenceRequest, steer
 from hones.runs.ways import make_steerings
 from hones.tasks import TASKS
 from hones.views.terminal import view
@@ -70,9 +70,10 @@ def main() -> None:
                 found = study.run.task(task.name)
                 study.neurons(task, splits["discovery"], found / "heads.json", options.ratio)
                 others = [other for other in tasks if other is not task]
-                wanted = Wanted(make_steerings(options.ways), tuple(options.seeds), others, outside)
-                evidence = steer(study, task, splits["dev"], splits["test"], found / "neurons.json", settings, wanted)
-                console.print(view(evidence))
+                request = EvidenceRequest(make_steerings(options.ways), tuple(options.seeds), others, outside)
+                dev, test = splits["dev"], splits["test"]
+                steered = steer(study, task, dev, test, found / "neurons.json", settings, request)
+                console.print(view(steered.evidence))
                 if options.out is not None:
                     options.out.write_text(f"```\n{console.export_text(clear=False)}```\n")
 

@@ -34,7 +34,7 @@ import torch
 sys.path.insert(0, {tests!r})
 torch.set_num_threads({threads})
 from test_checkpoint import learn
-from hones.steering import checkpoint, train
+from hones.method.steering import checkpoint, train
 checkpoint.SECONDS_BETWEEN = 0.0
 step = train._step
 def killed(what, objective, plan, state, settings):

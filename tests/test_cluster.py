@@ -26,7 +26,7 @@ from hones.models.spec import ModelSpec
 from hones.rivals import make_methods
 from hones.runs.comparing import compare
 from hones.runs.record import RunFolder
-from hones.runs.steering import Wanted, steer
+from hones.runs.steering import EvidenceRequest, steer
 from hones.runs.study import Study
 from hones.runs.ways import make_steerings
 from hones.sweep.journal import Journal
@@ -141,9 +141,9 @@ def test_comparison_and_trainings_run_on_workers_with_the_same_bytes(
         study.neurons(task, splits["discovery"], folder / "heads.json", 0.1)
         methods = make_methods("dvp,atp,random")
         compare(study, task, splits["discovery"], splits["test"], methods, folder / "heads.json", budgets=())
-        wanted = Wanted(make_steerings("hones,no-kl,grid-search"), (1, 2))
+        request = EvidenceRequest(make_steerings("hones,no-kl,grid-search"), (1, 2))
         settings = SteeringSettings(epochs=1, learning_rate=0.02)
-        steer(study, task, splits["dev"], splits["test"], folder / "neurons.json", settings, wanted)
+        steer(study, task, splits["dev"], splits["test"], folder / "neurons.json", settings, request)
         return content(study.run.path)
 
     alone = run(study_in(tmp_path / "alone", load_vlm(str(model_folders["qwen"]))))

@@ -23,7 +23,7 @@ from hones.rivals.base import Context
 from hones.rivals.integrated_gradients import integrated_gradients
 from hones.rivals.knowledge_neurons import attributions
 from hones.rivals.reading import ask, ask_with_gold
-from hones.runs.given import other_tasks
+from hones.runs.method_inputs import other_tasks
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings
 from hones.tasks import TASKS

@@ -21,7 +21,7 @@ from hones import (
     select_neurons,
     write_shapes,
 )
-from hones.method.steering.controls import CONTROLS, GRID, Given, one_factor
+from hones.method.steering.controls import CONTROLS, GRID, SteeringContext, one_factor
 from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.method.steering.results import QUANTILES, Evidence
 from hones.method.steering.settings import Scales
@@ -44,7 +44,7 @@ SWEEP = SweepSettings(max_new_tokens=3)
 @pytest.fixture(scope="module")
 def given(vlms: dict[str, VLM], shapes: dict[str, Path]) -> Given:
     examples, _ = TASK.examples(load_items(shapes["dev"], limit=3))
-    return Given(vlms["qwen"], TASK, examples, NEURONS, SETTINGS, SWEEP)
+    return SteeringContext(vlms["qwen"], TASK, examples, NEURONS, SETTINGS, SWEEP)
 
 
 @pytest.fixture(scope="module")

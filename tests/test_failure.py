@@ -344,7 +344,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from hones.locks import alone
-from hones.store import write_json
+from hones.files import write_json
 from hones.sweep.journal import Journal
 run = Path(sys.argv[1])
 with alone(run, ["vqa"]):
@@ -491,7 +491,7 @@ def run(tmp_path: Path, config: dict[str, Any], out: str) -> Path:
 
 def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """All but how long it took: a comparison says so of each method."""
-    for module in ("hones.runs.study", "hones.runs.stages", "hones.runs.comparing", "hones.rivals.ranked"):
+    for module in ("hones.runs.study", "hones.runs.stage", "hones.rivals.ranked"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: 0.0))
     first, second = (run(tmp_path, config, out) for out in ("a/run", "b/run"))
     files, others = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import hones.runs.stages
+import hones.runs.stage
 from hones import HonesError, RunFolder, Study, load_items, make_task, write_shapes
 from hones.models.vlm import VLM
 
@@ -14,8 +14,8 @@ def test_items_are_checked_once_until_a_picture_changes(
     vlms: dict[str, VLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    real = hones.runs.stages.prepare
-    monkeypatch.setattr(hones.runs.stages, "prepare", lambda *given: (calls.append(given[-1]), real(*given))[1])
+    real = hones.runs.stage.prepare
+    monkeypatch.setattr(hones.runs.stage, "prepare", lambda *given: (calls.append(given[-1]), real(*given))[1])
     items = load_items(write_shapes(tmp_path, {"test": 3}, seed=5)["test"])
     study, task = Study(vlms["llava"], RunFolder(tmp_path / "run"), max_left_out=0.4), make_task("vqa")
     first = study.prepare(task, items, "test")

@@ -16,7 +16,7 @@ from hones.models.vlm import VLM
 from hones.rivals import METHODS
 from hones.runs.artifacts import write_heads
 from hones.runs.comparing import rank as rank_methods
-from hones.runs.given import critical_heads, give
+from hones.runs.method_inputs import critical_heads, method_inputs
 from hones.stats import Interval
 from hones.sweep.memory import Plan
 from hones.sweep.run import SweepSettings
@@ -129,7 +129,7 @@ def test_methods_of_a_comparison_that_are_cut_by_items_go_on_too(
         study = Study(vlms["qwen"], RunFolder(run), SweepSettings(batch_size=2, workers=workers))
         examples = study.prepare(task, items, "discovery")
         critical = critical_heads(study.vlm, task, heads, methods)
-        given = give(study.vlm, task, items, examples.examples, critical, methods, study.seed, study.sweep)
+        given = method_inputs(study.vlm, task, items, examples.examples, critical, methods, study.seed, study.sweep)
         found = rank_methods(study, methods, given, examples, lambda method: run / "vqa/methods" / method.name, 0.1)
         return [ranking.importances[0].tobytes() for ranking in found.values()]
 

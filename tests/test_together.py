@@ -15,7 +15,7 @@ from hones.data.items import Items
 from hones.errors import TaskStops
 from hones.method.steering.settings import SteeringSettings
 from hones.method.steering.train import learn_scales
-from hones.method.steering.trainings import Begun, Lesson, Trained, Training, TrainingWork, learn
+from hones.method.steering.trainings import Trained, TrainingJob, TrainingWork, learn
 from hones.models.vlm import VLM
 from hones.runs.config import read_config
 from hones.runs.pipeline import run_config
@@ -55,8 +55,8 @@ class Pool(ThisProcess):
                 if isinstance(work, TrainingWork):
                     if self.last is not None and len(self.trained[-1]) == self.last:
                         raise Killed
-                    job, training = shards[number]
-                    self.trained[-1].append((work.jobs[job][0].name, training.settings.seed))
+                    job = work.jobs[shards[number]]
+                    self.trained[-1].append((job.task.name, job.settings.seed))
                 yield number, one(shards[number], bar.update)
 
         return compute
@@ -125,18 +125,18 @@ def test_trainings_of_all_tasks_run_side_by_side(
 def test_a_training_that_stops_its_task_does_not_hold_up_others(vlms: dict[str, VLM], discovery: Items) -> None:
     learned: list[Trained] = []
     settings = SteeringSettings(epochs=1, learning_rate=0.02)
-    lessons = []
+    jobs = []
     for name, neurons in (("retrieval", [(0, 1), (2, 3)]), ("caption", [])):
         task = make_task(name, candidates=3)
         examples = task.examples(discovery)[0][:2]
-        lessons.append(Lesson(task, examples, Training(neurons, settings), learned.append))
+        jobs.append(TrainingJob(task, examples, neurons, settings, take=learned.append))
     pool = Pool(vlms["llava"])
-    learn(pool.vlm, lessons, pool)
-    first, other = lessons
+    learn(pool.vlm, jobs, pool)
+    first, other = jobs
     assert pool.trained == [[("caption", 3407), ("retrieval", 3407)]]
     assert [x.scales for x in learned] == [
         learn_scales(pool.vlm, first.task, first.examples, [(0, 1), (2, 3)], settings)
     ]
-    assert Begun([first], lambda: "tested").end() == "tested"
+    first.check()
     with pytest.raises(TaskStops, match="0 neurons and 2 dev items to steer"):
-        Begun([first, other], lambda: "tested").end()
+        other.check()

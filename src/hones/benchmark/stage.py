@@ -35,8 +35,8 @@ from hones.models.planted import Plant
 from hones.models.writing import importance_shape
 from hones.runs.artifacts import read_result, write_result
 from hones.runs.comparing import rank
-from hones.runs.given import Given, Heads, critical_heads, give
 from hones.runs.locks import alone_on
+from hones.runs.method_inputs import CriticalHeads, MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
 from hones.runs.record import RunFolder
 from hones.runs.study import Study
@@ -127,7 +127,7 @@ def score_task(
         study.heads([task], discovery, top_k)
         heads_file, head_seconds = folder / "heads.json", _seconds(study, f"{task.name}/heads")
     heads = critical_heads(study.vlm, task, heads_file, methods)
-    given = give(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
+    given = method_inputs(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
     ranked, planted = [], frozenset[Site](plant.sets[task.name])
     for contender in contenders:
         one = _rank(study, contender, given, items, folder, len(planted))
@@ -153,13 +153,15 @@ class _Ranked:
     through: float | None = None
 
 
-def _share_found(through: Sequence[Site] | None, heads: Heads) -> float | None:
+def _share_found(through: Sequence[Site] | None, heads: CriticalHeads) -> float | None:
     """Of the heads through which a set is read, the share that are critical heads."""
     critical = {(h.layer, h.head) for h in heads.critical}
     return len(critical & set(through)) / len(set(through)) if through else None
 
 
-def _rank(study: Study, contender: Contender, given: Given, items: Prepared, task: Path, planted: int) -> _Ranked:
+def _rank(
+    study: Study, contender: Contender, given: MethodInputs, items: Prepared, task: Path, planted: int
+) -> _Ranked:
     """One contender's ranking, from the folder where it is kept there; none where no head guides to neurons."""
     folder, ratio = task / "methods" / contender.folder, planted / study.vlm.anatomy.total_neurons
     if not contender.kept:
@@ -183,43 +185,36 @@ def _mask(
     """Mask what is not masked yet, in one sweep, and write the cells."""
     planted = frozenset[Site](plant.sets[task.name])
     known = {"planted": digest_of_plant(plant), **study.swept()}
-    inputs = {
-        one.contender.name: study.fingerprint(held_out, chosen=_digest(one.chosen), ranked=_digest_of(one), **known)
-        for one in ranked
-    }
-    stages = {one.contender.name: f"{one.folder.relative_to(study.run.path)}/cell" for one in ranked}
-    missing = [one for one in ranked if not _is_kept(study, one, stages, inputs)]
+    stages = {}
+    for ranking in ranked:
+        name = f"{ranking.folder.relative_to(study.run.path)}/cell"
+        if not ranking.contender.kept:
+            study.run.forget(name)
+        inputs = {"chosen": _digest(ranking.chosen), "ranked": _digest_of(ranking), **known}
+        stages[ranking.contender.name] = study.stage(name, held_out, **inputs)
+    missing = [ranking for ranking in ranked if not stages[ranking.contender.name].is_finished()]
     if missing:
-        started, number = time.monotonic(), {frozenset[Site](): 0, planted: 1}
-        for one in missing:
-            number.setdefault(one.chosen, len(number))
+        started = time.monotonic()
+        number = {frozenset[Site](): 0, planted: 1}
+        for ranking in missing:
+            number.setdefault(ranking.chosen, len(number))
         edits = [BASELINE, *(Intervention(masked=chosen) for chosen in [*number][1:])]
-        journal = study.journal_file(
-            f"{task.name}.cells-{sha256(repr(sorted(map(_digest, number))).encode()).hexdigest()[:8]}"
-        )
-        sweep = study.journalled(journal, study.fingerprint(held_out, **known))
+        digest = sha256(repr(sorted(map(_digest, number))).encode()).hexdigest()[:8]
+        together = study.stage(f"{task.name}/cells-{digest}", held_out, **known)
+        sweep = together.journalled()
         statistics = run_sweep(study.vlm, task, held_out.examples, edits, sweep, f"{plant.name}: {task.name}: masks")
-        for one in missing:
-            name, files = one.contender.name, [one.folder / "masked.npy", one.folder / "cell.json"]
-            masks = statistics[[0, 1, number[one.chosen]]].astype(np.float64)
+        for ranking in missing:
+            files = [ranking.folder / "masked.npy", ranking.folder / "cell.json"]
+            masks = statistics[[0, 1, number[ranking.chosen]]].astype(np.float64)
             write_npy(files[0], masks)
-            write_result(files[1], _cell(study, task, plant, items, held_out, one, masks))
-            study.finish(stages[name], inputs[name], started, files, test=held_out)
-        study.remove_journal(journal)
-    found = [
-        Scored(read_result(one.folder / "cell.json", Cell), task, read_npy(one.folder / "masked.npy")) for one in ranked
-    ]
-    for scored in found:
+            write_result(files[1], _cell(study, task, plant, items, held_out, ranking, masks))
+            stages[ranking.contender.name].finish(files, time.monotonic() - started, test=held_out)
+        together.clean_up()
+    cells = [Scored(read_result(x.folder / "cell.json", Cell), task, read_npy(x.folder / "masked.npy")) for x in ranked]
+    for scored in cells:
         if scored.cell.refused is not None:
             LOG.warning("%s: %s gives no ranking: %s", plant.name, scored.cell.method, scored.cell.refused)
-    return found
-
-
-def _is_kept(study: Study, one: _Ranked, stages: dict[str, str], inputs: dict[str, dict[str, Any]]) -> bool:
-    name = one.contender.name
-    if not one.contender.kept:
-        study.run.forget(stages[name])
-    return study.is_finished(stages[name], inputs[name])
+    return cells
 
 
 def _cell(

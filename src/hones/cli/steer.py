@@ -89,7 +89,7 @@ class EvidenceOptions:
         if self.methods is self.seeds is self.also is self.ood is None:
             return None
         from hones.method.steering.controls import HONES
-        from hones.runs.steering import Wanted
+        from hones.runs.steering import EvidenceRequest
         from hones.runs.ways import make_steerings
         from hones.tasks import TASKS, make_task
 
@@ -98,7 +98,7 @@ class EvidenceOptions:
             names = [name for name in TASKS if name != task.name]
         seeds = (seed,) if self.seeds is None else _numbers(self.seeds)
         ways = make_steerings(HONES if self.methods is None else self.methods)
-        wanted = Wanted(ways, seeds, [make_task(name, candidates=candidates) for name in names], ood)
+        wanted = EvidenceRequest(ways, seeds, [make_task(name, candidates=candidates) for name in names], ood)
         wanted.check(task)
         return wanted
 
@@ -142,12 +142,11 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
         wanted = self.wanted(task, self.seed, splits.get("ood"), self.candidates)
         folder = self.out / task.name / "steering"
         with self.study() as study:
-            if wanted is not None:
-                evidence = steer(study, task, splits["dev"], splits["test"], self.neurons, settings, wanted)
-                show(study, task.name, terminal.view(evidence), folder / "evidence.json")
+            steered = steer(study, task, splits["dev"], splits["test"], self.neurons, settings, wanted)
+            if steered.evidence is not None:
+                show(study, task.name, terminal.view(steered.evidence), folder / "evidence.json")
                 return
-            result = study.steer(task, splits["dev"], splits["test"], self.neurons, settings)
-            table = terminal.show(together([(task.name, result)]))
+            table = terminal.show(together([(task.name, steered.result)]))
             show(study, task.name, table, folder / "hones" / "scales.json")
 
 

@@ -93,7 +93,7 @@ def ranked(
             bar.update()
 
 
-def importance_of(method: Method, context: Context) -> Float[np.ndarray, "layers neurons"]:
-    """One method's numbers, computed where the context's workers are."""
-    ((_, ranking),) = ranked([method], context)
+def importance_of(method: Method, context: Context, *, sweep: SweepSettings) -> Float[np.ndarray, "layers neurons"]:
+    """One method's numbers, computed where the sweep's workers are."""
+    ((_, ranking),) = ranked([method], replace(context, sweep=sweep))
     return ranking.importance

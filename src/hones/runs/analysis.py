@@ -7,7 +7,6 @@
 """
 
 import io
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -32,7 +31,9 @@ from hones.runs.artifacts import read_result, write_result
 from hones.runs.locks import alone_on
 from hones.runs.prepared import Prepared
 from hones.runs.source import FinishedRun, Source, Split
+from hones.runs.stage import Stage
 from hones.runs.study import Study
+from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example
 
 THUMBNAIL = 160
@@ -81,33 +82,33 @@ class RunStudy(Study):
             _Job(s, self._as_used(s.name, s.discovery, "discovery"), self._as_used(s.name, s.test, "test"))
             for s in run.tasks
         ]
-        inputs, folder = self._inputs(jobs, settings), run.folder.path / "analysis"
-        if self.is_finished("analysis", inputs):
+        folder = run.folder.path / "analysis"
+        stage = Stage(self, "analysis", self._inputs(jobs, settings))
+        if stage.is_finished():
             return read_result(folder / "analysis.json", Analysis)
-        started = time.monotonic()
         neurons = {s.name: [(n.layer, n.neuron) for n in s.neurons] for s in run.tasks}
         heads = {s.name: [(h.layer, h.head) for h in s.heads.critical] for s in run.tasks}
         groups = exclusive_groups(neurons)
-        ablations, lens = self._ablate(jobs, groups, settings, inputs, folder)
-        layers, width, per_task = self.vlm.anatomy.shape
-        result = Analysis(
-            model=run.model,
-            layers=layers,
-            heads=width,
-            neurons=per_task,
-            tasks=tuple(_describe(s, layers) for s in run.tasks),
-            heads_overlap=overlaps(heads),
-            neurons_overlap=overlaps(neurons),
-            groups=describe_groups(groups, layers),
-            ablations=tuple(ablations),
-            lens=tuple(lens),
-            cards=tuple(card for job in jobs for card in self._cards(job, groups, settings.cards, folder)),
-        )
-        write_result(folder / "analysis.json", result)
-        pictures = {row.picture for row in lens} | {d.picture for card in result.cards for d in card.drivers}
-        files = [folder / "analysis.json", *(folder / picture for picture in sorted(pictures - {""}))]
-        self.finish("analysis", inputs, started, files, groups={"+".join(k): len(v) for k, v in groups.items()})
-        self.remove_journal(self.journal_file("analysis"))
+        sizes = {"+".join(tasks): len(sites) for tasks, sites in groups.items()}
+        layers, width, per_layer_neurons = self.vlm.anatomy.shape
+        with stage.writing(folder / "analysis.json", groups=sizes) as artifacts:
+            ablations, lens = self._ablate(jobs, groups, settings, stage.journalled(), folder)
+            result = Analysis(
+                model=run.model,
+                layers=layers,
+                heads=width,
+                neurons=per_layer_neurons,
+                tasks=tuple(_describe(s, layers) for s in run.tasks),
+                heads_overlap=overlaps(heads),
+                neurons_overlap=overlaps(neurons),
+                groups=describe_groups(groups, layers),
+                ablations=tuple(ablations),
+                lens=tuple(lens),
+                cards=tuple(card for job in jobs for card in self._cards(job, groups, settings.cards, folder)),
+            )
+            write_result(folder / "analysis.json", result)
+            pictures = {row.picture for row in lens} | {d.picture for card in result.cards for d in card.drivers}
+            artifacts += [folder / picture for picture in sorted(pictures - {""})]
         return result
 
     def _as_used(self, name: str, split: Split, which: str) -> Prepared:
@@ -141,11 +142,10 @@ class RunStudy(Study):
         jobs: Sequence[_Job],
         groups: dict[Tasks, list[Site]],
         settings: AnalysisSettings,
-        inputs: dict[str, Any],
+        sweep: SweepSettings,
         folder: Path,
     ) -> tuple[list[Ablation], list[LensRow]]:
         """The cross-ablation, and the lens of the items that change most."""
-        sweep = self.journalled(self.journal_file("analysis"), inputs)
         asked = [(job.source.test.task, job.test.examples[: settings.limit]) for job in jobs]
         swept = measure_groups(self.vlm, asked, groups, draws=settings.draws, sweep=sweep, seed=self.seed)
         ablations, lens = [], []
@@ -153,34 +153,44 @@ class RunStudy(Study):
             ablations += score_ablations(task, measured, groups)
             rows = most_changed(task, measured, groups, settings.lens_items)
             chosen = [examples[row] for row in rows]
-            own = {tasks: sites for tasks, sites in groups.items() if task.name in tasks}
-            lens += delta_lens(self.vlm, task, chosen, own, [_thumbnail(e, folder) for e in chosen])
+            of_task = {tasks: sites for tasks, sites in groups.items() if task.name in tasks}
+            lens += delta_lens(self.vlm, task, chosen, of_task, [_thumbnail(e, folder) for e in chosen])
         return ablations, lens
 
     def _cards(self, job: _Job, groups: dict[Tasks, list[Site]], count: int, folder: Path) -> list[NeuronCard]:
-        first = job.source.neurons[:count]
-        if not first:
+        source = job.source
+        task = source.discovery.task
+        examples = job.discovery.examples
+        neurons = source.neurons[:count]
+        if not neurons:
             return []
-        source, task, examples = job.source, job.source.discovery.task, job.discovery.examples
-        sites = [(n.layer, n.neuron) for n in first]
-        parts, method = None, source.method
-        if isinstance(method, Hones):
-            how: dict[str, Any] = {
-                "positive_part": method.positive_part,
-                "reading": method.reading,
-                "sweep": self.sweep,
-            }
-            parts = head_importance(self.vlm, task, examples, source.heads.critical, **how)
-        contributed = contributions_of(self.vlm, task, examples, sites, self.sweep.batch_size)
+        sites = [(n.layer, n.neuron) for n in neurons]
+        parts = None
+        if isinstance(source.method, Hones):
+            reading: dict[str, Any] = {"positive_part": source.method.positive_part, "reading": source.method.reading}
+            parts = head_importance(self.vlm, task, examples, source.heads.critical, sweep=self.sweep, **reading)
+        contributions = contributions_of(self.vlm, task, examples, sites, self.sweep.batch_size)
+        tokens = written_tokens(self.vlm, sites)
         group_of = {site: tasks for tasks, members in groups.items() for site in members}
         cards = []
-        for n, site, own, (promotes, suppresses) in zip(
-            first, sites, contributed.T, written_tokens(self.vlm, sites), strict=True
-        ):
-            driving = tuple(_driver(task.name, examples[i], own[i], folder) for i in drivers(own, DRIVERS))
+        for number, (neuron, site) in enumerate(zip(neurons, sites, strict=True)):
+            of_items = contributions[:, number]
+            promotes, suppresses = tokens[number]
+            driving = tuple(_driver(task.name, examples[i], of_items[i], folder) for i in drivers(of_items, DRIVERS))
             shares = head_shares(source.heads.critical, parts, site) if parts is not None else ()
-            group = group_of[site]
-            cards.append(NeuronCard(task.name, n.rank, *site, n.score, group, promotes, suppresses, shares, driving))
+            card = NeuronCard(
+                task=task.name,
+                rank=neuron.rank,
+                layer=neuron.layer,
+                neuron=neuron.neuron,
+                importance=neuron.score,
+                group=group_of[site],
+                promotes=promotes,
+                suppresses=suppresses,
+                heads=shares,
+                drivers=driving,
+            )
+            cards.append(card)
         return cards
 
 

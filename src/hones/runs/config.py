@@ -31,9 +31,8 @@ from hones.models.spec import ModelSpec
 from hones.rivals import make_methods
 from hones.rivals.base import Method
 from hones.runs.analysis import AnalysisSettings
-from hones.runs.stages import DEFAULT_SEED
+from hones.runs.stage import DEFAULT_RATIO, DEFAULT_SEED
 from hones.runs.steering_config import SteeringConfig, as_steering_config
-from hones.runs.study import DEFAULT_RATIO
 from hones.runs.ways import SET
 from hones.sweep.run import MAX_NEW_TOKENS, EngineName
 from hones.tasks import TASKS

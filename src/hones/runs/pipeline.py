@@ -8,8 +8,6 @@ then each is tested.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hones.data.disjoint import check_disjoint
@@ -21,17 +19,16 @@ from hones.method.neurons import RankedNeuron
 from hones.method.steering.controls import HONES
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
-from hones.method.steering.trainings import Begun, learn
+from hones.method.steering.trainings import learn
 from hones.rivals.compare import BUDGETS
 from hones.rivals.results import Comparison
 from hones.runs.analysis import RunStudy
-from hones.runs.artifacts import read_result
 from hones.runs.comparing import compare
 from hones.runs.config import SPLITS, Comparing, DataFiles, Limits, RayConfig, RunConfig, read_config
 from hones.runs.locks import alone
 from hones.runs.record import RunFolder
 from hones.runs.source import read_run
-from hones.runs.steering import Wanted, begin
+from hones.runs.steering import EvidenceRequest, TaskSteering
 from hones.runs.stops import Stopped, Stops
 from hones.runs.study import Study
 from hones.runs.ways import make_steerings
@@ -89,7 +86,7 @@ def run_config(
     tasks = [make_task(name, candidates=config.candidates) for name in config.tasks]
     check_distinct(tasks)
     for task in tasks:
-        _wanted(config, task, None).check(task)
+        _evidence_request(config, task, None).check(task)
     splits = load_splits(config)
     stops = Stops(run, on_stopped)
     with ExitStack() as stack:
@@ -130,20 +127,22 @@ def _stages(
     tasks = [task for task in tasks if _can_begin(study, task, splits, stops)]
     heads_of_tasks = study.heads(tasks, splits["discovery"], config.top_k) if tasks else []
     started = list(zip(tasks, heads_of_tasks, strict=True))
-    together = [started] if study.sweep.workers.side_by_side else [[one] for one in started]
-    for group in together:
+    # workers train several tasks at once; one process ends a task before it begins the next
+    groups = [started] if study.sweep.workers.side_by_side else [[one] for one in started]
+    for group in groups:
         with alone(study.run.path, [task.name for task, _ in group]):
-            begun = [_until_training(config, study, task, splits, heads, shared, stops) for task, heads in group]
-            going = [one for one in begun if one is not None]
-            learn(study.vlm, [lesson for one in going for lesson in one.steering.lessons], study.sweep.workers)
-            for one in going:
+            reached = [_until_training(config, study, task, splits, heads, shared, stops) for task, heads in group]
+            going_on = [task for task in reached if task is not None]
+            learn(study.vlm, [job for task in going_on for job in task.steering.jobs], study.sweep.workers)
+            for task in going_on:
                 try:
-                    outcomes.append(one.outcome(stops))
+                    outcome = task.finish(stops)
                 except TaskStops:
                     continue
-                study.run.stop(one.task, None)
+                outcomes.append(outcome)
+                study.run.stop(outcome.task, None)
                 if on_outcome is not None:
-                    on_outcome(study, outcomes[-1])
+                    on_outcome(study, outcome)
     return outcomes
 
 
@@ -158,7 +157,7 @@ def _can_begin(study: Study, task: Task, splits: dict[str, Items], stops: Stops)
 
 
 @dataclass(frozen=True)
-class _Trainee:
+class _BeforeTraining:
     """A task before its trainings, and what its stages have found so far."""
 
     task: str
@@ -166,16 +165,21 @@ class _Trainee:
     neurons: list[RankedNeuron]
     masking: MaskingResult
     comparison: Comparison | None
-    steering: Begun[SteeringResult] | Begun[Evidence]
-    first_result: Path
+    steering: TaskSteering
 
-    def outcome(self, stops: Stops) -> Outcome:
+    def finish(self, stops: Stops) -> Outcome:
         """After the trainings: the scales are tested."""
         with stops.of(self.task, "steer"):
-            found = self.steering.end()
-        evidence = found if isinstance(found, Evidence) else None
-        steering = read_result(self.first_result, SteeringResult) if isinstance(found, Evidence) else found
-        return Outcome(self.task, self.heads, self.neurons, self.masking, steering, self.comparison, evidence)
+            steered = self.steering.finish()
+        return Outcome(
+            task=self.task,
+            heads=self.heads,
+            neurons=self.neurons,
+            masking=self.masking,
+            steering=steered.result,
+            comparison=self.comparison,
+            evidence=steered.evidence,
+        )
 
 
 def _until_training(
@@ -186,54 +190,51 @@ def _until_training(
     heads: HeadResult,
     shared: dict[Any, Any],
     stops: Stops,
-) -> _Trainee | None:
+) -> _BeforeTraining | None:
     """The stages of one task after its heads, up to its trainings; None if it has stopped."""
-    folder, at = study.run.task(task.name), partial(stops.of, task.name)
-    found, discovery = folder / "neurons.json", splits["discovery"]
+    folder = study.run.task(task.name)
+    neurons_file = folder / "neurons.json"
+    discovery = splits["discovery"]
+    comparison = None
     try:
-        with at("neurons"):
+        with stops.of(task.name, "neurons"):
             neurons = study.neurons(task, discovery, folder / "heads.json", config.ratio, config.positive_part)
-        with at("mask"):
-            masking = study.mask(task, splits["test"], found, config.draws)
-        with at("compare"):
-            comparison = _compare(config, study, task, splits, shared)
-        with at("steer"):
-            steering = _begin_steering(config, study, task, splits, found)
+        with stops.of(task.name, "mask"):
+            masking = study.mask(task, splits["test"], neurons_file, config.draws)
+        with stops.of(task.name, "compare"):
+            if config.compare is not None:
+                comparison = _compare(config, config.compare, study, task, splits, shared)
+        with stops.of(task.name, "steer"):
+            # after the comparison, whose sets may be steered too
+            request = _evidence_request(config, task, splits.get("ood")) if config.steering.wants_evidence else None
+            dev = splits["dev"]
+            steering = TaskSteering(study, task, dev, splits["test"], neurons_file, config.training, request)
     except TaskStops:
         return None
-    first = folder / "steering" / HONES / "result.json"
-    return _Trainee(task.name, heads, neurons, masking, comparison, steering, first)
+    return _BeforeTraining(task.name, heads, neurons, masking, comparison, steering)
 
 
-def _begin_steering(
-    config: RunConfig, study: Study, task: Task, splits: dict[str, Items], neurons_file: Path
-) -> Begun[SteeringResult] | Begun[Evidence]:
-    """After the comparison, whose sets may be steered too."""
-    dev, test = splits["dev"], splits["test"]
-    if not config.steering.wants_evidence:
-        return study.begin_steering(task, dev, test, neurons_file, config.training)
-    wanted = _wanted(config, task, splits.get("ood"))
-    return begin(study, task, dev, test, neurons_file, config.training, wanted)
-
-
-def _wanted(config: RunConfig, task: Task, ood: Items | None) -> Wanted:
+def _evidence_request(config: RunConfig, task: Task, ood: Items | None) -> EvidenceRequest:
     """The evidence of a task, tested also on the named tasks other than itself."""
-    wanted = config.steering
-    named = config.tasks if wanted.also is None else wanted.also
-    also = [other for other in (make_task(n, candidates=config.candidates) for n in named) if other.name != task.name]
-    ways, seeds = make_steerings(",".join(wanted.methods or (HONES,))), wanted.seeds or (config.training.seed,)
-    return Wanted(ways, seeds, also, ood)
+    asked = config.steering
+    named = config.tasks if asked.also is None else asked.also
+    also = [make_task(name, candidates=config.candidates) for name in named]
+    ways = make_steerings(",".join(asked.methods or (HONES,)))
+    seeds = asked.seeds or (config.training.seed,)
+    return EvidenceRequest(ways, seeds, [other for other in also if other.name != task.name], ood)
 
 
 def _compare(
-    config: RunConfig, study: Study, task: Task, splits: dict[str, Items], shared: dict[Any, Any]
-) -> Comparison | None:
-    wanted = config.compare
-    if wanted is None:
-        return None
+    config: RunConfig,
+    asked: Comparing,
+    study: Study,
+    task: Task,
+    splits: dict[str, Items],
+    shared: dict[Any, Any],
+) -> Comparison:
     heads = study.run.task(task.name) / "heads.json"
-    budgets = BUDGETS if wanted.curves else ()
-    options: dict[str, Any] = {"ratio": config.ratio, "draws": wanted.draws, "budgets": budgets, "shared": shared}
+    budgets = BUDGETS if asked.curves else ()
+    options: dict[str, Any] = {"ratio": config.ratio, "draws": asked.draws, "budgets": budgets, "shared": shared}
     return compare(study, task, splits["discovery"], splits["test"], config.compared, heads, **options)
 
 

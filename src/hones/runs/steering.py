@@ -1,16 +1,20 @@
-"""Steering with its controls and evidence as a stage of a run folder.
+"""Step 4 as a stage of a run folder: each way to steer is learned on the dev items, all are tested on the others.
 
-RUN/T/steering/WAY/scales.json, seed-N/scales.json   `hones.runs.scales_files`
-RUN/T/steering/WAY/result.json                       the first seed on the test items
-RUN/T/steering/evidence.json                         everything
+RUN/T/steering/WAY/scales.json           of the first seed
+RUN/T/steering/WAY/seed-N/scales.json    of every further seed
+RUN/T/steering/WAY/result.json           the first seed on the test items
+RUN/T/steering/evidence.json             everything, where more than plain HONES is asked for
 
-Further ways, seeds, tasks or a file out of domain may be added later: what was learned stays.
+WAY is a name of `hones.method.steering.controls`, a dash for its colon. Plain HONES is one stage, T/steer. With
+evidence, each scales file is a finished stage of its own, so a killed run goes on; HONES's first seed is what T/steer
+has made, or leaves T/steer as if it had. Further ways, seeds, tasks or a file out of domain may be added later: what
+was learned stays.
 """
 
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,24 +22,23 @@ from typing import Any
 from hones.data.items import Items
 from hones.errors import HonesError
 from hones.files import digest_of
-from hones.method.steering.controls import HONES, Given, Steering
+from hones.method.steering.controls import CONTROLS, HONES, Learned, Steering, SteeringContext
+from hones.method.steering.evaluate import SteeringResult, evaluate_scales
 from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.method.steering.results import Evidence
 from hones.method.steering.settings import Scales, SteeringSettings, training_record
-from hones.method.steering.trainings import Begun, learn
-from hones.runs.artifacts import read_result, write_result
+from hones.method.steering.trainings import Trained, TrainingJob, learn
+from hones.runs.artifacts import read_result, read_scales, write_result, write_scales
 from hones.runs.locks import alone_on
 from hones.runs.prepared import Prepared
-from hones.runs.scales_files import Steered, lessons, make_others, read_of, scales_files, scales_stage
-from hones.runs.study import Study
-from hones.sweep.run import SweepSettings
+from hones.runs.stage import Stage, Workspace, remove_resume_file
 from hones.tasks.base import Task
 
 GROWING = ("scales", "also", "ood")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvidenceRequest:
     """What is measured. ways: HONES first. also: other tasks, on the test items. ood: items of another source."""
 
     ways: Sequence[Steering]
@@ -54,143 +57,268 @@ class Wanted:
             raise HonesError(f"also {', '.join(names)}", expected=f"tasks other than {task.name}, each once")
 
 
+@dataclass(frozen=True)
+class SteeringOutcome:
+    """What HONES's first seed changes on the test items, and the evidence if it was asked for."""
+
+    result: SteeringResult
+    evidence: Evidence | None = None
+
+
 @alone_on(lambda task, *_, **__: [task.name])
 def steer(
-    study: Study,
+    study: Workspace,
     task: Task,
     dev: Items,
     test: Items,
     neurons_file: Path,
-    settings: SteeringSettings,
-    wanted: Wanted,
-) -> Evidence:
+    settings: SteeringSettings | None = None,
+    request: EvidenceRequest | None = None,
+) -> SteeringOutcome:
     """Every way to steer, on the dev items, tested on the others; writes scales, results and evidence.json.
 
     Args:
-        settings: of the trainer; each of the wanted seeds takes the place of its own.
+        settings: of the trainer; each of the request's seeds takes the place of its own.
+        request: the evidence; None: plain HONES.
 
     Raises:
         HonesError: something a way needs is missing; inputs other than those of an earlier run.
     """
-    begun = begin(study, task, dev, test, neurons_file, settings, wanted)
-    learn(study.vlm, begun.lessons, study.sweep.workers)
-    return begun.end()
+    steering = TaskSteering(study, task, dev, test, neurons_file, settings, request)
+    learn(study.vlm, steering.jobs, study.sweep.workers)
+    return steering.finish()
 
 
-def begin(
-    study: Study,
-    task: Task,
-    dev: Items,
-    test: Items,
-    neurons_file: Path,
-    settings: SteeringSettings,
-    wanted: Wanted,
-) -> Begun[Evidence]:
-    """`steer` up to the trainings, and what comes after them; the task's lock is the caller's."""
-    wanted.check(task)
-    neurons = study.sites(neurons_file)
-    train, held_out = study.prepare(task, dev, "dev"), study.prepare(task, test, "test")
-    methods = study.run.task(task.name) / "methods"
-    given = Given(study.vlm, task, train.examples, neurons, settings, study.sweep, methods)
-    for way in wanted.ways:
-        way.check(given)
-    others = [(other, study.prepare(other, test, "test")) for other in wanted.also]
-    outside = None if wanted.ood is None else study.prepare(task, wanted.ood, "ood")
-    steered = Steered(study, given, neurons_file, train, held_out)
-    files, missing = scales_files(steered, wanted.ways, wanted.seeds)
+@dataclass(frozen=True)
+class ScalesFile:
+    """The scales of one way and seed. stage: makes them; None where T/steer does. context: with the seed."""
 
-    def evidence() -> Evidence:
-        make_others(missing)
-        return _evidence(steered, files, wanted.seeds, others, outside)
-
-    return Begun(lessons(missing), evidence)
+    way: Steering
+    context: SteeringContext
+    file: Path
+    stage: Stage | None = None
 
 
-def _evidence(
-    steered: Steered,
-    files: dict[Steering, list[Path]],
-    seeds: tuple[int, ...],
-    others: Sequence[tuple[Task, Prepared]],
-    outside: Prepared | None,
-) -> Evidence:
-    """Test everything, or read back what was tested."""
-    study, task, stage = steered.study, steered.given.task, f"{steered.task}/evidence"
-    file = steered.folder / "evidence.json"
-    inputs = study.fingerprint(
-        steered.held_out,
-        neurons=digest_of(steered.neurons_file),
-        max_scale=steered.given.settings.max_scale,
-        scales={_place(steered, path): digest_of(path) for paths in files.values() for path in paths},
-        also={other.name: prepared.fingerprint for other, prepared in others},
-        ood={} if outside is None else outside.fingerprint,
-        **study.swept(),
-    )
-    _let_grow(study, stage, inputs, file)
-    if study.is_finished(stage, inputs):
-        return read_result(file, Evidence)
-    started = time.monotonic()
-    arms = [Arm(way.name, tuple(read_of(study, path) for path in paths)) for way, paths in files.items()]
+class TaskSteering:
+    """One task's steering, in two steps: the training jobs that it lacks, which may run beside those of other tasks,
+    and `finish` after them. The task's lock is the caller's.
+    """
 
-    def sweep(part: str) -> SweepSettings:
-        return study.journalled(_journal(study, f"{task.name}.evidence.{part}", inputs), inputs)
+    def __init__(
+        self,
+        study: Workspace,
+        task: Task,
+        dev: Items,
+        test: Items,
+        neurons_file: Path,
+        settings: SteeringSettings | None = None,
+        request: EvidenceRequest | None = None,
+    ) -> None:
+        self.study = study
+        self.task = task
+        self.settings = settings or SteeringSettings(seed=study.seed)
+        self.evidence = request is not None
+        self.request = request or EvidenceRequest([CONTROLS[HONES]], (self.settings.seed,))
+        self.request.check(task)
+        neurons = study.sites(neurons_file)
+        self.neurons_digest = digest_of(neurons_file)
+        self.train = study.prepare(task, dev, "dev")
+        self.held_out = study.prepare(task, test, "test")
+        self.folder = study.run.task(task.name) / "steering"
+        methods = study.run.task(task.name) / "methods"
+        self.context = SteeringContext(
+            study.vlm, task, self.train.examples, neurons, self.settings, study.sweep, methods
+        )
+        for way in self.request.ways:
+            way.check(self.context)
+        self.others = [(other, study.prepare(other, test, "test")) for other in self.request.also]
+        self.outside = None if self.request.ood is None else study.prepare(task, self.request.ood, "ood")
+        self.plain = self._plain_stage()
+        self.plain_is_finished = self.plain.is_finished()
+        self.plain_training: Trained | None = None
+        self.files = [file for way in self.request.ways for file in self._files_of(way)]
+        self.missing = [file for file in self.files if not self._is_there(file)]
+        self.jobs = [self._job(file, file.way) for file in self.missing if isinstance(file.way, Learned)]
 
-    options = {"seed": study.seed}
-    tested, first = evaluate_arms(
-        study.vlm,
-        task,
-        steered.held_out.examples,
-        arms,
-        file=_file_name(steered.held_out),
-        sweep=sweep("test"),
-        **options,
-    )
-    jobs = [(other, prepared.examples) for other, prepared in others]
-    elsewhere = measure_elsewhere(study.vlm, jobs, arms[0], sweep=sweep("also"), **options) if jobs else ()
-    ood = None
-    if outside is not None:
-        name, swept = _file_name(outside), sweep("ood")
-        ood, _ = evaluate_arms(study.vlm, task, outside.examples, arms, file=name, sweep=swept, **options)
-    learned = [arm for arm, way in zip(arms, files, strict=True) if way.learned]
-    spreads = tuple(spread(arm, steered.given.settings.max_scale) for arm in learned)
-    evidence = Evidence(task.name, seeds, tested, elsewhere, ood, spreads)
-    results = [paths[0].with_name("result.json") for paths in files.values()]
-    hones = steered.inputs(steered.given.settings.model_copy(update={"seed": seeds[0]}))
-    alone = study.is_finished(f"{task.name}/steer", hones)
-    for path, arm in zip(results, arms, strict=True):
-        if not (alone and arm.method == HONES):
-            write_result(path, first[arm.method])
-    if not alone:
-        _finish_hones(steered, hones, seeds[0], started, files)
-    write_result(file, evidence)
-    more = {} if outside is None else {"ood": outside}
-    study.finish(stage, inputs, started, [file, *results], dev=steered.train, test=steered.held_out, **more)
-    for journal in [*study.journal_file("").parent.glob(f"{task.name}.evidence.*.jsonl")]:
-        study.remove_journal(journal)
-    return evidence
+    def finish(self) -> SteeringOutcome:
+        """What comes after the jobs: the scales that are not learned, and the tests.
+
+        Raises:
+            TaskStops: one of the trainings could not be.
+        """
+        for job in self.jobs:
+            job.check()
+        if not self.evidence:
+            return SteeringOutcome(self._test_plain())
+        for file in self.missing:
+            if file.stage is not None and not isinstance(file.way, Learned):
+                started = time.monotonic()
+                made = file.way.make(replace(file.context, sweep=file.stage.journalled()))
+                self._write(file.stage, file.file, made.scales, time.monotonic() - started, made.details)
+        evidence = self._test_all()
+        return SteeringOutcome(read_result(self.folder / HONES / "result.json", SteeringResult), evidence)
+
+    def _plain_stage(self) -> Stage:
+        """T/steer, of HONES's first seed."""
+        settings = self.settings.model_copy(update={"seed": self.request.seeds[0]})
+        return self.study.stage(
+            f"{self.task.name}/steer",
+            self.held_out,
+            neurons=self.neurons_digest,
+            dev=self.train.fingerprint,
+            settings=settings.model_dump(exclude_none=True),
+            **self.study.swept(),
+        )
+
+    def _files_of(self, way: Steering) -> list[ScalesFile]:
+        """One per seed, or one where the way is not learned."""
+        name = folder_name(way.name)
+        found = []
+        for number, seed in enumerate(self.request.seeds if way.learned else self.request.seeds[:1]):
+            place = self.folder / name / (f"seed-{seed}" if number else "") / "scales.json"
+            context = replace(self.context, settings=self.settings.model_copy(update={"seed": seed}))
+            first_of_hones = way.name == HONES and number == 0
+            if first_of_hones and (self.plain_is_finished or not self.evidence):
+                found.append(ScalesFile(way, context, place))
+                continue
+            inputs = {
+                "method": way.name,
+                "neurons": self.neurons_digest,
+                "file": str(place.relative_to(self.study.run.path)),
+                **way.depends(context),
+            }
+            step = f"seed-{seed}" if way.learned else "scales"
+            stage = self.study.stage(f"{self.plain.name}/{name}/{step}", self.train, **inputs)
+            found.append(ScalesFile(way, context, place, stage))
+        return found
+
+    def _is_there(self, file: ScalesFile) -> bool:
+        return self.plain_is_finished if file.stage is None else file.stage.is_finished()
+
+    def _job(self, file: ScalesFile, way: Learned) -> TrainingJob:
+        """The training of a scales file, which is written as soon as it has ended; plain HONES waits for its test."""
+        stage = file.stage
+
+        def take(trained: Trained) -> None:
+            if stage is None:
+                self.plain_training = trained
+            else:
+                self._write(stage, file.file, trained.scales, trained.seconds, training_record(trained.scales))
+
+        checkpoint = (stage or self.plain).checkpoint()
+        return way.job(replace(file.context, checkpoint=checkpoint), take)
+
+    def _write(self, stage: Stage, file: Path, scales: Scales, seconds: float, details: dict[str, Any]) -> None:
+        write_scales(file, scales)
+        stage.finish([file], seconds, dev=self.train, **details)
+
+    def _test_plain(self) -> SteeringResult:
+        """Plain HONES on the test items."""
+        files = [self.folder / HONES / "scales.json", self.folder / HONES / "result.json"]
+        trained = self.plain_training
+        if trained is None:
+            return read_result(files[1], SteeringResult)
+        started = time.monotonic() - trained.seconds
+        study = self.study
+        examples = self.held_out.examples
+        result = evaluate_scales(study.vlm, self.task, examples, trained.scales, sweep=study.sweep, seed=study.seed)
+        write_scales(files[0], trained.scales)
+        write_result(files[1], result)
+        record = training_record(trained.scales)
+        self.plain.finish(files, time.monotonic() - started, **record, dev=self.train, test=self.held_out)
+        return result
+
+    def _test_all(self) -> Evidence:
+        """Every way, seed, task and file; or what was measured of them."""
+        study = self.study
+        file = self.folder / "evidence.json"
+        stage = study.stage(
+            f"{self.task.name}/evidence",
+            self.held_out,
+            neurons=self.neurons_digest,
+            max_scale=self.settings.max_scale,
+            scales={str(x.file.relative_to(self.folder)): digest_of(x.file) for x in self.files},
+            also={other.name: prepared.fingerprint for other, prepared in self.others},
+            ood={} if self.outside is None else self.outside.fingerprint,
+            **study.swept(),
+        )
+        _let_grow(stage, file)
+        if stage.is_finished():
+            return read_result(file, Evidence)
+        results = [self.folder / folder_name(way.name) / "result.json" for way in self.request.ways]
+        splits = {"dev": self.train, "test": self.held_out}
+        if self.outside is not None:
+            splits["ood"] = self.outside
+        with stage.writing(file, *results, **splits):
+            started = time.monotonic()
+            evidence, of_ways = self._measure(stage)
+            for way, place in zip(self.request.ways, results, strict=True):
+                if not (self.plain_is_finished and way.name == HONES):
+                    write_result(place, of_ways[way.name])
+            if not self.plain_is_finished:
+                self._finish_plain(time.monotonic() - started)
+            write_result(file, evidence)
+        for journal in stage.journal.parent.glob(f"{stage.journal.stem}.*.jsonl"):
+            remove_resume_file(journal)
+        return evidence
+
+    def _measure(self, stage: Stage) -> tuple[Evidence, dict[str, SteeringResult]]:
+        """The evidence, and each way's first seed on the test items."""
+        study = self.study
+        arms = []
+        for way in self.request.ways:
+            scales = [self._read(x.file) for x in self.files if x.way is way]
+            arms.append(Arm(way.name, tuple(scales)))
+        # a journal for these inputs: after a kill, ways may be added without losing what was learned
+        digest = sha256(json.dumps(stage.inputs, sort_keys=True).encode()).hexdigest()[:8]
+
+        def options(part: str) -> dict[str, Any]:
+            return {"sweep": stage.journalled(part=f".{part}.{digest}"), "seed": study.seed}
+
+        file = _file_name(self.held_out)
+        examples = self.held_out.examples
+        tested, of_ways = evaluate_arms(study.vlm, self.task, examples, arms, file=file, **options("test"))
+        jobs = [(other, prepared.examples) for other, prepared in self.others]
+        elsewhere = measure_elsewhere(study.vlm, jobs, arms[0], **options("also")) if jobs else ()
+        ood = None
+        if self.outside is not None:
+            file = _file_name(self.outside)
+            examples = self.outside.examples
+            ood, _ = evaluate_arms(study.vlm, self.task, examples, arms, file=file, **options("ood"))
+        learned = [arm for arm, way in zip(arms, self.request.ways, strict=True) if way.learned]
+        spreads = tuple(spread(arm, self.settings.max_scale) for arm in learned)
+        return Evidence(self.task.name, self.request.seeds, tested, elsewhere, ood, spreads), of_ways
+
+    def _read(self, file: Path) -> Scales:
+        """Scales with the epoch that run.json says they are of."""
+        scales = read_scales(file)
+        for site in scales.values:
+            self.study.vlm.anatomy.check_neuron(*site)
+        place = str(file.relative_to(self.study.run.path))
+        stages = self.study.run.record.stages.values()
+        return replace(scales, epoch=next((stage.epoch for stage in stages if place in stage.artifacts), None))
+
+    def _finish_plain(self, seconds: float) -> None:
+        """Record HONES's first seed as T/steer would, so that `hones steer` alone finds it."""
+        first = self.files[0]
+        assert first.stage is not None
+        record = self.study.run.record.stages[first.stage.name].model_dump()
+        details = {name: record[name] for name in training_record(Scales({})) if name in record}
+        files = [first.file, first.file.with_name("result.json")]
+        self.plain.finish(files, seconds, **details, dev=self.train, test=self.held_out)
 
 
-def _finish_hones(
-    steered: Steered, inputs: dict[str, Any], seed: int, started: float, files: dict[Steering, list[Path]]
-) -> None:
-    """Record HONES's first seed as `Study.steer` would, so that `hones steer` alone finds it."""
-    way, (scales, *_) = next((way, paths) for way, paths in files.items() if way.name == HONES)
-    learned = steered.study.run.record.stages[scales_stage(steered.task, way, seed)].model_dump()
-    details = {name: learned[name] for name in training_record(Scales({})) if name in learned}
-    written = [scales, scales.with_name("result.json")]
-    splits = {"dev": steered.train, "test": steered.held_out}
-    steered.study.finish(f"{steered.task}/steer", inputs, started, written, **details, **splits)
-
-
-def _let_grow(study: Study, stage: str, inputs: dict[str, Any], file: Path) -> None:
-    """Forget evidence that is part of what is wanted now; what it holds beyond that is not thrown away.
+def _let_grow(stage: Stage, file: Path) -> None:
+    """Forget evidence that is part of what is asked for now; what it holds beyond that is not thrown away.
 
     Raises:
-        HonesError: the folder's evidence holds more ways, seeds or files than are wanted.
+        HonesError: the folder's evidence holds more ways, seeds or files than are asked for.
     """
-    done = study.run.record.stages.get(stage)
-    if done is None or study.fresh:
+    done = stage.workspace.run.record.stages.get(stage.name)
+    if done is None or stage.workspace.fresh:
         return
-    old, new = done.fingerprint, json.loads(json.dumps(inputs))
+    old = done.fingerprint
+    new = json.loads(json.dumps(stage.inputs))
     missing = [name for key in GROWING for name in old[key] if name not in new[key]]
     if missing:
         raise HonesError(
@@ -201,17 +329,12 @@ def _let_grow(study: Study, stage: str, inputs: dict[str, Any], file: Path) -> N
     same = all(old.get(key) == value for key, value in new.items() if key not in GROWING)
     kept = all(new[key][name] == value for key in GROWING for name, value in old[key].items())
     if same and kept and any(len(new[key]) > len(old[key]) for key in GROWING):
-        study.run.forget(stage)
+        stage.workspace.run.forget(stage.name)
 
 
-def _journal(study: Study, name: str, inputs: dict[str, Any]) -> Path:
-    """One journal for these inputs: after a kill, ways may be added without losing what was learned."""
-    digest = sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:8]
-    return study.journal_file(f"{name}.{digest}")
-
-
-def _place(steered: Steered, file: Path) -> str:
-    return str(file.relative_to(steered.folder))
+def folder_name(way: str) -> str:
+    """The folder of a way: its name with a dash for the colon."""
+    return way.replace(":", "-")
 
 
 def _file_name(prepared: Prepared) -> str:

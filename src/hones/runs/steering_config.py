@@ -38,8 +38,8 @@ class SteeringConfig(SteeringSettings):
     """Settings of the trainer, and of the evidence, which is left out unless one of the following is given.
 
     methods: ways to steer, see `hones.method.steering.controls`; default HONES alone. seeds: of the training, default
-    its seed. also: tasks to test under the learned scales, default those of the run. ood, ood_images: annotation file and
-    pictures of another source to test on.
+    its seed. also: tasks to test under the learned scales, default those of the run. ood, ood_images: annotation file
+    and pictures of another source to test on.
     """
 
     methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None

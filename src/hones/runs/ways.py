@@ -8,7 +8,7 @@ from typing import Any
 
 from hones.errors import HonesError
 from hones.files import digest_of
-from hones.method.steering.controls import BASE, CONTROLS, HONES, Given, Learned, Steering
+from hones.method.steering.controls import BASE, CONTROLS, HONES, Learned, Steering, SteeringContext
 from hones.models.anatomy import Site
 from hones.rivals import make_method
 from hones.runs.artifacts import read_neurons
@@ -21,42 +21,43 @@ class OtherSet(Learned):
 
     def __init__(self, method: str) -> None:
         self.method = make_method(method).name
-        self.name, self.summary = f"{SET}{self.method}", f"learned on the neurons that {self.method} selects"
+        self.name = f"{SET}{self.method}"
+        self.summary = f"learned on the neurons that {self.method} selects"
 
-    def file(self, given: Given) -> Path:
+    def file(self, context: SteeringContext) -> Path:
         """RUN/T/methods/NAME/neurons.json.
 
         Raises:
             HonesError: there is none; the line says what makes it.
         """
-        file = None if given.methods is None else given.methods / self.method / "neurons.json"
+        file = None if context.methods is None else context.methods / self.method / "neurons.json"
         if file is None or not file.is_file():
             raise HonesError(
                 f"{self.name}: no file {file or f'methods/{self.method}/neurons.json'}",
-                do=f"run `hones compare --tasks {given.task.name} --methods {self.method}` with the same --out first",
+                do=f"run `hones compare --tasks {context.task.name} --methods {self.method}` with the same --out first",
             )
         return file
 
-    def check(self, given: Given) -> None:
+    def check(self, context: SteeringContext) -> None:
         """The file is there, its neurons are the model's, and not more than HONES has."""
-        super().check(given)
-        neurons = self.neurons(given)
+        super().check(context)
+        neurons = self.neurons(context)
         for site in neurons:
-            given.vlm.anatomy.check_neuron(*site)
-        if len(neurons) > len(set(given.neurons)):
+            context.vlm.anatomy.check_neuron(*site)
+        if len(neurons) > len(set(context.neurons)):
             raise HonesError(
-                f"{self.file(given)} holds {len(neurons)} neurons, the HONES set {len(set(given.neurons))}",
+                f"{self.file(context)} holds {len(neurons)} neurons, the HONES set {len(set(context.neurons))}",
                 expected="the same budget",
                 do="run `hones compare` with the --ratio of `hones neurons`",
             )
 
-    def neurons(self, given: Given) -> list[Site]:
+    def neurons(self, context: SteeringContext) -> list[Site]:
         """The file's neurons."""
-        return [(n.layer, n.neuron) for n in read_neurons(self.file(given))]
+        return [(n.layer, n.neuron) for n in read_neurons(self.file(context))]
 
-    def depends(self, given: Given) -> dict[str, Any]:
+    def depends(self, context: SteeringContext) -> dict[str, Any]:
         """The settings and the file."""
-        return {**super().depends(given), "set": digest_of(self.file(given))}
+        return {**super().depends(context), "set": digest_of(self.file(context))}
 
 
 def make_steering(name: str) -> Steering:

@@ -19,17 +19,17 @@ some of the set too. The factor f is the one of best dev metric; among equals th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from hones.errors import HonesError
+from hones.errors import TaskStops
 from hones.method.masking import layer_matched_random
 from hones.method.steering.settings import Scales, SteeringSettings, training_record
-from hones.method.steering.trainings import Training, train
+from hones.method.steering.trainings import Trained, TrainingJob, learn
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
@@ -42,7 +42,7 @@ DOUBLED = 2.0
 
 
 @dataclass(frozen=True)
-class Given:
+class SteeringContext:
     """What a way to steer may use.
 
     examples: the dev items. neurons: the HONES set. settings: of the trainer, with the seed. methods: the folder of
@@ -60,7 +60,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeScales:
     """Scales, and what is worth recording of how they came about."""
 
     scales: Scales
@@ -74,120 +74,133 @@ class Steering(ABC):
     summary: str
     learned: ClassVar[bool] = False
 
-    def check(self, given: Given) -> None:
+    def check(self, context: SteeringContext) -> None:
         """Raises HonesError where something is missing; called before anything is computed."""
-        if not given.neurons or not given.examples:
-            found = f"{len(given.neurons)} neurons and {len(given.examples)} dev items to steer"
-            raise HonesError(found, expected="at least one each")
+        if not context.neurons or not context.examples:
+            missing = f"{len(context.neurons)} neurons and {len(context.examples)} dev items to steer"
+            raise TaskStops(missing, expected="at least one each")
 
-    def depends(self, given: Given) -> dict[str, Any]:
+    def depends(self, context: SteeringContext) -> dict[str, Any]:
         """What the scales depend on beside model, dev items and HONES set."""
         return {}
 
     @abstractmethod
-    def make(self, given: Given) -> Made:
+    def make(self, context: SteeringContext) -> MadeScales:
         """The scales."""
 
 
 class Base(Steering):
     """The model itself: no scales."""
 
-    name, summary = "base", "the model itself"
+    name = "base"
+    summary = "the model itself"
 
-    def make(self, given: Given) -> Made:
+    def make(self, context: SteeringContext) -> MadeScales:
         """Nothing."""
-        return Made(Scales({}))
+        return MadeScales(Scales({}))
 
 
 class Learned(Steering):
     """Scales learned on a set of neurons: by default the HONES set, with the given settings."""
 
     learned: ClassVar[bool] = True
-    name, summary = "hones", "learned on the HONES set"
+    name = "hones"
+    summary = "learned on the HONES set"
 
-    def neurons(self, given: Given) -> list[Site]:
+    def neurons(self, context: SteeringContext) -> list[Site]:
         """The neurons that are scaled."""
-        return [*given.neurons]
+        return [*context.neurons]
 
-    def settings(self, given: Given) -> SteeringSettings:
+    def settings(self, context: SteeringContext) -> SteeringSettings:
         """The trainer's settings."""
-        return given.settings
+        return context.settings
 
-    def depends(self, given: Given) -> dict[str, Any]:
+    def depends(self, context: SteeringContext) -> dict[str, Any]:
         """The trainer's settings."""
-        return {"settings": self.settings(given).model_dump(exclude_none=True)}
+        return {"settings": self.settings(context).model_dump(exclude_none=True)}
 
-    def training(self, given: Given) -> Training:
-        """What is trained."""
-        return Training(self.neurons(given), self.settings(given), given.checkpoint)
+    def job(self, context: SteeringContext, take: Callable[[Trained], object]) -> TrainingJob:
+        """The training on the dev items."""
+        neurons = self.neurons(context)
+        settings = self.settings(context)
+        return TrainingJob(context.task, context.examples, neurons, settings, context.checkpoint, take)
 
-    def make(self, given: Given) -> Made:
+    def make(self, context: SteeringContext) -> MadeScales:
         """Learn them on the dev items."""
-        scales = train(given.vlm, given.task, given.examples, self.training(given), given.sweep.workers)
-        return Made(scales, training_record(scales))
+        learned: list[Trained] = []
+        job = self.job(context, learned.append)
+        learn(context.vlm, [job], context.sweep.workers)
+        job.check()
+        scales = learned[0].scales
+        return MadeScales(scales, training_record(scales))
 
 
 class NoKl(Learned):
     """HONES without the divergence from the original model."""
 
-    name, summary = "no-kl", "learned on the HONES set without the KL term"
+    name = "no-kl"
+    summary = "learned on the HONES set without the KL term"
 
-    def settings(self, given: Given) -> SteeringSettings:
+    def settings(self, context: SteeringContext) -> SteeringSettings:
         """beta is 0."""
-        return given.settings.model_copy(update={"beta": 0.0})
+        return context.settings.model_copy(update={"beta": 0.0})
 
 
 class RandomNeurons(Learned):
     """As many random neurons in every layer as the set has there, drawn by the settings' seed."""
 
-    name, summary = "rand-neuron", "learned on random neurons, as many per layer"
+    name = "rand-neuron"
+    summary = "learned on random neurons, as many per layer"
 
-    def neurons(self, given: Given) -> list[Site]:
+    def neurons(self, context: SteeringContext) -> list[Site]:
         """One draw."""
-        return layer_matched_random(given.neurons, given.vlm.anatomy.neurons, given.settings.seed)
+        return layer_matched_random(context.neurons, context.vlm.anatomy.neurons, context.settings.seed)
 
 
 class AllNeurons(Learned):
     """(IA)3 on down_proj."""
 
-    name, summary = "ia3", "learned on all neurons: (IA)3 on down_proj"
+    name = "ia3"
+    summary = "learned on all neurons: (IA)3 on down_proj"
 
-    def neurons(self, given: Given) -> list[Site]:
+    def neurons(self, context: SteeringContext) -> list[Site]:
         """Every neuron of every layer."""
-        layers, _, width = given.vlm.anatomy.shape
+        layers, _, width = context.vlm.anatomy.shape
         return [(layer, neuron) for layer in range(layers) for neuron in range(width)]
 
 
 class FixedAmplification(Steering):
     """Every neuron of the set doubled."""
 
-    name, summary = "fixed-amp", f"the HONES set times {DOUBLED:g}"
+    name = "fixed-amp"
+    summary = f"the HONES set times {DOUBLED:g}"
 
-    def make(self, given: Given) -> Made:
+    def make(self, context: SteeringContext) -> MadeScales:
         """s = 1."""
-        return Made(one_factor(given.neurons, DOUBLED))
+        return MadeScales(one_factor(context.neurons, DOUBLED))
 
 
 class GridSearch(Steering):
     """The whole set times one factor, the best on the dev items."""
 
-    name, summary = (
-        "grid-search",
-        f"the HONES set times one factor of {', '.join(f'{f:g}' for f in GRID)}, chosen on dev",
-    )
+    name = "grid-search"
+    summary = f"the HONES set times one factor of {', '.join(f'{f:g}' for f in GRID)}, chosen on dev"
 
-    def depends(self, given: Given) -> dict[str, Any]:
+    def depends(self, context: SteeringContext) -> dict[str, Any]:
         """The factors, and how answers are generated."""
-        return {"grid": [*GRID], "max_new_tokens": given.sweep.max_new_tokens, "engine": given.sweep.engine}
+        return {"grid": [*GRID], "max_new_tokens": context.sweep.max_new_tokens, "engine": context.sweep.engine}
 
-    def make(self, given: Given) -> Made:
+    def make(self, context: SteeringContext) -> MadeScales:
         """One sweep with all factors; factor 1 is the model itself."""
-        scales = [one_factor(given.neurons, factor) for factor in GRID]
+        scales = [one_factor(context.neurons, factor) for factor in GRID]
         edits = [BASELINE if f == 1 else Intervention(scales=s.values) for f, s in zip(GRID, scales, strict=True)]
-        statistics = run_sweep(given.vlm, given.task, given.examples, edits, given.sweep, f"{given.task.name}: grid")
-        found = [float(x) for x in given.task.score(statistics.sum(1, dtype=np.float64))]
-        best = min(range(len(GRID)), key=lambda i: (-found[i], abs(GRID[i] - 1), GRID[i]))
-        return Made(scales[best], {"dev_metric": {f"{f:g}": x for f, x in zip(GRID, found, strict=True)}})
+        statistics = run_sweep(
+            context.vlm, context.task, context.examples, edits, context.sweep, f"{context.task.name}: grid"
+        )
+        metrics = [float(x) for x in context.task.score(statistics.sum(1, dtype=np.float64))]
+        # the best metric; among equals the factor nearest to 1, then the smaller
+        best = min(range(len(GRID)), key=lambda i: (-metrics[i], abs(GRID[i] - 1), GRID[i]))
+        return MadeScales(scales[best], {"dev_metric": {f"{f:g}": x for f, x in zip(GRID, metrics, strict=True)}})
 
 
 def one_factor(neurons: Sequence[Site], factor: float) -> Scales:
@@ -199,4 +212,5 @@ CONTROLS: dict[str, Steering] = {
     way.name: way
     for way in (Learned(), NoKl(), RandomNeurons(), FixedAmplification(), GridSearch(), AllNeurons(), Base())
 }
-HONES, BASE = Learned.name, Base.name
+HONES = Learned.name
+BASE = Base.name

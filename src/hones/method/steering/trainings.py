@@ -1,10 +1,9 @@
-"""Trainings as shards, a worker each: sets of neurons, settings and seeds on the dev items of one or several tasks."""
+"""Training jobs as shards, a worker each: sets of neurons, settings and seeds on the dev items of some tasks."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from hones.errors import TaskStops
 from hones.method.steering.settings import Scales, SteeringSettings
@@ -15,119 +14,84 @@ from hones.progress import progress_bar
 from hones.sweep.shards import Advance, ShardedWork, Workers, portable
 from hones.tasks.base import Example, Task
 
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class Training:
-    """What `learn_scales` is given beside model, task and items."""
-
-    neurons: Sequence[Site]
-    settings: SteeringSettings
-    checkpoint: Path | None = None
-
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out, and how long it took."""
+    """What a training learned, and how long it took."""
 
     scales: Scales
     seconds: float
 
 
 @dataclass
-class Lesson:
-    """A training that a task lacks. take: is told what it learned. stopped: why its task cannot go on, if so."""
+class TrainingJob:
+    """What `learn_scales` is given beside the model.
+
+    take: is told what was learned, as soon as it is. stopped: why its task cannot go on, if so.
+    """
 
     task: Task
     examples: Sequence[Example]
-    training: Training
-    take: Callable[[Trained], object]
+    neurons: Sequence[Site]
+    settings: SteeringSettings
+    checkpoint: Path | None = None
+    take: Callable[[Trained], object] | None = None
     stopped: str | None = None
 
     def check(self) -> None:
-        """Raises TaskStops if it has stopped the task."""
+        """Raises TaskStops if it has stopped its task."""
         if self.stopped is not None:
             raise TaskStops(self.stopped)
 
 
 @dataclass(frozen=True)
-class Begun(Generic[Found]):
-    """A task's steering. lessons: the trainings that it lacks, for `learn`. rest: what comes after them."""
-
-    lessons: Sequence[Lesson]
-    rest: Callable[[], Found]
-
-    def end(self) -> Found:
-        """What the steering finds, when its lessons are learned.
-
-        Raises:
-            TaskStops: one of them could not be.
-        """
-        for lesson in self.lessons:
-            lesson.check()
-        return self.rest()
-
-
-@dataclass(frozen=True)
-class TrainingWork(ShardedWork[tuple[int, Training], Trained | str]):
-    """A shard is a training and the number of its job. Its checkpoint is written by the worker, where that has the run
-    folder. The result is a line where the training stops its task, so that those of other tasks go on.
+class TrainingWork(ShardedWork[int, Trained | str]):
+    """A shard is the number of a job. Its checkpoint is written by the worker, where that has the run folder. The
+    result is a line where the training stops its task, so that those of other tasks go on.
     """
 
-    jobs: Sequence[tuple[Task, Sequence[Example]]]
+    jobs: Sequence[TrainingJob]
 
-    def begin(self, vlm: VLM) -> Callable[[tuple[int, Training], Advance], Trained | str]:
+    def begin(self, vlm: VLM) -> Callable[[int, Advance], Trained | str]:
         """Nothing is shared by trainings."""
 
-        def compute(shard: tuple[int, Training], _: Advance) -> Trained | str:
-            started, (task, examples), training = time.monotonic(), self.jobs[shard[0]], shard[1]
-            checkpoint = training.checkpoint
+        def compute(shard: int, _: Advance) -> Trained | str:
+            started = time.monotonic()
+            job = self.jobs[shard]
+            checkpoint = job.checkpoint
             if checkpoint is not None and not checkpoint.parent.parent.is_dir():
                 checkpoint = None
             try:
-                scales = learn_scales(vlm, task, examples, training.neurons, training.settings, checkpoint=checkpoint)
+                scales = learn_scales(vlm, job.task, job.examples, job.neurons, job.settings, checkpoint=checkpoint)
             except TaskStops as error:
                 return str(error)
             return Trained(scales, time.monotonic() - started)
 
         return compute
 
-    def name(self, shard: tuple[int, Training]) -> str:
+    def name(self, shard: int) -> str:
         """Its task, its size and its seed."""
-        job, training = shard
-        count, seed = len(training.neurons), training.settings.seed
-        return f"the training of {count} neurons on {self.jobs[job][0].name}, seed {seed}"
+        job = self.jobs[shard]
+        return f"the training of {len(job.neurons)} neurons on {job.task.name}, seed {job.settings.seed}"
 
 
-def learn(vlm: VLM, lessons: Sequence[Lesson], workers: Workers) -> None:
-    """Learn them, side by side where there are workers; each is told as soon as it has ended."""
-    if not lessons:
+def learn(vlm: VLM, jobs: Sequence[TrainingJob], workers: Workers) -> None:
+    """Train them, side by side where there are workers; each job is told as soon as it has ended."""
+    if not jobs:
         return
-    keys = [(id(lesson.task), id(lesson.examples)) for lesson in lessons]
-    jobs = {key: (lesson.task, portable(lesson.examples)) for key, lesson in zip(keys, lessons, strict=True)}
-    number_of = {key: number for number, key in enumerate(jobs)}
-    shards = [(number_of[key], _absolute(lesson.training)) for key, lesson in zip(keys, lessons, strict=True)]
-    compute = workers.begin(vlm, TrainingWork([*jobs.values()]))
-    names = ", ".join(dict.fromkeys(lesson.task.name for lesson in lessons))
-    with progress_bar(f"{names}: trainings", total=len(shards), unit=" trainings") as bar:
-        for number, found in compute(shards, bar):
-            if isinstance(found, str):
-                lessons[number].stopped = found
-            else:
-                lessons[number].take(found)
+    # jobs of one task share their list of examples, so that it is pickled once for all of them
+    examples = {id(job.examples): portable(job.examples) for job in jobs}
+    sent = []
+    for job in jobs:
+        checkpoint = None if job.checkpoint is None else job.checkpoint.absolute()
+        sent.append(replace(job, examples=examples[id(job.examples)], checkpoint=checkpoint, take=None))
+    compute = workers.begin(vlm, TrainingWork(sent))
+    names = ", ".join(dict.fromkeys(job.task.name for job in jobs))
+    with progress_bar(f"{names}: trainings", total=len(jobs), unit=" trainings") as bar:
+        for number, outcome in compute(range(len(jobs)), bar):
+            job = jobs[number]
+            if isinstance(outcome, str):
+                job.stopped = outcome
+            elif job.take is not None:
+                job.take(outcome)
             bar.update()
-
-
-def _absolute(training: Training) -> Training:
-    checkpoint = training.checkpoint
-    return training if checkpoint is None else replace(training, checkpoint=checkpoint.absolute())
-
-
-def train(vlm: VLM, task: Task, examples: Sequence[Example], training: Training, workers: Workers) -> Scales:
-    """What one training learns."""
-    found: list[Trained] = []
-    lesson = Lesson(task, examples, training, found.append)
-    learn(vlm, [lesson], workers)
-    lesson.check()
-    return found[0].scales

@@ -1,4 +1,4 @@
-"""What the methods of one task are given: examples, critical heads, the other tasks about the same pictures."""
+"""What methods are given to rank a task's neurons: examples, critical heads, the other tasks on the same pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from hones.tasks.base import Example, Task
 
 
 @dataclass(frozen=True)
-class Heads:
+class CriticalHeads:
     """Critical heads, and the digest of the file that they were read from; none for methods without heads."""
 
     critical: tuple[HeadScore, ...] = ()
@@ -27,8 +27,8 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Given:
-    """What methods are given, and the digests that identify it."""
+class MethodInputs:
+    """What methods are given, and what identifies it: digests of the heads file and of the other tasks' questions."""
 
     context: Context
     heads: str | None
@@ -37,10 +37,11 @@ class Given:
     def fingerprint_of(self, method: Method) -> dict[str, Any]:
         """What the method's numbers depend on beside model, items, ratio and seed."""
         heads = {"heads": self.heads} if method.needs_heads else {}
-        return {"method": method.name, **heads, **({"others": self.others} if method.needs_other_tasks else {})}
+        others = {"others": self.others} if method.needs_other_tasks else {}
+        return {"method": method.name, **heads, **others}
 
 
-def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Method]) -> Heads:
+def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Method]) -> CriticalHeads:
     """The critical heads of a heads file, read where one of the methods needs them.
 
     Raises:
@@ -48,29 +49,33 @@ def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Me
     """
     needing = [method.name for method in methods if method.needs_heads]
     if not needing:
-        return Heads()
+        return CriticalHeads()
     if file is None:
         raise HonesError(f"the method {needing[0]} needs critical heads", do="give --heads, which `hones heads` writes")
     heads = read_heads(file)
     others = {other.metric_name for name, other in TASKS.items() if name != task.name}
     if heads.metric_name in others - {task.metric_name}:
         raise HonesError(f"{file} scores heads by {heads.metric_name}", expected=task.metric_name)
+    if not heads.critical:
+        raise HonesError(
+            f"{file} has no critical heads, which the method {needing[0]} needs", do="run `hones heads` first"
+        )
     for head in heads.critical:
         vlm.anatomy.check_head(head.layer, head.head)
-    return Heads(heads.critical, digest_of(file))
+    return CriticalHeads(heads.critical, digest_of(file))
 
 
-def give(
+def method_inputs(
     vlm: VLM,
     task: Task,
     discovery: Items,
     examples: Sequence[Example],
-    heads: Heads,
+    heads: CriticalHeads,
     methods: Sequence[Method],
     seed: int,
     sweep: SweepSettings,
     shared: dict[Any, Any] | None = None,
-) -> Given:
+) -> MethodInputs:
     """What the methods use on a task's examples.
 
     Args:
@@ -80,13 +85,13 @@ def give(
     Raises:
         HonesError: a method lacks something it needs.
     """
-    needed = any(method.needs_other_tasks for method in methods)
-    others = other_tasks(vlm, task, discovery, examples) if needed else []
+    needs_others = any(method.needs_other_tasks for method in methods)
+    others = other_tasks(vlm, task, discovery, examples) if needs_others else []
     context = Context(vlm, task, examples, heads.critical, others, seed, sweep, shared={} if shared is None else shared)
     for method in methods:
         method.check(context)
     asked = repr([(t.name, e.id, e.prompts[0], e.target) for t, of_task in others for e in of_task])
-    return Given(context, heads.digest, sha256(asked.encode()).hexdigest()[:16])
+    return MethodInputs(context, heads.digest, sha256(asked.encode()).hexdigest()[:16])
 
 
 def other_tasks(
@@ -97,13 +102,13 @@ def other_tasks(
     Only the first prompt is asked, so retrieval needs no more than one negative.
     """
     pictures = {example.image for example in examples} - {None}
-    found = []
+    others = []
     for name in TASKS:
         if name != task.name:
             other = make_task(name, candidates=2)
             usable, _ = other.examples(items)
-            found.append((other, [e for e in usable if e.image in pictures and _can_be_asked(vlm, e)]))
-    return found
+            others.append((other, [e for e in usable if e.image in pictures and _can_be_asked(vlm, e)]))
+    return others
 
 
 def _can_be_asked(vlm: VLM, example: Example) -> bool:

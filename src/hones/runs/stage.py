@@ -1,0 +1,191 @@
+"""The life of a stage of a run folder: finished? -> resume -> compute -> write -> record.
+
+A stage has a name in run.json ("vqa/mask") and inputs: all that its result depends on, in one dictionary. run.json
+holds those of finished stages, and RUN/journal/NAME.jsonl or NAME.safetensors those of an unfinished one, with what it
+has computed so far; either is refused for others.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
+from hones.files import versions
+from hones.log import LOG
+from hones.models.vlm import VLM
+from hones.runs.artifacts import read_neurons, read_result, write_result
+from hones.runs.prepared import Prepared, prepare, provenance, state_of
+from hones.runs.record import RunFolder
+from hones.sweep.journal import Journal
+from hones.sweep.run import SweepSettings
+from hones.sweep.running_sum import RunningSum
+from hones.tasks.base import Task
+
+DEFAULT_SEED = 3407
+DEFAULT_RATIO = 0.01
+
+
+@dataclass
+class Workspace:
+    """One model at work in one run folder: what all stages share.
+
+    sweep: how sweeps run. fresh: compute finished stages again. max_left_out: share of unusable items beyond which a
+    stage stops.
+    """
+
+    vlm: VLM
+    run: RunFolder
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    seed: int = DEFAULT_SEED
+    fresh: bool = False
+    max_left_out: float = MAX_LEFT_OUT
+    left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
+    _checked: dict[Any, tuple[Task, Items, Prepared]] = field(default_factory=dict, init=False, repr=False)
+
+    def prepare(self, task: Task, items: Items, split: str) -> Prepared:
+        """The examples that can be used; checked once for all stages, as long as no picture changes."""
+        key = id(task), id(items), split, state_of(items)
+        if key not in self._checked:
+            # task and items are kept too: a freed object's id may be given to another
+            self._checked[key] = task, items, prepare(self.vlm, task, items, split)
+        prepared = self._checked[key][-1]
+        self.left_out[f"{task.name}, {split}"] = prepared.left_out
+        check_left_out(prepared.left_out, len(prepared.examples), f"{task.name}, {split} items", self.max_left_out)
+        return prepared
+
+    def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
+        """The neurons of a neurons file, which the model must have."""
+        sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
+        for site in sites:
+            self.vlm.anatomy.check_neuron(*site)
+        return sites
+
+    def fingerprint(self, items: Prepared, **more: Any) -> dict[str, Any]:
+        """What a stage on these items depends on: the model, the seed, the items, and more."""
+        answers = self.vlm.answer_tokens
+        return {
+            "model": self.vlm.name,
+            "revision": self.vlm.revision,
+            "dtype": self.vlm.dtype,
+            "image_backend": self.vlm.image_backend,
+            "yes_no_ids": [answers.yes, answers.no],
+            "seed": self.seed,
+            **items.fingerprint,
+            **more,
+        }
+
+    def swept(self) -> dict[str, Any]:
+        """What answers depend on beside that."""
+        return {"max_new_tokens": self.sweep.max_new_tokens, "engine": self.sweep.engine}
+
+    def stage(self, name: str, items: Prepared, **inputs: Any) -> "Stage":
+        """A stage on these items, which depends on the inputs too."""
+        return Stage(self, name, self.fingerprint(items, **inputs))
+
+
+@dataclass
+class Stage:
+    """One stage. name: as in run.json, TASK/STAGE. inputs: what its result depends on."""
+
+    workspace: Workspace
+    name: str
+    inputs: dict[str, Any]
+
+    def once(self, file: Path, kind: Any, compute: Callable[[], Any], **details: Any) -> Any:
+        """The result that a JSON file holds: read if the stage has finished, else computed, written and recorded.
+
+        Args:
+            kind: the type of the result.
+            details: what run.json keeps beside, items as `Prepared`.
+        """
+        if self.is_finished():
+            return read_result(file, kind)
+        with self.writing(file, **details):
+            result = compute()
+            write_result(file, result)
+        return result
+
+    def is_finished(self) -> bool:
+        """Whether there is nothing to do; if not, a record of other artifacts is forgotten.
+
+        Raises:
+            HonesError: it has finished with other inputs.
+        """
+        vlm, run = self.workspace.vlm, self.workspace.run
+        if not self.workspace.fresh and run.is_finished(self.name, self.inputs):
+            LOG.info("%s is finished already", self.name)
+            return True
+        LOG.info("%s starts (%s on %s)", self.name, vlm.name, vlm.device)
+        run.forget(self.name)
+        return False
+
+    @contextmanager
+    def writing(self, *files: Path, **details: Any) -> Iterator[list[Path]]:
+        """Compute and write the files of the list in this context; at its end they are recorded."""
+        started = time.monotonic()
+        artifacts = [*files]
+        yield artifacts
+        self.finish(artifacts, time.monotonic() - started, **details)
+
+    def finish(self, files: Sequence[Path], seconds: float, **details: Any) -> None:
+        """Record the stage with its files, which have been written, and remove what it could have gone on from."""
+        run = self.workspace.run
+        about = {name: provenance(run.path, x) if isinstance(x, Prepared) else x for name, x in details.items()}
+        taken: dict[str, Any] = {"seconds": round(seconds, 1), "device": str(self.workspace.vlm.device)}
+        taken |= {"attention": self.workspace.vlm.attention, **self.workspace.sweep.workers.record()}
+        run.finish(self.name, self.inputs, {**taken, **about}, files)
+        LOG.info("%s has finished in %s s", self.name, taken["seconds"])
+        self.clean_up()
+
+    def journalled(self, inputs: dict[str, Any] | None = None, part: str = "") -> SweepSettings:
+        """The sweep settings with this stage's journal; begun again where `fresh`.
+
+        Args:
+            inputs: what the sweep depends on, if not what the stage does.
+            part: of a stage with several sweeps.
+        """
+        file = self._resume_file(f"{part}.jsonl")
+        depends = {**(self.inputs if inputs is None else inputs), **self._machine()}
+        return replace(self.workspace.sweep, journal=lambda plan: Journal(file, depends, plan))
+
+    def summed(self, inputs: dict[str, Any]) -> SweepSettings:
+        """The sweep settings with a running sum that depends on these inputs."""
+        file = self.checkpoint()
+        depends = {**inputs, **self.workspace.swept(), **self._machine()}
+        return replace(self.workspace.sweep, running_sum=lambda shape, plan: RunningSum(shape, plan, file, depends))
+
+    def checkpoint(self) -> Path:
+        """Where a training or a sum keeps its state; begun again where `fresh`."""
+        return self._resume_file(".safetensors")
+
+    @property
+    def journal(self) -> Path:
+        """Where a sweep keeps its finished groups."""
+        return self._place(".jsonl")
+
+    def clean_up(self) -> None:
+        """Remove what an unfinished stage goes on from."""
+        for file in (self.journal, self._place(".safetensors")):
+            remove_resume_file(file)
+
+    def _resume_file(self, suffix: str) -> Path:
+        file = self._place(suffix)
+        if self.workspace.fresh:
+            file.unlink(missing_ok=True)
+        return file
+
+    def _place(self, suffix: str) -> Path:
+        return self.workspace.run.path / "journal" / f"{self.name.replace('/', '.')}{suffix}"
+
+    def _machine(self) -> dict[str, Any]:
+        """What numbers depend on in their last bits: half of a sweep is not gone on with elsewhere."""
+        return {"device": self.workspace.vlm.device.type, "versions": versions()}
+
+
+def remove_resume_file(file: Path) -> None:
+    """Remove a file that a stage would have gone on from, and its lock."""
+    file.unlink(missing_ok=True)
+    file.with_suffix(".lock").unlink(missing_ok=True)
