@@ -42,7 +42,7 @@ SWEEP = SweepSettings(max_new_tokens=3)
 
 
 @pytest.fixture(scope="module")
-def given(vlms: dict[str, VLM], shapes: dict[str, Path]) -> Given:
+def given(vlms: dict[str, VLM], shapes: dict[str, Path]) -> SteeringContext:
     examples, _ = TASK.examples(load_items(shapes["dev"], limit=3))
     return SteeringContext(vlms["qwen"], TASK, examples, NEURONS, SETTINGS, SWEEP)
 
@@ -77,7 +77,9 @@ def arms(vlms: dict[str, VLM]) -> list[Arm]:
 # --- controls ---
 
 
-def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learned_ways_differ_in_their_set_and_beta_only(
+    given: SteeringContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = {}
 
     def learn(vlm, task, examples, neurons, settings, **_) -> Scales:
@@ -103,7 +105,9 @@ def test_learned_ways_differ_in_their_set_and_beta_only(given: Given, monkeypatc
     assert seen[way][0] != drawn, "another seed, another draw"
 
 
-def test_hones_is_learn_scales_and_the_others_need_no_training(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hones_is_learn_scales_and_the_others_need_no_training(
+    given: SteeringContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = learn_scales(given.vlm, TASK, given.examples, NEURONS, SETTINGS)
     assert CONTROLS["hones"].make(given).scales == expected
     monkeypatch.setattr("hones.method.steering.trainings.learn_scales", None)
@@ -111,7 +115,7 @@ def test_hones_is_learn_scales_and_the_others_need_no_training(given: Given, mon
     assert CONTROLS["fixed-amp"].make(given).scales.values == dict.fromkeys(NEURONS, 1.0)
 
 
-def test_grid_search_takes_the_factor_of_best_dev_metric(given: Given) -> None:
+def test_grid_search_takes_the_factor_of_best_dev_metric(given: SteeringContext) -> None:
     vlm = given.vlm
     neurons = [(layer, i) for layer in range(3) for i in range(vlm.anatomy.neurons)]
     made = CONTROLS["grid-search"].make(replace(given, neurons=neurons))
@@ -129,7 +133,7 @@ def test_grid_search_takes_the_factor_of_best_dev_metric(given: Given) -> None:
     assert set(made.scales.values) == set(neurons)
 
 
-def test_ties_of_the_grid_go_to_the_model_itself(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ties_of_the_grid_go_to_the_model_itself(given: SteeringContext, monkeypatch: pytest.MonkeyPatch) -> None:
     flat = np.ones((len(GRID), 3, len(TASK.statistic_names)), dtype=np.float32)
     for better, expected in (((), 1.0), ((1, 3), 0.75), ((0, 5), 0.5), ((5,), 2.0)):
         cells = flat.copy()
@@ -139,7 +143,7 @@ def test_ties_of_the_grid_go_to_the_model_itself(given: Given, monkeypatch: pyte
         assert set(made.scales.values.values()) == {expected - 1}
 
 
-def test_names(given: Given, tmp_path: Path) -> None:
+def test_names(given: SteeringContext, tmp_path: Path) -> None:
     assert [w.name for w in make_steerings("ia3,base")] == ["hones", "ia3"]
     names = ["hones", "no-kl", "rand-neuron", "fixed-amp", "grid-search", "ia3"]
     assert [w.name for w in make_steerings("all,set:dvp")] == [*names, "set:dvp"]
@@ -155,7 +159,7 @@ def test_names(given: Given, tmp_path: Path) -> None:
         CONTROLS["fixed-amp"].check(replace(given, neurons=[]))
 
 
-def test_another_methods_set_is_read_and_must_have_the_same_budget(given: Given, tmp_path: Path) -> None:
+def test_another_methods_set_is_read_and_must_have_the_same_budget(given: SteeringContext, tmp_path: Path) -> None:
     way = make_steering("set:dvp")
     for methods in (None, tmp_path):
         with pytest.raises(HonesError, match="hones compare --tasks retrieval --methods dvp"):
