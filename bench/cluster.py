@@ -29,7 +29,7 @@ from hones.method.heads import localize_heads
 from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
 from hones.sweep.journal import Journal
-from hones.sweep.memory import Plan
+from hones.sweep.memory import MemoryPlan
 from hones.sweep.ray import open_pool
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import ShardedWork, ThisProcess, Workers
@@ -41,7 +41,7 @@ class Watched(Workers):
     def __init__(self, inner: Workers) -> None:
         self.inner, self.sizes, self.came, self.started = inner, [], [], 0.0
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
         """Theirs."""
         return self.inner.plan(vlm, positions_per_picture, batch_size)
 

@@ -18,7 +18,7 @@ from hones.runs.artifacts import write_heads
 from hones.runs.comparing import rank as rank_methods
 from hones.runs.method_inputs import critical_heads, method_inputs
 from hones.stats import Interval
-from hones.sweep.memory import Plan
+from hones.sweep.memory import MemoryPlan
 from hones.sweep.run import SweepSettings
 from hones.sweep.running_sum import RunningSum
 from hones.sweep.shards import ThisProcess, Workers
@@ -37,8 +37,8 @@ class Several(ThisProcess):
     def __init__(self, count: int, last: int | None = None) -> None:
         self.count, self.last, self.computed = count, last, list[range]()
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
-        return Plan(batch_size or self.count, 4096, 2**20 * self.count)
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
+        return MemoryPlan(batch_size or self.count, 4096, 2**20 * self.count)
 
     def begin(self, vlm: VLM, work: Any) -> Any:
         one = work.begin(vlm)

@@ -40,7 +40,7 @@ from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.forward import Forward
 from hones.sweep.journal import Journal
-from hones.sweep.memory import Plan, make_plan
+from hones.sweep.memory import MemoryPlan, make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.passes import Passes, ReplaySavings
 from hones.sweep.racing import Race, RaceRules
@@ -278,9 +278,9 @@ def test_the_size_of_passes_changes_nothing(families: dict[str, VLM], pictures: 
     vlm = families["qwen2.5-vl"]
     some = replace(pictures, items=pictures.items[:4])
     members = [(task, example) for task, examples in jobs_of(some) for example in examples]
-    expected = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=Plan(4, 8192, 2**30)).statistics(members, EDITS)
+    expected = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=MemoryPlan(4, 8192, 2**30)).statistics(members, EDITS)
     for positions in (64, 700, 100_000):
-        plan = Plan(4, positions, 2**20)
+        plan = MemoryPlan(4, positions, 2**20)
         found = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=plan).statistics(members, EDITS)
         for (task, _), a, b in zip(members, found, expected, strict=True):
             np.testing.assert_allclose(a, b, atol=5e-5 if task.answers != "text" else 0, err_msg=str(positions))
@@ -405,7 +405,7 @@ def test_out_of_memory_halves_the_passes(
     np.testing.assert_array_equal(sweep(vlm, task, examples, EDITS, REPLAY), expected)
     assert max(sizes) > 250
     monkeypatch.setattr(Decoder, "run", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError()))
-    replay = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=Plan(4, 256, 2**20))
+    replay = Replay(vlm, max_new_tokens=NEW_TOKENS, plan=MemoryPlan(4, 256, 2**20))
     with pytest.raises(HonesError, match="out of device memory with the smallest passes"):
         replay.statistics([(task, examples[0])], EDITS)
 

@@ -23,7 +23,7 @@ from hones.models.writing import Readouts, contributions, importance_shape, read
 from hones.progress import progress_bar
 from hones.sweep.engines import DEFAULT_BATCH_SIZE, make_engine
 from hones.sweep.journal import refuse_other_batches
-from hones.sweep.memory import Plan
+from hones.sweep.memory import MemoryPlan
 from hones.sweep.replay import Replay
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Advance, ShardedWork, in_order, named
@@ -71,7 +71,7 @@ def summed_drops(
     running = settings.running_sum((len(attribution.heads), *importance_shape(vlm)), cut)
     if running.path is not None:
         refuse_other_batches(running.path, "ranking", running.plan["pictures"], settings.batch_size)
-    plan = Plan(**{name: running.plan[name] for name in planned.as_dict()})
+    plan = MemoryPlan(**{name: running.plan[name] for name in planned.as_dict()})
     work = DropsWork(attribution, settings.engine, running.plan["batch_size"], plan)
     shards = work.shards()
     compute = settings.workers.begin(vlm, work)
@@ -90,7 +90,7 @@ class DropsWork(ShardedWork[range, Float[np.ndarray, "heads layers neurons"]]):
     attribution: Attribution
     engine: str
     batch_size: int | None
-    plan: Plan
+    plan: MemoryPlan
 
     def shards(self) -> list[range]:
         """At most 64, each of whole groups, or of whole batches of the definition."""

@@ -130,10 +130,7 @@ def _mean_replacement(replaced: list[int], heads: int) -> Change:
 
 
 def _zero(indices: Tensor) -> Change:
-    def edit(z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
-        return z.index_fill(-1, indices.to(z.device), 0)
-
-    return edit
+    return lambda z: z.index_fill(-1, indices.to(z.device), 0)
 
 
 def _scale(indices: Tensor, scales: Tensor) -> Change:

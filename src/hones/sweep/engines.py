@@ -16,7 +16,7 @@ from torch import Tensor
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
-from hones.sweep.memory import Plan, is_out_of_memory
+from hones.sweep.memory import MemoryPlan, is_out_of_memory
 from hones.sweep.naive import Naive
 from hones.sweep.prompts import Unserved
 from hones.sweep.replay import Replay
@@ -31,7 +31,7 @@ def make_engine(
     engine: str,
     max_new_tokens: int,
     batch_size: int | None,
-    plan: Plan,
+    plan: MemoryPlan,
     examples: Sequence[Example],
     edits: Sequence[Intervention],
 ) -> Naive | Forward | Replay:

@@ -21,7 +21,7 @@ SHARE_OF_ROWS = 0.15
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """pictures: in a group; positions: through the decoder at once; row_bytes: keys and values of a pass."""
 
     pictures: int
@@ -32,7 +32,7 @@ class Plan:
         """How many rows of `width` new positions fit into one pass, at least one."""
         return max(1, min(self.positions // max(1, width), self.row_bytes // max(1, bytes_per_row)))
 
-    def halved(self, *, last: bool) -> "Plan":
+    def halved(self, *, last: bool) -> "MemoryPlan":
         """The plan after the device ran out of memory; `last`: with a single member of a group.
 
         Raises:
@@ -48,23 +48,23 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None, free: int | None = None) -> Plan:
+def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None, free: int | None = None) -> MemoryPlan:
     """A plan for pictures with so many positions each, all prompts included; free: bytes, by default those free now."""
     kept = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm)
     return plan_for(kept, free_memory(vlm.device) if free is None else free, vlm.device.type, batch_size)
 
 
-def plan_for(bytes_per_picture: int, free: int, device: str, batch_size: int | None) -> Plan:
+def plan_for(bytes_per_picture: int, free: int, device: str, batch_size: int | None) -> MemoryPlan:
     """A plan for so much free memory on a kind of device; bytes_per_picture: keys and values of all its positions."""
     fitting = max(1, int(SHARE_OF_BASELINE * free / (3 * bytes_per_picture)))  # the residual and heads' outputs too
-    return Plan(
+    return MemoryPlan(
         pictures=batch_size or min(MOST_PICTURES, fitting),
         positions=POSITIONS["cpu" if device == "cpu" else "cuda"],
         row_bytes=int(SHARE_OF_ROWS * free),
     )
 
 
-def rows_at_once(vlm: VLM, plan: Plan, width: int, past: int) -> int:
+def rows_at_once(vlm: VLM, plan: MemoryPlan, width: int, past: int) -> int:
     """How many rows of `width` new positions on `past` others fit into one pass."""
     layers = len(vlm.anatomy.layers)
     return plan.rows_at_once(width, layers * (past + width) * bytes_per_position(vlm))

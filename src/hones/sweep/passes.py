@@ -24,7 +24,7 @@ from hones.models.writing import has_plain_weights
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
 from hones.sweep.decoder import Activations, DecoderInput, ReadPositions, RowEdits, Trace, others_mean
 from hones.sweep.layer_rows import LayerRows, PassEnds
-from hones.sweep.memory import Plan, rows_at_once
+from hones.sweep.memory import MemoryPlan, rows_at_once
 from hones.sweep.prompts import Unserved
 
 
@@ -66,7 +66,7 @@ class Passes:
         self.decoder = baseline.decoder
 
     def run(
-        self, prefixes: Prefixes, batches: Sequence[Suffixes], edits: Sequence[Intervention], plan: Plan
+        self, prefixes: Prefixes, batches: Sequence[Suffixes], edits: Sequence[Intervention], plan: MemoryPlan
     ) -> Iterator[Pass]:
         """Every (intervention, prompt) row once; interventions without an edit are the baseline and are not run."""
         by_layer: dict[int, list[int]] = defaultdict(list)

@@ -28,7 +28,7 @@ from hones.models.vlm import VLM
 from hones.sweep.answers import Answers
 from hones.sweep.baseline import Baseline
 from hones.sweep.continuations import Cell, Continuation
-from hones.sweep.memory import MOST_PICTURES, Plan, is_out_of_memory, rows_at_once
+from hones.sweep.memory import MOST_PICTURES, MemoryPlan, is_out_of_memory, rows_at_once
 from hones.sweep.passes import Pass, Passes, ReplaySavings
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
 from hones.tasks.base import Example, Task
@@ -46,7 +46,9 @@ class Replay:
         plan: how much goes through the decoder at once.
     """
 
-    def __init__(self, vlm: VLM, *, max_new_tokens: int, plan: Plan, savings: ReplaySavings | None = None) -> None:
+    def __init__(
+        self, vlm: VLM, *, max_new_tokens: int, plan: MemoryPlan, savings: ReplaySavings | None = None
+    ) -> None:
         self.vlm = vlm
         self.max_new_tokens = max_new_tokens
         self.plan = plan

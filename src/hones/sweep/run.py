@@ -24,7 +24,7 @@ from hones.models.vlm import VLM
 from hones.progress import progress_bar
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal, refuse_other_batches
-from hones.sweep.memory import Plan
+from hones.sweep.memory import MemoryPlan
 from hones.sweep.racing import Race
 from hones.sweep.running_sum import RunningSum
 from hones.sweep.shards import Advance, ShardedWork, ThisProcess, Workers, in_order, named, portable
@@ -104,7 +104,7 @@ def sweep_tasks(
     with settings.journal(plan.as_dict()) if settings.journal else nullcontext() as journal:
         if journal is not None:
             refuse_other_batches(journal.path, "sweep", journal.plan["pictures"], settings.batch_size)
-        plan = plan if journal is None else Plan(**journal.plan)
+        plan = plan if journal is None else MemoryPlan(**journal.plan)
         asked = [(task, portable(examples)) for task, examples in jobs]
         work = SweepWork(asked, edits, settings.engine, settings.batch_size, settings.max_new_tokens, plan)
         cells = len(edits) * sum(len(examples) for _, examples in jobs)
@@ -126,7 +126,7 @@ class SweepWork(ShardedWork[SweepShard, list[Float[np.ndarray, "edits _"]]]):
     engine: EngineName
     batch_size: int | None
     max_new_tokens: int
-    plan: Plan
+    plan: MemoryPlan
 
     def begin(self, vlm: VLM) -> Callable[[SweepShard, Advance], list[Float[np.ndarray, "edits _"]]]:
         """An engine, proven on the first example of every job."""

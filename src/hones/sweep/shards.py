@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from tqdm import tqdm
 
 from hones.models.vlm import VLM
-from hones.sweep.memory import Plan, make_plan
+from hones.sweep.memory import MemoryPlan, make_plan
 from hones.tasks.base import Example
 
 Shard = TypeVar("Shard")
@@ -40,7 +40,7 @@ class Workers(ABC):
     side_by_side: ClassVar[bool] = True
 
     @abstractmethod
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
         """How much runs at once on each of them (`hones.sweep.memory`)."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class ThisProcess(Workers):
 
     side_by_side: ClassVar[bool] = False
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
         """By the memory that is free now."""
         return make_plan(vlm, positions_per_picture, batch_size)
 

@@ -122,7 +122,8 @@ def _fed_neurons(
     vlm: VLM, example: Example, heads: Sequence[ExplainedHead], count: int, settings: SweepSettings
 ) -> tuple[ExplainedNeuron, ...]:
     """The neurons of largest dependence above zero; none where no head lowers the probability."""
-    scores = [_as_score(head) for head in heads]
+    drops = [Interval(h.log_probability_drop, h.log_probability_drop, h.log_probability_drop) for h in heads]
+    scores = [HeadScore(h.layer, h.head, drop, 0.0, 0.0, 1) for h, drop in zip(heads, drops, strict=True)]
     if not guiding_heads(scores):
         return ()
     parts = head_importance(vlm, Vqa(), [example], scores, sweep=settings)
@@ -145,8 +146,3 @@ def _fed_neurons(
         )
         for site, c, (promotes, suppresses) in zip(sites, contributed, written_tokens(vlm, sites), strict=True)
     )
-
-
-def _as_score(head: ExplainedHead) -> HeadScore:
-    drop = head.log_probability_drop
-    return HeadScore(head.layer, head.head, Interval(drop, drop, drop), 0.0, 0.0, 1)

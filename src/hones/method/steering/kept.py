@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from hones.method.steering.pairs import Pair
+from hones.models.capture import Z, capture
 from hones.models.vlm import VLM
 from hones.sweep.baseline import Baseline, Prefixes
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
@@ -165,15 +166,9 @@ class Rows:
     def _reading(self) -> Iterator[list[Float[Tensor, "rows t k"]]]:
         """z of the scaled neurons in the passes run meanwhile; empty where there are none."""
         found: list[Tensor] = []
-        if len(self.neurons) == 0:
-            yield found
-            return
 
-        def read(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            found.append(args[0][..., self.neurons.to(args[0].device)])
+        def read(_: int, z: Tensor) -> None:
+            found.append(z[..., self.neurons.to(z.device)])
 
-        hook = self.vlm.anatomy.layers[self.start - 1].down_proj.register_forward_pre_hook(read)
-        try:
+        with capture(self.vlm.anatomy, Z, read, [self.start - 1] if len(self.neurons) else []):
             yield found
-        finally:
-            hook.remove()

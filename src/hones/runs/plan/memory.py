@@ -21,12 +21,12 @@ from hones.runs.plan.lengths import Asked
 from hones.runs.plan.shapes import Number, Shapes
 from hones.runs.plan.sweeping import at_once, groups
 from hones.runs.plan.training import Training, kept_bytes, mean_length
-from hones.sweep.memory import Plan
+from hones.sweep.memory import MemoryPlan
 
 GIB = 2**30
 MOST_DEVICES = 64
 LOGITS_AT_ONCE = 1024
-LEAST = Plan(1, 1, 1)
+LEAST = MemoryPlan(1, 1, 1)
 """One picture and one row at once."""
 
 
@@ -48,7 +48,7 @@ class Memory:
         return (self.weights + self.kept + self.rows) / devices + self.working
 
 
-def sweep_memory(shapes: Shapes, asked: Sequence[Asked], plan: Plan, edits: int, summed: int = 0) -> Memory:
+def sweep_memory(shapes: Shapes, asked: Sequence[Asked], plan: MemoryPlan, edits: int, summed: int = 0) -> Memory:
     """Of a sweep's largest group.
 
     Args:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from hones.runs.plan.lengths import Asked, Seen
 from hones.runs.plan.shapes import Linears, Number, Shapes
 from hones.runs.plan.work import Work, linear, passing, unembedding, vision, whole
-from hones.sweep.memory import Plan, plan_for
+from hones.sweep.memory import MemoryPlan, plan_for
 
 LEFT_DRAFT = 0.1
 PROOFS, PROOF_PROMPTS = 3, 2
@@ -86,7 +86,7 @@ class Group:
     length: int
     prompts: Mapping[str, Sequence[Prompted]]
 
-    def batches(self, shapes: Shapes, plan: Plan) -> Iterator[Batch]:
+    def batches(self, shapes: Shapes, plan: MemoryPlan) -> Iterator[Batch]:
         """Prompts of one kind and similar length, as many as one pass takes."""
         for kind, prompts in self.prompts.items():
             ordered = sorted(prompts)
@@ -133,24 +133,26 @@ def firsts_of(asked: Sequence[Asked]) -> list[Asked]:
     return [*{one.task: one for one in reversed(asked)}.values()]
 
 
-def sweep_plan(shapes: Shapes, asked: Sequence[Asked], free: Number, device: str, batch_size: int | None) -> Plan:
+def sweep_plan(shapes: Shapes, asked: Sequence[Asked], free: Number, device: str, batch_size: int | None) -> MemoryPlan:
     """The plan that a sweep makes for itself: the first example of every task measures a picture."""
     positions = sum(one.length + sum(map(len, one.tails[1:])) for one in firsts_of(asked))
     kept = max(1, positions) * shapes.layers * shapes.bytes_per_position
     return plan_for(kept, max(0, int(free)), device, batch_size)
 
 
-def at_once(shapes: Shapes, plan: Plan, width: int, past: int) -> int:
+def at_once(shapes: Shapes, plan: MemoryPlan, width: int, past: int) -> int:
     """Rows of `width` new positions on `past` others in one pass."""
     return plan.rows_at_once(width, shapes.layers * (past + width) * shapes.bytes_per_position)
 
 
-def sweep_work(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan, left: Number = LEFT_DRAFT) -> Work:
+def sweep_work(
+    shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: MemoryPlan, left: Number = LEFT_DRAFT
+) -> Work:
     """All groups of a sweep, without the proof at its beginning; left: share of the texts that leave their draft."""
     return sum((group_work(shapes, group, edits, plan, left) for group in groups(asked, plan.pictures)), Work())
 
 
-def group_work(shapes: Shapes, group: Group, edits: Edits, plan: Plan, left: Number = 0.0) -> Work:
+def group_work(shapes: Shapes, group: Group, edits: Edits, plan: MemoryPlan, left: Number = 0.0) -> Work:
     """One group."""
     length, pictures = group.length, len(group.seen)
     batches = [*group.batches(shapes, plan)]
@@ -198,7 +200,7 @@ def decoding(shapes: Shapes, batch: Batch, past: int, share: Number) -> Work:
     return (passing(shapes, rows, 1, past) + unembedding(shapes, rows)) * steps
 
 
-def proof(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan) -> Work:
+def proof(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: MemoryPlan) -> Work:
     """What `hones.sweep.engines` runs before a sweep: a few prompts under three edits, by both ways."""
     layers = [layer for layer, count in sorted(edits.at.items()) for _ in range(count)]
     few = replace(edits, at=Counter([layers[0], layers[len(layers) // 2], layers[-1]]))
@@ -213,7 +215,7 @@ def only_read(asked: Sequence[Asked]) -> list[Asked]:
     return [replace(one, kind="yes_no", tails=one.tails[:1], answer=0) for one in asked]
 
 
-def attribution_work(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: Plan) -> Work:
+def attribution_work(shapes: Shapes, asked: Sequence[Asked], edits: Edits, plan: MemoryPlan) -> Work:
     """Importance of all neurons from the guiding heads: the sweep's rows, and W_down^T u, 2 d I L per direction."""
     work, directions = Work(), 1 if asked[0].kind == "yes_no" else len(asked)  # of retrieval all Yes
     for start in range(0, len(asked), plan.pictures):

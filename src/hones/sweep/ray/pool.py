@@ -26,7 +26,7 @@ from hones.errors import HonesError
 from hones.log import LOG
 from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
-from hones.sweep.memory import Plan, make_plan
+from hones.sweep.memory import MemoryPlan, make_plan
 from hones.sweep.ray.connection import Connection, by_value
 from hones.sweep.ray.outline import outline
 from hones.sweep.ray.replica import Replica, ReportedError, ShardResult
@@ -98,7 +98,7 @@ class Pool(Workers):
         self.handles = []
         self.connection.close()
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> Plan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
         """By the least memory that a worker had free after loading; workers of one machine share its memory."""
         loaded = self.loaded_facts
         sharing = Counter(facts.node for facts in loaded) if self.first.device == "cpu" else Counter[str]()
