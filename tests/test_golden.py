@@ -49,7 +49,7 @@ def change_score(run: Any) -> None:
 
 
 def change_scale(run: Any) -> None:
-    run["files"]["vqa/steering/hones/scales.json"]["content"][3]["scale"] += 0.02
+    run["files"]["vqa/steering/hones/scales.json"]["content"][3]["scale"] += 0.1
 
 
 def change_metric(run: Any) -> None:
