@@ -190,13 +190,13 @@ def test_the_commit_that_a_branch_stands_for_is_recorded(model_folders: dict[str
     assert done.stdout.strip() == commit, done.stderr
 
 
-def test_every_command_that_loads_a_model_takes_the_loading_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_that_loads_a_model_takes_the_loading_options() -> None:
+    from typer.main import get_command
+
     from hones.cli.commands import app
 
     loading = {"device_map", "attention", "trust_remote_code"}
-    commands = {c.callback.__name__: c.callback for c in app.registered_commands if c.callback is not None}
-    from inspect import signature
-
-    with_options = {name for name, call in commands.items() if loading <= set(signature(call).parameters)}
+    commands: dict[str, Any] = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    with_options = {name for name, command in commands.items() if loading <= {option.name for option in command.params}}
     assert {"heads", "neurons", "mask", "steer", "compare", "analyze", "explain", "verify"} <= with_options
     assert "demo" not in with_options
