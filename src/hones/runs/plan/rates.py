@@ -46,7 +46,7 @@ from hones.tasks.base import Example, Task
 
 HEADS, NEURONS, MASK, STEER = "heads", "neurons", "mask", "steer"
 POSITIONS = (256, 512, 1024, 2048, 4096, 8192)
-PRODUCTS, REPEATS, SECONDS = 7, 3, 10.0
+PRODUCTS, REPEATS, SECONDS = 7, 3, 40.0
 LAYERS, PICTURES, MASKS = 4, 16, 3
 OF_CPU: dict[Any, Any] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
