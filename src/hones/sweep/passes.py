@@ -162,7 +162,8 @@ class Passes:
                 )
             )
         (z,) = entering
-        # The layer must add just these three parts; what it adds beyond (or a gate, or a norm) would go missing.
+        # What leaves the layer must be the sum of just these parts, to rounding: a norm or a gate behind down_proj, or
+        # whatever else a family does there, would go missing.
         between = prefixes.between.get(layer, torch.zeros_like(residual[layer]))
         parts = [x.to(z.device) for x in (residual[layer], attention, down_proj(z), between)]
         left = residual[after].to(z.device)

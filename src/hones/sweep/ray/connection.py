@@ -62,7 +62,7 @@ class Connection:
                 "Ray did not start here in its 30 s", do="try again when the machine is less busy, or leave --ray out"
             ) from error
 
-    def gpus(self, workers: int) -> float:
+    def gpus_per_worker(self) -> float:
         """One for each worker where a node has one, else none."""
         return 1.0 if self._most("GPU") >= 1 else 0.0
 

@@ -71,7 +71,7 @@ class Pool(Workers):
         self.keys = count(1)
         self.handles: list[WorkerHandle] = []
         try:
-            gpus = self.connection.gpus(workers) if gpus_per_worker is None else gpus_per_worker
+            gpus = self.connection.gpus_per_worker() if gpus_per_worker is None else gpus_per_worker
             self.connection.check(workers, gpus)
             self.gpus = gpus
             self.loaded = for_workers(spec, gpus)
