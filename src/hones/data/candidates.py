@@ -24,7 +24,8 @@ def words(caption: str) -> tuple[str, ...]:
 
 def distinct(captions: Iterable[str], but: Iterable[str] = ()) -> list[str]:
     """The captions in order, without repetitions, without those equal to one of `but`, without those of no word."""
-    seen, kept = {(), *map(words, but)}, []
+    seen = {(), *map(words, but)}
+    kept: list[str] = []
     for caption in captions:
         if words(caption) not in seen:
             seen.add(words(caption))

@@ -134,7 +134,9 @@ def upright_box(box: Sequence[int | float], size: tuple[int, int], orientation: 
     x, y, width, height = box
     across, down = size
     if orientation >= 5:
-        x, y, width, height, across, down = y, x, height, width, down, across
+        x, y = y, x
+        width, height = height, width
+        across, down = down, across
     if orientation in (2, 3, 6, 7):
         x = across - x - width
     if orientation in (3, 4, 7, 8):

@@ -81,7 +81,8 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
             examples, bad = make_task(name, candidates=candidates).examples(items)
         except HonesError as error:
             few = f"too few captions for {candidates} candidates"
-            examples, bad = [], [LeftOut(id, str(error), few) for id in of]
+            examples = []
+            bad = [LeftOut(id, str(error), few) for id in of]
         examples = [example for example in examples if of[example.id].file_name not in broken]
         bad = [left_out for left_out in bad if left_out.id in annotated]
         if pictures and name == "ocr":

@@ -62,7 +62,8 @@ def write_shapes(folder: str | Path, splits: dict[str, int], seed: int = 0, sour
         raise HonesError(f"no source {source!r}", expected=f"one of {', '.join(SOURCES)}")
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    files, image_id = {}, 0
+    files: dict[str, Path] = {}
+    image_id = 0
     for split, size in splits.items():
         items = []
         for i in range(size):

@@ -73,12 +73,11 @@ def caption(statement: Statement, rng: random.Random) -> str:
 def perturb(statement: Statement, rng: random.Random) -> Statement:
     """Change one attribute, a binding or the relation. The result may by chance still be true: check with `holds`."""
     things = [list(t) for t in statement.things]
-    kinds = (
-        ["colour", "shape"]
-        + (["binding"] if len(things) > 1 else [])
-        + (["relation"] * 2 if statement.relation else [])
-    )
-    kind, i = rng.choice(kinds), rng.randrange(len(things))
+    kinds = ["colour", "shape"]
+    kinds += ["binding"] if len(things) > 1 else []
+    kinds += ["relation"] * 2 if statement.relation else []
+    kind = rng.choice(kinds)
+    i = rng.randrange(len(things))
     relation = statement.relation
     if kind == "colour":
         things[i][0] = rng.choice([c for c in COLOURS if c != things[i][0]])
@@ -119,7 +118,8 @@ def existence(scene: Content, rng: random.Random) -> dict[str, str]:
 
 def questions(scene: Content, rng: random.Random) -> list[tuple[str, str, str]]:
     """One (kind, question, answer) for each kind that the scene allows: its answer is unambiguous."""
-    things, made = scene.things, []
+    things = scene.things
+    made: list[tuple[str, str, str]] = []
     shapes = [t for t in things if sum(o.shape == t.shape for o in things) == 1]
     colours = [t for t in things if sum(o.colour == t.colour for o in things) == 1]
     if shapes:

@@ -109,7 +109,8 @@ def make_scene(seed: int | str) -> Scene:
         things.append(Thing(rng.choice(list(COLOURS)), rng.choice(SHAPES), row, column, x, y, radius))
     label, distractor = place_texts(rng, _STRIP_TOP + rng.randint(1, 5))
     tints = tuple(tuple(rng.randint(-45, 45) for _ in range(3)) for _ in things)
-    background, strip = rng.randint(214, 252), rng.randint(196, 252)
+    background = rng.randint(214, 252)
+    strip = rng.randint(196, 252)
     distractor_colour = rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30)))
     ink = strip - rng.randint(8, 48) if rng.random() < 0.25 else 20
     return Scene(
@@ -132,7 +133,8 @@ def place_texts(rng: random.Random, y: int) -> tuple[Text, Text | None]:
         return "".join(rng.choice(CHARACTERS) for _ in range(length))
 
     if rng.random() < 0.2:
-        left, right = Text(string(2), rng.randint(3, 6), y), Text(string(2), rng.randint(51, 54), y)
+        left = Text(string(2), rng.randint(3, 6), y)
+        right = Text(string(2), rng.randint(51, 54), y)
         return (left, right) if rng.random() < 0.5 else (right, left)
     length = rng.choice((2, 3, 3, 4))
     return Text(string(length), rng.randint(4, SIZE - 4 - _ADVANCE * length), y), None
@@ -159,7 +161,9 @@ def draw(scene: Scene) -> Image.Image:
 
 def draw_thing(pen: ImageDraw.ImageDraw, thing: Thing, colour: tuple[int, ...], background: tuple[int, ...]) -> None:
     """Draw one object at double size."""
-    x, y, r = 2 * thing.x, 2 * thing.y, 2 * thing.radius
+    x = 2 * thing.x
+    y = 2 * thing.y
+    r = 2 * thing.radius
 
     def polygon(corners: int, start: float, radii: Sequence[float]) -> list[tuple[float, float]]:
         angles = [start + 2 * math.pi * i / corners for i in range(corners)]

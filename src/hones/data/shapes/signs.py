@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hones.data.shapes.scene import SHAPES, SIZE, Content, Text, Thing, draw_text, draw_thing, place_texts
+from hones.data.shapes.scene import SHAPES, SIZE, Content, Thing, draw_text, draw_thing, place_texts
 from hones.errors import HonesError
 
 Colour = tuple[int, int, int]
@@ -70,9 +70,12 @@ def make_sign(seed: int | str) -> Sign:
     rng = random.Random(f"signs/{seed}")
     cells = sorted(rng.sample([(r, c) for r in range(_ROWS) for c in range(_COLUMNS)], rng.choice((1, 2, 2, 3, 3))))
     strip_above = rng.random() < 0.5
-    top, things, tones = _STRIP if strip_above else 0, [], []
+    top = _STRIP if strip_above else 0
+    things: list[Thing] = []
+    tones: list[Colour] = []
     for row, column in cells:
-        colour, radius = rng.choice(list(TONES)), rng.uniform(8.0, 14.0)
+        colour = rng.choice(list(TONES))
+        radius = rng.uniform(8.0, 14.0)
         slack = min(_WIDTH, _HEIGHT) / 2 - radius - 1
         x = (column + 0.5) * _WIDTH + rng.uniform(-slack, slack)
         y = top + (row + 0.5) * _HEIGHT + 0.5 + rng.uniform(-slack, slack)
@@ -115,13 +118,9 @@ def draw_sign(sign: Sign) -> Image.Image:
         if text is not None:
             draw_text(pen, text, sign.ink, _font(*sign.font))
     if sign.distractor is not None:
-        _outline(pen, sign.distractor, sign.distractor_colour)
+        x, y, width, height = sign.distractor.box
+        pen.rectangle((x, y, x + width, y + height), outline=sign.distractor_colour)
     return picture
-
-
-def _outline(pen: ImageDraw.ImageDraw, text: Text, colour: Colour) -> None:
-    x, y, width, height = text.box
-    pen.rectangle((x, y, x + width, y + height), outline=colour)
 
 
 def _background(sign: Sign) -> Image.Image:
