@@ -15,8 +15,8 @@ from rich.text import Text
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.runs.artifacts import read_heads, read_result
-from hones.tasks import TASKS
 from hones.tabular import together
+from hones.tasks import TASKS
 from hones.views.terminal import head_map, show
 
 

@@ -160,21 +160,22 @@ def ends(value: Interval | float | None) -> tuple[float | None, float | None, fl
     return value.value, low, high
 
 
-def pivot(table: Table, name: str, title: str, across: str, cell: Column, heading: str, caption: str = "") -> Table:
+def pivot(table: Table, title: str, across: str, cell: Column, heading: str, caption: str = "") -> Table:
     """Row values of the column `across` become columns that show `cell`; rows are told apart by the first column.
 
     Args:
         heading: of each new column, a format of a row's values.
     """
     first = table.columns[0]
-    columns, rows = {}, {}
+    columns: dict[Any, Column] = {}
+    rows: dict[Any, dict[str, Any]] = {}
     for row in table.rows:
         key = row[across]
         names = {part: f"{part} of {key}" for part in row}
         changed = {part: names[x] for part in ("name", "beside", "below", "bold") if (x := getattr(cell, part))}
         columns[key] = replace(cell, heading=heading.format(**row), **changed)
         rows.setdefault(row[first.name], dict(row)).update({names[part]: value for part, value in row.items()})
-    return Table(name, title, (first, *columns.values()), [*rows.values()], caption)
+    return Table(table.name, title, (first, *columns.values()), [*rows.values()], caption)
 
 
 def together(results: Iterable[tuple[str, Tabular]]) -> Table:

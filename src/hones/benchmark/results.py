@@ -188,7 +188,7 @@ class Benchmark(Tabular):
         cell = Column("average_precision", kind="interval", beside="precision", terse=True)
         title = f"{model}: average precision, precision at |P|"
         table = Table("", title, (Column("method", "method"),), rows)
-        return pivot(table, "", title, "task", cell, "{task}, |P| = {planted}", "mean over seeds")
+        return pivot(table, title, "task", cell, "{task}, |P| = {planted}", "mean over seeds")
 
     def __str__(self) -> str:
         from rich.console import Console

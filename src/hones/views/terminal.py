@@ -54,7 +54,7 @@ def _(result: Comparison) -> RenderableType:
     """The methods at the budget; the drop at every budget in a row per method."""
     budget, *curves = result.tables()
     drop = Column("drop", form="+.3f", kind="number")
-    return show(budget, *(pivot(x, "curves", x.title, "ratio", drop, "{percent}") for x in curves))
+    return show(budget, *(pivot(x, x.title, "ratio", drop, "{percent}") for x in curves))
 
 
 @view.register
@@ -65,11 +65,11 @@ def _(result: Analysis) -> RenderableType:
     ablations = replace(ablations, columns=(replace(first, heading="group", below="neurons"), *others))
     cell = Column("drop", "", "interval", "+.3f", below="random_drop", bold="advantage", terse=True)
     note = "below: random neurons of the same layers; bold: interval of the difference above zero"
-    crossed = pivot(ablations, "", "Drop of every task when a group is masked", "task", cell, "{task}", note)
+    crossed = pivot(ablations, "Drop of every task when a group is masked", "task", cell, "{task}", note)
     tables = [layers, groups, crossed]
     if overlap.rows:
         pairs = replace(overlap, columns=(Column("pair", "tasks"),))
-        tables.append(pivot(pairs, "", overlap.title, "of", Column("said"), "{of}"))
+        tables.append(pivot(pairs, overlap.title, "of", Column("said"), "{of}"))
     if cards.rows:
         title = f"The first {CARDS_SHOWN} neurons of each task: heads -> neuron -> tokens"
         rows = [row for row in cards.rows if row["rank"] <= CARDS_SHOWN]
