@@ -368,3 +368,22 @@ def test_a_class_goes_through_the_stages_and_analyze_runs_no_code_unasked(
 def test_items_of_a_file_keep_what_they_carry(shapes: dict[str, Path]) -> None:
     found = load_items(shapes["dev"]).items[0]
     assert found.model_extra and found.model_extra["pope"]["answer"] in ("yes", "no")
+
+
+def test_a_mistake_in_a_users_class_is_named_by_its_line(
+    classes: Path,
+    model_folders: dict[str, Path],
+    shapes: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = CLASS.replace("np.array([1 / (1 + np.exp(-answer[0])), 1.0])", "np.array([1 / 0, 1.0])")
+    classes.write_text(broken)
+    line = 1 + broken.splitlines().index("        return np.array([1 / 0, 1.0])")
+    task = f"{classes}:Mine"
+    arguments = ("--model", model_folders["llava"], "--task", task, "--data", shapes["dev"], "--out", tmp_path / "run")
+    assert call("heads", *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    log = tmp_path / "run" / "hones.log"
+    assert error == f"hones: {classes}:{line}: ZeroDivisionError: division by zero; details in {log}"
+    assert "Traceback" in log.read_text()

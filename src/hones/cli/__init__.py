@@ -18,6 +18,8 @@ _err = Console(stderr=True, markup=False)
 def main() -> NoReturn:
     """Entry point: one line and exit code 2 for what the user can mend, 1 for what they cannot.
 
+    An exception in the user's own task or method is theirs to mend: the line names their file and line.
+
     The run's log, where the command has opened one, has the traceback of both.
     """
     code = 0
@@ -29,11 +31,19 @@ def main() -> NoReturn:
         LOG.error(error.on_command_line(), exc_info=True)
         code = _fail(f"hones: {error.on_command_line()}", 2)
     except Exception as error:
+        from hones.tasks.user_code import place_in_user_code
+
         LOG.exception("unexpected")
         log = close_log()
-        if log is None:
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        details = "" if log is None else f"; details in {log}"
+        place = place_in_user_code(error)
+        if place is not None:
+            code = _fail(f"hones: {place}: {what}{details}", 2)
+        elif log is None:
             raise
-        code = _fail(f"hones: unexpected {type(error).__name__}: {_first_line(error)}; details in {log}", 1)
+        else:
+            code = _fail(f"hones: unexpected {what}{details}", 1)
     finally:
         close_log()
     sys.exit(code)

@@ -22,9 +22,9 @@ from hones.models.vlm import VLM, Encoded
 from hones.models.writing import Readouts, contributions, importance_shape, readout_of, written
 from hones.progress import progress_bar
 from hones.sweep.engines import DEFAULT_BATCH_SIZE, make_engine
-from hones.sweep.journal import refuse_other_batches
 from hones.sweep.memory import MemoryPlan
 from hones.sweep.replay import Replay
+from hones.sweep.resume import refuse_other_batches
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Advance, ShardedWork, in_order, named
 from hones.tasks.base import Example, Task

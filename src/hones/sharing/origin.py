@@ -22,7 +22,7 @@ from hones.models.vlm import VLM
 from hones.runs.artifacts import read_result, read_scales
 from hones.runs.record import StageRecord, UsedItems, read_record
 from hones.sharing.manifest import MANIFEST, Figure, Metric, Provenance, Split, read_manifest
-from hones.sweep.journal import flat
+from hones.sweep.resume import flat
 
 
 @dataclass(frozen=True)

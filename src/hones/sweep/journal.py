@@ -14,45 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Float
 
 from hones.errors import HonesError
-
-DAMAGE = (ValueError, KeyError, TypeError, OverflowError, RecursionError, AttributeError)
-"""What reading a line raises that is not as it was written."""
-
-
-def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}, so that a difference can be named."""
-    found: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            found |= {f"{key}.{inner}": x for inner, x in flat(value).items()}
-        else:
-            found[key] = value
-    return found
-
-
-def refuse_other(path: Path, what: str, first: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises HonesError, which names the first difference, unless a file's flat fingerprint is the one of now."""
-    for key in sorted(first.keys() | now.keys()):
-        old, new = first.get(key), now.get(key)
-        if old != new:
-            raise HonesError(
-                f"{path} belongs to a {what} with {key} = {old!r}, now {new!r}",
-                expected="the same model, data and settings to go on from",
-                do="use a new --out, or --fresh to start again",
-            )
-
-
-def refuse_other_batches(path: Path, what: str, pictures: int, batch_size: int | None) -> None:
-    """Raises HonesError where --batch-size asks for other groups than those of a file; None asks for nothing."""
-    if batch_size not in (None, pictures):
-        raise HonesError(
-            f"{path} belongs to a {what} of {pictures} pictures at once, now {batch_size}",
-            do="leave --batch-size out to go on (groups that do not fit are halved), or --fresh to start again",
-        )
+from hones.sweep.resume import DAMAGE, ResumeFile
 
 
 def sweep_of(path: Path) -> dict[str, Any] | None:
@@ -64,8 +29,8 @@ def sweep_of(path: Path) -> dict[str, Any] | None:
         return None
 
 
-class Journal:
-    """The journal of one sweep.
+class Journal(ResumeFile):
+    """The journal of one sweep, which is this process's from the start.
 
     Args:
         fingerprint: what the results depend on; a journal of another is refused.
@@ -77,22 +42,21 @@ class Journal:
     """
 
     def __init__(self, path: Path, fingerprint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
-        self.path, self.plan = path, dict(plan)
-        self.fingerprint = flat(json.loads(json.dumps(fingerprint)))
-        self._lock = FileLock(path.with_suffix(".lock"))
+        super().__init__(path, "sweep", fingerprint)
+        self.plan = dict(plan)
         self.groups: dict[int, list[Float[np.ndarray, "edits _"]]] = {}
+        super().__enter__()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
             self._open()
-        except Timeout as error:
-            raise HonesError(f"another process is writing {path}", do="wait for it, or use another --out") from error
         except OSError as error:
             self._lock.release()
             raise HonesError(f"cannot read {path} ({error.strerror})", do="choose another --out") from error
         except HonesError:
             self._lock.release()
             raise
+
+    def __enter__(self) -> "Journal":
+        return self
 
     def _open(self) -> None:
         """Take what the file holds, without a last line that was cut off, or begin it."""
@@ -107,13 +71,6 @@ class Journal:
         else:
             path.unlink(missing_ok=True)
             self._write({"sweep": self.fingerprint, "plan": self.plan})
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let other processes have the file; it stays."""
-        self._lock.release()
 
     def read(self, group: int) -> list[Float[np.ndarray, "edits _"]] | None:
         """The statistics of a finished group, which the journal then forgets; None if it has not finished."""
@@ -150,7 +107,7 @@ class Journal:
             self.plan = plan
         except DAMAGE as error:
             raise self._damaged(1) from error
-        refuse_other(self.path, "sweep", first, self.fingerprint)
+        self.check(first)
         for number, line in enumerate(lines[1:], 2):
             try:
                 self._take(json.loads(line))

@@ -23,9 +23,10 @@ from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
 from hones.sweep.engines import make_engine
-from hones.sweep.journal import Journal, refuse_other_batches
+from hones.sweep.journal import Journal
 from hones.sweep.memory import MemoryPlan
 from hones.sweep.racing import Race
+from hones.sweep.resume import refuse_other_batches
 from hones.sweep.running_sum import RunningSum
 from hones.sweep.shards import Advance, ShardedWork, ThisProcess, Workers, in_order, named, portable
 from hones.tasks.base import Example, Task

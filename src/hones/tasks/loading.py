@@ -13,7 +13,7 @@ from types import ModuleType
 from hones.errors import HonesError
 from hones.tasks.base import Definition, Task
 from hones.tasks.custom import check_name, digest, task_of_file
-from hones.tasks.user_code import module_of_file
+from hones.tasks.user_code import USER_MODULES, module_of_file
 
 
 def is_custom(given: str) -> bool:
@@ -95,6 +95,7 @@ def _from_package(place: str, given: str) -> tuple[ModuleType, bytes]:
             f"cannot import {place!r} of --task {given} ({' '.join(str(error).split())})",
             expected="package.module:Class or file.py:Class",
         ) from error
+    USER_MODULES.add(place)
     if module.__file__ is None:
         raise HonesError(f"{place} of --task {given} has no source file", expected="package.module:Class")
     return module, Path(module.__file__).read_bytes()

@@ -2,11 +2,15 @@
 
 import importlib.util
 import sys
+import traceback
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
 from hones.errors import HonesError
+
+USER_MODULES: set[str] = set()
+"""The names of the modules that the user has named as a task or a method."""
 
 
 def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, bytes]:
@@ -28,6 +32,7 @@ def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, byte
         return sys.modules[name], source
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
+    USER_MODULES.add(name)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -35,3 +40,12 @@ def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, byte
         del sys.modules[name]
         raise HonesError(f"cannot import {file} ({' '.join(str(error).split())})", do=f"check {option}") from error
     return module, source
+
+
+def place_in_user_code(error: BaseException) -> str | None:
+    """FILE:LINE where an exception was raised in, or last came through, code that the user has named; None: nowhere."""
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__") in USER_MODULES:
+            place = f"{frame.f_code.co_filename}:{line}"
+    return place

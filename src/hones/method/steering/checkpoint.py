@@ -14,19 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from hones.errors import HonesError
-from hones.files import digest_of, versions, write_bytes
+from hones.files import digest_of, versions
 from hones.method.steering.pairs import TrainingPlan
 from hones.method.steering.settings import SteeringSettings
 from hones.models.anatomy import Site
 from hones.models.vlm import VLM
-from hones.sweep.journal import flat, refuse_other
-from hones.sweep.running_sum import metadata_of
+from hones.sweep.resume import DAMAGE, TensorFile
 from hones.tasks.base import Task
 
 SECONDS_BETWEEN = 20.0
@@ -90,61 +85,39 @@ class TrainingState:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
-class Checkpoint:
-    """The checkpoint of one training; a context that keeps other processes out.
+class Checkpoint(TensorFile):
+    """The checkpoint of one training.
 
     Args:
         fingerprint: what the scales depend on; a checkpoint of another training is refused.
-
-    Raises:
-        HonesError: on entering, another process has the file.
     """
 
     def __init__(self, path: Path, fingerprint: Mapping[str, Any]) -> None:
-        self.path = path
-        self.fingerprint = flat(json.loads(json.dumps(fingerprint)))
-        self._lock, self._written = FileLock(path.with_suffix(".lock")), time.monotonic()
+        super().__init__(path, "training", fingerprint)
+        self._written = time.monotonic()
 
-    def __enter__(self) -> "Checkpoint":
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise HonesError(
-                f"another process is writing {self.path}", do="wait for it, or use another --out"
-            ) from error
-        except OSError as error:
-            raise HonesError(f"cannot write {self.path} ({error.strerror})", expected="a writable folder") from error
-        for left in self.path.parent.glob(f".{self.path.name}.*.part"):
-            left.unlink()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Let other processes have the file; it stays."""
-        self._lock.release()
-
-    def read(self, state: TrainingState) -> None:
+    def load_into(self, state: TrainingState) -> None:
         """Put what the file holds into the state; nothing where there is no file.
 
         Raises:
             HonesError: the file belongs to another training (the difference is named) or is damaged.
         """
-        if not self.path.exists():
-            return
         try:
-            content = self.path.read_bytes()
-            tensors, header = load(content), metadata_of(content)
-            if "training" not in header:
+            content = self.read()
+            if content is None:
+                return
+            tensors, lines = content
+            if "training" not in lines:
                 raise ValueError("no fingerprint")
-            refuse_other(self.path, "training", json.loads(header["training"]), self.fingerprint)
+            self.check(json.loads(lines["training"]))
             state.take(tensors)
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise HonesError(f"{self.path} is not a whole checkpoint ({error})", do="--fresh to start again") from error
+        except DAMAGE as error:
+            raise self.damaged(error) from error
 
-    def write(self, state: TrainingState, *, now: bool) -> None:
+    def save(self, state: TrainingState, *, now: bool) -> None:
         """Replace the file; where it need not be `now`, only every so often."""
         if now or time.monotonic() - self._written >= SECONDS_BETWEEN:
-            write_bytes(self.path, save(state.tensors(), {"training": json.dumps(self.fingerprint)}))
+            self.write(state.tensors(), {"training": json.dumps(self.fingerprint)})
             self._written = time.monotonic()
 
 

@@ -76,7 +76,7 @@ def learn_scales(
     saved = Checkpoint(checkpoint, fingerprint_of(vlm, task, plan, sites, settings)) if checkpoint else None
     with saved or nullcontext(), _as_it_was(vlm.model):
         if saved:
-            saved.read(state)
+            saved.load_into(state)
         if not _is_done(plan, state, settings):
             objective = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, settings, savings)
             _train(task.name, objective, plan, state, settings, saved)
@@ -102,7 +102,7 @@ def _train(
             if settings.early_stopping and plan.ends_epoch(step):
                 _judge(objective, plan, state, settings)
             if saved:
-                saved.write(state, now=plan.ends_epoch(step))
+                saved.save(state, now=plan.ends_epoch(step))
             _show(bar, state)
 
 
