@@ -352,8 +352,8 @@ def test_a_replay_that_is_wrong_is_found_out(
     vlm, (_, examples) = families["llava"], jobs_of(pictures)[0]
     run = Decoder.run
 
-    def wrong(self, hidden, *args, **kwargs):
-        return run(self, hidden * 1.1 if kwargs.get("start") else hidden, *args, **kwargs)
+    def wrong(self, entry, **kwargs):
+        return run(self, replace(entry, hidden=entry.hidden * 1.1) if entry.start else entry, **kwargs)
 
     monkeypatch.setattr(Decoder, "run", wrong)
     with pytest.warns(UserWarning, match=r"cannot be served by replay \(its logits differ by"):
