@@ -133,7 +133,7 @@ def main() -> None:
         found = set() if options.only_driver else {row("one process", load_vlm(options.model), ThisProcess(), 1)}
         for count in [] if options.only_driver else options.workers:
             with open_pool(ModelSpec(options.model), "local", count, 0.0) as pool:
-                while pool.alive < count:
+                while len(pool.loaded_facts) < count:
                     for handle in [s for s in pool.handles if s.facts is None]:
                         pool.take_loaded(handle, pool.first)
                 found.add(row(f"{count} Ray worker(s)", pool.vlm, pool, count))

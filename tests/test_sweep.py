@@ -395,11 +395,11 @@ def test_out_of_memory_halves_the_passes(
     expected = sweep(vlm, task, examples, EDITS, REPLAY)
     run, sizes = Decoder.run, []
 
-    def limited(self, hidden, *args, **kwargs):
-        sizes.append(hidden.shape[0] * hidden.shape[1])
+    def limited(self, entry, **kwargs):
+        sizes.append(entry.hidden.shape[0] * entry.hidden.shape[1])
         if sizes[-1] > 250:
             raise torch.OutOfMemoryError
-        return run(self, hidden, *args, **kwargs)
+        return run(self, entry, **kwargs)
 
     monkeypatch.setattr(Decoder, "run", limited)
     np.testing.assert_array_equal(sweep(vlm, task, examples, EDITS, REPLAY), expected)
