@@ -7,14 +7,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.results import (
     Ablation,
     Analysis,
     Driver,
     ExclusiveGroup,
-    ExplainedHead,
-    ExplainedNeuron,
-    Explanation,
     HeadRef,
     LensRow,
     NeuronCard,

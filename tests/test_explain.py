@@ -10,7 +10,7 @@ from test_cli import call
 
 from hones import Explanation, HonesError, explain, replace_heads
 from hones.method.analysis.cards import contributions_of
-from hones.method.analysis.results import ExplainedHead
+from hones.method.analysis.explanation import ExplainedHead
 from hones.method.analysis.tokens import written_tokens
 from hones.method.drops import Attribution, drops
 from hones.models.vlm import VLM

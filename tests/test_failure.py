@@ -25,7 +25,8 @@ from test_cli import call
 
 from hones import HonesError, RunFolder, read_config
 from hones.files import read_json, read_npy, write_json, write_npy
-from hones.method.analysis.results import Analysis, Explanation
+from hones.method.analysis.explanation import Explanation
+from hones.method.analysis.results import Analysis
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.rivals.results import Comparison

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 
 from hones import HeadResult, HeadScore, HonesError, MaskingResult, RankedNeuron, SteeringResult
+from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.results import (
     Ablation,
     Analysis,
     Driver,
     ExclusiveGroup,
-    ExplainedHead,
-    ExplainedNeuron,
-    Explanation,
     HeadRef,
     LensRow,
     NeuronCard,

@@ -69,7 +69,7 @@ def test_a_model_is_spread_over_several_gpus_only(
 
 
 def test_a_single_gpu_cannot_be_named() -> None:
-    with pytest.raises(HonesError, match="^device cuda:1 on Ray workers; expected cpu, cuda or auto"):
+    with pytest.raises(HonesError, match=r"^device cuda:1 on Ray workers; expected cpu, cuda or auto"):
         for_workers(ModelSpec("some/model", device="cuda:1"), 1.0)
 
 

@@ -5,8 +5,8 @@ from .data.shapes.files import write_shapes as write_shapes
 from .errors import BadItem as BadItem
 from .errors import HonesError as HonesError
 from .method.analysis.explain import explain as explain
+from .method.analysis.explanation import Explanation as Explanation
 from .method.analysis.results import Analysis as Analysis
-from .method.analysis.results import Explanation as Explanation
 from .method.heads import HeadResult as HeadResult
 from .method.heads import HeadScore as HeadScore
 from .method.heads import localize_heads as localize_heads

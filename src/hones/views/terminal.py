@@ -16,7 +16,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from hones.data.items import LeftOut
-from hones.method.analysis.results import Analysis, ExplainedNeuron, Explanation
+from hones.method.analysis.explanation import ExplainedNeuron, Explanation
+from hones.method.analysis.results import Analysis
 from hones.method.heads import HeadResult
 from hones.palette import shade
 from hones.rivals.base import Method

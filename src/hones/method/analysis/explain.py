@@ -17,7 +17,7 @@ import numpy as np
 
 from hones.errors import BadItem, HonesError
 from hones.method.analysis.cards import contributions_of, head_shares
-from hones.method.analysis.results import ExplainedHead, ExplainedNeuron, Explanation
+from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.tokens import written_tokens
 from hones.method.heads import HeadScore, critical_count
 from hones.method.neurons import guiding_heads, head_importance

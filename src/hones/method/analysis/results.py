@@ -1,13 +1,10 @@
-"""What an analysis found, as it is written to RUN/analysis/analysis.json, and to explanation.json."""
+"""What an analysis found, as it is written to RUN/analysis/analysis.json."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float
-
 from hones.stats import Interval
-from hones.tabular import Column, Table, Tabular, heat_map_html
+from hones.tabular import Column, Table, Tabular
 
 
 @dataclass(frozen=True)
@@ -202,7 +199,10 @@ class Analysis(Tabular):
             Column("suppresses", "suppresses", "tokens"),
             Column("items", "driven by items", "list", detail=True),
         )
-        rows = [vars(x) | _written(x) | {"items": tuple(driver.item for driver in x.drivers)} for x in self.cards]
+        rows = [
+            vars(x) | shown(x.heads, x.promotes, x.suppresses) | {"items": tuple(driver.item for driver in x.drivers)}
+            for x in self.cards
+        ]
         return Table("cards", "Neurons to read: heads -> neuron -> tokens", columns, rows)
 
     def _lens(self) -> Table:
@@ -220,95 +220,14 @@ class Analysis(Tabular):
         return Table("lens", "Tokens whose lens logit falls most when a group is masked", columns, rows)
 
 
-@dataclass(frozen=True)
-class ExplainedHead:
-    """A head, and by how much its replacement lowers the log-probability (nats) and probability of the answer."""
-
-    layer: int
-    head: int
-    log_probability_drop: float
-    probability_drop: float
-
-
-@dataclass(frozen=True)
-class ExplainedNeuron:
-    """A neuron that these heads feed. contribution: c toward the answer; dependence: sum over the heads, weighted by
-    their drops, of the part of c that vanishes without them; heads: who feeds it, shares.
-    """
-
-    layer: int
-    neuron: int
-    contribution: float
-    dependence: float
-    heads: tuple[HeadRef, ...]
-    promotes: tuple[Token, ...]
-    suppresses: tuple[Token, ...]
-
-
-@dataclass(frozen=True)
-class Explanation(Tabular):
-    """Why a model gives its answer to one question about one picture, or about none (picture "").
-
-    probability: of the answer and its end token. all_heads: every head, best first. cut: the model had not ended its
-    answer where it was cut; the end token is then not its own.
-    """
-
-    model: str
-    picture: str
-    question: str
-    answer: str
-    probability: float
-    layers: int
-    heads_per_layer: int
-    all_heads: tuple[ExplainedHead, ...]
-    top_k: int
-    neurons: tuple[ExplainedNeuron, ...]
-    cut: bool = False
-
-    def drops(self) -> Float[np.ndarray, "layers heads"]:
-        """How much each head's replacement lowers the answer's log-probability."""
-        matrix = np.zeros((self.layers, self.heads_per_layer), dtype=np.float32)
-        for h in self.all_heads:
-            matrix[h.layer, h.head] = h.log_probability_drop
-        return matrix
-
-    def tables(self) -> list[Table]:
-        """The answer, the neurons that its heads feed, and every head."""
-        about = ("model", "picture", "question", "answer", "probability", "cut")
-        neurons = (
-            Column("layer", "layer"),
-            Column("neuron", "neuron"),
-            Column("contribution", "contribution", "number"),
-            Column("dependence", "dependence", "number"),
-            Column("heads", "fed by", "list"),
-            Column("promotes", "promotes", "tokens"),
-            Column("suppresses", "suppresses", "tokens"),
-        )
-        heads = (
-            Column("layer", "layer"),
-            Column("head", "head"),
-            Column("log_probability_drop", "drop of log-probability (nats)", "number"),
-            Column("probability_drop", "drop of probability", "number"),
-        )
-        fed = [vars(x) | _written(x) for x in self.neurons]
-        return [
-            Table("answer", "The answer", tuple(Column(name, name) for name in about), [vars(self)]),
-            Table("neurons", "Neurons that these heads feed", neurons, fed),
-            Table("heads", "Every head, strongest first", heads, [vars(h) for h in self.all_heads]),
-        ]
-
-    def map_html(self) -> str:
-        """The map of heads."""
-        marked = {(h.layer, h.head) for h in self.all_heads[: self.top_k]}
-        return heat_map_html(self.drops(), marked, "drop of the answer's log-probability")
-
-
 def texts(tokens: Sequence[Token]) -> tuple[str, ...]:
     """What the tokens say."""
     return tuple(token.text for token in tokens)
 
 
-def _written(neuron: NeuronCard | ExplainedNeuron) -> dict[str, tuple[str, ...]]:
+def shown(
+    heads: Sequence[HeadRef], promotes: Sequence[Token], suppresses: Sequence[Token]
+) -> dict[str, tuple[str, ...]]:
     """Who feeds a neuron, and what it writes, as values of a table."""
-    heads = tuple(f"L{h.layer} H{h.head} {h.value:.0%}" for h in neuron.heads)
-    return {"heads": heads, "promotes": texts(neuron.promotes), "suppresses": texts(neuron.suppresses)}
+    fed_by = tuple(f"L{h.layer} H{h.head} {h.value:.0%}" for h in heads)
+    return {"heads": fed_by, "promotes": texts(promotes), "suppresses": texts(suppresses)}

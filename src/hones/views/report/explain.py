@@ -5,7 +5,7 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
-from hones.method.analysis.results import ExplainedHead, ExplainedNeuron, Explanation
+from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.views.charts import Chart, HeadCell, cell_map
 from hones.views.report.cards import shares, token_node
 from hones.views.report.flow import Edge, Node, flow_svg
