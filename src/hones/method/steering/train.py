@@ -68,42 +68,33 @@ def learn_scales(
     settings = settings or SteeringSettings()
     if not neurons or not examples:
         raise TaskStops(f"{len(neurons)} neurons and {len(examples)} dev items to steer", expected="at least one each")
+    # what is learned: one vector s per layer, at 0
     sites = sites_of(neurons)
     indices, scales = parameters(vlm, sites)
-    plan = make_plan(task, examples, settings)
     optimizer = torch.optim.AdamW(scales.values(), lr=settings.learning_rate, weight_decay=0.0)
     state = TrainingState(scales, optimizer)
+    # what it is learned on: all pairs drawn before the first step, so that going on needs no random state
+    plan = make_plan(task, examples, settings)
     saved = Checkpoint(checkpoint, fingerprint_of(vlm, task, plan, sites, settings)) if checkpoint else None
     with saved or nullcontext(), _as_it_was(vlm.model):
         if saved:
             saved.load_into(state)
         if not _is_done(plan, state, settings):
+            # the fast objective, once it is proven on the first step's pairs to be the definition
             objective = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, settings, savings)
-            _train(task.name, objective, plan, state, settings, saved)
+            with progress_bar(f"{task.name}: steering", total=len(plan.steps), unit=" steps") as bar:
+                bar.initial = bar.n = state.step
+                if settings.early_stopping and not state.held_out:
+                    _judge(objective, plan, state, settings)
+                while not _is_done(plan, state, settings):
+                    step = state.step
+                    state.losses.append(_step(task.name, objective, plan, state, settings))
+                    if settings.early_stopping and plan.ends_epoch(step):
+                        _judge(objective, plan, state, settings)
+                    if saved:
+                        saved.save(state, now=plan.ends_epoch(step))
+                    _show(bar, state)
     return _outcome(indices, plan, state)
-
-
-def _train(
-    what: str,
-    objective: Objective,
-    plan: TrainingPlan,
-    state: TrainingState,
-    settings: SteeringSettings,
-    saved: Checkpoint | None,
-) -> None:
-    """Run the steps that are left."""
-    with progress_bar(f"{what}: steering", total=len(plan.steps), unit=" steps") as bar:
-        bar.initial = bar.n = state.step
-        if settings.early_stopping and not state.held_out:
-            _judge(objective, plan, state, settings)
-        while not _is_done(plan, state, settings):
-            step = state.step
-            state.losses.append(_step(what, objective, plan, state, settings))
-            if settings.early_stopping and plan.ends_epoch(step):
-                _judge(objective, plan, state, settings)
-            if saved:
-                saved.save(state, now=plan.ends_epoch(step))
-            _show(bar, state)
 
 
 def _step(
@@ -137,7 +128,8 @@ def _check_finite(value: float, what: str, where: str) -> None:
 @torch.no_grad()
 def _judge(objective: Objective, plan: TrainingPlan, state: TrainingState, settings: SteeringSettings) -> None:
     """Note the mean objective of the pairs held out, and the scales if they are the best so far."""
-    size, total = settings.batch_size, 0.0
+    size = settings.batch_size
+    total = 0.0
     for start in range(0, len(plan.held_out), size):
         pairs = plan.held_out[start : start + size]
         total += objective(pairs, state.scales).total.item() * len(pairs)
@@ -149,7 +141,8 @@ def _judge(objective: Objective, plan: TrainingPlan, state: TrainingState, setti
 
 def _is_done(plan: TrainingPlan, state: TrainingState, settings: SteeringSettings) -> bool:
     """Whether all steps are done, or the objective on held-out pictures has stopped improving."""
-    stopping, epochs = settings.early_stopping, len(state.held_out) - 1
+    stopping = settings.early_stopping
+    epochs = len(state.held_out) - 1  # the first judgement is before training
     stopped = stopping is not None and epochs >= 0 and epochs - _best_epoch(state.held_out) >= stopping.patience
     return stopped or state.step == len(plan.steps)
 
@@ -168,8 +161,8 @@ def _outcome(indices: dict[int, Tensor], plan: TrainingPlan, state: TrainingStat
     }
     of_epoch = [epoch for epoch, _ in plan.steps[: state.step]]
     epochs = []
-    for epoch, own in groupby(zip(of_epoch, state.losses, strict=True), key=lambda x: x[0]):
-        total, cross_entropy, divergence = torch.tensor([x for _, x in own], dtype=torch.float64).mean(0).tolist()
+    for epoch, steps in groupby(zip(of_epoch, state.losses, strict=True), key=lambda x: x[0]):
+        total, cross_entropy, divergence = torch.tensor([x for _, x in steps], dtype=torch.float64).mean(0).tolist()
         held_out = state.held_out[epoch + 1] if state.held_out else None
         epochs.append(EpochLosses(total, cross_entropy, divergence, held_out))
     return Scales(
