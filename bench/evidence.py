@@ -19,7 +19,8 @@ from rich.console import Console
 
 from hones import RunFolder, Study, load_items, load_vlm, make_task, write_shapes
 from hones.method.steering.settings import EarlyStopping, SteeringSettings
-from hones.runs.steering import EvidenceRequest, steer
+from hones.runs.evidence import EvidenceRequest
+from hones.runs.steering import steer
 from hones.runs.ways import make_steerings
 from hones.tasks import TASKS
 from hones.views.terminal import view

@@ -25,8 +25,9 @@ from hones.method.steering.settings import SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.rivals import make_methods
 from hones.runs.comparing import compare
+from hones.runs.evidence import EvidenceRequest
 from hones.runs.record import RunFolder
-from hones.runs.steering import EvidenceRequest, steer
+from hones.runs.steering import steer
 from hones.runs.study import Study
 from hones.runs.ways import make_steerings
 from hones.sweep.journal import Journal

@@ -89,7 +89,7 @@ class EvidenceOptions:
         if self.methods is self.seeds is self.also is self.ood is None:
             return None
         from hones.method.steering.controls import HONES
-        from hones.runs.steering import EvidenceRequest
+        from hones.runs.evidence import EvidenceRequest
         from hones.runs.ways import make_steerings
         from hones.tasks import TASKS, make_task
 

@@ -25,10 +25,11 @@ from hones.rivals.results import Comparison
 from hones.runs.analysis import RunStudy
 from hones.runs.comparing import compare
 from hones.runs.config import SPLITS, Comparing, DataFiles, Limits, RayConfig, RunConfig, read_config
+from hones.runs.evidence import EvidenceRequest
 from hones.runs.locks import alone
 from hones.runs.record import RunFolder
 from hones.runs.source import read_run
-from hones.runs.steering import EvidenceRequest, TaskSteering
+from hones.runs.steering import TaskSteering
 from hones.runs.stops import Stopped, Stops
 from hones.runs.study import Study
 from hones.runs.ways import make_steerings
