@@ -344,7 +344,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from hones.locks import alone
+from hones.runs.locks import alone
 from hones.files import write_json
 from hones.sweep.journal import Journal
 run = Path(sys.argv[1])
@@ -510,7 +510,7 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any], mo
     results = [read_results(folder) for folder in (first, second)]
     for found in results:
         untimed = {"finished": "", "seconds": None}
-        found.stages.update({name: stage.model_copy(update=untimed) for name, stage in found.stages.items()})
+        found.record.stages.update({n: stage.model_copy(update=untimed) for n, stage in found.record.stages.items()})
     assert render_report(results[0]) == render_report(results[1])
 
 

@@ -19,7 +19,6 @@ from test_cli import call
 from test_loading import with_packed_weights
 from typer.testing import CliRunner
 
-import hones
 from hones import HonesError, export_scales, scale_neurons
 from hones.cli.commands import app
 from hones.data.shapes.scene import draw, make_scene
@@ -27,6 +26,7 @@ from hones.log import close_log
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
+from hones.runs.artifacts import write_result
 from hones.runs.record import RunFolder
 from hones.sharing import formats
 from hones.sharing.manifest import read_manifest
@@ -62,7 +62,7 @@ def as_a_run(vlm: VLM, run: Path, **result: Any) -> Path:
     folder = run / "vqa" / "steering" / "hones"
     scales = write(folder / "scales.json", rows(SCALES))
     found = SteeringResult("vqa_soft_accuracy", 7, Interval(0.5, 0.4, 0.6), Interval(0.625, 0.5, 0.75), GAIN)
-    hones.runs.artifacts.write_result(folder / "result.json", replace(found, **result))
+    write_result(folder / "result.json", replace(found, **result))
     fingerprint = {"model": vlm.name, "revision": vlm.revision, "data": "ab" * 32, "settings": {"beta": 0.05}}
     used = {"items": ["1"] * 7, "left_out": [], "file": "/home/me/secret/test.json", "images": "images"}
     artifacts = [scales, folder / "result.json"]
@@ -289,7 +289,7 @@ def test_files_that_are_none_or_too_large_are_refused(
         hones.scales_for(vlms["llava"], tmp_path)
     with pytest.raises(HonesError, match="no file"):
         hones.scales_for(vlms["llava"], tmp_path / "nothing.json")
-    monkeypatch.setattr(hones.runs.artifacts, "MAX_SCALES_BYTES", 10)
+    monkeypatch.setattr("hones.runs.artifacts.MAX_SCALES_BYTES", 10)
     with pytest.raises(HonesError, match="bytes; expected at most 10"):
         hones.scales_for(vlms["llava"], write(tmp_path / "scales.json", rows(SCALES)))
     with pytest.raises(HonesError, match="every scale is 0"):

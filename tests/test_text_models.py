@@ -29,7 +29,7 @@ from hones.runs.plan.lengths import measure
 from hones.runs.plan.request import make_request
 from hones.runs.plan.shapes import shapes_of, weightless
 from hones.runs.prepared import prepare
-from hones.runs.results import read_run
+from hones.runs.results import read_results
 from hones.sharing.ask import ask
 from hones.sharing.export import export_scales
 from hones.sweep.run import SweepSettings, sweep, sweep_tasks
@@ -187,7 +187,7 @@ def test_all_stages_run_on_a_text_only_model(llama: VLM, tmp_path: Path) -> None
     assert outcome.masking.baseline.value == 1.0 and outcome.neurons
     run = tmp_path / "run"
     assert read_result(run / "capitals" / "steering" / "evidence.json", Evidence).test.methods
-    page = render_report(read_run(run))
+    page = render_report(read_results(run))
     assert "capitals" in page and "Left out" not in page
     scales = run / "capitals" / "steering" / "hones" / "scales.json"
     assert any(read_scales(scales).values.values())
