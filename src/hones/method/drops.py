@@ -92,6 +92,10 @@ class DropsWork(ShardedWork[range, Float[np.ndarray, "heads layers neurons"]]):
     batch_size: int | None
     plan: MemoryPlan
 
+    @property
+    def tasks(self) -> list[Task]:
+        return [self.attribution.task]
+
     def shards(self) -> list[range]:
         """At most 64, each of whole groups, or of whole batches of the definition."""
         count = len(self.attribution.examples)

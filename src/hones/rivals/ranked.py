@@ -41,6 +41,10 @@ class MethodWork(ShardedWork[Method, Ranked]):
     sweep: SweepSettings
     shared: dict[Any, Any] = field(default_factory=dict)
 
+    @property
+    def tasks(self) -> list[Task]:
+        return [self.task, *(task for task, _ in self.others)]
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "shared": {}}
 

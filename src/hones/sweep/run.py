@@ -129,6 +129,10 @@ class SweepWork(ShardedWork[SweepShard, list[Float[np.ndarray, "edits _"]]]):
     max_new_tokens: int
     plan: MemoryPlan
 
+    @property
+    def tasks(self) -> list[Task]:
+        return [task for task, _ in self.jobs]
+
     def begin(self, vlm: VLM) -> Callable[[SweepShard, Advance], list[Float[np.ndarray, "edits _"]]]:
         """An engine, proven on the first example of every job."""
         first = [examples[0] for _, examples in self.jobs if examples]

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hones.models.vlm import VLM
 from hones.sweep.memory import MemoryPlan, make_plan
-from hones.tasks.base import Example
+from hones.tasks.base import Example, Task
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -24,6 +24,11 @@ Compute = Callable[[Sequence[Any], tqdm], Iterator[tuple[int, Any]]]
 
 class ShardedWork(ABC, Generic[Shard, Result]):
     """What is done with every shard. It is pickled once for each worker, so it holds no model."""
+
+    @property
+    @abstractmethod
+    def tasks(self) -> Sequence[Task]:
+        """Whose classes travel with it, where they come from a user's file."""
 
     @abstractmethod
     def begin(self, vlm: VLM) -> Callable[[Shard, Advance], Result]:

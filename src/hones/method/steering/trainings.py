@@ -52,6 +52,10 @@ class TrainingWork(ShardedWork[int, Trained | str]):
 
     jobs: Sequence[TrainingJob]
 
+    @property
+    def tasks(self) -> list[Task]:
+        return [job.task for job in self.jobs]
+
     def begin(self, vlm: VLM) -> Callable[[int, Advance], Trained | str]:
         """Nothing is shared by trainings."""
 

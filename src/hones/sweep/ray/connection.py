@@ -16,6 +16,7 @@ from ray import cloudpickle
 
 from hones.errors import HonesError
 from hones.log import LOG
+from hones.sweep.shards import ShardedWork
 
 SECONDS = 10
 
@@ -89,9 +90,9 @@ class Connection:
 
 
 @contextmanager
-def by_value(work: Any) -> Iterator[None]:
+def by_value(work: ShardedWork[Any, Any]) -> Iterator[None]:
     """Classes of tasks that come from a file travel with the work: workers cannot import them."""
-    modules = {sys.modules[type(task).__module__] for task in _tasks(work)}
+    modules = {sys.modules[type(task).__module__] for task in work.tasks}
     travelling = [m for m in modules if m.__name__.startswith("hones_user_")]
     for module in travelling:
         cloudpickle.register_pickle_by_value(module)
@@ -100,8 +101,3 @@ def by_value(work: Any) -> Iterator[None]:
     finally:
         for module in travelling:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def _tasks(work: Any) -> list[Any]:
-    tasks = [task for task, _ in getattr(work, "jobs", ())]
-    return [*tasks, work.task] if hasattr(work, "task") else tasks
