@@ -19,6 +19,7 @@ from test_cli import call
 from test_loading import with_packed_weights
 from typer.testing import CliRunner
 
+import hones
 from hones import HonesError, export_scales, scale_neurons
 from hones.cli.commands import app
 from hones.data.shapes.scene import draw, make_scene

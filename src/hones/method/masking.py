@@ -59,7 +59,7 @@ class MaskingResult(Tabular):
             Column("advantage", "random - masked", "interval", "+.3f", bold="advantage"),
         )
         caption = "random: as many neurons in the same layers, mean over draws; bold: interval above zero"
-        return [Table("masking", f"Masking {self.neurons:,} neurons", columns, [vars(self)], caption)]
+        return [Table("masking", "Masking the selected neurons", columns, [vars(self)], caption)]
 
 
 def evaluate_masking(
