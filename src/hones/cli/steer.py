@@ -13,7 +13,7 @@ from hones.errors import HonesError, first_invalid
 if TYPE_CHECKING:
     from hones.data.items import Items
     from hones.method.steering.settings import SteeringSettings
-    from hones.runs.steering import Wanted
+    from hones.runs.evidence import EvidenceRequest
     from hones.tasks.base import Task
 
 
@@ -82,7 +82,7 @@ class EvidenceOptions:
         Path | None, typer.Option(help="Folder of its pictures. [default: images/ beside the file]")
     ] = None
 
-    def wanted(self, task: "Task", seed: int, ood: "Items | None", candidates: int) -> "Wanted | None":
+    def request(self, task: "Task", seed: int, ood: "Items | None", candidates: int) -> "EvidenceRequest | None":
         """What is asked for, checked; None where nothing is."""
         if self.ood is None and self.ood_images is not None:
             raise HonesError(f"--ood-images {self.ood_images} without --ood", expected="both")
@@ -98,9 +98,9 @@ class EvidenceOptions:
             names = [name for name in TASKS if name != task.name]
         seeds = (seed,) if self.seeds is None else _numbers(self.seeds)
         ways = make_steerings(HONES if self.methods is None else self.methods)
-        wanted = EvidenceRequest(ways, seeds, [make_task(name, candidates=candidates) for name in names], ood)
-        wanted.check(task)
-        return wanted
+        request = EvidenceRequest(ways, seeds, [make_task(name, candidates=candidates) for name in names], ood)
+        request.check(task)
+        return request
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -139,10 +139,10 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
             splits["ood"] = load_items(self.ood, images=self.ood_images, limit=self.limit)
         check_disjoint(splits)
         task = make_task(self.task, candidates=self.candidates)
-        wanted = self.wanted(task, self.seed, splits.get("ood"), self.candidates)
+        request = self.request(task, self.seed, splits.get("ood"), self.candidates)
         folder = self.out / task.name / "steering"
         with self.study() as study:
-            steered = steer(study, task, splits["dev"], splits["test"], self.neurons, settings, wanted)
+            steered = steer(study, task, splits["dev"], splits["test"], self.neurons, settings, request)
             if steered.evidence is not None:
                 show(study, task.name, terminal.view(steered.evidence), folder / "evidence.json")
                 return
