@@ -17,7 +17,7 @@ from hones.data.items import Item, Items
 from hones.data.shapes.language import existence
 from hones.data.shapes.scene import make_scene
 from hones.method.direction import target_ids
-from hones.method.steering.train import training_pairs
+from hones.method.steering.pairs import training_pairs
 from hones.models.vlm import VLM
 from hones.tasks import in_order, make_tasks
 from hones.tasks.custom import METRICS, FieldTask, task_of_content

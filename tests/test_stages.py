@@ -26,8 +26,9 @@ from hones import (
 from hones.data.items import Items
 from hones.method.heads import default_top_k, score_heads
 from hones.method.steering.definition import answer_logits, objective
+from hones.method.steering.pairs import training_pairs
 from hones.method.steering.settings import Scales
-from hones.method.steering.train import parameters, training_pairs
+from hones.method.steering.train import parameters
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Measurement, PairedBootstrap

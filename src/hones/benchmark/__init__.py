@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hones.benchmark.aggregate import summarise
-from hones.benchmark.contenders import Contender, contender_of, contender_of_file, own_contender
-from hones.benchmark.metrics import Found, judge
+from hones.benchmark.contenders import Contender, contender_of, own_contender
 from hones.benchmark.results import Benchmark
 from hones.benchmark.stage import Settings, score_variants
 from hones.benchmark.variants import Variant, planted_variants
@@ -16,20 +15,6 @@ from hones.runs.artifacts import write_result
 from hones.sweep.run import SweepSettings
 from hones.tasks import make_tasks
 from hones.tasks.base import Task
-
-__all__ = [
-    "Benchmark",
-    "Contender",
-    "Found",
-    "Settings",
-    "Variant",
-    "contender_of",
-    "contender_of_file",
-    "judge",
-    "planted_variants",
-    "run_benchmark",
-    "score_ranking",
-]
 
 
 def score_ranking(

@@ -4,7 +4,7 @@ from hones.errors import HonesError
 from hones.rivals.ap import ActivationProbability
 from hones.rivals.ape import ActivationProbabilityEntropy
 from hones.rivals.atp import AttributionPatching
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Method
 from hones.rivals.cna import ContrastiveActivation
 from hones.rivals.dvp import DirectProjection
 from hones.rivals.hones import Hones, HonesAllTokens, HonesNormGain, HonesPerItem
@@ -17,8 +17,6 @@ from hones.rivals.oracle import Oracle
 from hones.rivals.qrnca import Qrnca
 from hones.rivals.uniform import Random
 from hones.rivals.wanda import Wanda
-
-__all__ = ["METHODS", "Context", "Hones", "Method", "make_method", "make_methods"]
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -24,7 +24,7 @@ from hones.rivals.compare import BUDGETS
 from hones.rivals.results import Comparison
 from hones.runs.analysis import RunStudy
 from hones.runs.comparing import compare
-from hones.runs.config import SPLITS, Comparing, DataFiles, Limits, RayConfig, RunConfig, read_config
+from hones.runs.config import SPLITS, Comparing, RunConfig
 from hones.runs.evidence import EvidenceRequest
 from hones.runs.locks import alone
 from hones.runs.record import RunFolder
@@ -38,18 +38,6 @@ from hones.sweep.run import SweepSettings
 from hones.sweep.shards import ThisProcess
 from hones.tasks import check_distinct, make_task
 from hones.tasks.base import Task
-
-__all__ = [
-    "Comparing",
-    "DataFiles",
-    "Limits",
-    "Outcome",
-    "RayConfig",
-    "RunConfig",
-    "load_splits",
-    "read_config",
-    "run_config",
-]
 
 
 @dataclass(frozen=True)

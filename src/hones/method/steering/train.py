@@ -25,23 +25,12 @@ from hones.errors import HonesError, TaskStops
 from hones.method.neurons import RankedNeuron, sites_of
 from hones.method.steering.checkpoint import Checkpoint, TrainingState, fingerprint_of
 from hones.method.steering.fast import Objective, Savings, make_objective
-from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE, Pair, TrainingPlan, make_plan, training_pairs
-from hones.method.steering.settings import EarlyStopping, EpochLosses, Scales, SteeringSettings
+from hones.method.steering.pairs import TrainingPlan, make_plan
+from hones.method.steering.settings import EpochLosses, Scales, SteeringSettings
 from hones.models.anatomy import Site
 from hones.models.vlm import VLM, frozen
 from hones.progress import progress_bar
 from hones.tasks.base import Example, Task
-
-__all__ = [
-    "NEGATIVES_PER_POSITIVE",
-    "EarlyStopping",
-    "EpochLosses",
-    "Pair",
-    "Scales",
-    "SteeringSettings",
-    "learn_scales",
-    "training_pairs",
-]
 
 
 def learn_scales(
