@@ -287,7 +287,7 @@ def test_a_killed_analysis_goes_on_from_its_journal(run: Path, monkeypatch: pyte
         context.setattr(stage, "delta_lens", killed)
         analyze(run)
     assert (run / "journal/analysis.jsonl").exists() and not (run / "analysis/analysis.json").exists()
-    monkeypatch.setattr(Replay, "statistics", killed)
+    monkeypatch.setattr(Replay, "answer", killed)
     assert analyze(run) == 0, "every group of pictures is in the journal"
     assert not (run / "journal/analysis.jsonl").exists()
 

@@ -447,7 +447,7 @@ def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, ca
 
     answered = []
     run = Replay.statistics
-    monkeypatch.setattr(Replay, "statistics", lambda *a: answered.append(a[1][0][1].image.parent) or run(*a))
+    monkeypatch.setattr(Replay, "answer", lambda *a: answered.append(a[1][0][1].image.parent) or run(*a))
     assert call(*arguments, *more) == 0
     assert set(answered) == {folder / "signs/images"}, "only the file that was not swept"
     assert not [*(out / "journal").iterdir()]

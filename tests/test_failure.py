@@ -35,6 +35,7 @@ from hones.runs.locks import alone
 from hones.runs.results import read_results
 from hones.runs.source import read_run as read_finished
 from hones.runs.stale import stale
+from hones.sweep.answers import Answered
 from hones.sweep.journal import Journal, sweep_of
 from hones.views.report.page import render_report
 from hones.views.terminal import head_map, show
@@ -232,7 +233,7 @@ def test_arrays_that_claim_what_they_have_not_are_refused(tmp_path: Path, shape:
 def test_damaged_journals_are_one_line(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "x.jsonl"
     path.unlink(missing_ok=True)
-    groups = [[np.full((2, 1), float(g), dtype=np.float32)] for g in range(2)]
+    groups = [[Answered([f"said {g}"], np.full((2, 1), float(g), dtype=np.float32))] for g in range(2)]
     with Journal(path, {"a": 1}, PLAN) as journal:
         for number, group in enumerate(groups):
             journal.append(number, group)
@@ -247,7 +248,7 @@ def test_damaged_journals_are_one_line(tmp_path: Path, data: st.DataObject) -> N
             assert set(journal.plan) == set(PLAN)
             for number, group in enumerate(groups):
                 found = journal.read(number)
-                assert found is None or at == number + 1 or np.array_equal(found[0], group[0])
+                assert found is None or at == number + 1 or np.array_equal(found[0].statistics, group[0].statistics)
 
     reads_or_says_why(read)
 
@@ -323,7 +324,7 @@ def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(
 
 @pytest.mark.parametrize("step", ["open", "write", "fsync"])
 def test_a_full_disk_keeps_finished_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    path, group = tmp_path / "x.jsonl", [np.ones((2, 1), dtype=np.float32)]
+    path, group = tmp_path / "x.jsonl", [Answered(["said"], np.ones((2, 1), dtype=np.float32))]
     with Journal(path, {"a": 1}, PLAN) as journal:
         journal.append(0, group)
         with monkeypatch.context() as patch:
@@ -332,7 +333,8 @@ def test_a_full_disk_keeps_finished_groups(tmp_path: Path, monkeypatch: pytest.M
                 journal.append(1, group)
     with Journal(path, {"a": 1}, PLAN) as journal:
         found = journal.read(0)
-        assert found is not None and np.array_equal(found[0], group[0])
+        assert found is not None and np.array_equal(found[0].statistics, group[0].statistics)
+        assert found[0].answers == ["said"]
         if step != "fsync":
             assert journal.read(1) is None
         journal.append(2, group)
@@ -346,6 +348,7 @@ from pathlib import Path
 import numpy as np
 from hones.runs.locks import alone
 from hones.files import write_json
+from hones.sweep.answers import Answered
 from hones.sweep.journal import Journal
 run = Path(sys.argv[1])
 with alone(run, ["vqa"]):
@@ -353,7 +356,7 @@ with alone(run, ["vqa"]):
         start = max(journal.groups, default=-1) + 1
         for number in range(start, 10**6):
             write_json(run / "vqa/heads.json", {"number": number, "filling": [0.5] * 2000})
-            journal.append(number, [np.full((200, 1), number, dtype=np.float32)])
+            journal.append(number, [Answered([], np.full((200, 1), number, dtype=np.float32))])
             print(number, flush=True)
 """
 
@@ -381,7 +384,7 @@ def test_a_kill_in_the_middle_of_writes_loses_nothing_finished(tmp_path: Path) -
         assert read_json(tmp_path / "vqa/heads.json")["number"] >= said
         with Journal(tmp_path / "journal/x.jsonl", {"a": 1}, PLAN) as journal:
             assert {*range(said + 1)} <= journal.groups.keys()
-            assert all((journal.groups[n][0] == n).all() for n in range(said + 1))
+            assert all((journal.groups[n][0].statistics == n).all() for n in range(said + 1))
     with alone(tmp_path, ["vqa"]):
         assert not [*tmp_path.rglob("*.part")]
 

@@ -118,7 +118,7 @@ def test_equal_edits_are_swept_once_and_arms_keep_their_draws(
 ) -> None:
     swept = []
 
-    def counted(_: Any, jobs: Any, edits: list[Intervention], *__: Any) -> list[np.ndarray]:
+    def counted(_: Any, jobs: Any, edits: list[Intervention], *__: Any, **___: Any) -> list[np.ndarray]:
         swept.append(edits)
         return [np.stack([hits(n / 10, n / 10)[0] for n in range(len(edits))]) for _ in jobs]
 

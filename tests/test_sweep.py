@@ -36,6 +36,7 @@ from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.runs.artifacts import read_heads, write_heads
 from hones.stats import Interval
+from hones.sweep.answers import Answered
 from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.forward import Forward
@@ -416,26 +417,29 @@ def test_out_of_memory_halves_the_passes(
 def test_a_journal_brings_back_what_was_written(tmp_path: Path) -> None:
     file, plan = tmp_path / "j.jsonl", {"pictures": 2}
     arrays = [np.random.default_rng(0).random((3, 2), dtype=np.float32), np.ones((3, 4), dtype=np.float32)]
+    said = [["Lima", "a\u2028b"], [np.array([0.1, -1e-9])]]
     with Journal(file, {"model": "a"}, plan) as journal:
-        journal.append(5, arrays)
+        journal.append(5, [Answered(answers, array) for answers, array in zip(said, arrays, strict=True)])
         with pytest.raises(HonesError, match="another process is writing"):
             Journal(file, {"model": "a"}, plan)
     again = Journal(file, {"model": "a"}, {"pictures": 9})
     assert again.plan == plan and again.read(4) is None
-    for a, b in zip(again.read(5) or [], arrays, strict=True):
-        np.testing.assert_array_equal(a, b)
+    for found, array, answers in zip(again.read(5) or [], arrays, said, strict=True):
+        np.testing.assert_array_equal(found.statistics, array)
+        for a, b in zip(found.answers, answers, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
     file = tmp_path / "j.jsonl"
     with Journal(file, {}, {}) as journal:
         for group in range(2):
-            journal.append(group, [np.full((1, 1), group, dtype=np.float32)])
+            journal.append(group, [Answered([], np.full((1, 1), group, dtype=np.float32))])
     whole = file.read_bytes()
     file.write_bytes(whole[:-7])
     again = Journal(file, {}, {})
     assert [*again.groups] == [0]
-    again.append(1, [np.full((1, 1), 1, dtype=np.float32)])
+    again.append(1, [Answered([], np.full((1, 1), 1, dtype=np.float32))])
     assert file.read_bytes() == whole
 
 
@@ -443,7 +447,7 @@ def test_a_journal_of_another_sweep_or_a_damaged_one_is_refused(tmp_path: Path) 
     file = tmp_path / "j.jsonl"
     inputs = {"vqa": {"model": "a", "seed": 1}}
     with Journal(file, inputs, {}) as journal:
-        journal.append(0, [np.zeros((1, 1), dtype=np.float32)])
+        journal.append(0, [Answered([], np.zeros((1, 1), dtype=np.float32))])
     with pytest.raises(HonesError, match=r"belongs to a sweep with vqa.model = 'a', now 'b'"):
         Journal(file, {"vqa": {"model": "b", "seed": 1}}, {})
     lines = file.read_bytes().splitlines(keepends=True)
@@ -470,7 +474,7 @@ def test_a_kill_between_the_ends_of_two_tasks_recomputes_nothing(
     with pytest.raises(KeyboardInterrupt):
         study.heads(tasks, items)
     monkeypatch.undo()
-    monkeypatch.setattr(Replay, "statistics", lambda *_: 1 / 0)
+    monkeypatch.setattr(Replay, "answer", lambda *_: 1 / 0)
     results = study.heads(tasks[::-1], items)
     assert [r.metric_name for r in results] == ["bleu4", "vqa_soft_accuracy"]
     assert not [*(tmp_path / "journal").iterdir()]
@@ -497,7 +501,7 @@ def test_other_batches_and_bad_arguments_lose_nothing(
     for top_k, rules in ((9999, None), (None, RaceRules(confidence=95.0))):
         with pytest.raises(HonesError, match=r"top_k 9999|--racing 95"):
             Study(vlms["llava"], run, SweepSettings(max_new_tokens=2), fresh=True).heads([task], items, top_k, rules)
-    monkeypatch.setattr(Replay, "statistics", lambda *_: 1 / 0)
+    monkeypatch.setattr(Replay, "answer", lambda *_: 1 / 0)
     Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)
 
 
@@ -505,7 +509,17 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, model_folders: dict[str, Path], shapes: dict[str, Path]
 ) -> None:
     def command(out: Path) -> list[str]:
-        data = ["--data", str(shapes["test"]), "--task", "vqa,caption", "--batch-size", "1", "--max-new-tokens", "4"]
+        data = [
+            "--data",
+            str(shapes["test"]),
+            "--task",
+            "vqa,caption",
+            "--batch-size",
+            "1",
+            "--max-new-tokens",
+            "4",
+            "--anyway",
+        ]
         return [
             sys.executable,
             "-m",

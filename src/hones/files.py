@@ -97,6 +97,13 @@ def _finite(content: Any) -> Any:
     return content
 
 
+def place_from(folder: Path, path: Path) -> str:
+    """A place as given; relative ones, and those inside the folder, relative to it, so that both can move together."""
+    root, full = folder.resolve(), path.resolve()
+    moves_along = not path.is_absolute() or full.is_relative_to(root)
+    return os.path.relpath(full, root) if moves_along else str(path)
+
+
 def digest_of(file: Path) -> str:
     """16 hexadecimal digits of a file's SHA-256."""
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]

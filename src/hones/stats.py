@@ -51,7 +51,11 @@ class Interval:
         return f"{self.value:{spec}} {self.bounds(spec)}"
 
     def bounds(self, spec: str = "+.3f") -> str:
-        """The interval alone, as "[+0.100, +0.150]"."""
+        """The interval alone, as "[+0.100, +0.150]"; without width it is no certainty, and says what it is."""
+        if self.low == self.high == self.value:
+            if "+" in spec and self.value == 0:
+                return "[no change]"
+            return {0.0: "[at floor]", 1.0: "[at ceiling]"}.get(self.value, "[no spread]")
         return f"[{self.low:{spec}}, {self.high:{spec}}]"
 
     def as_dict(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from hones.cli.find import Explain, Heads, Neurons, methods
 from hones.cli.options import DataclassCommand
 from hones.cli.plan import Plan
 from hones.cli.prove import Analyze, Compare, Mask
+from hones.cli.see import Answers, Eval
 from hones.cli.share import Export, figures, push, report
 from hones.cli.start import Run, Verify, demo
 from hones.cli.steer import Ask, Steer
@@ -27,6 +28,7 @@ DATA = "Make, convert and check annotation files."
 
 PANELS = {
     "Start here": (demo, Run, Verify, Plan),
+    "See": (Eval, Answers),
     "Find": (Heads, Neurons, methods, Explain),
     "Prove": (Mask, Compare, Analyze),
     "Steer": (Steer, Ask),

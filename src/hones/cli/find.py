@@ -57,6 +57,8 @@ class Heads(StageOptions, AnswerOptions):
             tasks = [LogProbability(task) for task in tasks]
         rules = None if self.racing is None else RaceRules(self.racing, self.racing_margin)
         with self.study() as study:
+            for task in tasks:
+                study.look_first(task, items, "discovery", "heads")
             results = study.heads(tasks, items, self.top_k, rules)
             for task, result in zip(tasks, results, strict=True):
                 if len(tasks) > 1:

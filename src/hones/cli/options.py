@@ -7,6 +7,7 @@ calls `execute`. Modules that import torch are imported inside, so that help and
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -196,6 +197,9 @@ class RunOptions:
     seed: Seed = 3407
     fresh: Fresh = False
     max_left_out: MaxLeftOut = 0.05
+    anyway: Annotated[bool, typer.Option("--anyway", help="Sweep even where the model scores 0 without an edit.")] = (
+        False
+    )
 
 
 @dataclass(kw_only=True)
@@ -209,6 +213,7 @@ class StageOptions(RayOptions, RunOptions, ModelOptions, SweepOptions, ItemOptio
     @contextmanager
     def study(self) -> Iterator["Study"]:
         """The model, loaded and checked, or workers that have it, and the run folder. Workers end with the context."""
+        from hones.cli.see import look_before
         from hones.log import log_to
         from hones.runs.record import RunFolder
         from hones.runs.study import Study
@@ -217,8 +222,13 @@ class StageOptions(RayOptions, RunOptions, ModelOptions, SweepOptions, ItemOptio
         sweep = self.sweep
         folder = RunFolder(self.out)
         log_to(self.out)
+
+        def study(vlm: "VLM", sweep: "SweepSettings") -> Study:
+            look = partial(look_before, anyway=self.anyway)
+            return Study(vlm, folder, sweep, self.seed, self.fresh, self.max_left_out, look)
+
         if self.ray is None:
-            yield Study(self.load(), folder, sweep, self.seed, self.fresh, self.max_left_out)
+            yield study(self.load(), sweep)
             return
         with open_pool(self.spec, self.ray, self.workers, self.gpus_per_worker) as pool:
-            yield Study(pool.vlm, folder, replace(sweep, workers=pool), self.seed, self.fresh, self.max_left_out)
+            yield study(pool.vlm, replace(sweep, workers=pool))

@@ -43,6 +43,7 @@ class Mask(StageOptions, AnswerOptions):
         task = make_task(self.task, candidates=self.candidates)
         items = self.items(self.data, self.ids)
         with self.study() as study:
+            study.look_first(task, items, "test", "mask")
             result = study.mask(task, items, self.neurons, self.draws)
             table = terminal.show(together([(task.name, result)]))
             show(study, task.name, table, self.out / task.name / "masking.json")
@@ -88,6 +89,8 @@ class Compare(StageOptions, AnswerOptions):
                 raise HonesError(f"no file {file}", do="run `hones heads` there first")
         shared: dict[Any, Any] = {}
         with self.study() as study:
+            for task in tasks:
+                study.look_first(task, splits["test"], "test", "compare")
             if self.heads_from is None:
                 study.heads(tasks, splits["discovery"], self.top_k)
             for task in tasks:

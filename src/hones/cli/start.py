@@ -2,12 +2,14 @@
 
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hones.cli.options import Fresh, Model, ModelOptions, Out, RayOptions
+from hones.cli.see import look_before
 from hones.cli.share import report
 from hones.cli.shown import ERR, OUT, say
 
@@ -29,7 +31,8 @@ class Run(RayOptions):
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
     ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
     attn_implementation, trust_remote_code, revision, max_left_out,
-    seed, and the stages compare: {methods: [dvp, atp], draws, curves} and analyze: {lens_items, cards, draws, limit}.
+    seed, anyway (sweep even at a baseline of 0), and the stages compare: {methods: [dvp, atp], draws, curves} and
+    analyze: {lens_items, cards, draws, limit}.
     steering: {methods: [all], seeds: [3407, 3408], also: [vqa], ood: FILE, ood_images} adds controls and evidence.
     ray: {address, workers, gpus_per_worker} is --ray, --workers and --gpus-per-worker, which go before it.
     """
@@ -69,7 +72,8 @@ def follow(config: "RunConfig", fresh: bool) -> None:
         ERR.print(terminal.left_out_list(left_out))
 
     stopped = []
-    outcomes = run_config(config, fresh=fresh, on_outcome=show, on_stopped=stopped.append)
+    look = partial(look_before, anyway=config.anyway)
+    outcomes = run_config(config, fresh=fresh, look=look, on_outcome=show, on_stopped=stopped.append)
     OUT.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
     if outcomes:
         masking = together([(outcome.task, outcome.masking) for outcome in outcomes])

@@ -142,6 +142,7 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
         request = self.request(task, self.seed, splits.get("ood"), self.candidates)
         folder = self.out / task.name / "steering"
         with self.study() as study:
+            study.look_first(task, splits["test"], "test", "steer")
             steered = steer(study, task, splits["dev"], splits["test"], self.neurons, settings, request)
             if steered.evidence is not None:
                 show(study, task.name, terminal.view(steered.evidence), folder / "evidence.json")

@@ -3,7 +3,7 @@
     S(l, h) = P(theta) - P(theta under I(l, h)),    I(l, h): o[l,h] <- mean over j != h of o[l,j], all positions
 
 P is the task's metric over the discovery items, greedy decoding, at most 24 new tokens (retrieval: no decoding). The
-critical heads H* are the K of largest S; by default 3 % of the L * H heads, at least 5.
+critical heads H* are the K of largest S, by default 3 % of the L * H heads, at least 5; a head with S <= 0 is none.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from hones.models.vlm import VLM
 from hones.stats import UNEDITED, ArmName, Interval, Measurement
 from hones.sweep.measure import measure
 from hones.sweep.racing import Race, RaceRules
-from hones.sweep.run import SweepSettings, sweep_tasks
+from hones.sweep.run import KeptAnswers, SweepSettings, sweep_tasks
 from hones.tabular import Column, Table, Tabular, heat_map_html
 from hones.tasks.base import Example, Task
 
@@ -42,7 +42,9 @@ class HeadScore:
 
 @dataclass(frozen=True)
 class HeadResult(Tabular):
-    """All heads, best first, and the K critical ones. racing: the rules of a race, None: all cells were run."""
+    """All heads, best first, and the critical ones among the first K. racing: the rules of a race, None: all cells were
+    run.
+    """
 
     metric_name: str
     baseline: Interval
@@ -53,8 +55,8 @@ class HeadResult(Tabular):
 
     @property
     def critical(self) -> tuple[HeadScore, ...]:
-        """H*: the K heads of largest score."""
-        return self.heads[: self.top_k]
+        """H*: of the K heads of largest score those whose replacement costs something."""
+        return tuple(head for head in self.heads[: self.top_k] if head.score.value > 0)
 
     def matrix(self, layers: int, heads: int) -> Float[np.ndarray, "layers heads"]:
         """The scores as float32 [L, H]."""
@@ -79,8 +81,10 @@ class HeadResult(Tabular):
             Column("dropped"),
             Column("critical", "critical", detail=True),
         )
-        rows = [{**vars(h), "critical": rank < self.top_k} for rank, h in enumerate(self.heads)]
-        return [Table("heads", title, columns, rows, shown=self.top_k)]
+        count = len(self.critical)
+        rows = [{**vars(h), "critical": rank < count} for rank, h in enumerate(self.heads)]
+        fewer = f"{count} critical instead of {self.top_k}: no other head's replacement lowers the metric"
+        return [Table("heads", title, columns, rows, fewer if count < self.top_k else "", shown=max(count, 1))]
 
     def map_html(self) -> str:
         """The map of heads."""
@@ -179,7 +183,11 @@ def race_heads(
     sites = [*replaced]
     race = Race(task, k, len(sites), len(examples), rules, seed)
     progress = f"{task.name}: racing heads"
-    (cells,) = sweep_tasks(vlm, [(task, examples)], [BASELINE, *replaced.values()], sweep, progress, race)
+    job = (task, examples)
+    kept = KeptAnswers([0])
+    (cells,) = sweep_tasks(vlm, [job], [BASELINE, *replaced.values()], sweep, progress, race, kept)
+    if sweep is not None and sweep.answers is not None:
+        sweep.answers.take([job], sweep.answers.rows({UNEDITED: [0]}), kept, [cells])
     statistics = dict(zip([UNEDITED, *sites], cells[:, None], strict=True))
     seen = {site: len(race.items_of(entrant)) for entrant, site in enumerate(sites, 1)}
     dropped = {sites[entrant - 1] for entrant in race.dropped}

@@ -46,7 +46,8 @@ def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> No
     }
     write_npy(folder / "head_scores.npy", result.matrix(layers, heads))
     racing = {"racing": asdict(result.racing)} if result.racing is not None else {}
-    content = {"baseline": baseline, **racing, "all_heads": rows, "top_heads": rows[: result.top_k]}
+    top = rows[: len(result.critical)]
+    content = {"baseline": baseline, **racing, "top_k": result.top_k, "all_heads": rows, "top_heads": top}
     write_json(folder / "heads.json", content)
 
 
@@ -74,7 +75,8 @@ def read_heads(path: Path) -> HeadResult:
         top = [(int(row["layer"]), int(row["head"])) for row in content["top_heads"]]
         racing = TypeAdapter(RaceRules).validate_python(content["racing"]) if "racing" in content else None
         interval = _interval(baseline, "metric")
-        result = HeadResult(str(baseline["metric_name"]), interval, int(baseline["n"]), scores, len(top), racing)
+        top_k = int(content.get("top_k", len(top)))
+        result = HeadResult(str(baseline["metric_name"]), interval, int(baseline["n"]), scores, top_k, racing)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise HonesError(
             f"{path} is not a heads file ({type(error).__name__}: {error})",
@@ -82,7 +84,7 @@ def read_heads(path: Path) -> HeadResult:
         ) from error
     if not result.heads or any(h.layer < 0 or h.head < 0 for h in result.heads):
         raise HonesError(f"{path} holds no heads, or some below 0", expected="layers and heads from 0")
-    if [(h.layer, h.head) for h in result.critical] != top:
+    if [(h.layer, h.head) for h in result.heads[: len(top)]] != top:
         raise HonesError(f"{path}: top_heads are not the first of all_heads", expected="both best first")
     return result
 

@@ -17,11 +17,14 @@ from hones.rivals.base import Method
 from hones.rivals.compare import BUDGETS, Ranking, compare_methods
 from hones.rivals.ranked import ranked
 from hones.rivals.results import Comparison
+from hones.runs.answers import MASKED
 from hones.runs.artifacts import write_neurons
 from hones.runs.locks import alone_on
 from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
 from hones.runs.stage import DEFAULT_RATIO, Workspace
+from hones.stats import UNEDITED
+from hones.sweep.answer_log import AnswerLog
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Task
 
@@ -121,7 +124,11 @@ def compare(
 
     def compute() -> Comparison:
         all_draws = [drawn(method, given, rankings[method.name], draws) for method in methods]
-        options = {"ratio": ratio, "budgets": budgets, "sweep": stage.journalled(), "seed": study.seed}
-        return compare_methods(study.vlm, task, held_out.examples, all_draws, **options)
+        arms = {(method.name, ratio): f"{MASKED}:{method.name}" for method in methods}
+        log = AnswerLog({UNEDITED: UNEDITED, **arms}.get)
+        options = {"ratio": ratio, "budgets": budgets, "sweep": stage.journalled(answers=log), "seed": study.seed}
+        result = compare_methods(study.vlm, task, held_out.examples, all_draws, **options)
+        study.keep_answers(task, "test", log, lambda arm: arm.startswith(f"{MASKED}:"))
+        return result
 
     return stage.once(folder / "comparison.json", Comparison, compute, discovery=items, test=held_out)

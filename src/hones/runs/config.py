@@ -95,7 +95,9 @@ class RayConfig(_Section):
 
 
 class RunConfig(_Section):
-    """Everything a run depends on. compare, analyze: stages that are left out unless asked for."""
+    """Everything a run depends on. compare, analyze: stages that are left out unless asked for. anyway: sweep even
+    where the unedited model scores 0.
+    """
 
     model: str
     out: Path
@@ -118,6 +120,7 @@ class RunConfig(_Section):
     engine: EngineName = "replay"
     max_left_out: float = Field(default=MAX_LEFT_OUT, ge=0, le=1)
     seed: int = Field(default=DEFAULT_SEED, ge=0)
+    anyway: bool = False
     steering: Annotated[SteeringConfig, BeforeValidator(as_steering_config)] = SteeringConfig()
     compare: Comparing | None = None
     analyze: AnalysisSettings | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hones.data.items import Items
-from hones.errors import BadItem, HonesError
+from hones.errors import BadItem, HonesError, NothingGuides
 from hones.files import digest_of
 from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
@@ -57,8 +57,10 @@ def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Me
     if heads.metric_name in others - {task.metric_name}:
         raise HonesError(f"{file} scores heads by {heads.metric_name}", expected=task.metric_name)
     if not heads.critical:
-        raise HonesError(
-            f"{file} has no critical heads, which the method {needing[0]} needs", do="run `hones heads` first"
+        raise NothingGuides(
+            f"{file} has no critical heads, which the method {needing[0]} needs: no head's replacement lowers "
+            f"{heads.metric_name} ({heads.baseline.value:.3f} as the model is)",
+            do="look at the answers with `hones answers`, or score heads with --utility logprob",
         )
     for head in heads.critical:
         vlm.anatomy.check_head(head.layer, head.head)

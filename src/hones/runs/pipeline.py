@@ -25,6 +25,7 @@ from hones.rivals.results import Comparison
 from hones.runs.analysis import RunStudy
 from hones.runs.comparing import compare
 from hones.runs.config import SPLITS, Comparing, RunConfig
+from hones.runs.evaluation import Evaluation
 from hones.runs.evidence import EvidenceRequest
 from hones.runs.locks import alone
 from hones.runs.record import RunFolder
@@ -57,6 +58,7 @@ def run_config(
     config: RunConfig,
     *,
     fresh: bool = False,
+    look: Callable[[Evaluation], None] | None = None,
     on_outcome: Callable[[Study, Outcome], None] | None = None,
     on_stopped: Callable[[Stopped], None] | None = None,
 ) -> list[Outcome]:
@@ -65,6 +67,7 @@ def run_config(
     A task that cannot go on (`hones.runs.stops`) is recorded in run.json, and the others run to their end.
 
     Args:
+        look: hears of each task's baseline before its sweeps, and may stop it.
         on_outcome: hears of each task that has run to its end. on_stopped: of each that has stopped.
 
     Raises:
@@ -80,6 +83,7 @@ def run_config(
     stops = Stops(run, on_stopped)
     with ExitStack() as stack:
         study = _open_study(config, run, fresh, stack)
+        study.look = look
         outcomes = _stages(config, study, tasks, splits, stops, on_outcome)
     if config.analyze is not None and outcomes:
         vlm = study.vlm if config.ray is None else config.model_spec.load()
@@ -140,6 +144,7 @@ def _can_begin(study: Study, task: Task, splits: dict[str, Items], stops: Stops)
     try:
         with stops.of(task.name, "heads"):
             study.prepare(task, splits["discovery"], "discovery")
+            study.look_first(task, splits["discovery"], "discovery", "heads")
     except TaskStops:
         return False
     return True

@@ -4,7 +4,6 @@ Every picture is opened and every prompt wrapped before a stage computes anythin
 have the same items.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -13,6 +12,7 @@ from typing import Any
 
 from hones.data.items import Items, LeftOut
 from hones.errors import BadItem, TaskStops
+from hones.files import place_from
 from hones.log import LOG
 from hones.models.vlm import VLM
 from hones.progress import track
@@ -102,15 +102,8 @@ def provenance(run: Path, used: Prepared) -> dict[str, Any]:
     return {
         "items": [e.id for e in used.examples],
         "left_out": [asdict(x) for x in used.left_out],
-        "file": None if used.file is None else _from_run(run, used.file),
-        "images": _from_run(run, used.images),
+        "file": None if used.file is None else place_from(run, used.file),
+        "images": place_from(run, used.images),
         "candidates": used.candidates,
         **definition,
     }
-
-
-def _from_run(run: Path, path: Path) -> str:
-    """A place as given; relative ones, and those inside the run folder, relative to it."""
-    root, full = run.resolve(), path.resolve()
-    moves_along = not path.is_absolute() or full.is_relative_to(root)
-    return os.path.relpath(full, root) if moves_along else str(path)

@@ -16,9 +16,12 @@ from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.files import versions
 from hones.log import LOG
 from hones.models.vlm import VLM
+from hones.runs.answers import keep_answers
 from hones.runs.artifacts import read_neurons, read_result, write_result
+from hones.runs.evaluation import Evaluation, evaluate
 from hones.runs.prepared import Prepared, prepare, provenance, state_of
 from hones.runs.record import RunFolder
+from hones.sweep.answer_log import AnswerLog
 from hones.sweep.journal import Journal
 from hones.sweep.run import SweepSettings
 from hones.sweep.running_sum import RunningSum
@@ -26,6 +29,8 @@ from hones.tasks.base import Task
 
 DEFAULT_SEED = 3407
 DEFAULT_RATIO = 0.01
+FIRST_LOOK = 32
+"""Items whose answers are looked at before a sweep."""
 
 
 @dataclass
@@ -33,7 +38,7 @@ class Workspace:
     """One model at work in one run folder: what all stages share.
 
     sweep: how sweeps run. fresh: compute finished stages again. max_left_out: share of unusable items beyond which a
-    stage stops.
+    stage stops. look: hears of what the unedited model says before a sweep, and may raise TaskStops.
     """
 
     vlm: VLM
@@ -42,6 +47,7 @@ class Workspace:
     seed: int = DEFAULT_SEED
     fresh: bool = False
     max_left_out: float = MAX_LEFT_OUT
+    look: Callable[[Evaluation], None] | None = None
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
     _checked: dict[Any, tuple[Task, Items, Prepared]] = field(default_factory=dict, init=False, repr=False)
 
@@ -55,6 +61,25 @@ class Workspace:
         self.left_out[f"{task.name}, {split}"] = prepared.left_out
         check_left_out(prepared.left_out, len(prepared.examples), f"{task.name}, {split} items", self.max_left_out)
         return prepared
+
+    def look_first(self, task: Task, items: Items, split: str, stage: str) -> None:
+        """Let `look` hear what the unedited model says about the first items, unless the stage has been begun.
+
+        Raises:
+            TaskStops: it is not worth going on.
+        """
+        if self.look is None or (not self.fresh and self._is_begun(task.name, stage)):
+            return
+        examples = self.prepare(task, items, split).examples
+        if examples:
+            first = examples[:FIRST_LOOK]
+            self.look(evaluate(self.vlm, task, first, sweep=self.sweep, seed=self.seed, split=split, of=len(examples)))
+
+    def _is_begun(self, task: str, stage: str) -> bool:
+        """Whether a stage of the task has finished, or has a journal, alone or together with other tasks."""
+        journals = (self.run.path / "journal").glob(f"*.{stage}.*")
+        together = [file.name.split(".")[0].split("+") for file in journals]
+        return f"{task}/{stage}" in self.run.record.stages or any(task in names for names in together)
 
     def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
         """The neurons of a neurons file, which the model must have."""
@@ -80,6 +105,10 @@ class Workspace:
     def swept(self) -> dict[str, Any]:
         """What answers depend on beside that."""
         return {"max_new_tokens": self.sweep.max_new_tokens, "engine": self.sweep.engine}
+
+    def keep_answers(self, task: Task, split: str, log: AnswerLog, owned: Callable[[str], bool]) -> None:
+        """Write what the model said in a sweep (`hones.runs.answers.keep_answers`)."""
+        keep_answers(self.run.task(task.name), split, log.of.get(task.name, []), owned)
 
     def stage(self, name: str, items: Prepared, **inputs: Any) -> "Stage":
         """A stage on these items, which depends on the inputs too."""
@@ -140,16 +169,19 @@ class Stage:
         LOG.info("%s has finished in %s s", self.name, taken["seconds"])
         self.clean_up()
 
-    def journalled(self, inputs: dict[str, Any] | None = None, part: str = "") -> SweepSettings:
+    def journalled(
+        self, inputs: dict[str, Any] | None = None, part: str = "", answers: AnswerLog | None = None
+    ) -> SweepSettings:
         """The sweep settings with this stage's journal; begun again where `fresh`.
 
         Args:
             inputs: what the sweep depends on, if not what the stage does.
             part: of a stage with several sweeps.
+            answers: keeps what the model says.
         """
         file = self._resume_file(f"{part}.jsonl")
         depends = {**(self.inputs if inputs is None else inputs), **self._machine()}
-        return replace(self.workspace.sweep, journal=lambda plan: Journal(file, depends, plan))
+        return replace(self.workspace.sweep, journal=lambda plan: Journal(file, depends, plan), answers=answers)
 
     def summed(self, inputs: dict[str, Any]) -> SweepSettings:
         """The sweep settings with a running sum that depends on these inputs."""

@@ -26,11 +26,14 @@ from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere
 from hones.method.steering.results import Evidence
 from hones.method.steering.settings import Scales, SteeringSettings, training_record
 from hones.method.steering.trainings import Trained, TrainingJob, learn
+from hones.runs.answers import STEERED
 from hones.runs.artifacts import read_result, read_scales, write_result, write_scales
 from hones.runs.evidence import EvidenceRequest, let_grow
 from hones.runs.locks import alone_on
 from hones.runs.prepared import Prepared
 from hones.runs.stage import Stage, Workspace, remove_resume_file
+from hones.stats import UNEDITED
+from hones.sweep.answer_log import AnswerLog
 from hones.tasks.base import Task
 
 
@@ -198,7 +201,10 @@ class TaskSteering:
         started = time.monotonic() - trained.seconds
         study = self.study
         examples = self.held_out.examples
-        result = evaluate_scales(study.vlm, self.task, examples, trained.scales, sweep=study.sweep, seed=study.seed)
+        log = AnswerLog({UNEDITED: UNEDITED, STEERED: STEERED}.get)
+        sweep = replace(study.sweep, answers=log)
+        result = evaluate_scales(study.vlm, self.task, examples, trained.scales, sweep=sweep, seed=study.seed)
+        study.keep_answers(self.task, "test", log, lambda arm: arm == STEERED)
         write_scales(files[0], trained.scales)
         write_result(files[1], result)
         record = training_record(trained.scales)
@@ -249,12 +255,15 @@ class TaskSteering:
         # a journal for these inputs: after a kill, ways may be added without losing what was learned
         digest = sha256(json.dumps(stage.inputs, sort_keys=True).encode()).hexdigest()[:8]
 
-        def options(part: str) -> dict[str, Any]:
-            return {"sweep": stage.journalled(part=f".{part}.{digest}"), "seed": study.seed}
+        def options(part: str, log: AnswerLog | None = None) -> dict[str, Any]:
+            return {"sweep": stage.journalled(part=f".{part}.{digest}", answers=log), "seed": study.seed}
 
         file = _file_name(self.held_out)
         examples = self.held_out.examples
-        tested, of_ways = evaluate_arms(study.vlm, self.task, examples, arms, file=file, **options("test"))
+        names = {arm.method: STEERED if arm.method == HONES else f"{STEERED}:{arm.method}" for arm in arms}
+        log = AnswerLog({UNEDITED: UNEDITED, **names}.get)
+        tested, of_ways = evaluate_arms(study.vlm, self.task, examples, arms, file=file, **options("test", log))
+        study.keep_answers(self.task, "test", log, lambda arm: arm.startswith(STEERED))
         jobs = [(other, prepared.examples) for other, prepared in self.others]
         elsewhere = measure_elsewhere(study.vlm, jobs, arms[0], **options("also")) if jobs else ()
         ood = None

@@ -31,11 +31,14 @@ from hones.rivals import METHODS
 from hones.rivals.base import Method
 from hones.rivals.hones import Hones
 from hones.rivals.ranked import importance_of
+from hones.runs.answers import MASKED, RANDOM
 from hones.runs.artifacts import read_heads, read_neurons, write_heads, write_neurons
 from hones.runs.locks import alone_on
 from hones.runs.method_inputs import critical_heads, method_inputs
 from hones.runs.stage import DEFAULT_RATIO, Stage, Workspace
 from hones.runs.steering import steer
+from hones.stats import UNEDITED
+from hones.sweep.answer_log import AnswerLog
 from hones.sweep.journal import sweep_of
 from hones.sweep.racing import RaceRules
 from hones.tasks.base import Task
@@ -71,7 +74,8 @@ class Study(Workspace):
             started = time.monotonic()
             names = sorted(self._swept_together(together, by_name) or missing)
             jobs = [(by_name[name], prepared[name].examples) for name in names]
-            sweep = together.journalled({name: stages[name].inputs for name in names})
+            log = AnswerLog({UNEDITED: UNEDITED}.get)
+            sweep = together.journalled({name: stages[name].inputs for name in names}, answers=log)
             options: dict[str, Any] = {"top_k": k, "sweep": sweep, "seed": self.seed}
             if racing is None:
                 results = localize_heads_of_tasks(self.vlm, jobs, **options)
@@ -81,6 +85,7 @@ class Study(Workspace):
             for name, result in zip(names, results, strict=True):
                 folder = self.run.task(name)
                 write_heads(folder, result, layers, heads)
+                self.keep_answers(by_name[name], "discovery", log, lambda arm: False)
                 files = [folder / "heads.json", folder / "head_scores.npy"]
                 stages[name].finish(files, time.monotonic() - started, discovery=prepared[name], **shared)
         together.clean_up()
@@ -140,8 +145,11 @@ class Study(Workspace):
         stage = self.stage(f"{task.name}/mask", items, neurons=digest, draws=draws, **self.swept())
 
         def compute() -> MaskingResult:
-            sweep = stage.journalled()
-            return evaluate_masking(self.vlm, task, items.examples, neurons, draws=draws, sweep=sweep, seed=self.seed)
+            log = AnswerLog({UNEDITED: UNEDITED, "neurons": MASKED, "random": RANDOM}.get)
+            options = {"draws": draws, "sweep": stage.journalled(answers=log), "seed": self.seed}
+            result = evaluate_masking(self.vlm, task, items.examples, neurons, **options)
+            self.keep_answers(task, "test", log, lambda arm: arm == MASKED or arm.startswith(RANDOM))
+            return result
 
         return stage.once(self.run.task(task.name) / "masking.json", MaskingResult, compute, test=items)
 

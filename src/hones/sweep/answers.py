@@ -1,6 +1,8 @@
 """What the cells of a group have answered, and their statistics."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -11,13 +13,48 @@ from hones.models.vlm import VLM
 from hones.sweep.baseline import Suffixes
 from hones.sweep.continuations import Cell
 from hones.sweep.prompts import Prompt
-from hones.tasks.base import Example, Task
+from hones.tasks.base import Answer, Example, Task
+
+Member = tuple[Task, Example]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What one member answers under E interventions: the answers, and the statistics of each."""
+
+    answers: Sequence[Answer]
+    statistics: Float[np.ndarray, "edits k"]
+
+    @classmethod
+    def of(cls, member: Member, answers: Sequence[Answer]) -> "Answered":
+        """The answers with their statistics; equal texts are scored once."""
+        task, example = member
+        scored = {text: task.statistics(example, text) for text in {x for x in answers if isinstance(x, str)}}
+        rows = [scored[x] if isinstance(x, str) else task.statistics(example, x) for x in answers]
+        return cls(answers, np.array(rows, dtype=np.float32))
+
+
+class Engine(ABC):
+    """Answers groups of members under many interventions."""
+
+    @abstractmethod
+    def answer(
+        self,
+        members: Sequence[Member],
+        edits: Sequence[Intervention],
+        advance: Callable[[float], object] = lambda cells: None,
+    ) -> list[Answered]:
+        """What every member answers under every intervention; `advance` hears of finished cells."""
+
+    def statistics(self, members: Sequence[Member], edits: Sequence[Intervention]) -> list[np.ndarray]:
+        """The statistics of the answers alone, [edits, k] of every member."""
+        return [answered.statistics for answered in self.answer(members, edits)]
 
 
 class Answers:
     """Answers of M members under E interventions; until another is given, a cell has the unedited model's."""
 
-    def __init__(self, vlm: VLM, members: Sequence[tuple[Task, Example]], edits: Sequence[Intervention]) -> None:
+    def __init__(self, vlm: VLM, members: Sequence[Member], edits: Sequence[Intervention]) -> None:
         self.vlm = vlm
         self.members = members
         self.edits = edits
@@ -42,17 +79,18 @@ class Answers:
         for j, prompt in enumerate(suffixes.prompts):
             self.numbers[prompt.owner][edits, prompt.number] = of_prompt[:, j]
 
-    def statistics(self) -> list[Float[np.ndarray, "edits _"]]:
-        """Statistics of all members; equal answers of a member are scored once."""
+    def of_members(self) -> list[Answered]:
+        """The answers of every member, with their statistics."""
         out = []
-        for m, (task, example) in enumerate(self.members):
-            if task.answers == "yes_no":
-                rows = [task.statistics(example, margins) for margins in self.numbers[m]]
-            elif task.answers == "log_probability":
-                rows = [task.statistics(example, float(value)) for value in self.numbers[m][:, 0]]
+        for m, member in enumerate(self.members):
+            kind = member[0].answers
+            if kind == "yes_no":
+                answers: list[Answer] = [*self.numbers[m]]
+            elif kind == "log_probability":
+                answers = [float(value) for value in self.numbers[m][:, 0]]
             else:
-                answers = [tuple(self.texts.get((e, m), self.drafts[m])) for e in range(len(self.edits))]
-                scored = {a: task.statistics(example, self.vlm.text_of(a)) for a in set(answers)}
-                rows = [scored[answer] for answer in answers]
-            out.append(np.array(rows, dtype=np.float32))
+                tokens = [tuple(self.texts.get((e, m), self.drafts[m])) for e in range(len(self.edits))]
+                texts = {distinct: self.vlm.text_of(distinct) for distinct in set(tokens)}
+                answers = [texts[of_edit] for of_edit in tokens]
+            out.append(Answered.of(member, answers))
         return out

@@ -17,6 +17,7 @@ from torch import Tensor
 from hones.errors import HonesError
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import TYPES_OF_TEXT, VLM, Encoded
+from hones.sweep.answers import Answered, Engine, Member
 from hones.sweep.decoder import ReadPositions
 from hones.sweep.memory import is_out_of_memory
 from hones.sweep.naive import Naive
@@ -26,7 +27,7 @@ from hones.tasks.base import Answer, Example, Task
 Asked = Sequence[tuple[Example, str]]
 
 
-class Forward:
+class Forward(Engine):
     """Answers groups of examples by whole decoder passes.
 
     Args:
@@ -40,13 +41,13 @@ class Forward:
         self.naive = Naive(vlm, max_new_tokens=max_new_tokens, batch_size=batch_size)
 
     @torch.no_grad()
-    def statistics(
+    def answer(
         self,
-        members: Sequence[tuple[Task, Example]],
+        members: Sequence[Member],
         edits: Sequence[Intervention],
         advance: Callable[[float], object] = lambda cells: None,
-    ) -> list[Float[np.ndarray, "edits _"]]:
-        """The statistics of every member under every intervention; `advance` hears of finished cells."""
+    ) -> list[Answered]:
+        """What every member answers under every intervention; `advance` hears of finished cells."""
         answers: list[list[Sequence[Any]]] = [[] for _ in members]
         for kind, answer in (("text", self._texts), ("yes_no", self._margins), ("log_probability", self._gold)):
             asked = [(m, p) for m, (task, x) in enumerate(members) if task.answers == kind for p in x.prompts]
@@ -57,10 +58,7 @@ class Forward:
                     answers[m].append(of_prompt)
                     advance(len(edits) / len(members[m][1].prompts))
                 asked = asked[len(fitting) :]
-        return [
-            np.array([task.statistics(example, answer) for answer in _by_edit(task, given)], dtype=np.float32)
-            for (task, example), given in zip(members, answers, strict=True)
-        ]
+        return [Answered.of(member, _by_edit(member[0], given)) for member, given in zip(members, answers, strict=True)]
 
     def _fitting(
         self,

@@ -1,8 +1,8 @@
 """Finished groups of a sweep, appended to a file as they come, so that a killed run goes on where it was.
 
 The first line says what the sweep depends on; each further line holds one group: its number, the statistics of its
-members as float32, and a checksum. A last line that was cut off by a kill is dropped; anything else that does not fit
-is refused.
+members as float32, the answers that are kept, and a checksum. A last line that was cut off by a kill is dropped;
+anything else that does not fit is refused.
 """
 
 import base64
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from hones.errors import HonesError
+from hones.sweep.answers import Answered
 from hones.sweep.resume import DAMAGE, ResumeFile
 
 
@@ -44,7 +44,7 @@ class Journal(ResumeFile):
     def __init__(self, path: Path, fingerprint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         super().__init__(path, "sweep", fingerprint)
         self.plan = dict(plan)
-        self.groups: dict[int, list[Float[np.ndarray, "edits _"]]] = {}
+        self.groups: dict[int, list[Answered]] = {}
         super().__enter__()
         try:
             self._open()
@@ -72,20 +72,23 @@ class Journal(ResumeFile):
             path.unlink(missing_ok=True)
             self._write({"sweep": self.fingerprint, "plan": self.plan})
 
-    def read(self, group: int) -> list[Float[np.ndarray, "edits _"]] | None:
-        """The statistics of a finished group, which the journal then forgets; None if it has not finished."""
+    def read(self, group: int) -> list[Answered] | None:
+        """The members of a finished group, which the journal then forgets; None if it has not finished."""
         return self.groups.pop(group, None)
 
-    def append(self, group: int, statistics: Sequence[Float[np.ndarray, "edits _"]]) -> None:
+    def append(self, group: int, answered: Sequence[Answered]) -> None:
         """Record a finished group; it is on the disk when this returns."""
-        arrays = [np.ascontiguousarray(s, dtype="<f4") for s in statistics]
+        arrays = [np.ascontiguousarray(x.statistics, dtype="<f4") for x in answered]
         data = b"".join(a.tobytes() for a in arrays)
+        answers = [[x.tolist() if isinstance(x, np.ndarray) else x for x in of.answers] for of in answered]
+        said = {"answers": answers} if any(answers) else {}
         self._write(
             {
                 "group": group,
                 "shapes": [a.shape for a in arrays],
-                "crc32": zlib.crc32(data),
+                "crc32": _checksum(data, said),
                 "float32": base64.b64encode(data).decode(),
+                **said,
             }
         )
 
@@ -116,16 +119,26 @@ class Journal(ResumeFile):
 
     def _take(self, record: Mapping[str, Any]) -> None:
         data = base64.b64decode(record["float32"], validate=True)
-        if zlib.crc32(data) != record["crc32"]:
+        said = {"answers": record["answers"]} if "answers" in record else {}
+        if _checksum(data, said) != record["crc32"]:
             raise ValueError("checksum")
-        flat, at, arrays = np.frombuffer(data, dtype="<f4"), 0, []
-        for shape in record["shapes"]:
+        answers = said.get("answers", [[] for _ in record["shapes"]])
+        flat = np.frombuffer(data, dtype="<f4")
+        at = 0
+        answered = []
+        for shape, of_member in zip(record["shapes"], answers, strict=True):
             size = int(np.prod(shape))
-            arrays.append(flat[at : at + size].reshape(shape))
+            kept = [np.array(x) if isinstance(x, list) else x for x in of_member]
+            answered.append(Answered(kept, flat[at : at + size].reshape(shape)))
             at += size
         if at != flat.size:
             raise ValueError("shapes")
-        self.groups[int(record["group"])] = arrays
+        self.groups[int(record["group"])] = answered
 
     def _damaged(self, line: int) -> HonesError:
         return HonesError(f"{self.path} is damaged at line {line}", do="--fresh to start again")
+
+
+def _checksum(statistics: bytes, said: Mapping[str, Any]) -> int:
+    """Of the statistics alone where no answers are kept."""
+    return zlib.crc32(json.dumps(said).encode(), zlib.crc32(statistics)) if said else zlib.crc32(statistics)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.stats import ArmName, Draws, Measurement
-from hones.sweep.run import Job, SweepSettings, sweep_tasks
+from hones.sweep.run import Job, KeptAnswers, SweepSettings, sweep_tasks
 
 Arms = Mapping[ArmName, Intervention | Sequence[Intervention]]
 
@@ -45,7 +45,12 @@ def measure(
     distinct = {_key(edit): edit for of_arm in edits.values() for edit in of_arm}
     row = {key: number for number, key in enumerate(distinct)}
     rows = {arm: [row[_key(edit)] for edit in of_arm] for arm, of_arm in edits.items()}
-    swept = sweep_tasks(vlm, jobs, [*distinct.values()], sweep, progress)
+    log = None if sweep is None else sweep.answers
+    named = {} if log is None else log.rows(rows)
+    kept = KeptAnswers([*dict.fromkeys(named.values())])
+    swept = sweep_tasks(vlm, jobs, [*distinct.values()], sweep, progress, kept=kept)
+    if log is not None:
+        log.take(jobs, named, kept, swept)
     return [
         Measurement({arm: statistics[of_arm] for arm, of_arm in rows.items()}, task.score, seed, draws=draws)
         for (task, _), statistics in zip(jobs, swept, strict=True)

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from PIL import Image
 
 from hones.errors import HonesError
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM, Encoded
+from hones.sweep.answers import Answered, Engine, Member
 from hones.tasks.base import Answer, Example, Task
 
 
-class Naive:
+class Naive(Engine):
     """Answers groups of examples by running the whole edited model on each.
 
     Args:
@@ -29,44 +29,44 @@ class Naive:
         self.max_new_tokens = max_new_tokens
         self.batch_size = batch_size
 
-    def statistics(
+    def answer(
         self,
-        members: Sequence[tuple[Task, Example]],
+        members: Sequence[Member],
         edits: Sequence[Intervention],
         advance: Callable[[float], object] = lambda cells: None,
-    ) -> list[Float[np.ndarray, "edits _"]]:
-        """The statistics of every member under every intervention; `advance` hears of finished cells."""
+    ) -> list[Answered]:
+        """What every member answers under every intervention; `advance` hears of finished cells."""
         by_task: dict[int, list[int]] = {}
         for number, (task, _) in enumerate(members):
             by_task.setdefault(id(task), []).append(number)
-        of_member: dict[int, Float[np.ndarray, "edits k"]] = {}
+        of_member: dict[int, Answered] = {}
         for numbers in by_task.values():
             task = members[numbers[0]][0]
             examples = [members[n][1] for n in numbers]
-            arms = np.array(self._arms(task, examples, edits, advance), dtype=np.float32)
-            of_member.update({n: arms[:, i] for i, n in enumerate(numbers)})
+            by_edit = self._by_edit(task, examples, edits, advance)
+            for i, n in enumerate(numbers):
+                of_member[n] = Answered.of(members[n], [answers[i] for answers in by_edit])
         return [of_member[n] for n in range(len(members))]
 
-    def _arms(
+    def _by_edit(
         self, task: Task, examples: Sequence[Example], edits: Sequence[Intervention], advance: Callable[[float], object]
-    ) -> list[list[Float[np.ndarray, " k"]]]:
-        """All interventions with one batch size for every arm; halved for all of them when memory runs out."""
+    ) -> list[list[Answer]]:
+        """The answers of all examples under each intervention, with one batch size, halved when memory runs out."""
         try:
             encoded = self._encode(task, examples)
-            arms = []
+            by_edit = []
             for edit in edits:
                 with edit.on(self.vlm.model):
                     answers = self._answers(task, encoded)
-                pairs = zip(examples, _regroup(answers, examples, task), strict=True)
-                arms.append([task.statistics(example, answer) for example, answer in pairs])
+                by_edit.append([*_regroup(answers, examples, task)])
                 advance(len(examples))
-            return arms
+            return by_edit
         except torch.OutOfMemoryError as error:
             if self.batch_size == 1:
                 raise HonesError("out of device memory with one prompt at a time", do="use a smaller dtype") from error
             torch.cuda.empty_cache()
         self.batch_size //= 2
-        return self._arms(task, examples, edits, lambda cells: None)  # the bar has these cells already, or is late
+        return self._by_edit(task, examples, edits, lambda cells: None)  # the bar has these cells already, or is late
 
     def _encode(self, task: Task, examples: Sequence[Example]) -> list[Encoded]:
         """All prompts of the examples in batches, with their gold answers where these are scored."""

@@ -18,26 +18,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
-from hones.sweep.answers import Answers
+from hones.sweep.answers import Answered, Answers, Engine, Member
 from hones.sweep.baseline import Baseline
 from hones.sweep.continuations import Cell, Continuation
 from hones.sweep.memory import MOST_PICTURES, MemoryPlan, is_out_of_memory, rows_at_once
 from hones.sweep.passes import Pass, Passes, ReplaySavings
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
-from hones.tasks.base import Example, Task
+from hones.tasks.base import Example
 
 T = TypeVar("T")
 M = TypeVar("M")
 
 
-class Replay:
+class Replay(Engine):
     """Answers groups of examples under many interventions.
 
     left_draft: how many texts so far were not the unedited model's.
@@ -60,18 +59,18 @@ class Replay:
     # --- answers ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def statistics(
+    def answer(
         self,
-        members: Sequence[tuple[Task, Example]],
+        members: Sequence[Member],
         edits: Sequence[Intervention],
         advance: Callable[[float], object] = lambda cells: None,
-    ) -> list[Float[np.ndarray, "edits _"]]:
-        """The statistics of every member under every intervention; `advance` hears of finished cells.
+    ) -> list[Answered]:
+        """What every member answers under every intervention; `advance` hears of finished cells.
 
         When the device runs out of memory, passes and the group are halved and the group is begun again.
         """
-        parts = self.in_parts(members, lambda part: self._statistics(part, edits, advance))
-        return [statistics for part in parts for statistics in part]
+        parts = self.in_parts(members, lambda part: self._answer(part, edits, advance))
+        return [answered for part in parts for answered in part]
 
     def in_parts(self, members: Sequence[M], work: Callable[[Sequence[M]], T]) -> list[T]:
         """Do a group's work at once, or in halves with passes of half the size where memory runs out.
@@ -90,9 +89,9 @@ class Replay:
         half = (len(members) + 1) // 2
         return [x for part in (members[:half], members[half:]) if part for x in self.in_parts(part, work)]
 
-    def _statistics(
-        self, members: Sequence[tuple[Task, Example]], edits: Sequence[Intervention], advance: Callable[[float], object]
-    ) -> list[Float[np.ndarray, "edits _"]]:
+    def _answer(
+        self, members: Sequence[Member], edits: Sequence[Intervention], advance: Callable[[float], object]
+    ) -> list[Answered]:
         answers = Answers(self.vlm, members, edits)
         pictures = self.encode([example for _, example in members])
         prefixes = self.baseline.prefixes(pictures)
@@ -125,7 +124,7 @@ class Replay:
                     waiting = []
             advance(len(done.edits) * sum(1 / len(members[p.owner][1].prompts) for p in done.suffixes.prompts))
         self._go_on(waiting, edits, answers)
-        return answers.statistics()
+        return answers.of_members()
 
     def _encode_again(self, done: Pass, examples: Sequence[Example]) -> None:
         """What a picture costs that is encoded for every intervention and prompt; the result is the same."""

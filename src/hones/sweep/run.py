@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from hones.errors import HonesError
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
+from hones.sweep.answers import Answered
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
 from hones.sweep.memory import MemoryPlan
@@ -29,7 +30,10 @@ from hones.sweep.racing import Race
 from hones.sweep.resume import refuse_other_batches
 from hones.sweep.running_sum import RunningSum
 from hones.sweep.shards import Advance, ShardedWork, ThisProcess, Workers, in_order, named, portable
-from hones.tasks.base import Example, Task
+from hones.tasks.base import Answer, Example, Task
+
+if TYPE_CHECKING:
+    from hones.sweep.answer_log import AnswerLog
 
 EngineName = Literal["replay", "naive"]
 ENGINES: tuple[EngineName, ...] = ("replay", "naive")
@@ -50,6 +54,7 @@ class SweepSettings:
     batch_size: prompts (naive) or pictures (replay) at once; None: automatic.
     journal: opens the journal of the sweep, given the plan by which it is cut into groups.
     running_sum: opens the sum of a stage that adds shards (`hones.method.neurons`), given its shape and plan.
+    answers: keeps what the model says under named arms (`hones.sweep.measure`).
     workers: who computes the groups; this process alone, or a `hones.sweep.ray.Pool`.
     """
 
@@ -58,7 +63,19 @@ class SweepSettings:
     max_new_tokens: int = MAX_NEW_TOKENS
     journal: Callable[[Mapping[str, Any]], Journal] | None = None
     running_sum: Callable[[Sequence[int], Mapping[str, Any]], RunningSum] = RunningSum
+    answers: "AnswerLog | None" = None
     workers: Workers = field(default_factory=ThisProcess)
+
+
+@dataclass
+class KeptAnswers:
+    """What the model answers under some of a sweep's interventions, for people to read.
+
+    edits: their numbers; in a race only those that never leave it. of: by (job, example), one answer per edit.
+    """
+
+    edits: Sequence[int]
+    of: dict[tuple[int, int], Sequence[Answer]] = field(default_factory=dict)
 
 
 def sweep(
@@ -90,10 +107,14 @@ def sweep_tasks(
     settings: SweepSettings | None = None,
     progress: str = "sweep",
     race: Race | None = None,
+    kept: KeptAnswers | None = None,
 ) -> list[Float[np.ndarray, "edits _ _"]]:
     """`sweep` for several tasks at once: what all prompts about a picture have in common is computed once.
 
     With a race (one task), interventions leave the sweep as it decides; cells that were not run are zero.
+
+    Args:
+        kept: is filled with the answers under the interventions that it names.
     """
     settings = settings or SweepSettings()
     results = [np.zeros((len(edits), len(e), len(t.statistic_names)), dtype=np.float32) for t, e in jobs]
@@ -107,10 +128,11 @@ def sweep_tasks(
             refuse_other_batches(journal.path, "sweep", journal.plan["pictures"], settings.batch_size)
         plan = plan if journal is None else MemoryPlan(**journal.plan)
         asked = [(task, portable(examples)) for task, examples in jobs]
-        work = SweepWork(asked, edits, settings.engine, settings.batch_size, settings.max_new_tokens, plan)
+        kept = kept or KeptAnswers(())
+        work = SweepWork(asked, edits, settings.engine, settings.batch_size, settings.max_new_tokens, plan, kept.edits)
         cells = len(edits) * sum(len(examples) for _, examples in jobs)
         with progress_bar(progress, total=cells, unit=" cells") as bar:
-            run = _SweepRun(vlm, work, settings.workers, journal, results, bar)
+            run = _SweepRun(vlm, work, settings.workers, journal, results, kept, bar)
             if race:
                 run.race(race)
             else:
@@ -119,8 +141,11 @@ def sweep_tasks(
 
 
 @dataclass(frozen=True)
-class SweepWork(ShardedWork[SweepShard, list[Float[np.ndarray, "edits _"]]]):
-    """A shard is some members, (job, example) each, and the numbers of the edits that still run."""
+class SweepWork(ShardedWork[SweepShard, list[Answered]]):
+    """A shard is some members, (job, example) each, and the numbers of the edits that still run.
+
+    Its result has the statistics of all edits that ran and the answers of those that are kept.
+    """
 
     jobs: Sequence[Job]
     edits: Sequence[Intervention]
@@ -128,20 +153,23 @@ class SweepWork(ShardedWork[SweepShard, list[Float[np.ndarray, "edits _"]]]):
     batch_size: int | None
     max_new_tokens: int
     plan: MemoryPlan
+    kept: Sequence[int] = ()
 
     @property
     def tasks(self) -> list[Task]:
         return [task for task, _ in self.jobs]
 
-    def begin(self, vlm: VLM) -> Callable[[SweepShard, Advance], list[Float[np.ndarray, "edits _"]]]:
+    def begin(self, vlm: VLM) -> Callable[[SweepShard, Advance], list[Answered]]:
         """An engine, proven on the first example of every job."""
         first = [examples[0] for _, examples in self.jobs if examples]
         engine = make_engine(vlm, self.engine, self.max_new_tokens, self.batch_size, self.plan, first, self.edits)
 
-        def compute(shard: SweepShard, advance: Advance) -> list[Float[np.ndarray, "edits _"]]:
+        def compute(shard: SweepShard, advance: Advance) -> list[Answered]:
             members, running = shard
             asked = [(self.jobs[j][0], self.jobs[j][1][i]) for j, i in members]
-            return engine.statistics(asked, [self.edits[e] for e in running], advance)
+            of_members = engine.answer(asked, [self.edits[e] for e in running], advance)
+            rows = [running.index(e) for e in self.kept]
+            return [Answered([x.answers[row] for row in rows], x.statistics) for x in of_members]
 
         return compute
 
@@ -159,6 +187,7 @@ class _SweepRun:
     workers: Workers
     journal: Journal | None
     results: Sequence[np.ndarray]
+    kept: KeptAnswers
     bar: tqdm
     finished: int = 0
 
@@ -171,16 +200,16 @@ class _SweepRun:
         running = [*range(len(self.work.edits))]
         missing = []
         for number, group in enumerate(group_by_picture(jobs, self.work.plan.pictures)):
-            statistics = self._journalled(number, group, running)
-            if statistics is None:
+            answered = self._journalled(number, group, running)
+            if answered is None:
                 missing.append((number, group))
             else:
-                self._take(group, running, statistics)
-        for at, statistics in self.compute([(group, running) for _, group in missing], self.bar):
+                self._take(group, running, answered)
+        for at, answered in self.compute([(group, running) for _, group in missing], self.bar):
             number, group = missing[at]
             if self.journal:
-                self.journal.append(number, statistics)
-            self._take(group, running, statistics)
+                self.journal.append(number, answered)
+            self._take(group, running, answered)
 
     def race(self, race: Race) -> None:
         """Look after look, until all is decided."""
@@ -190,34 +219,33 @@ class _SweepRun:
             running = race.alive
             if not running:
                 break
-            statistics = self._journalled(number, group, running)
-            if statistics is None:
+            answered = self._journalled(number, group, running)
+            if answered is None:
                 shards = [(part, running) for part in _parts(jobs, group, pictures)]
-                statistics = [x for part in in_order(self.compute(shards, self.bar)) for x in part]
+                answered = [x for part in in_order(self.compute(shards, self.bar)) for x in part]
                 if self.journal:
-                    self.journal.append(number, statistics)
-            self._take(group, running, statistics)
+                    self.journal.append(number, answered)
+            self._take(group, running, answered)
             race.take(self.results[0], [i for _, i in group])
 
     def _journalled(
         self, number: int, group: Sequence[tuple[int, int]], running: Sequence[int]
-    ) -> list[Float[np.ndarray, "edits _"]] | None:
-        statistics = self.journal.read(number) if self.journal else None
+    ) -> list[Answered] | None:
+        answered = self.journal.read(number) if self.journal else None
+        if answered is None:
+            return None
         shapes = [(len(running), self.results[j].shape[2]) for j, _ in group]
-        if statistics is not None and [x.shape for x in statistics] != shapes:
+        if [x.statistics.shape for x in answered] != shapes:
             raise HonesError(
                 f"{self.journal and self.journal.path} holds another group {number}", do="--fresh to start again"
             )
-        return statistics
+        # a journal begun where answers were not kept has none: the group is computed again
+        return answered if all(len(x.answers) == len(self.kept.edits) for x in answered) else None
 
-    def _take(
-        self,
-        group: Sequence[tuple[int, int]],
-        running: Sequence[int],
-        statistics: Sequence[Float[np.ndarray, "edits _"]],
-    ) -> None:
-        for (j, i), of_member in zip(group, statistics, strict=True):
-            self.results[j][running, i] = of_member
+    def _take(self, group: Sequence[tuple[int, int]], running: Sequence[int], answered: Sequence[Answered]) -> None:
+        for (j, i), of_member in zip(group, answered, strict=True):
+            self.results[j][running, i] = of_member.statistics
+            self.kept.of[j, i] = of_member.answers
         self.finished += len(self.work.edits) * len(group)
         self.bar.update(self.finished - self.bar.n)
 

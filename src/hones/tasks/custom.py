@@ -31,14 +31,14 @@ from hones.data.unified import Item, LeftOut
 from hones.errors import BadItem, HonesError, from_validation
 from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task, examples_of, picture_of
 from hones.tasks.caption import Captioning
-from hones.tasks.exact import ExactMatch
+from hones.tasks.exact import Contains, ExactMatch
 from hones.tasks.fields import PATH, fill, numbers_at, paths_in, text_at, values_at
 from hones.tasks.ocr import Ocr, check_box, size_of
 from hones.tasks.retrieval import Retrieval
 from hones.tasks.vqa import Vqa
 from hones.tasks.yes_no import YesNoAccuracy, YesNoF1
 
-_ALL: tuple[Metric, ...] = (ExactMatch(), Vqa(), Ocr(), Captioning(), YesNoAccuracy(), YesNoF1())
+_ALL: tuple[Metric, ...] = (ExactMatch(), Contains(), Vqa(), Ocr(), Captioning(), YesNoAccuracy(), YesNoF1())
 METRICS: dict[str, Metric] = {metric.metric_name: metric for metric in _ALL}
 BUILT_IN = (Vqa.name, Ocr.name, Captioning.name, Retrieval.name)
 RESERVED = (*BUILT_IN, "all", "analysis", "journal", "figures", "data")

@@ -1,4 +1,4 @@
-"""Exact match: whether an answer equals one of the references after VQA normalisation (`hones.tasks.vqa`).
+"""Whether an answer equals one of the references, or holds one, after VQA normalisation (`hones.tasks.vqa`).
 
 Statistics: [1 if it does, else 0; 1]; score = sum of the first / sum of the second.
 """
@@ -10,6 +10,12 @@ from jaxtyping import Float
 
 from hones.tasks.base import Answer, Example, Metric, mean_over_items
 from hones.tasks.vqa import normalise
+
+
+def holds(answer: str, reference: str) -> bool:
+    """Whether the words of a reference stand in the answer, one after the other; an empty reference never does."""
+    words = normalise(reference)
+    return bool(words) and f" {words} " in f" {normalise(answer)} "
 
 
 class ExactMatch(Metric):
@@ -27,3 +33,14 @@ class ExactMatch(Metric):
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """The share of matches, in [0, 1]; NaN where no item was summed."""
         return mean_over_items(sums)
+
+
+class Contains(ExactMatch):
+    """The share of answers that hold a reference, for models that answer in sentences."""
+
+    metric_name: ClassVar[str] = "contains"
+
+    def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
+        """[match, 1] of one answer."""
+        assert isinstance(answer, str)
+        return np.array([float(any(holds(answer, reference) for reference in example.references)), 1.0])

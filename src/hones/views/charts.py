@@ -74,7 +74,7 @@ def head_map(task: str, result: HeadResult) -> Chart:
     caption = (
         f"Drop of {metric(result.metric_name)} when a head is replaced by the mean of its layer's other heads, on "
         f"{count(result.items, 'item')}. Orange: the metric falls; blue with a dash: it rises. Ringed: the "
-        f"{count(result.top_k, 'critical head')}."
+        f"{count(len(critical), 'critical head')}."
     )
     return cell_map(name, f"{task}: heads", caption, table, cells, critical)
 

@@ -2,10 +2,12 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from hones.runs.answers import Answers
 from hones.tabular import Column, Table, ends
 from hones.views.text import clean, group_name, metric, token_text
 
@@ -52,6 +54,21 @@ def sheet(table: Table, name: str = "", caption: str = "") -> Sheet:
         tuple(cell for column in table.headed for cell in _cells(column, row.get(column.name))) for row in table.rows
     )
     return Sheet(name or table.name, caption or table.title, columns, rows)
+
+
+def answers_csv(several: Sequence[Answers]) -> str:
+    """The answers of some tasks, a row per item, two columns per arm: what was said, and its score."""
+    arms = dict.fromkeys(arm for answers in several for item in answers.items for arm in item.answers)
+    heading = ("task", "split", "item", "picture", "prompt", "target", "references")
+    columns = (*heading, *(name for arm in arms for name in (arm, f"{arm} score")))
+    rows: list[tuple[Cell, ...]] = []
+    for answers in several:
+        for item in answers.ordered:
+            asked = (item.picture, item.prompt, item.wanted, " | ".join(item.references))
+            given = [item.answers.get(arm) for arm in arms]
+            cells = [cell for x in given for cell in ((None, None) if x is None else (x.answer, x.score))]
+            rows.append((answers.task, item.split, item.id, *asked, *cells))
+    return Sheet("answers", "", columns, tuple(rows)).csv()
 
 
 def _headings(column: Column) -> tuple[str, ...]:

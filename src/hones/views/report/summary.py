@@ -72,6 +72,10 @@ def _of_task(t: TaskResults) -> Iterator[str]:
 def heads_sentence(r: HeadResult) -> str:
     """The strongest head, and how many critical heads are beyond doubt."""
     best = r.heads[0]
+    if not r.critical:
+        return (
+            f"No head's replacement lowers {metric(r.metric_name)}, {with_interval(r.baseline, 2)}: none is critical."
+        )
     replaced = f"Replacing its strongest head (layer {best.layer}, head {best.head})"
     of = f"of {number(r.baseline.value, 2)} {metric(r.metric_name)}"
     if all(isnan(h.score.low) for h in r.critical):
@@ -82,7 +86,7 @@ def heads_sentence(r: HeadResult) -> str:
             cost = f"makes {NO_CHANGE} (drop {with_interval(best.score, 2)})"
         certain = sum(h.score.low > 0 for h in r.critical)
         have = f"{'has' if certain == 1 else 'have'} an interval above zero"
-        text = f"{replaced} {cost} {of}; {certain} of the {count(r.top_k, 'critical head')} {have}."
+        text = f"{replaced} {cost} {of}; {certain} of the {count(len(r.critical), 'critical head')} {have}."
     return text + (" Heads left a race early: an approximation." if r.racing is not None else "")
 
 

@@ -1,0 +1,256 @@
+"""RUN/T/answers.jsonl: what the model says, so that a person can see what a number is made of.
+
+One line per split and item: where its picture is (from the run folder), what was asked, the target, the references,
+and under every arm the answer and its score. Arms:
+
+    unedited                   of every stage that sweeps
+    masked, random             of the masking, its first control; random #2 is the second
+    masked:METHOD              of a comparison, at its ratio
+    steered, steered:WAY       of HONES and of the other ways, their first seeds; steered #2 is the second seed
+
+Every stage replaces its own arms, and the file is replaced as a whole.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hones.errors import HonesError, from_validation
+from hones.files import place_from, write_bytes
+from hones.stats import UNEDITED
+from hones.sweep.answer_log import ArmAnswer, ItemAnswers
+from hones.tabular import Column, Table, Tabular
+from hones.tasks.base import Example
+
+FILE = "answers.jsonl"
+MASKED = "masked"
+RANDOM = "random"
+STEERED = "steered"
+MAIN = (UNEDITED, MASKED, STEERED)
+"""The arms that are shown unless others are asked for."""
+
+
+LONGEST = 90
+"""Characters of a text in a table; the file and CSV have all of it."""
+
+
+class Said(BaseModel):
+    """An answer under one arm, as text, and the metric of this item alone.
+
+    margins: of yes-or-no questions, logit(Yes) - logit(No) of every prompt, in four decimals; rank: of the true
+    candidate among several, 1 the best.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    answer: str
+    score: float | None = None
+    margins: tuple[float, ...] | None = None
+    rank: int | None = None
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it has the whole score."""
+        return self.score is not None and self.score >= 1
+
+    def __str__(self) -> str:
+        rank = "" if self.rank is None else f"rank {self.rank}: "
+        score = "" if self.score is None else f" ({self.score:.2g})"
+        return f"{rank}{self.answer}{score}"
+
+
+class AnsweredItem(BaseModel):
+    """One item of one split, and what the model says under every arm."""
+
+    model_config = ConfigDict(frozen=True)
+
+    split: str
+    id: str
+    picture: str | None = None
+    prompt: str
+    target: str
+    references: tuple[str, ...]
+    answers: dict[str, Said]
+
+    @property
+    def question(self) -> str:
+        """The first line of the prompt."""
+        return next(iter(self.prompt.strip().splitlines()), "")
+
+    @property
+    def wanted(self) -> str:
+        """What a right answer says: the target, or where that is no reference the first of these."""
+        return self.target if self.target in self.references else self.references[0]
+
+    def changed(self, arms: Iterable[str]) -> bool:
+        """Whether one of the arms says other than the unedited model, or is scored otherwise."""
+        before = self.answers.get(UNEDITED)
+        after = [self.answers[arm] for arm in arms if arm in self.answers]
+        return before is not None and any(
+            (x.answer, x.score, x.rank) != (before.answer, before.score, before.rank) for x in after
+        )
+
+
+def said(example: Example, given: ArmAnswer) -> Said:
+    """An answer as text."""
+    answer = given.answer
+    score = given.score if np.isfinite(given.score) else None
+    if isinstance(answer, str):
+        return Said(answer=answer, score=score)
+    if isinstance(answer, float):
+        return Said(answer=f"log p {answer:.3f}", score=score)
+    assert isinstance(answer, np.ndarray)
+    margins = tuple(round(float(x), 4) for x in answer)
+    if len(margins) == 1:
+        return Said(answer="Yes" if answer[0] > 0 else "No", score=score, margins=margins)
+    best = int(np.argmax(answer))
+    text = example.references[best] if len(example.references) == len(margins) else f"prompt {best + 1}"
+    return Said(answer=text, score=score, margins=margins, rank=1 + int(np.sum(answer > answer[0])))
+
+
+def keep_answers(folder: Path, split: str, kept: Sequence[ItemAnswers], owned: Callable[[str], bool]) -> None:
+    """Write the answers of a stage's arms into a task's folder.
+
+    Args:
+        owned: whether an arm is this stage's, so that those of an earlier run of it go, and items that only it had.
+    """
+    file = folder / FILE
+    earlier = read_answers(file) if file.is_file() else []
+    items: dict[tuple[str, str, str], AnsweredItem] = {}
+    for item in earlier:
+        left = {arm: x for arm, x in item.answers.items() if item.split != split or not owned(arm)}
+        if item.split != split or {*left} - {UNEDITED}:
+            items[item.split, item.id, item.prompt] = item.model_copy(update={"answers": left})
+    for new in items_of(kept, split, folder.parent):
+        key = (split, new.id, new.prompt)
+        before = items[key].answers if key in items else {}
+        items[key] = new.model_copy(update={"answers": before | new.answers})
+    lines = [json.dumps(item.model_dump(exclude_none=True), ensure_ascii=False) + "\n" for item in items.values()]
+    write_bytes(file, "".join(lines).encode(errors="surrogateescape"))
+
+
+def items_of(kept: Sequence[ItemAnswers], split: str, run: Path) -> list[AnsweredItem]:
+    """What a sweep kept, as the lines of a file in a task's folder of the run."""
+    return [
+        AnsweredItem(
+            split=split,
+            id=of_item.example.id,
+            picture=None if of_item.example.image is None else place_from(run, of_item.example.image),
+            prompt=of_item.example.prompts[0],
+            target=of_item.example.target,
+            references=of_item.example.references,
+            answers={arm: said(of_item.example, given) for arm, given in of_item.arms.items()},
+        )
+        for of_item in kept
+    ]
+
+
+def read_answers(file: Path) -> list[AnsweredItem]:
+    """The items of an answers.jsonl.
+
+    Raises:
+        HonesError: no such file, or a line that is not of that form.
+    """
+    again = "run the stage again with --fresh"
+    try:
+        lines = file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise HonesError(f"cannot read {file} ({error.strerror})", do=again) from error
+    items = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            items.append(AnsweredItem.model_validate(json.loads(line)))
+        except ValidationError as error:
+            raise from_validation(error, f"{file}, line {number}", do=again) from error
+        except (ValueError, RecursionError) as error:
+            raise HonesError(f"{file}, line {number} is not JSON ({error})", do=again) from error
+    return items
+
+
+@dataclass(frozen=True)
+class Answers(Tabular):
+    """What the model says about items of one task and split.
+
+    arms: those that are compared and shown, the unedited model first where it is there. shown: how many rows suffice.
+    """
+
+    task: str
+    split: str
+    items: Sequence[AnsweredItem]
+    arms: tuple[str, ...]
+    shown: int | None = None
+
+    @property
+    def changed(self) -> list[AnsweredItem]:
+        """The items about which an arm says something else than the unedited model."""
+        return [item for item in self.items if item.changed(self.arms)]
+
+    @property
+    def wrong(self) -> list[AnsweredItem]:
+        """The items to which the unedited model's answer has less than the whole score."""
+        return [item for item in self.items if UNEDITED in item.answers and not item.answers[UNEDITED].is_right]
+
+    @property
+    def ordered(self) -> list[AnsweredItem]:
+        """Changed ones first, then wrong ones, each in the order of the data."""
+        wrong = {id(item) for item in self.wrong}
+        return sorted(self.items, key=lambda item: (not item.changed(self.arms), id(item) not in wrong))
+
+    def tables(self) -> list[Table]:
+        """One row per item."""
+        columns = (
+            Column("item", "item", "text"),
+            Column("asked", "asked", "text"),
+            Column("target", "target", "text"),
+            *(Column(arm, arm, "text", missing="-") for arm in self.arms),
+            *(Column(f"{arm} score") for arm in self.arms),
+        )
+        rows = []
+        for item in self.ordered:
+            shown = {arm: item.answers[arm] for arm in self.arms if arm in item.answers}
+            row: dict[str, Any] = {"item": item.id, "asked": _cut(item.question), "target": _cut(item.wanted)}
+            row |= {arm: _cut(str(x)) for arm, x in shown.items()} | {
+                f"{arm} score": x.score for arm, x in shown.items()
+            }
+            rows.append(row)
+        title = f"{self.task}: {len(self.items)} {self.split} items"
+        if len(self.arms) > 1:
+            title += f", {len(self.changed)} changed"
+        return [Table("answers", title, columns, rows, "in brackets: the metric of the answer alone", self.shown)]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def answers_of(run: Path, task: str, split: str | None = None, arms: Sequence[str] = ()) -> Answers:
+    """The answers of a task of a run folder.
+
+    Args:
+        split: by default test where it has answers, else discovery.
+        arms: by default unedited, masked and steered, those that the split has.
+
+    Raises:
+        HonesError: no answers, or none of that split or of those arms.
+    """
+    file = run / task / FILE
+    if not file.is_file():
+        raise HonesError(f"no file {file}", do="run a stage of this task, with --fresh where it has finished already")
+    items = read_answers(file)
+    splits = dict.fromkeys(item.split for item in items)
+    chosen = split or ("test" if "test" in splits else next(iter(splits), "test"))
+    of_split = [item for item in items if item.split == chosen]
+    if not of_split:
+        raise HonesError(f"{file} has no answers of the {chosen} items", expected=f"one of {', '.join(splits)}")
+    there = dict.fromkeys(arm for item in of_split for arm in item.answers)
+    unknown = [arm for arm in arms if arm not in there]
+    if unknown:
+        raise HonesError(f"no answers of {', '.join(unknown)}", expected=f"some of {', '.join(there)}")
+    return Answers(task, chosen, of_split, tuple(arms) or tuple(arm for arm in MAIN if arm in there))
