@@ -528,6 +528,7 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
             "--model",
             str(model_folders["llava"]),
             *data,
+            "--anyway",
             "--out",
             str(out),
         ]
