@@ -7,13 +7,11 @@ task reaches the 95th percentile of all neurons count (above it is none where ma
 score 0: the set may fall short of a budget.
 """
 
-from typing import ClassVar
-
 import numpy as np
 from jaxtyping import Float
 
 from hones.rivals.ap import activation_probability
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 
 PERCENTILE = 95
 
@@ -21,17 +19,16 @@ PERCENTILE = 95
 class ActivationProbabilityEntropy(Method):
     """Task-specific activation."""
 
-    name: ClassVar[str] = "ape"
-    summary: ClassVar[str] = "lowest entropy of the activation probability over tasks"
-    source: ClassVar[str] = "Tang et al. 2024, arXiv 2402.16438; Huo et al. 2024, arXiv 2406.11193"
-    needs_other_tasks: ClassVar[bool] = True
+    name = "ape"
+    summary = "lowest entropy of the activation probability over tasks"
+    source = "Tang et al. 2024, arXiv 2402.16438; Huo et al. 2024, arXiv 2406.11193"
+    needs_other_tasks = True
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
-        """ln(tasks) - H above the percentile, 0 elsewhere."""
+    def importance(self, context: Context) -> Importance:
         return entropy_score(np.stack([activation_probability(context, examples) for _, examples in context.jobs]))
 
 
-def entropy_score(probability: Float[np.ndarray, "tasks layers neurons"]) -> Float[np.ndarray, "layers neurons"]:
+def entropy_score(probability: Float[np.ndarray, "tasks layers neurons"]) -> Importance:
     """The score of the first task, from the activation probabilities of all."""
     of_task = probability[0]
     total = probability.sum(0)

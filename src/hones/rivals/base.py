@@ -20,6 +20,9 @@ from hones.models.vlm import VLM
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example, Task
 
+Importance = Float[np.ndarray, "layers neurons"]
+"""A number for every neuron, larger is more important."""
+
 
 @dataclass(frozen=True)
 class Context:
@@ -37,7 +40,7 @@ class Context:
     others: Sequence[tuple[Task, Sequence[Example]]] = ()
     seed: int = 3407
     sweep: SweepSettings = field(default_factory=SweepSettings)
-    hones: Float[np.ndarray, "layers neurons"] | None = None
+    hones: Importance | None = None
     shared: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -78,5 +81,5 @@ class Method(ABC):
             )
 
     @abstractmethod
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+    def importance(self, context: Context) -> Importance:
         """Every neuron's number, float32 [L, I]."""

@@ -7,14 +7,12 @@ At the last prompt position. Pictures that no other task can be asked about are 
 
 from collections import defaultdict
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
 
 from hones.errors import TaskStops
 from hones.models.writing import activations, importance_shape
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
 from hones.tasks.base import Example
 
@@ -22,12 +20,12 @@ from hones.tasks.base import Example
 class ContrastiveActivation(Method):
     """What this task's prompt adds to the activation."""
 
-    name: ClassVar[str] = "cna"
-    summary: ClassVar[str] = "mean activation against other tasks' prompts on the same pictures"
-    source: ClassVar[str] = "contrastive activation, after Rimsky et al. 2024, arXiv 2312.06681, per neuron"
-    needs_other_tasks: ClassVar[bool] = True
+    name = "cna"
+    summary = "mean activation against other tasks' prompts on the same pictures"
+    source = "contrastive activation, after Rimsky et al. 2024, arXiv 2312.06681, per neuron"
+    needs_other_tasks = True
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+    def importance(self, context: Context) -> Importance:
         """The weighted sum of all activations: 1/n for this task's prompts, -1/(n k) for a picture's k others."""
         others: dict[Path | str, list[Example]] = defaultdict(list)
         for _, examples in context.jobs[1:]:
@@ -39,10 +37,7 @@ class ContrastiveActivation(Method):
         weighted = [(e, 1.0) for e in contrasted]
         weighted += [(other, -1 / len(others[e.about])) for e in contrasted for other in others[e.about]]
         total = np.zeros(importance_shape(context.vlm))
-        done = 0
-        for part in batches(context, [e for e, _ in weighted], PROMPTS_AT_ONCE, "contrast"):
-            weights = np.array([w for _, w in weighted[done : done + len(part)]])
-            z = activations(context.vlm, ask(context.vlm, part)).double().cpu().numpy()
-            total += np.tensordot(weights, z, 1)
-            done += len(part)
+        for part in batches(context, weighted, PROMPTS_AT_ONCE, "contrast"):
+            z = activations(context.vlm, ask(context.vlm, [e for e, _ in part]))
+            total += np.tensordot([weight for _, weight in part], z.double().cpu().numpy(), 1)
         return (total / len(contrasted)).astype(np.float32)

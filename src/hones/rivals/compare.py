@@ -5,7 +5,7 @@ draws and budgets of a task share the unedited model's answers and the resamples
 is paired. With the oracle among the methods, each ranking is also compared with it over all neurons.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,9 @@ from hones.method.neurons import select_neurons, sites_of
 from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
+from hones.rivals.base import Importance
 from hones.rivals.results import Comparison, Curve, MethodResult
-from hones.stats import UNEDITED, ArmName, Measurement
+from hones.stats import UNEDITED, ArmName
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example, Task
@@ -25,16 +26,13 @@ from hones.tasks.base import Example, Task
 BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 HONES, ORACLE = "hones", "oracle"
 
-Sets = Mapping[str, Sequence[frozenset[Site]]]
-"""The neurons that each draw of a method selects."""
-
 
 @dataclass(frozen=True)
 class Ranking:
     """A method's numbers for every neuron, one array [L, I] per draw (one, where it is not random)."""
 
     method: str
-    importances: tuple[Float[np.ndarray, "layers neurons"], ...]
+    importances: tuple[Importance, ...]
     seconds: float
 
     def sets(self, ratio: float) -> list[frozenset[Site]]:
@@ -72,6 +70,29 @@ def compare_methods(
     progress = f"{task.name}: comparison"
     (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=progress)
     at_ratio = {method: drawn for (method, budget), drawn in sets.items() if budget == ratio}
+    oracle = by_name.get(ORACLE)
+    hones = (HONES, ratio)
+    methods = []
+    for ranking in rankings:
+        chosen = at_ratio[ranking.method]
+        arm = (ranking.method, ratio)
+        correlations = [spearman(i, oracle.importances[0]) for i in ranking.importances] if oracle is not None else []
+        result = MethodResult(
+            method=ranking.method,
+            neurons=len(chosen[0]),
+            masked=measured.level(arm),
+            absolute_drop=measured.drop(arm),
+            relative_drop=measured.relative_drop(arm),
+            hones_advantage=None if arm == hones else measured.difference(arm, hones),
+            p_value=None if arm == hones else measured.p_value(arm, hones),
+            overlap=_share(at_ratio[HONES][0], chosen),
+            seconds=ranking.seconds,
+            per_layer=tuple(np.bincount([n for n, _ in chosen[0]], minlength=len(ranking.importances[0])).tolist()),
+            draws=measured.by_draw(arm) if len(chosen) > 1 else (),
+            rank_correlation=None if oracle is None else float(np.mean(correlations)),
+            recall=None if oracle is None else _share(at_ratio[ORACLE][0], chosen),
+        )
+        methods.append(result)
     curves = [
         Curve(
             method=method,
@@ -80,6 +101,7 @@ def compare_methods(
             masked=tuple(measured.level((method, budget)) for budget in budgets),
         )
         for method in by_name
+        if budgets
     ]
     return Comparison(
         task=task.name,
@@ -87,32 +109,8 @@ def compare_methods(
         items=len(examples),
         ratio=ratio,
         baseline=measured.level(UNEDITED),
-        methods=tuple(_result(r, by_name.get(ORACLE), at_ratio, measured, ratio) for r in rankings),
-        curves=tuple(curves) if budgets else (),
-    )
-
-
-def _result(ranking: Ranking, oracle: Ranking | None, sets: Sets, measured: Measurement, ratio: float) -> MethodResult:
-    """One method at the ratio, beside HONES, and beside the oracle where there is one."""
-    arm = (ranking.method, ratio)
-    hones = (HONES, ratio)
-    is_hones = arm == hones
-    chosen = sets[ranking.method]
-    layers = len(ranking.importances[0])
-    return MethodResult(
-        method=ranking.method,
-        neurons=len(chosen[0]),
-        masked=measured.level(arm),
-        absolute_drop=measured.drop(arm),
-        relative_drop=measured.relative_drop(arm),
-        hones_advantage=None if is_hones else measured.difference(arm, hones),
-        p_value=None if is_hones else measured.p_value(arm, hones),
-        overlap=_share(sets[HONES][0], chosen),
-        seconds=ranking.seconds,
-        per_layer=tuple(np.bincount([layer for layer, _ in chosen[0]], minlength=layers).tolist()),
-        draws=measured.by_draw(arm) if len(chosen) > 1 else (),
-        rank_correlation=None if oracle is None else _correlation(ranking, oracle),
-        recall=None if oracle is None else _share(sets[ORACLE][0], chosen),
+        methods=tuple(methods),
+        curves=tuple(curves),
     )
 
 
@@ -121,12 +119,7 @@ def _share(wanted: frozenset[Site], sets: Sequence[frozenset[Site]]) -> float:
     return float(np.mean([len(wanted & chosen) for chosen in sets])) / max(1, len(wanted))
 
 
-def _correlation(ranking: Ranking, oracle: Ranking) -> float:
-    (truth,) = oracle.importances
-    return float(np.mean([spearman(importance, truth) for importance in ranking.importances]))
-
-
-def spearman(a: Float[np.ndarray, "layers neurons"], b: Float[np.ndarray, "layers neurons"]) -> float:
+def spearman(a: Importance, b: Importance) -> float:
     """Spearman's rank correlation over all neurons, ties at their mean rank; 0 where one is constant."""
     first = ranks(a.ravel())
     second = ranks(b.ravel())

@@ -2,12 +2,9 @@
 
 from typing import ClassVar
 
-import numpy as np
-from jaxtyping import Float
-
 from hones.method.direction import RELEASED, Reading
 from hones.method.neurons import PositivePart, attribute_neurons
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 
 PAPER = "Wang, Hu, Jiang 2026, arXiv 2604.17941"
 
@@ -15,15 +12,14 @@ PAPER = "Wang, Hu, Jiang 2026, arXiv 2604.17941"
 class Hones(Method):
     """Head-guided importance as released."""
 
-    name: ClassVar[str] = "hones"
-    summary: ClassVar[str] = "write-in toward the answer that vanishes without the critical heads"
-    source: ClassVar[str] = PAPER
-    needs_heads: ClassVar[bool] = True
+    name = "hones"
+    summary = "write-in toward the answer that vanishes without the critical heads"
+    source = PAPER
+    needs_heads = True
     positive_part: ClassVar[PositivePart] = "mean"
     reading: ClassVar[Reading] = RELEASED
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
-        """I[l,i] of `attribute_neurons`."""
+    def importance(self, context: Context) -> Importance:
         return attribute_neurons(
             context.vlm,
             context.task,
@@ -38,17 +34,17 @@ class Hones(Method):
 class HonesPerItem(Hones):
     """The other reading of the paper."""
 
-    name: ClassVar[str] = "hones-per-item"
-    summary: ClassVar[str] = "hones, the positive part taken per item before averaging"
-    positive_part: ClassVar[PositivePart] = "item"
+    name = "hones-per-item"
+    summary = "hones, the positive part taken per item before averaging"
+    positive_part = "item"
 
 
 class HonesNormGain(Hones):
     """The direction as the logits see it."""
 
-    name: ClassVar[str] = "hones-norm-gain"
-    summary: ClassVar[str] = "hones, the final norm's gain folded into the answer's direction"
-    reading: ClassVar[Reading] = Reading(norm_gain=True)
+    name = "hones-norm-gain"
+    summary = "hones, the final norm's gain folded into the answer's direction"
+    reading = Reading(norm_gain=True)
 
 
 class HonesAllTokens(Hones):
@@ -57,6 +53,6 @@ class HonesAllTokens(Hones):
     Where the target is one token (retrieval) this is `hones`.
     """
 
-    name: ClassVar[str] = "hones-all-tokens"
-    summary: ClassVar[str] = "hones, read at every answer token instead of the first alone"
-    reading: ClassVar[Reading] = Reading(all_tokens=True)
+    name = "hones-all-tokens"
+    summary = "hones, read at every answer token instead of the first alone"
+    reading = Reading(all_tokens=True)

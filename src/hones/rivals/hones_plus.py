@@ -31,7 +31,6 @@ Shapes: g, dV/dg, score [L, I].
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,10 +39,10 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.models.interventions import scaling
-from hones.models.vlm import VLM, Encoded, frozen
+from hones.models.vlm import VLM, frozen
 from hones.models.writing import importance_shape
 from hones.progress import track
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import ROWS_WITH_GRADIENT
 from hones.tasks.base import Example, Task
 
@@ -64,11 +63,11 @@ class Question:
 class HonesPlus(Method):
     """Contrastive attribution."""
 
-    name: ClassVar[str] = "hones+"
-    summary: ClassVar[str] = "what a neuron adds to knowing this item's answer rather than another item's"
-    source: ClassVar[str] = "this project; measured in docs/leaderboard.md"
+    name = "hones+"
+    summary = "what a neuron adds to knowing this item's answer rather than another item's"
+    source = "this project; measured in docs/leaderboard.md"
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+    def importance(self, context: Context) -> Importance:
         """The score above, float32.
 
         Raises:
@@ -100,12 +99,12 @@ class Knowledge:
             )
         self.prior = answer_free_prior(self.asked, vlm.anatomy.lm_head.out_features)
 
-    def value(self, gates: Float[np.ndarray, "layers neurons"]) -> float:
+    def value(self, gates: Importance) -> float:
         """V with z[l,i] times its gate."""
         with torch.no_grad():
             return sum(float(v) for v in self._parts(torch.from_numpy(gates)))
 
-    def gradient(self, gates: Float[np.ndarray, "layers neurons"]) -> Float[np.ndarray, "layers neurons"]:
+    def gradient(self, gates: Importance) -> Importance:
         """dV / dg, summed over batches in float64. The model must be frozen."""
         total = np.zeros(gates.shape)
         leaf = torch.from_numpy(gates).requires_grad_()
@@ -123,8 +122,11 @@ class Knowledge:
             encoded = self.vlm.encode_with_answers(
                 [a.example.open_picture() for a in part], [a.prompt for a in part], [a.answer for a in part]
             )
+            assert encoded.answer is not None
             with scaling(self.vlm.anatomy, dict.fromkeys(layers, every), {n: gates[n] - 1 for n in layers}):
-                log_p = _answer_log_probabilities(self.vlm, encoded)
+                # log p where each answer token is predicted, rows in order
+                keep = int(encoded.answer.sum(1).max()) + 1
+                log_p = self.vlm.logits(encoded, keep=keep)[:, :-1][encoded.answer[:, -keep + 1 :]].log_softmax(-1)
             yield self._contrast(part, log_p)
 
     def _contrast(self, part: Sequence[Question], log_p: Float[Tensor, "tokens vocabulary"]) -> Float[Tensor, ""]:
@@ -155,10 +157,3 @@ def answer_free_prior(asked: Sequence[Question], vocabulary: int) -> Float[Tenso
     for a in asked:
         prior[torch.arange(len(a.ids)), torch.tensor(a.ids)] += a.weight / len(a.ids)
     return (prior / prior.sum(1, keepdim=True)).float()
-
-
-def _answer_log_probabilities(vlm: VLM, encoded: Encoded) -> Float[Tensor, "tokens vocabulary"]:
-    """log p where each answer token is predicted, rows in order."""
-    assert encoded.answer is not None
-    keep = int(encoded.answer.sum(1).max()) + 1
-    return vlm.logits(encoded, keep=keep)[:, :-1][encoded.answer[:, -keep + 1 :]].log_softmax(-1)

@@ -12,17 +12,19 @@ from torch import Tensor
 
 from hones.models.capture import Z, capture, collect
 from hones.models.vlm import VLM, Encoded
-from hones.rivals.reading import at_least_float32, last_prompt_position, repeated
 
 
 def integrated_gradients(vlm: VLM, encoded: Encoded, steps: int, rows: int) -> Float[Tensor, "layers neurons"]:
     """Of one encoded item, layer by layer, `rows` steps at once; at least in float32. The model must be frozen."""
-    position = int(last_prompt_position(encoded)[0])
+    assert encoded.answer is not None
+    position, z_of_layers = z_at_last_prompt_position(vlm, encoded)
     by_layer = []
-    for layer, z in enumerate(z_at(vlm, encoded, position)):
+    for layer, z in enumerate(z_of_layers):
         total = at_least_float32(torch.zeros_like(z))
         for part in path(steps, vlm.device).split(rows):
-            log_p, gradient = gradients_along(vlm, repeated(encoded, len(part)), layer, position, z, part)
+            inputs = {name: x.repeat(len(part), *[1] * (x.ndim - 1)) for name, x in encoded.inputs.items()}
+            repeated = Encoded(inputs, encoded.answer.repeat(len(part), 1))
+            log_p, gradient = gradients_along(vlm, repeated, layer, position, z, part)
             total += (log_p.exp()[:, None] * gradient).sum(0).to(total)
         by_layer.append((at_least_float32(z) * total / steps).to(vlm.device))
     return torch.stack(by_layer)
@@ -33,11 +35,13 @@ def path(steps: int, device: torch.device) -> Float[Tensor, " steps"]:
     return torch.arange(1, steps + 1, device=device) / steps
 
 
-def z_at(vlm: VLM, encoded: Encoded, position: int) -> list[Float[Tensor, " neurons"]]:
-    """z of every layer at a position of the first row."""
+def z_at_last_prompt_position(vlm: VLM, encoded: Encoded) -> tuple[int, list[Float[Tensor, " neurons"]]]:
+    """Where the first answer token of one encoded item is predicted, and z of every layer there."""
+    assert encoded.answer is not None
+    position = int(encoded.answer.int().argmax()) - 1
     with torch.no_grad(), collect(vlm.anatomy, Z, lambda x: x[0, position]) as z:
         vlm.logits(encoded, keep=1)
-    return [z[layer] for layer in range(len(z))]
+    return position, [z[layer] for layer in range(len(z))]
 
 
 def gradients_along(
@@ -53,3 +57,8 @@ def gradients_along(
         log_p = vlm.log_probabilities(encoded)
         (gradient,) = torch.autograd.grad(log_p.sum(), scaled)
     return log_p.detach().to(z.device), at_least_float32(gradient)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x in float32, or in float64 where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -2,21 +2,21 @@
 
     score[l,i] = mean over x of A[l,i](x),    A: `integrated_gradients` with m = 20
 
-z is scaled at the last prompt position, the whole layer jointly; other layers and positions follow.
+z is scaled at the last prompt position, the whole layer jointly; other layers and positions follow. The mean is in
+float64.
 """
 
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from hones.models.vlm import VLM, frozen
+from hones.models.vlm import frozen
 from hones.models.writing import importance_shape
 from hones.progress import track
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.rivals.integrated_gradients import integrated_gradients
 from hones.rivals.reading import ROWS_WITH_GRADIENT, ask_with_gold
 from hones.rivals.tail import Tail, disproof, integrated_gradients_of, tails
@@ -29,12 +29,11 @@ STEPS = 20
 class KnowledgeNeurons(Method):
     """Integrated gradients of the answer's probability."""
 
-    name: ClassVar[str] = "knowledge-neurons"
-    summary: ClassVar[str] = f"integrated gradients of the answer's probability, {STEPS} steps"
-    source: ClassVar[str] = "Dai et al. 2022, arXiv 2104.08696"
+    name = "knowledge-neurons"
+    summary = f"integrated gradients of the answer's probability, {STEPS} steps"
+    source = "Dai et al. 2022, arXiv 2104.08696"
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
-        """The mean over items, in float64."""
+    def importance(self, context: Context) -> Importance:
         total = np.zeros(importance_shape(context.vlm))
         for _, attribution in attributions(context, [(context.task, context.examples)], STEPS, "knowledge neurons"):
             total += attribution
@@ -43,7 +42,7 @@ class KnowledgeNeurons(Method):
 
 def attributions(
     context: Context, jobs: Sequence[tuple[Task, Sequence[Example]]], steps: int, what: str
-) -> Iterator[tuple[Task, Float[np.ndarray, "layers neurons"]]]:
+) -> Iterator[tuple[Task, Importance]]:
     """The integrated gradients of each example, float64, with its task, picture by picture.
 
     --batch-size rows (steps) at once. A family whose tails cannot be run alone is served by the definition.
@@ -55,11 +54,9 @@ def attributions(
         for example in examples:
             of_picture[example.about].append((task, example))
     groups = [*of_picture.values()]
+    warned = False
     with frozen(vlm.model):
-        first_task, first_example = groups[0][0]
-        problem = disproof(vlm, first_task, first_example)
-        if problem is not None:
-            _say_slow(vlm, problem)
+        problem = disproof(vlm, *groups[0][0])
         for group in track(groups, f"{context.task.name}: {what}"):
             ready: list[Tail] = []
             if problem is None:
@@ -67,16 +64,14 @@ def attributions(
                     ready = tails(vlm, group)
                 except Unserved as error:
                     problem = str(error)
-                    _say_slow(vlm, problem)
             if problem is None:
                 of_group = (integrated_gradients_of(tail, steps, rows) for tail in ready)
             else:
                 asked = (ask_with_gold(vlm, task, [example]) for task, example in group)
                 of_group = (integrated_gradients(vlm, x, steps, rows or ROWS_WITH_GRADIENT) for x in asked)
+                if not warned:
+                    name = type(vlm.model).__name__
+                    warnings.warn(f"{name}: integrated gradients by whole passes take longer ({problem})", stacklevel=2)
+                    warned = True
             for (task, _), attribution in zip(group, of_group, strict=True):
                 yield task, attribution.double().cpu().numpy()
-
-
-def _say_slow(vlm: VLM, problem: str) -> None:
-    name = type(vlm.model).__name__
-    warnings.warn(f"{name}: integrated gradients by whole passes take longer ({problem})", stacklevel=3)

@@ -4,25 +4,21 @@ At every budget the chosen set has as many neurons in each layer as HONES's set;
 hold some of HONES's own (the control of `hones mask` draws from the others).
 """
 
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float
 
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.rivals.hones import Hones
 
 
 class LayerRandom(Method):
-    """Uniform, with the per-layer counts of the HONES set."""
+    """Uniform, with the per-layer counts of the HONES set; one draw by the context's seed."""
 
-    name: ClassVar[str] = "layer-random"
-    summary: ClassVar[str] = "uniform within each layer, as many per layer as hones selects"
-    source: ClassVar[str] = "control"
-    needs_heads: ClassVar[bool] = True
-    drawn: ClassVar[bool] = True
+    name = "layer-random"
+    summary = "uniform within each layer, as many per layer as hones selects"
+    source = "control"
+    needs_heads = True
+    drawn = True
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
-        """One draw, by the context's seed."""
+    def importance(self, context: Context) -> Importance:
         importance = Hones().importance(context) if context.hones is None else context.hones
         return np.random.default_rng(context.seed).permuted(importance, axis=1)

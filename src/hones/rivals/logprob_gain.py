@@ -7,8 +7,6 @@ h [d] is the residual before the FFN of layer l at the last prompt position, y t
 Every neuron costs a softmax over the vocabulary: for each layer M = U diag(g) W_down is built by chunks of neurons.
 """
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -18,9 +16,8 @@ from hones.errors import HonesError
 from hones.method.direction import final_gain
 from hones.models.capture import FFN, LEAVING, collect
 from hones.models.head import PLAIN_HEAD
-from hones.models.vlm import VLM
 from hones.models.writing import activations, importance_shape, is_plain
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
 
 CELLS_AT_ONCE = 2**24
@@ -29,12 +26,12 @@ CELLS_AT_ONCE = 2**24
 class LogProbabilityGain(Method):
     """What a neuron alone adds to the answer's log-probability."""
 
-    name: ClassVar[str] = "logprob-gain"
-    summary: ClassVar[str] = "gain in the answer's log-probability from this neuron's write-in alone"
-    source: ClassVar[str] = "Yu & Ananiadou 2024, arXiv 2312.12141"
+    name = "logprob-gain"
+    summary = "gain in the answer's log-probability from this neuron's write-in alone"
+    source = "Yu & Ananiadou 2024, arXiv 2312.12141"
 
     @torch.no_grad()
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+    def importance(self, context: Context) -> Importance:
         """The mean gain; everything after z and h in float32, sums in float64."""
         vlm = context.vlm
         total = np.zeros(importance_shape(vlm))
@@ -49,6 +46,7 @@ class LogProbabilityGain(Method):
                 f"{vlm.name}: its logits are scaled or capped behind lm_head, log p is not linear in h there",
                 do="use another method",
             )
+        norm = vlm.anatomy.decoder.get_submodule("norm")
         gain = final_gain(vlm)
         unembedding = vlm.anatomy.lm_head.weight.float() * gain
         for part in batches(context, context.examples, PROMPTS_AT_ONCE, "log-probability gain"):
@@ -63,7 +61,10 @@ class LogProbabilityGain(Method):
                 write = layer.down_proj.weight.float().to(unembedding.device)
                 h = (leaving[number] - added[number]).to(unembedding.device)
                 z_of_layer = z[:, number].to(unembedding.device)
-                gains = gains_of_layer(unembedding, write, h, z_of_layer, answers, fixed_scale(vlm, h, gain))
+                plain = gain * h
+                normed = norm(h.to(vlm.model.dtype)).float()  # g h s, the norm's epsilon included
+                scale = (normed * plain).sum(-1) / plain.square().sum(-1)
+                gains = gains_of_layer(unembedding, write, h, z_of_layer, answers, scale)
                 total[number] += gains.sum(0, dtype=torch.float64).cpu().numpy()
         return (total / len(context.examples)).astype(np.float32)
 
@@ -89,10 +90,3 @@ def gains_of_layer(
             rows.append(changed[token] - changed.logsumexp(0))
         gains.append(torch.stack(rows))
     return torch.cat(gains, 1) - base
-
-
-def fixed_scale(vlm: VLM, h: Float[Tensor, "batch width"], gain: Float[Tensor, " width"]) -> Float[Tensor, " batch"]:
-    """s of norm(h) = g h s: 1 / rms(h), the norm's epsilon included."""
-    normed = vlm.anatomy.decoder.get_submodule("norm")(h.to(vlm.model.dtype)).float()
-    plain = gain * h
-    return (normed * plain).sum(-1) / plain.square().sum(-1)

@@ -6,35 +6,25 @@ One intervention per neuron and item, as a sweep of the log-probability of the g
 """
 
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
 
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.writing import importance_shape
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.sweep.run import sweep
 from hones.tasks.log_probability import LogProbability
 
-MOST_CELLS = 1_000_000
-
 
 class Oracle(Method):
-    """What zeroing really costs, one neuron at a time."""
+    """What zeroing really costs, one neuron at a time; in nats."""
 
-    name: ClassVar[str] = "oracle"
-    summary: ClassVar[str] = "rise of the loss when the neuron alone is zeroed (tiny models only)"
-    source: ClassVar[str] = "brute force"
-    most_cells: ClassVar[int | None] = MOST_CELLS
+    name = "oracle"
+    summary = "rise of the loss when the neuron alone is zeroed (tiny models only)"
+    source = "brute force"
+    most_cells = 1_000_000
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
-        """Loss changes, in nats.
-
-        Raises:
-            HonesError: too many neurons and items.
-        """
-        self.check(context)
+    def importance(self, context: Context) -> Importance:
         layers, neurons = importance_shape(context.vlm)
         task = LogProbability(context.task)
         edits = [Intervention(masked=frozenset({(layer, i)})) for layer in range(layers) for i in range(neurons)]

@@ -9,13 +9,12 @@ less than 0 and is not selected.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from hones.models.writing import importance_shape
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.rivals.knowledge_neurons import attributions
 from hones.tasks.base import Example, Task
 
@@ -26,12 +25,12 @@ THRESHOLD = 0.2
 class Qrnca(Method):
     """Integrated gradients times inverse cluster frequency."""
 
-    name: ClassVar[str] = "qrnca"
-    summary: ClassVar[str] = f"integrated gradients ({STEPS} steps) times inverse cluster frequency"
-    source: ClassVar[str] = "Chen et al. 2025, arXiv 2406.10868"
-    needs_other_tasks: ClassVar[bool] = True
+    name = "qrnca"
+    summary = f"integrated gradients ({STEPS} steps) times inverse cluster frequency"
+    source = "Chen et al. 2025, arXiv 2406.10868"
+    needs_other_tasks = True
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
+    def importance(self, context: Context) -> Importance:
         """The product, from sums in float64."""
         known: dict[Any, QueryCounts] = context.shared.setdefault(self.name, {})
         asked = {_key(task, examples): (task, examples) for task, examples in context.jobs}
@@ -40,9 +39,8 @@ class Qrnca(Method):
         for task, attribution in attributions(context, [*new.values()], STEPS, "qrnca") if new else ():
             counting[task.name].add(attribution)
         known.update({key: counting[task.name] for key, (task, _) in new.items()})
-        counted = [known[key] for key in asked]
-        queries = sum(c.queries for c in counted)
-        clusters = sum(c.clusters for c in counted)
+        queries = sum(known[key].queries for key in asked)
+        clusters = sum(known[key].clusters for key in asked)
         mean = known[_key(context.task, context.examples)].total / len(context.examples)
         return (mean * np.log(queries / (1 + clusters))).astype(np.float32)
 
@@ -55,18 +53,13 @@ class QueryCounts:
         self.clusters = np.zeros(shape)
         self.queries = 0
 
-    def add(self, attribution: Float[np.ndarray, "layers neurons"]) -> None:
-        """One more query."""
+    def add(self, attribution: Importance) -> None:
+        """One more query; its cluster holds nothing where no attribution is positive."""
         self.total += attribution
-        self.clusters += in_cluster(attribution)
+        self.clusters += attribution > THRESHOLD * max(0.0, float(attribution.max()))
         self.queries += 1
 
 
 def _key(task: Task, examples: Sequence[Example]) -> tuple[Any, ...]:
     """What identifies a task's queries."""
     return (task.name, *((e.about, e.prompts[0], task.answers_to_learn(e)[0]) for e in examples))
-
-
-def in_cluster(attribution: Float[np.ndarray, "layers neurons"]) -> np.ndarray:
-    """Which neurons a query's cluster holds, booleans [L, I]; none where no attribution is positive."""
-    return attribution > THRESHOLD * max(0.0, float(attribution.max()))

@@ -5,27 +5,23 @@ HONES and its variants are cut by items instead (`hones.method.drops`), and a ra
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
-from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 from hones.rivals.hones import Hones
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Advance, ShardedWork, portable
-from hones.tasks.base import Example, Task
+from hones.tasks.base import Task
 
 
 @dataclass(frozen=True)
 class Ranked:
     """A method's numbers, and how long they took."""
 
-    importance: Float[np.ndarray, "layers neurons"]
+    importance: Importance
     seconds: float
 
 
@@ -33,26 +29,19 @@ class Ranked:
 class MethodWork(ShardedWork[Method, Ranked]):
     """A shard is a method. What methods keep for other tasks stays in the process that they ran in."""
 
-    task: Task
-    examples: Sequence[Example]
-    heads: Sequence[HeadScore]
-    others: Sequence[tuple[Task, Sequence[Example]]]
-    seed: int
-    sweep: SweepSettings
-    shared: dict[Any, Any] = field(default_factory=dict)
+    context: Context
 
     @property
     def tasks(self) -> list[Task]:
-        return [self.task, *(task for task, _ in self.others)]
+        return [self.context.task, *(task for task, _ in self.context.others)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "shared": {}}
+        travelling: Any = {"vlm": None, "hones": None, "shared": {}}
+        return {"context": replace(self.context, **travelling)}
 
     def begin(self, vlm: VLM) -> Callable[[Method, Advance], Ranked]:
-        """The context of all methods of a task."""
-        context = Context(
-            vlm, self.task, self.examples, self.heads, self.others, self.seed, self.sweep, shared=self.shared
-        )
+        """All methods of a task share the context."""
+        context = replace(self.context, vlm=vlm)
 
         def compute(shard: Method, _: Advance) -> Ranked:
             started = time.monotonic()
@@ -62,7 +51,7 @@ class MethodWork(ShardedWork[Method, Ranked]):
 
     def name(self, shard: Method) -> str:
         """The method's."""
-        return f"the method {shard.name} on {self.task.name}"
+        return f"the method {shard.name} on {self.context.task.name}"
 
 
 def ranked(
@@ -80,24 +69,20 @@ def ranked(
             yield number, Ranked(method.importance(of_method), time.monotonic() - started)
     if not away:
         return
-    sweep = SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens)
-    work = MethodWork(
-        task=context.task,
+    given = replace(
+        context,
         examples=portable(context.examples),
-        heads=context.heads,
         others=[(task, portable(examples)) for task, examples in context.others],
-        seed=context.seed,
-        sweep=sweep,
-        shared=context.shared,
+        sweep=SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens),
     )
-    compute = context.sweep.workers.begin(context.vlm, work)
+    compute = context.sweep.workers.begin(context.vlm, MethodWork(given))
     with progress_bar(f"{context.task.name}: methods", total=len(away), unit=" methods") as bar:
         for at, ranking in compute([methods[number] for number in away], bar):
             yield away[at], ranking
             bar.update()
 
 
-def importance_of(method: Method, context: Context, *, sweep: SweepSettings) -> Float[np.ndarray, "layers neurons"]:
+def importance_of(method: Method, context: Context, *, sweep: SweepSettings) -> Importance:
     """One method's numbers, computed where the sweep's workers are."""
     ((_, ranking),) = ranked([method], replace(context, sweep=sweep))
     return ranking.importance

@@ -1,33 +1,32 @@
-"""What several methods read from the model: batches, z at every layer, act(gate), gradients of log p(answer).
+"""What several methods read from the model: batches of prompts, with or without answers, means over their tokens.
 
 Prompt tokens are all positions of a prompt that are not padding, those of the picture included.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
-from hones.errors import HonesError
-from hones.models.anatomy import ACTIVATIONS
-from hones.models.capture import Place, Z, capture
+from hones.models.capture import Place, capture
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import importance_shape
 from hones.progress import track
-from hones.rivals.base import Context
+from hones.rivals.base import Context, Importance
 from hones.tasks.base import Example, Task
 
 PROMPTS_AT_ONCE = 16
 ROWS_WITH_GRADIENT = 4
 
+Asked = TypeVar("Asked")
 
-def batches(context: Context, examples: Sequence[Example], size: int, what: str) -> Iterator[Sequence[Example]]:
-    """The examples, --batch-size or `size` at once, with a progress bar."""
+
+def batches(context: Context, asked: Sequence[Asked], size: int, what: str) -> Iterator[Sequence[Asked]]:
+    """Examples, or what goes with them, --batch-size or `size` at once, with a progress bar."""
     size = context.sweep.batch_size or size
-    for start in track(range(0, len(examples), size), f"{context.task.name}: {what}"):
-        yield examples[start : start + size]
+    for start in track(range(0, len(asked), size), f"{context.task.name}: {what}"):
+        yield asked[start : start + size]
 
 
 def ask(vlm: VLM, examples: Sequence[Example]) -> Encoded:
@@ -41,29 +40,13 @@ def ask_with_gold(vlm: VLM, task: Task, examples: Sequence[Example]) -> Encoded:
     return vlm.encode_with_answers([e.open_picture() for e in examples], [e.prompts[0] for e in examples], gold)
 
 
-def check_gate(vlm: VLM) -> None:
-    """Raises HonesError unless every FFN has an activation function of its own, a module whose output can be read.
-
-    What it gives is act(gate) also where gate and up are one projection.
-    """
-    for number, layer in enumerate(vlm.anatomy.layers):
-        if layer.activation is None:
-            raise HonesError(
-                f"{vlm.name} layer {number}: no {' or '.join(ACTIVATIONS)} in its FFN", do="use a method that reads z"
-            )
-
-
 @torch.no_grad()
 def mean_over_tokens(
-    context: Context,
-    examples: Sequence[Example],
-    place: Place,
-    statistic: Callable[[Tensor], Tensor],
-    what: str,
-) -> tuple[Float[np.ndarray, "layers neurons"], int]:
-    """The mean of statistic(activation) over all prompt tokens of the examples, and how many tokens there are.
+    context: Context, examples: Sequence[Example], place: Place, statistic: Callable[[Tensor], Tensor], what: str
+) -> tuple[Importance, int]:
+    """The mean of statistic(Z or GATE) over all prompt tokens of the examples, and how many tokens there are.
 
-    place: Z or, after `check_gate`, GATE. Sums run in float64.
+    Sums run in float64.
     """
     vlm = context.vlm
     total = torch.zeros(importance_shape(vlm), dtype=torch.float64)
@@ -79,34 +62,3 @@ def mean_over_tokens(
             vlm.logits(encoded, keep=1)
         tokens += int(is_token.sum())
     return total.numpy() / tokens, tokens
-
-
-def gradients_at_z(vlm: VLM, encoded: Encoded) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-    """z and d log p(answer) / d z of every layer, [batch, positions, I]; rows do not mix. The model must be frozen."""
-    seen: list[Tensor] = []
-
-    def see(layer: int, z: Tensor) -> Tensor:
-        z = z if z.requires_grad else z.detach().requires_grad_()
-        seen.append(z)
-        return z
-
-    with torch.enable_grad(), capture(vlm.anatomy, Z, see):
-        log_p = vlm.log_probabilities(encoded)
-        return seen, torch.autograd.grad(log_p.sum(), seen)
-
-
-def last_prompt_position(encoded: Encoded) -> Int[Tensor, " batch"]:
-    """Where each row's first answer token is predicted."""
-    assert encoded.answer is not None
-    return encoded.answer.int().argmax(1) - 1
-
-
-def repeated(encoded: Encoded, times: int) -> Encoded:
-    """The whole batch several times over."""
-    inputs = {k: x.repeat(times, *[1] * (x.ndim - 1)) for k, x in encoded.inputs.items()}
-    return Encoded(inputs, None if encoded.answer is None else encoded.answer.repeat(times, 1))
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32, or in float64 where it is."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from hones.models.capture import Z, capture
 from hones.models.vlm import VLM
-from hones.rivals.integrated_gradients import gradients_along, path, z_at
-from hones.rivals.reading import ask_with_gold, at_least_float32, last_prompt_position
-from hones.sweep.baseline import Baseline, Suffixes
+from hones.rivals.integrated_gradients import at_least_float32, gradients_along, path, z_at_last_prompt_position
+from hones.rivals.reading import ask_with_gold
+from hones.sweep.baseline import Baseline
 from hones.sweep.decoder import Decoder, DecoderInput
 from hones.sweep.engines import TOLERANCE
 from hones.sweep.layer_rows import LayerRows
@@ -65,16 +65,12 @@ class Tail:
     positions: Int[Tensor, "*axes 1 t"]
     labels: Int[Tensor, " t"]
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(P, T)."""
-        return self.keys[0].shape[2], len(self.labels)
-
     def rows_at_once(self) -> int:
         """How many rows fit into a share of the free memory, and are not slower than fewer."""
         vlm = self.vlm
         anatomy = vlm.anatomy
-        past, width = self.shape
+        past = self.keys[0].shape[2]
+        width = len(self.labels)
         in_layer = COPIES * (past + width) * bytes_per_position(vlm)
         in_layer += width * (16 * anatomy.width + 4 * anatomy.neurons) * vlm.model.dtype.itemsize
         row = len(self.z) * in_layer + 4 * width * anatomy.lm_head.out_features * self.z[0].itemsize
@@ -87,7 +83,8 @@ class Tail:
         """log p(answer) of every row and its gradient at alpha z of the row's layer. The model must be frozen."""
         rows = len(layers)
         start = min(layers)
-        past, width = self.shape
+        past = self.keys[0].shape[2]
+        width = len(self.labels)
         of = torch.tensor(layers, device=alphas.device)
         scaled = (alphas[:, None] * torch.stack([self.z[layer] for layer in layers])).to(self.z[0].dtype)
         scaled.requires_grad_()
@@ -145,8 +142,7 @@ def disproof(vlm: VLM, task: Task, example: Example) -> str | None:
             raise
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     encoded = ask_with_gold(vlm, task, [example])
-    position = int(last_prompt_position(encoded)[0])
-    z = z_at(vlm, encoded, position)
+    position, z = z_at_last_prompt_position(vlm, encoded)
     for layer, gradient in zip(layers, gradients, strict=True):
         _, expected = gradients_along(vlm, encoded, layer, position, z[layer], path(2, vlm.device)[:1])
         difference = (expected[0].to(gradient) - gradient).norm()
@@ -156,6 +152,7 @@ def disproof(vlm: VLM, task: Task, example: Example) -> str | None:
     return None
 
 
+@torch.no_grad()
 def tails(vlm: VLM, asked: Sequence[tuple[Task, Example]]) -> list[Tail]:
     """The tail of each example's first prompt and gold answer; the examples are about one picture, encoded once.
 
@@ -163,6 +160,7 @@ def tails(vlm: VLM, asked: Sequence[tuple[Task, Example]]) -> list[Tail]:
         Unserved: the family's decoder is given more than embeddings, positions and a padding mask.
     """
     baseline = Baseline(vlm)
+    decoder = baseline.decoder
     pictures = encode_pictures(vlm, [replace(e, prompts=e.prompts[:1]) for _, e in asked], batch_size=1)
     of_owner: dict[int, Tail] = {}
     for picture in pictures:
@@ -171,25 +169,18 @@ def tails(vlm: VLM, asked: Sequence[tuple[Task, Example]]) -> list[Tail]:
             task, example = asked[prompt.owner]
             gold = vlm.gold_ids(example.prompts[0], task.answers_to_learn(example)[0])
             suffixes = baseline.suffixes([picture], prefixes, [(0, prompt)], [gold], read=True)
-            of_owner[prompt.owner] = _cut(vlm, baseline.decoder, suffixes, prefixes.shape[1])
+            assert suffixes.activations is not None
+            first = int(suffixes.asked[0]) - 1
+            past = prefixes.shape[1] + first
+            of_owner[prompt.owner] = Tail(
+                vlm,
+                decoder,
+                residual=[x[:, first:] for x in suffixes.trace.residual],
+                attention=[x.o_proj(suffixes.trace.heads[n][:, first:]) for n, x in enumerate(decoder.layers)],
+                z=[suffixes.activations.z[n][0] for n in range(len(decoder.layers))],
+                keys=[layer.keys[:, :, :past] for layer in suffixes.cache if layer.keys is not None],
+                values=[layer.values[:, :, :past] for layer in suffixes.cache if layer.values is not None],
+                positions=suffixes.positions[..., first:],
+                labels=suffixes.labels,
+            )
     return [of_owner[owner] for owner in range(len(asked))]
-
-
-@torch.no_grad()
-def _cut(vlm: VLM, decoder: Decoder, suffixes: Suffixes, prefix: int) -> Tail:
-    """What belongs to the tail of a single prompt's suffix."""
-    assert suffixes.activations is not None
-    first = int(suffixes.asked[0]) - 1
-    past = prefix + first
-    layers = range(len(decoder.layers))
-    return Tail(
-        vlm,
-        decoder,
-        residual=[x[:, first:] for x in suffixes.trace.residual],
-        attention=[decoder.layers[n].o_proj(suffixes.trace.heads[n][:, first:]) for n in layers],
-        z=[suffixes.activations.z[n][0] for n in layers],
-        keys=[layer.keys[:, :, :past] for layer in suffixes.cache if layer.keys is not None],
-        values=[layer.values[:, :, :past] for layer in suffixes.cache if layer.values is not None],
-        positions=suffixes.positions[..., first:],
-        labels=suffixes.labels,
-    )

@@ -1,23 +1,19 @@
 """Chance, the floor of every comparison."""
 
-from typing import ClassVar
-
 import numpy as np
-from jaxtyping import Float
 
 from hones.models.writing import importance_shape
-from hones.rivals.base import Context, Method
+from hones.rivals.base import Context, Importance, Method
 
 
 class Random(Method):
-    """Uniform in (0, 1]."""
+    """Uniform in (0, 1], one draw by the context's seed."""
 
-    name: ClassVar[str] = "random"
-    summary: ClassVar[str] = "uniform over all neurons"
-    source: ClassVar[str] = "control"
-    drawn: ClassVar[bool] = True
+    name = "random"
+    summary = "uniform over all neurons"
+    source = "control"
+    drawn = True
 
-    def importance(self, context: Context) -> Float[np.ndarray, "layers neurons"]:
-        """One draw, by the context's seed."""
+    def importance(self, context: Context) -> Importance:
         rng = np.random.default_rng(context.seed)
         return (1 - rng.random(importance_shape(context.vlm))).astype(np.float32)
