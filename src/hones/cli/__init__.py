@@ -7,12 +7,9 @@ item, named in one line.
 import sys
 from typing import NoReturn
 
-from rich.console import Console
-
+from hones.cli.shown import fail
 from hones.errors import HonesError
 from hones.log import LOG, close_log
-
-_err = Console(stderr=True, markup=False)
 
 
 def main() -> NoReturn:
@@ -29,30 +26,20 @@ def main() -> NoReturn:
         app()
     except HonesError as error:
         LOG.error(error.on_command_line(), exc_info=True)
-        code = _fail(f"hones: {error.on_command_line()}", 2)
+        fail(error.on_command_line())
+        code = 2
     except Exception as error:
         from hones.tasks.user_code import place_in_user_code
 
         LOG.exception("unexpected")
         log = close_log()
-        what = f"{type(error).__name__}: {_first_line(error)}"
-        details = "" if log is None else f"; details in {log}"
         place = place_in_user_code(error)
-        if place is not None:
-            code = _fail(f"hones: {place}: {what}{details}", 2)
-        elif log is None:
+        if place is None and log is None:
             raise
-        else:
-            code = _fail(f"hones: unexpected {what}{details}", 1)
+        first_line = next(iter(str(error).splitlines()), "")
+        details = "" if log is None else f"; details in {log}"
+        fail(f"{f'{place}:' if place else 'unexpected'} {type(error).__name__}: {first_line}{details}")
+        code = 2 if place else 1
     finally:
         close_log()
     sys.exit(code)
-
-
-def _fail(line: str, code: int) -> int:
-    _err.print(line, style="red", soft_wrap=True, markup=False, highlight=False)
-    return code
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")

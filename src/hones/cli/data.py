@@ -5,25 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from hones.cli.options import Candidates, Images
 from hones.cli.shown import ERR, OUT, say
 
 Format = Annotated[
-    str, typer.Option(help="unified, vqav2, gqa, textvqa, flickr30k, table, hf, or auto: by the file's content.")
+    str, Option(help="unified, vqav2, gqa, textvqa, flickr30k, table, hf, or auto: by the file's content.")
 ]
-Shown = Annotated[str, typer.Argument(help="File, folder or hf:OWNER/NAME, with ?option=value&... where needed.")]
+Shown = Annotated[str, Argument(help="File, folder or hf:OWNER/NAME, with ?option=value&... where needed.")]
 
 
 def shapes(
-    to: Annotated[Path, typer.Option(help="Folder for the pictures and the annotation files.")],
-    discovery: Annotated[int, typer.Option(min=1)] = 500,
-    dev: Annotated[int, typer.Option(min=1)] = 200,
-    test: Annotated[int, typer.Option(min=1)] = 500,
-    seed: Annotated[int, typer.Option(help="Another seed gives other pictures.")] = 0,
+    to: Annotated[Path, Option(help="Folder for the pictures and the annotation files.")],
+    discovery: Annotated[int, Option(min=1)] = 500,
+    dev: Annotated[int, Option(min=1)] = 200,
+    test: Annotated[int, Option(min=1)] = 500,
+    seed: Annotated[int, Option(help="Another seed gives other pictures.")] = 0,
     source: Annotated[
-        str, typer.Option(help="shapes, or signs: other fonts, tones, backgrounds and layout, for tests out of domain.")
+        str, Option(help="shapes, or signs: other fonts, tones, backgrounds and layout, for tests out of domain.")
     ] = "shapes",
 ) -> None:
     """Write built-in pictures with annotations for all four tasks, in three picture-disjoint splits."""
@@ -43,17 +43,17 @@ class Coco:
     --annotations v2_mscoco_train2014_annotations.json --text COCO_Text.json --images train2014 --to data
     """
 
-    captions: Annotated[Path, typer.Option(help="captions_train2014.json")]
-    questions: Annotated[Path, typer.Option(help="v2_OpenEnded_mscoco_train2014_questions.json")]
-    annotations: Annotated[Path, typer.Option(help="v2_mscoco_train2014_annotations.json")]
-    text: Annotated[Path, typer.Option(help="COCO_Text.json or cocotext.v2.json")]
-    images: Annotated[Path, typer.Option(help="Folder of the pictures, train2014.")]
-    to: Annotated[Path, typer.Option(help="Folder for the annotation files.")]
-    discovery: Annotated[int, typer.Option(min=1)] = 5000
-    dev: Annotated[int, typer.Option(min=1)] = 2000
-    test: Annotated[int, typer.Option(min=1)] = 3000
-    seed: Annotated[int, typer.Option(help="Of the splits, and of the choice.")] = 3407
-    choose: Annotated[str, typer.Option(help="Of several words or questions: first or seeded.")] = "first"
+    captions: Annotated[Path, Option(help="captions_train2014.json")]
+    questions: Annotated[Path, Option(help="v2_OpenEnded_mscoco_train2014_questions.json")]
+    annotations: Annotated[Path, Option(help="v2_mscoco_train2014_annotations.json")]
+    text: Annotated[Path, Option(help="COCO_Text.json or cocotext.v2.json")]
+    images: Annotated[Path, Option(help="Folder of the pictures, train2014.")]
+    to: Annotated[Path, Option(help="Folder for the annotation files.")]
+    discovery: Annotated[int, Option(min=1)] = 5000
+    dev: Annotated[int, Option(min=1)] = 2000
+    test: Annotated[int, Option(min=1)] = 3000
+    seed: Annotated[int, Option(help="Of the splits, and of the choice.")] = 3407
+    choose: Annotated[str, Option(help="Of several words or questions: first or seeded.")] = "first"
 
     def execute(self) -> None:
         from rich.table import Table
@@ -79,10 +79,10 @@ class Coco:
 
 def convert(
     source: Shown,
-    to: Annotated[Path, typer.Option(help="The unified JSON file to write; its folder is made.")],
+    to: Annotated[Path, Option(help="The unified JSON file to write; its folder is made.")],
     images: Images = None,
     format: Format = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first N items only.")] = None,
+    limit: Annotated[int | None, Option(min=1, help="The first N items only.")] = None,
 ) -> None:
     """Write any known format as unified JSON; rows that cannot be read are named.
 
@@ -108,10 +108,10 @@ def check(
     file: Shown,
     images: Images = None,
     format: Format = "auto",
-    pictures: Annotated[bool, typer.Option(help="Open every picture too.")] = True,
+    pictures: Annotated[bool, Option(help="Open every picture too.")] = True,
     candidates: Candidates = 50,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 2 if there is any problem.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the report as JSON too.")] = None,
+    strict: Annotated[bool, Option("--strict", help="Exit code 2 if there is any problem.")] = False,
+    json: Annotated[Path | None, Option(help="Write the report as JSON too.")] = None,
 ) -> None:
     """Count the items that each task can use and name every problem with the first ids.
 

@@ -4,17 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from hones.cli.options import (
-    AnswerOptions,
-    Data,
-    Ids,
-    ModelOptions,
-    StageOptions,
-    TaskName,
-    TopK,
-)
+from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, StageOptions, TaskName, TopK
 from hones.cli.shown import OUT, say, show, warn
 from hones.errors import HonesError
 
@@ -29,19 +21,19 @@ class Heads(StageOptions, AnswerOptions):
     """
 
     task: Annotated[
-        str, typer.Option(help="vqa, ocr, caption, retrieval, your TASK.yaml or FILE.py:CLASS; with commas, or all.")
+        str, Option(help="vqa, ocr, caption, retrieval, your TASK.yaml or FILE.py:CLASS; with commas, or all.")
     ]
     data: Data
     ids: Ids = None
     top_k: TopK = None
     utility: Annotated[
-        str, typer.Option(help="metric, or logprob: an approximation by the gold answer's log-probability.")
+        str, Option(help="metric, or logprob: an approximation by the gold answer's log-probability.")
     ] = "metric"
     racing: Annotated[
         float | None,
-        typer.Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95."),
+        Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95."),
     ] = None
-    racing_margin: Annotated[float, typer.Option(help="Racing: heads this close by the metric count as equal.")] = 0.005
+    racing_margin: Annotated[float, Option(help="Racing: heads this close by the metric count as equal.")] = 0.005
 
     def execute(self) -> None:
         from hones.sweep.racing import RaceRules
@@ -76,12 +68,12 @@ class Neurons(StageOptions):
 
     task: TaskName
     data: Data
-    heads: Annotated[
-        Path | None, typer.Option(help="heads.json of `hones heads`, for methods that use critical heads.")
-    ] = None
-    method: Annotated[str, typer.Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones"
-    ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01
-    per_item: Annotated[bool, typer.Option(help="Take the positive part per item, not of the mean.")] = False
+    heads: Annotated[Path | None, Option(help="heads.json of `hones heads`, for methods that use critical heads.")] = (
+        None
+    )
+    method: Annotated[str, Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones"
+    ratio: Annotated[float, Option(help="Share of all neurons to select.")] = 0.01
+    per_item: Annotated[bool, Option(help="Take the positive part per item, not of the mean.")] = False
     ids: Ids = None
 
     def execute(self) -> None:
@@ -121,15 +113,15 @@ class Explain(ModelOptions, AnswerOptions):
     Example: hones explain --model tiny-llava --image photo.jpg "What colour is the star?"
     """
 
-    question: Annotated[str, typer.Argument(help="What to ask about the picture.")]
-    image: Annotated[Path | None, typer.Option(help="The picture. [default: the question alone]")] = None
-    answer: Annotated[str | None, typer.Option(help="The answer to explain. [default: the model's own]")] = None
-    raw: Annotated[bool, typer.Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False
-    top_k: Annotated[int | None, typer.Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None
-    neurons: Annotated[int, typer.Option(min=1, help="Neurons to name.")] = 12
+    question: Annotated[str, Argument(help="What to ask about the picture.")]
+    image: Annotated[Path | None, Option(help="The picture. [default: the question alone]")] = None
+    answer: Annotated[str | None, Option(help="The answer to explain. [default: the model's own]")] = None
+    raw: Annotated[bool, Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False
+    top_k: Annotated[int | None, Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None
+    neurons: Annotated[int, Option(min=1, help="Neurons to name.")] = 12
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]"),
+        Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]"),
     ] = None
 
     def execute(self) -> None:

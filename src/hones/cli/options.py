@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Option
 from typer.core import TyperCommand
 
 from hones.errors import HonesError
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from hones.runs.study import Study
     from hones.sweep.run import SweepSettings
 
-Model = Annotated[str, typer.Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
-TaskName = Annotated[str, typer.Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
-Data = Annotated[Path, typer.Option(help="Annotations: unified JSON or another format of docs/data.md.")]
-NeuronsFile = Annotated[Path, typer.Option(help="neurons.json of `hones neurons`.")]
-Out = Annotated[Path, typer.Option(help="Run folder; created if need be.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of the pictures. [default: images/ beside the file]")]
-Ids = Annotated[Path | None, typer.Option(help="Text file of image ids to keep, one per line.")]
-Candidates = Annotated[int, typer.Option(min=2, help="Retrieval: captions per picture, one of them true.")]
-TopK = Annotated[int | None, typer.Option(min=1, help="Critical heads. [default: 3 %, at least 5]")]
-NewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Pictures at once. [default: by the device's memory]")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")]
-TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code from the hub.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of bootstraps, controls and training.")]
-Fresh = Annotated[bool, typer.Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
-MaxLeftOut = Annotated[float, typer.Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
+Model = Annotated[str, Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
+TaskName = Annotated[str, Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
+Data = Annotated[Path, Option(help="Annotations: unified JSON or another format of docs/data.md.")]
+NeuronsFile = Annotated[Path, Option(help="neurons.json of `hones neurons`.")]
+Out = Annotated[Path, Option(help="Run folder; created if need be.")]
+Images = Annotated[Path | None, Option(help="Folder of the pictures. [default: images/ beside the file]")]
+Ids = Annotated[Path | None, Option(help="Text file of image ids to keep, one per line.")]
+Candidates = Annotated[int, Option(min=2, help="Retrieval: captions per picture, one of them true.")]
+TopK = Annotated[int | None, Option(min=1, help="Critical heads. [default: 3 %, at least 5]")]
+NewTokens = Annotated[int, Option(min=1, help="Longest answer, in tokens.")]
+BatchSize = Annotated[int | None, Option(min=1, help="Pictures at once. [default: by the device's memory]")]
+Dtype = Annotated[str, Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:N.")]
+Revision = Annotated[str | None, Option(help="Branch, tag or commit of the model on the hub.")]
+TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the model's own code from the hub.")]
+Seed = Annotated[int, Option(min=0, help="Of bootstraps, controls and training.")]
+Fresh = Annotated[bool, Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
+MaxLeftOut = Annotated[float, Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
 
 
 class DataclassCommand(TyperCommand):
@@ -72,10 +72,10 @@ class LoadingOptions:
     device: Device = "auto"
     device_map: Annotated[
         str | None,
-        typer.Option(help="auto: spread the layers over all GPUs; in place of --device.", show_default=False),
+        Option(help="auto: spread the layers over all GPUs; in place of --device.", show_default=False),
     ] = None
     attention: Annotated[
-        str | None, typer.Option(help="eager, sdpa or flash_attention_2. [default: the model's]", show_default=False)
+        str | None, Option(help="eager, sdpa or flash_attention_2. [default: the model's]", show_default=False)
     ] = None
     trust_remote_code: TrustRemoteCode = False
 
@@ -117,9 +117,7 @@ class SweepOptions:
     """How a sweep over edits is computed."""
 
     batch_size: BatchSize = None
-    engine: Annotated[str, typer.Option(help="replay (fast) or naive (the definition); the numbers are the same.")] = (
-        "replay"
-    )
+    engine: Annotated[str, Option(help="replay (fast) or naive (the definition); the numbers are the same.")] = "replay"
 
     @property
     def sweep(self) -> "SweepSettings":
@@ -148,22 +146,20 @@ class ItemOptions:
     """Which items are read, and how a task that needs several of them takes them."""
 
     images: Images = None
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first N items only.")] = None
+    limit: Annotated[int | None, Option(min=1, help="Use the first N items only.")] = None
     candidates: Candidates = 50
 
     def items(self, file: Path, ids: Path | None = None) -> "Items":
         """The items of a file; ids: a file of those to keep."""
         from hones.data.items import load_items
 
-        return load_items(file, images=self.images, ids=None if ids is None else _lines(ids), limit=self.limit)
-
-
-def _lines(ids: Path) -> list[str]:
-    try:
-        lines = ids.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise HonesError(f"cannot read {ids} ({error})", expected="image ids, one per line") from error
-    return [line.strip() for line in lines if line.strip()]
+        kept = None
+        if ids is not None:
+            try:
+                kept = [line.strip() for line in ids.read_text(encoding="utf-8").splitlines() if line.strip()]
+            except (OSError, UnicodeDecodeError) as error:
+                raise HonesError(f"cannot read {ids} ({error})", expected="image ids, one per line") from error
+        return load_items(file, images=self.images, ids=kept, limit=self.limit)
 
 
 @dataclass(kw_only=True)
@@ -172,14 +168,14 @@ class RayOptions:
 
     ray: Annotated[
         str | None,
-        typer.Option(help="Compute on Ray workers: local, auto, or HOST:PORT of a cluster's head.", show_default=False),
+        Option(help="Compute on Ray workers: local, auto, or HOST:PORT of a cluster's head.", show_default=False),
     ] = None
-    workers: Annotated[
-        int | None, typer.Option(help="Ray: how many, a replica each. [default: 1]", show_default=False)
-    ] = None
+    workers: Annotated[int | None, Option(help="Ray: how many, a replica each. [default: 1]", show_default=False)] = (
+        None
+    )
     gpus_per_worker: Annotated[
         float | None,
-        typer.Option(help="Ray: several spread a model, a part shares one. [default: 1, or 0 where there are none]"),
+        Option(help="Ray: several spread a model, a part shares one. [default: 1, or 0 where there are none]"),
     ] = None
 
     def check_workers(self) -> None:

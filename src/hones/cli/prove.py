@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from hones.cli.options import (
     AnswerOptions,
@@ -30,9 +30,9 @@ class Mask(StageOptions, AnswerOptions):
     """
 
     task: TaskName
-    data: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items.")]
+    data: Annotated[Path, Option(help="Unified JSON file of the *test* items.")]
     neurons: NeuronsFile
-    draws: Annotated[int, typer.Option(min=1, help="Random layer-matched control sets.")] = 5
+    draws: Annotated[int, Option(min=1, help="Random layer-matched control sets.")] = 5
     ids: Ids = None
 
     def execute(self) -> None:
@@ -57,17 +57,17 @@ class Compare(StageOptions, AnswerOptions):
     test.json --out runs/a
     """
 
-    data: Annotated[Path, typer.Option(help="Unified JSON file of the *discovery* items.")]
-    test: Annotated[Path, typer.Option(help="Unified JSON file of the *test* items; no common pictures.")]
-    tasks: Annotated[str, typer.Option(help="Tasks with commas (vqa, TASK.yaml, FILE.py:CLASS), or all.")] = "all"
-    methods: Annotated[str, typer.Option(help="Methods with commas, or all: every one but oracle.")] = "all"
+    data: Annotated[Path, Option(help="Unified JSON file of the *discovery* items.")]
+    test: Annotated[Path, Option(help="Unified JSON file of the *test* items; no common pictures.")]
+    tasks: Annotated[str, Option(help="Tasks with commas (vqa, TASK.yaml, FILE.py:CLASS), or all.")] = "all"
+    methods: Annotated[str, Option(help="Methods with commas, or all: every one but oracle.")] = "all"
     heads_from: Annotated[
-        Path | None, typer.Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
+        Path | None, Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
     ] = None
     top_k: TopK = None
-    ratio: Annotated[float, typer.Option(help="Share of all neurons to mask.")] = 0.01
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of the random methods.")] = 5
-    curves: Annotated[bool, typer.Option(help="Also mask budgets from 0.1 % to 10 %.")] = True
+    ratio: Annotated[float, Option(help="Share of all neurons to mask.")] = 0.01
+    seeds: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
+    curves: Annotated[bool, Option(help="Also mask budgets from 0.1 % to 10 %.")] = True
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
@@ -118,20 +118,20 @@ class Analyze(LoadingOptions, SweepOptions):
     Example: hones analyze runs/a
     """
 
-    run: Annotated[Path, typer.Argument(help="Run folder with heads.json and neurons.json of one task or more.")]
-    data: Annotated[Path | None, typer.Option(help="Test items. [default: those of `hones mask`]")] = None
-    discovery: Annotated[Path | None, typer.Option(help="Discovery items, if the file has moved.")] = None
-    images: Annotated[Path | None, typer.Option(help="Folder of all pictures, if it has moved.")] = None
-    model: Annotated[str | None, typer.Option(help="The run's model, if it has moved.")] = None
+    run: Annotated[Path, Argument(help="Run folder with heads.json and neurons.json of one task or more.")]
+    data: Annotated[Path | None, Option(help="Test items. [default: those of `hones mask`]")] = None
+    discovery: Annotated[Path | None, Option(help="Discovery items, if the file has moved.")] = None
+    images: Annotated[Path | None, Option(help="Folder of all pictures, if it has moved.")] = None
+    model: Annotated[str | None, Option(help="The run's model, if it has moved.")] = None
     task: Annotated[
-        list[str] | None, typer.Option(help="FILE.py:CLASS of a task of the run that is a Python class; repeatable.")
+        list[str] | None, Option(help="FILE.py:CLASS of a task of the run that is a Python class; repeatable.")
     ] = None
-    lens_items: Annotated[int, typer.Option(min=0, help="Items of each task under the delta logit lens.")] = 2
-    cards: Annotated[int, typer.Option(min=0, help="Neuron cards of each task.")] = 8
-    draws: Annotated[int, typer.Option(min=1, help="Random control sets per group.")] = 3
-    limit: Annotated[int | None, typer.Option(min=1, help="Mask on the first N test items only.")] = None
-    dtype: Annotated[str, typer.Option(help="auto (as the run), float32, bfloat16 or float16.")] = "auto"
-    seed: Annotated[int | None, typer.Option(min=0, help="Of bootstraps and controls. [default: the run's]")] = None
+    lens_items: Annotated[int, Option(min=0, help="Items of each task under the delta logit lens.")] = 2
+    cards: Annotated[int, Option(min=0, help="Neuron cards of each task.")] = 8
+    draws: Annotated[int, Option(min=1, help="Random control sets per group.")] = 3
+    limit: Annotated[int | None, Option(min=1, help="Mask on the first N test items only.")] = None
+    dtype: Annotated[str, Option(help="auto (as the run), float32, bfloat16 or float16.")] = "auto"
+    seed: Annotated[int | None, Option(min=0, help="Of bootstraps and controls. [default: the run's]")] = None
     fresh: Fresh = False
     max_left_out: MaxLeftOut = 0.05
 

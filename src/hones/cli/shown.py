@@ -1,8 +1,9 @@
 """How commands show what they did: results on standard output, remarks on standard error."""
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 if TYPE_CHECKING:
     from hones.runs.study import Study
@@ -21,13 +22,22 @@ def warn(line: str) -> None:
     ERR.print(line, style="yellow", soft_wrap=True)
 
 
-def show(study: "Study", task: str | None, *parts: Any) -> None:
-    """The items left out of a task (None: of all), to standard error; the tables, and last the file written."""
+def fail(line: str) -> None:
+    """The line that says why a command, or a task of it, did not come to its end."""
+    ERR.print(f"hones: {line}", style="red", soft_wrap=True, highlight=False)
+
+
+def name_left_out(study: "Study", task: str | None) -> None:
+    """The items left out of a task, or of all."""
     from hones.runs.study import all_left_out
     from hones.views.terminal import left_out_list
 
-    *tables, file = parts
     left_out = [row for row in all_left_out(study) if task is None or row[0].startswith(f"{task},")]
     ERR.print(left_out_list(left_out))
-    OUT.print(*tables)
+
+
+def show(study: "Study", task: str | None, table: RenderableType, file: Path) -> None:
+    """The items left out, what was found, and the file written."""
+    name_left_out(study, task)
+    OUT.print(table)
     say(f"written: {file}")

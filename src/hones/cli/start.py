@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from hones.cli.options import Fresh, Model, ModelOptions, Out, RayOptions
 from hones.cli.see import look_before
 from hones.cli.share import report
-from hones.cli.shown import ERR, OUT, say
+from hones.cli.shown import OUT, fail, name_left_out, say
 
 if TYPE_CHECKING:
     from hones.runs.config import RunConfig
@@ -37,7 +37,7 @@ class Run(RayOptions):
     ray: {address, workers, gpus_per_worker} is --ray, --workers and --gpus-per-worker, which go before it.
     """
 
-    config: Annotated[Path, typer.Argument(help="YAML configuration; unknown keys are errors.")]
+    config: Annotated[Path, Argument(help="YAML configuration; unknown keys are errors.")]
     fresh: Fresh = False
 
     def execute(self) -> None:
@@ -57,7 +57,7 @@ def follow(config: "RunConfig", fresh: bool) -> None:
     from hones.log import log_to
     from hones.runs.pipeline import Outcome, run_config
     from hones.runs.record import RunFolder
-    from hones.runs.study import Study, all_left_out
+    from hones.runs.study import Study
     from hones.tabular import together
     from hones.views import terminal
 
@@ -68,8 +68,7 @@ def follow(config: "RunConfig", fresh: bool) -> None:
         seconds = time.monotonic() - started
         OUT.rule(f"{outcome.task} ({len(outcome.neurons)} neurons; {seconds:.0f} s so far)")
         OUT.print(terminal.view(outcome.heads))
-        left_out = [row for row in all_left_out(study) if row[0].startswith(f"{outcome.task},")]
-        ERR.print(terminal.left_out_list(left_out))
+        name_left_out(study, outcome.task)
 
     stopped = []
     look = partial(look_before, anyway=config.anyway)
@@ -79,12 +78,9 @@ def follow(config: "RunConfig", fresh: bool) -> None:
         masking = together([(outcome.task, outcome.masking) for outcome in outcomes])
         steering = together([(outcome.task, outcome.steering) for outcome in outcomes])
         OUT.print(terminal.show(masking, steering))
-    for outcome in outcomes:
-        if outcome.evidence is not None:
-            OUT.print(terminal.view(outcome.evidence))
-    for outcome in outcomes:
-        if outcome.comparison is not None:
-            OUT.print(terminal.view(outcome.comparison))
+    for result in (*(outcome.evidence for outcome in outcomes), *(outcome.comparison for outcome in outcomes)):
+        if result is not None:
+            OUT.print(terminal.view(result))
     say(
         f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task; "
         "comparison.json and analysis/ where asked for)"
@@ -92,9 +88,9 @@ def follow(config: "RunConfig", fresh: bool) -> None:
     if outcomes or (config.out / "run.json").is_file():
         report(config.out)
     for task in stopped:
-        ERR.print(f"hones: {task}", style="red", soft_wrap=True, highlight=False)
+        fail(str(task))
     if stopped:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 @dataclass(kw_only=True)
@@ -104,7 +100,7 @@ class Verify(ModelOptions):
     Example: hones verify --model tiny-llava
     """
 
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the measured claims as JSON.")] = None
+    out: Annotated[Path | None, Option(metavar="FILE.json", help="Write the measured claims as JSON.")] = None
 
     def execute(self) -> None:
         from hones.files import write_json

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from hones.cli.options import AnswerOptions, ModelOptions, NeuronsFile, NewTokens, StageOptions, TaskName
 from hones.cli.shown import OUT, show
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 class TrainingOptions:
     """How scales are learned."""
 
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW, falling by a cosine to a tenth.")] = 5e-4
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the dev items.")] = 2
-    beta: Annotated[float, typer.Option(min=0, help="Weight of the KL divergence from the original model.")] = 0.05
-    gamma: Annotated[float, typer.Option(min=0, help="Weight of the mean squared scale.")] = 1e-5
-    max_scale: Annotated[float, typer.Option(help="Bound of each |s|, kept after every step.")] = 1.5
-    step_size: Annotated[int, typer.Option(min=1, help="Items per training step.")] = 4
+    learning_rate: Annotated[float, Option(help="Of AdamW, falling by a cosine to a tenth.")] = 5e-4
+    epochs: Annotated[int, Option(min=1, help="Passes over the dev items.")] = 2
+    beta: Annotated[float, Option(min=0, help="Weight of the KL divergence from the original model.")] = 0.05
+    gamma: Annotated[float, Option(min=0, help="Weight of the mean squared scale.")] = 1e-5
+    max_scale: Annotated[float, Option(help="Bound of each |s|, kept after every step.")] = 1.5
+    step_size: Annotated[int, Option(min=1, help="Items per training step.")] = 4
     early_stopping: Annotated[
         float | None,
-        typer.Option(help="Share of dev pictures to hold out; the best epoch by their objective is kept."),
+        Option(help="Share of dev pictures to hold out; the best epoch by their objective is kept."),
     ] = None
     patience: Annotated[
-        int, typer.Option(min=1, help="Early stopping: epochs without improvement after which training ends.")
+        int, Option(min=1, help="Early stopping: epochs without improvement after which training ends.")
     ] = 1
 
     def training(self, seed: int) -> "SteeringSettings":
@@ -64,23 +64,21 @@ class EvidenceOptions:
 
     methods: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Ways to steer with commas: hones, no-kl, rand-neuron, fixed-amp, grid-search, ia3, set:METHOD (the "
             "neurons that a method of `hones compare` selects), or all: those without a colon. [default: hones]"
         ),
     ] = None
     seeds: Annotated[
-        str | None, typer.Option(help="Seeds of the training with commas; results are averaged. [default: --seed]")
+        str | None, Option(help="Seeds of the training with commas; results are averaged. [default: --seed]")
     ] = None
-    also: Annotated[
-        str | None, typer.Option(help="Other tasks to test under the learned scales, with commas, or all.")
-    ] = None
+    also: Annotated[str | None, Option(help="Other tasks to test under the learned scales, with commas, or all.")] = (
+        None
+    )
     ood: Annotated[
-        Path | None, typer.Option(help="Unified JSON file of another source to test on; nothing is learned there.")
+        Path | None, Option(help="Unified JSON file of another source to test on; nothing is learned there.")
     ] = None
-    ood_images: Annotated[
-        Path | None, typer.Option(help="Folder of its pictures. [default: images/ beside the file]")
-    ] = None
+    ood_images: Annotated[Path | None, Option(help="Folder of its pictures. [default: images/ beside the file]")] = None
 
     def request(self, task: "Task", seed: int, ood: "Items | None", candidates: int) -> "EvidenceRequest | None":
         """What is asked for, checked; None where nothing is."""
@@ -96,18 +94,14 @@ class EvidenceOptions:
         names = [] if self.also is None else self.also.split(",")
         if names == ["all"]:
             names = [name for name in TASKS if name != task.name]
-        seeds = (seed,) if self.seeds is None else _numbers(self.seeds)
+        try:
+            seeds = (seed,) if self.seeds is None else tuple(int(part) for part in self.seeds.split(","))
+        except ValueError as error:
+            raise HonesError(f"--seeds {self.seeds}", expected="whole numbers with commas") from error
         ways = make_steerings(HONES if self.methods is None else self.methods)
         request = EvidenceRequest(ways, seeds, [make_task(name, candidates=candidates) for name in names], ood)
         request.check(task)
         return request
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise HonesError(f"--seeds {text}", expected="whole numbers with commas") from error
 
 
 @dataclass(kw_only=True)
@@ -122,8 +116,8 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
 
     task: TaskName
     neurons: NeuronsFile
-    dev: Annotated[Path, typer.Option(help="Unified JSON file to learn on.")]
-    test: Annotated[Path, typer.Option(help="Unified JSON file to evaluate on; no common pictures.")]
+    dev: Annotated[Path, Option(help="Unified JSON file to learn on.")]
+    test: Annotated[Path, Option(help="Unified JSON file to evaluate on; no common pictures.")]
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
@@ -158,13 +152,13 @@ class Ask(ModelOptions):
     Example: hones ask --model tiny-llava --scales scales.json --image photo.jpg "What is this?"
     """
 
-    question: Annotated[str | None, typer.Argument(help="What to ask about the picture; for vqa.")] = None
-    image: Annotated[Path | None, typer.Option(help="The picture. [default: the question alone]")] = None
+    question: Annotated[str | None, Argument(help="What to ask about the picture; for vqa.")] = None
+    image: Annotated[Path | None, Option(help="The picture. [default: the question alone]")] = None
     scales: Annotated[
-        Path | None, typer.Option(help="scales.json; both answers are shown. [default: the model as it is]")
+        Path | None, Option(help="scales.json; both answers are shown. [default: the model as it is]")
     ] = None
-    task: Annotated[str, typer.Option(help="How to ask: vqa, ocr or caption.")] = "vqa"
-    box: Annotated[str | None, typer.Option(metavar="X,Y,W,H", help="ocr: the box to read, in pixels.")] = None
+    task: Annotated[str, Option(help="How to ask: vqa, ocr or caption.")] = "vqa"
+    box: Annotated[str | None, Option(metavar="X,Y,W,H", help="ocr: the box to read, in pixels.")] = None
     max_new_tokens: NewTokens = 24
 
     def execute(self) -> None:
