@@ -17,9 +17,9 @@ from hones.runs.artifacts import write_neurons, write_result, write_scales
 from hones.runs.record import RunFolder
 from hones.runs.results import read_results
 from hones.runs.stale import stale
-from hones.views.report.evidence import evidence_sentences
 from hones.views.report.figures import write_figures
 from hones.views.report.page import write_report
+from hones.views.report.summary import evidence_sentences
 
 
 def write_steered(folder: Path, evidence: Evidence) -> None:

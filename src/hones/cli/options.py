@@ -193,9 +193,7 @@ class RunOptions:
     seed: Seed = 3407
     fresh: Fresh = False
     max_left_out: MaxLeftOut = 0.05
-    anyway: Annotated[bool, typer.Option("--anyway", help="Sweep even where the model scores 0 without an edit.")] = (
-        False
-    )
+    anyway: Annotated[bool, Option("--anyway", help="Sweep even where the model scores 0 without an edit.")] = False
 
 
 @dataclass(kw_only=True)

@@ -49,11 +49,14 @@ def _csv_cell(cell: Cell) -> str:
 
 def sheet(table: Table, name: str = "", caption: str = "") -> Sheet:
     """The columns of a table that people read, an interval as three; under another name and caption where given."""
-    columns = tuple(heading for column in table.headed for heading in _headings(column))
+    headings: list[str] = []
+    for column in table.headed:
+        heading = column.full or column.heading
+        headings += [heading, f"{heading} low", f"{heading} high"] if column.kind == "interval" else [heading]
     rows = tuple(
         tuple(cell for column in table.headed for cell in _cells(column, row.get(column.name))) for row in table.rows
     )
-    return Sheet(name or table.name, caption or table.title, columns, rows)
+    return Sheet(name or table.name, caption or table.title, tuple(headings), rows)
 
 
 def answers_csv(several: Sequence[Answers]) -> str:
@@ -69,11 +72,6 @@ def answers_csv(several: Sequence[Answers]) -> str:
             cells = [cell for x in given for cell in ((None, None) if x is None else (x.answer, x.score))]
             rows.append((answers.task, item.split, item.id, *asked, *cells))
     return Sheet("answers", "", columns, tuple(rows)).csv()
-
-
-def _headings(column: Column) -> tuple[str, ...]:
-    heading = column.full or column.heading
-    return (heading, f"{heading} low", f"{heading} high") if column.kind == "interval" else (heading,)
 
 
 def _cells(column: Column, value: Any) -> tuple[Cell, ...]:

@@ -18,7 +18,6 @@ from hones.views.text import clean
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
-_DROPPED = {f"{_SVG}metadata", f"{_SVG}style"}
 _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 _FONT = re.compile(r"font(-family)?: (?:(?P<size>[\d.]+px) )?'[^;]*(;|$)")
 
@@ -29,48 +28,34 @@ def figure_svg(chart: Chart) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # text stays text: the viewer has its own fonts
-        chart.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        chart.drawing.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return file.getvalue()
 
 
 def inline_svg(chart: Chart) -> Markup:
     """The figure for the page."""
     root = ElementTree.fromstring(figure_svg(chart))
-    referenced = set(re.findall(r"#([\w.-]+)", _attributes(root)))
-    _rebuild(root, chart, referenced)
-    root.attrib.pop("version", None)
+    values = " ".join(v for e in root.iter() for k, v in e.attrib.items() if k != "id")
+    _rebuild(root, chart, set(re.findall(r"#([\w.-]+)", values)))
+    del root.attrib["version"], root.attrib["height"]
     width = float(root.attrib.pop("width").removesuffix("pt"))
-    root.attrib.pop("height")
-    root.set("style", f"--natural: {width * 4 / 3:.0f}px")
-    root.set("class", "chart")
-    root.set("role", "group")
-    root.set("tabindex", "0")
-    root.set("aria-label", f"{clean(chart.title)}. Arrow keys move between {len(chart.marks)} marks.")
-    return serialize(root)
-
-
-def serialize(root: ElementTree.Element) -> Markup:
-    """An SVG tree as markup; ElementTree escapes its text and attributes."""
-    for element in root.iter():
-        if isinstance(element.tag, str):
-            element.tag = element.tag.removeprefix(_SVG)
+    label = f"{clean(chart.title)}. Arrow keys move between {len(chart.drawing.labels)} marks."
+    style = f"--natural: {width * 4 / 3:.0f}px"
+    root.attrib.update({"style": style, "class": "chart", "role": "group", "tabindex": "0", "aria-label": label})
     return Markup(ElementTree.tostring(root, encoding="unicode", short_empty_elements=False))
-
-
-def _attributes(root: ElementTree.Element) -> str:
-    return " ".join(v for e in root.iter() for k, v in e.attrib.items() if k != "id")
 
 
 def _rebuild(element: ElementTree.Element, chart: Chart, referenced: set[str]) -> None:
     for child in list(element):
-        if child.tag in _DROPPED:
+        if child.tag in (f"{_SVG}metadata", f"{_SVG}style"):
             element.remove(child)
         else:
             _rebuild(child, chart, referenced)
+    element.tag = element.tag.removeprefix(_SVG)
     element.tail = None
-    if not element.tag.endswith(("text", "title")):
+    if element.tag not in ("text", "title"):
         element.text = None
-    label = chart.marks.get(element.get("id", ""))
+    label = chart.drawing.labels.get(element.get("id", ""))
     for key, value in list(element.attrib.items()):
         if key == "id":
             del element.attrib[key]
@@ -83,7 +68,7 @@ def _rebuild(element: ElementTree.Element, chart: Chart, referenced: set[str]) -
             element.set(key, _restyled(key, value, chart.name))
     if label is not None:
         element.attrib.update({"class": "mark", "role": "img", "tabindex": "-1", "aria-label": label})
-        title = ElementTree.Element(f"{_SVG}title")
+        title = ElementTree.Element("title")
         title.text = label
         element.insert(0, title)
 

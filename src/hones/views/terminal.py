@@ -35,7 +35,16 @@ LEFT_OUT_SHOWN = 20
 
 def show(*tables: Table) -> Group:
     """Tables one below the other, each with its title and caption."""
-    parts = [part for table in tables for part in (Text(""), *_drawn(table))]
+    parts: list[RenderableType] = []
+    for table in tables:
+        drawn = _laid_out(table, stacked=False)
+        if _width(drawn) > WIDTH:
+            drawn = _laid_out(table, stacked=True)
+        if _width(drawn) > WIDTH:
+            drawn = _laid_out(table, stacked=True, gap=1)
+        parts += [Text(""), Text(table.title, "bold"), drawn]
+        if table.caption:
+            parts.append(Text(table.caption, "dim"))
     return Group(*parts[1:])
 
 
@@ -156,16 +165,7 @@ def left_out_list(left_out: Sequence[tuple[str, LeftOut]]) -> RenderableType:
     return Group(*lines)
 
 
-def _drawn(table: Table) -> list[RenderableType]:
-    drawn = _laid_out(table, stacked=False, gap=2)
-    if _width(drawn, 2) > WIDTH:
-        drawn = _laid_out(table, stacked=True, gap=2)
-    if _width(drawn, 2) > WIDTH:
-        drawn = _laid_out(table, stacked=True, gap=1)
-    return [Text(table.title, "bold"), drawn, *([Text(table.caption, "dim")] if table.caption else [])]
-
-
-def _laid_out(table: Table, stacked: bool, gap: int) -> rich.Table:
+def _laid_out(table: Table, stacked: bool, gap: int = 2) -> rich.Table:
     """stacked: the bounds of an interval stand beneath its value. gap: spaces between columns."""
     attached = {name for column in table.headed for name in (column.beside, column.below)}
     columns = [column for column in table.headed if not column.detail and column.name not in attached]
@@ -223,9 +223,9 @@ def _short(column: Column, value: object) -> str:
     return column.text(value)
 
 
-def _width(drawn: rich.Table, gap: int) -> int:
+def _width(drawn: rich.Table) -> int:
     """Columns that a table needs: the longest line of what is not broken, the longest word of what is."""
-    width = (len(drawn.columns) - 1) * gap
+    width = (len(drawn.columns) - 1) * 2
     for column in drawn.columns:
         cells = [str(cell) for cell in (column.header, *column.cells)]
         pieces = [piece for cell in cells for piece in (cell.splitlines() if column.no_wrap else cell.split())]

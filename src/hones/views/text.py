@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from hones.stats import Interval
 
 SHORT = 160
-NO_CHANGE = "no change that the interval supports"
 _METRICS = {"vqa_soft_accuracy": "VQA soft accuracy", "anls": "ANLS", "bleu4": "BLEU-4", "ndcg@5": "NDCG@5"}
 _WHITE = {" ": "␣", "▁": "␣", "Ġ": "␣", "\n": "↵", "\t": "⇥", "\r": "↵"}
 
@@ -63,18 +62,6 @@ def with_interval(interval: Interval, digits: int = 3) -> str:
 def includes_zero(interval: Interval) -> bool:
     """Whether the interval includes zero; one that is not known does."""
     return not (interval.low > 0 or interval.high < 0)
-
-
-def moves(what: str, base: Interval, now: Interval, change: Interval, called: str) -> str:
-    """lowers vqa from 0.96 to 0.74 (drop 0.22 [0.15, 0.29]); no direction where the interval includes zero.
-
-    Args:
-        called: gain, now - base, or drop, base - now.
-    """
-    rises = change.value > 0 if called == "gain" else change.value < 0
-    did = f"makes {NO_CHANGE} to" if includes_zero(change) else "raises" if rises else "lowers"
-    from_to = f"from {number(base.value, 2)} to {number(now.value, 2)}"
-    return f"{did} {what} {from_to} ({called} {with_interval(change, 2)})"
 
 
 def metric(name: str) -> str:

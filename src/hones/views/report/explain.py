@@ -5,10 +5,9 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
-from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
+from hones.method.analysis.explanation import ExplainedHead, Explanation
 from hones.views.charts import Chart, HeadCell, cell_map
-from hones.views.report.cards import shares, token_node
-from hones.views.report.flow import Edge, Node, flow_svg
+from hones.views.report.flow import Edge, Node, flow_svg, shares, token_node
 from hones.views.report.pictures import Thumbnail, encoded, thumbnail
 from hones.views.report.templating import render
 from hones.views.sheet import sheet
@@ -20,23 +19,21 @@ TOKENS_SHOWN = 3
 
 def render_explanation(explanation: Explanation, picture: Path | Image.Image | None) -> str:
     """One self-contained HTML page. A picture that cannot be read is named on it; None: the question had none."""
+    if picture is None:
+        shown = Thumbnail("")
+    elif isinstance(picture, Image.Image):
+        shown = encoded(explanation.picture, picture, 480)
+    else:
+        shown = thumbnail(picture.name, picture.parent, 480)
     return render(
         "explanation.html.j2",
         title=f"{explanation.answer}: explained by HONES",
         explanation=explanation,
-        picture=_thumbnail(explanation.picture, picture),
+        picture=shown,
         heads=_head_chart(explanation),
         graph=_graph(explanation),
         neurons=sheet(explanation.table("neurons")),
     )
-
-
-def _thumbnail(name: str, picture: Path | Image.Image | None) -> Thumbnail:
-    if picture is None:
-        return Thumbnail("")
-    if isinstance(picture, Image.Image):
-        return encoded(name, picture, 480)
-    return thumbnail(picture.name, picture.parent, 480)
 
 
 def _head_chart(e: Explanation) -> Chart:
@@ -46,7 +43,7 @@ def _head_chart(e: Explanation) -> Chart:
         "Drop of the answer's log-probability, in nats, when a head is replaced by the mean of its layer's others. "
         f"Orange: the answer needs the head; blue with a dash: it is likelier without. Ringed: the first {e.top_k}."
     )
-    return cell_map("heads", "Heads that this answer needs", caption, sheet(e.table("heads")), cells, top)
+    return cell_map("Heads that this answer needs", caption, sheet(e.table("heads")), cells, top)
 
 
 def _head_label(h: ExplainedHead) -> str:
@@ -64,21 +61,19 @@ def _graph(e: Explanation) -> Markup | None:
         return None
     place = {(h.layer, h.head): i for i, h in enumerate(heads)}
     tokens: dict[str, Node] = {}
+    boxes = []
     edges = []
     for i, n in enumerate(neurons):
+        parts = f"contribution {number(n.contribution)}, of it dependent on the heads {number(n.dependence)}"
+        boxes.append(Node(f"L{n.layer} N{n.neuron}", f"layer {n.layer}, neuron {n.neuron}: {parts}"))
         edges += [Edge(0, place[h.layer, h.head], i, h.value) for h in n.heads if (h.layer, h.head) in place]
         promoted = n.promotes[:TOKENS_SHOWN]
         for token, share in zip(promoted, shares(promoted), strict=True):
             tokens.setdefault(token.text, token_node(token))
             edges.append(Edge(1, i, [*tokens].index(token.text), share))
-    columns = (
-        [Node(f"L{h.layer} H{h.head}", _head_label(h)) for h in heads],
-        [Node(f"L{n.layer} N{n.neuron}", _neuron_label(n)) for n in neurons],
-        [*tokens.values()],
-    )
-    return flow_svg("Heads, the neurons they feed, and tokens", ("heads", "neurons", "tokens"), columns, edges)
-
-
-def _neuron_label(n: ExplainedNeuron) -> str:
-    parts = f"contribution {number(n.contribution)}, of it dependent on the heads {number(n.dependence)}"
-    return f"layer {n.layer}, neuron {n.neuron}: {parts}"
+    columns = {
+        "heads": [Node(f"L{h.layer} H{h.head}", _head_label(h)) for h in heads],
+        "neurons": boxes,
+        "tokens": [*tokens.values()],
+    }
+    return flow_svg("Heads, the neurons they feed, and tokens", columns, edges)

@@ -1,20 +1,33 @@
 """Heads -> neurons -> tokens as a small graph: columns of labelled boxes, joined by lines as strong as their weight."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from hones.views.svg import serialize
-from hones.views.text import clean, one_line
+from hones.method.analysis.results import Token
+from hones.views.text import clean, number, one_line, token_text
 
 _BOX = 108
 _HEIGHT = 24
 _GAP = 48
 _ROW = 34
 _TOP = 26
-_COLUMN_COLOURS = ("var(--warm)", "var(--ink)", "var(--cool)")
+_COLOURS = ("var(--warm)", "var(--ink)", "var(--cool)")
+_SVG = Markup(
+    '<svg viewBox="0 0 {width} {height}" class="chart flow" style="--natural: {width}px" role="group" tabindex="0" '
+    'aria-label="{title}. Arrow keys move between the boxes.">{content}</svg>'
+)
+_LINE = Markup(
+    '<path d="M {x0} {y0:.1f} C {bend} {y0:.1f} {bend} {y1:.1f} {x1} {y1:.1f}" '
+    'style="fill: none; stroke: {colour}; stroke-width: {width:.2f}; opacity: 0.55"></path>'
+)
+_NODE = Markup(
+    '<g class="mark" role="img" tabindex="-1" aria-label="{label}"><title>{label}</title>'
+    '<rect x="{x}" y="{y:.1f}" width="{width}" height="{height}" rx="6" style="fill: var(--paper); stroke: {colour}">'
+    "</rect>{text}</g>"
+)
+_TEXT = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="middle" class="{}">{}</text>')
 
 
 @dataclass(frozen=True)
@@ -35,64 +48,41 @@ class Edge:
     weight: float
 
 
-def flow_svg(title: str, headings: Sequence[str], columns: Sequence[Sequence[Node]], edges: Sequence[Edge]) -> Markup:
-    """The graph as inline SVG."""
-    rows = max(len(column) for column in columns)
-    width = len(columns) * (_BOX + _GAP) - _GAP + 4
-    height = rows * _ROW + _TOP
-    root = ElementTree.Element(
-        "svg",
-        {
-            "viewBox": f"0 0 {width} {height}",
-            "class": "chart flow",
-            "style": f"--natural: {width}px",
-            "role": "group",
-            "tabindex": "0",
-            "aria-label": f"{clean(title)}. Arrow keys move between the boxes.",
-        },
-    )
-    for column, heading in enumerate(headings):
-        _text(root, _left(column) + _BOX / 2, 12.0, heading, {"class": "flow-heading"})
+def token_node(token: Token) -> Node:
+    """A token and its weight."""
+    return Node(token_text(token.text, 19), f"{token_text(token.text, 160)}: {number(token.weight)}")
+
+
+def shares(tokens: Sequence[Token]) -> list[float]:
+    """Weights as shares of half the largest, for the width of lines."""
+    largest = max((abs(t.weight) for t in tokens), default=0.0) or 1.0
+    return [0.5 * abs(t.weight) / largest for t in tokens]
+
+
+def flow_svg(title: str, columns: Mapping[str, Sequence[Node]], edges: Sequence[Edge]) -> Markup:
+    """The graph as inline SVG; columns: three, by their headings."""
+    rows = max(len(nodes) for nodes in columns.values())
+    left = [2 + column * (_BOX + _GAP) for column in range(len(columns))]
+    middle = [
+        [_TOP + (rows - len(nodes)) * _ROW / 2 + (i + 0.5) * _ROW for i in range(len(nodes))]
+        for nodes in columns.values()
+    ]
+    parts = [_TEXT.format(x + _BOX / 2, 12, "flow-heading", heading) for x, heading in zip(left, columns, strict=True)]
     for edge in sorted(edges, key=lambda e: e.weight):
-        _line(root, edge, columns, rows)
-    for column, nodes in enumerate(columns):
-        for i, node in enumerate(nodes):
-            _box(root, column, _middle(i, len(nodes), rows), node)
-    return serialize(root)
-
-
-def _left(column: int) -> int:
-    return 2 + column * (_BOX + _GAP)
-
-
-def _middle(i: int, nodes: int, rows: int) -> float:
-    return _TOP + (rows - nodes) * _ROW / 2 + (i + 0.5) * _ROW
-
-
-def _line(root: ElementTree.Element, edge: Edge, columns: Sequence[Sequence[Node]], rows: int) -> None:
-    x0 = _left(edge.column) + _BOX
-    x1 = _left(edge.column + 1)
-    y0 = _middle(edge.start, len(columns[edge.column]), rows)
-    y1 = _middle(edge.end, len(columns[edge.column + 1]), rows)
-    bend = (x0 + x1) / 2
-    path = f"M {x0} {y0:.1f} C {bend} {y0:.1f} {bend} {y1:.1f} {x1} {y1:.1f}"
-    colour = _COLUMN_COLOURS[0 if edge.column == 0 else 2]
-    style = f"fill: none; stroke: {colour}; stroke-width: {0.6 + 7 * min(1.0, abs(edge.weight)):.2f}; opacity: 0.55"
-    ElementTree.SubElement(root, "path", {"d": path, "style": style})
-
-
-def _box(root: ElementTree.Element, column: int, middle: float, node: Node) -> None:
-    label = clean(node.label)
-    group = ElementTree.SubElement(root, "g", {"class": "mark", "role": "img", "tabindex": "-1", "aria-label": label})
-    ElementTree.SubElement(group, "title").text = label
-    box = {"x": f"{_left(column)}", "y": f"{middle - _HEIGHT / 2:.1f}", "width": f"{_BOX}", "height": f"{_HEIGHT}"}
-    colour = _COLUMN_COLOURS[column]
-    ElementTree.SubElement(group, "rect", {**box, "rx": "6", "style": f"fill: var(--paper); stroke: {colour}"})
-    _text(group, _left(column) + _BOX / 2, middle + 4, node.text, {"class": "flow-text"})
-
-
-def _text(parent: ElementTree.Element, x: float, y: float, text: str, more: dict[str, str]) -> None:
-    element = ElementTree.SubElement(
-        parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": "middle", **more}
-    )
-    element.text = one_line(text, 16)
+        line = _LINE.format(
+            x0=left[edge.column] + _BOX,
+            y0=middle[edge.column][edge.start],
+            bend=left[edge.column] + _BOX + _GAP / 2,
+            x1=left[edge.column + 1],
+            y1=middle[edge.column + 1][edge.end],
+            colour=_COLOURS[2 * edge.column],
+            width=0.6 + 7 * min(1.0, abs(edge.weight)),
+        )
+        parts.append(line)
+    for x, ys, colour, nodes in zip(left, middle, _COLOURS, columns.values(), strict=True):
+        for y, node in zip(ys, nodes, strict=True):
+            text = _TEXT.format(x + _BOX / 2, y + 4, "flow-text", one_line(node.text, 16))
+            box = {"x": x, "y": y - _HEIGHT / 2, "width": _BOX, "height": _HEIGHT, "colour": colour}
+            parts.append(_NODE.format(label=clean(node.label), text=text, **box))
+    width = left[-1] + _BOX + 2
+    return _SVG.format(width=width, height=rows * _ROW + _TOP, title=clean(title), content=Markup("").join(parts))

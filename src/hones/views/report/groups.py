@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from hones.method.analysis.results import Ablation, Analysis, ExclusiveGroup
 from hones.palette import COOL, INK, LINE
 from hones.views.charts import Chart, shaded
 from hones.views.sheet import Sheet, sheet
-from hones.views.style import RC, WIDTH, Marks, new_figure
+from hones.views.style import RC, WIDTH, Drawing
 from hones.views.text import count, group_name, number, one_line, with_interval
 
-_ROW = 0.29
 _NEURONS = "Neurons that exactly the marked tasks selected."
 _DROPS = (
     "Drop of each task's metric when a group is masked, as a share of the largest. Framed: larger than that of random "
@@ -53,15 +53,14 @@ def _chart(
         masked = {ablation.group for ablation in analysis.ablations}
         groups = [group for group in groups if group.tasks in masked]
     widths = [0.3 * len(tasks), *([sizes] if sizes else []), *([drops * len(tasks)] if drops else [])]
-    figure = new_figure(width, _ROW * len(groups) + 0.75)
-    marks = Marks()
-    matrix, *others = figure.subplots(1, len(widths), width_ratios=widths, sharey=True)
+    drawing = Drawing(width, 0.29 * len(groups) + 0.75)
+    matrix, *others = drawing.figure.subplots(1, len(widths), width_ratios=widths, sharey=True)
     _memberships(matrix, tasks, [group.tasks for group in groups])
     if sizes:
-        _sizes(others[0], groups, marks)
+        _sizes(drawing, others[0], groups)
     if drops:
-        _drops(others[-1], tasks, [group.tasks for group in groups], analysis.ablations, marks)
-    return Chart(table.name, title, caption, table, figure, marks.labels)
+        _drops(drawing, others[-1], tasks, [group.tasks for group in groups], analysis.ablations)
+    return Chart(title, caption, table, drawing)
 
 
 def ordered(groups: Sequence[ExclusiveGroup]) -> list[ExclusiveGroup]:
@@ -83,11 +82,11 @@ def _memberships(axes: Axes, tasks: Sequence[str], groups: Sequence[Sequence[str
     axes.spines[:].set_visible(False)
 
 
-def _sizes(axes: Axes, groups: Sequence[ExclusiveGroup], marks: Marks) -> None:
+def _sizes(drawing: Drawing, axes: Axes, groups: Sequence[ExclusiveGroup]) -> None:
     most = max([1, *(g.neurons for g in groups)])
     for row, group in enumerate(groups):
         (bar,) = axes.barh(row, group.neurons, height=0.62, color=COOL, linewidth=0)
-        marks.add(bar, f"{group_name(group.tasks)}: {count(group.neurons, 'neuron')}")
+        drawing.mark(bar, f"{group_name(group.tasks)}: {count(group.neurons, 'neuron')}")
         axes.text(group.neurons + 0.015 * most, row, f"{group.neurons:,}", va="center")
     axes.set(xlim=(0, 1.15 * most), xticks=[])
     axes.spines[:].set_visible(False)
@@ -96,7 +95,11 @@ def _sizes(axes: Axes, groups: Sequence[ExclusiveGroup], marks: Marks) -> None:
 
 
 def _drops(
-    axes: Axes, tasks: Sequence[str], groups: Sequence[tuple[str, ...]], ablations: Sequence[Ablation], marks: Marks
+    drawing: Drawing,
+    axes: Axes,
+    tasks: Sequence[str],
+    groups: Sequence[tuple[str, ...]],
+    ablations: Sequence[Ablation],
 ) -> None:
     by_cell = {(a.group, a.task): a for a in ablations}
     strongest = max((abs(a.drop.value) for a in ablations), default=0.0) or 1.0
@@ -106,18 +109,13 @@ def _drops(
                 continue
             drops = f"drop {with_interval(a.drop)}, random {number(a.random_drop.value)}"
             cell = shaded(axes, column, row, a.drop.value / strongest, most=0.7)
-            marks.add(cell, f"{group_name(group)} masked, {task}: {drops}")
+            drawing.mark(cell, f"{group_name(group)} masked, {task}: {drops}")
             axes.text(column, row, number(a.drop.value, 2), ha="center", va="center")
             if a.advantage.low > 0:
-                axes.plot(*_frame(column, row), color=INK, linewidth=1.1)
+                frame = Rectangle((column - 0.46, row - 0.42), 0.92, 0.84, fill=False, edgecolor=INK, linewidth=1.1)
+                axes.add_patch(frame)
     axes.set(xlim=(-0.5, len(tasks) - 0.5))
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(tasks)), [one_line(task, 12) for task in tasks])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-
-
-def _frame(column: int, row: int) -> tuple[list[float], list[float]]:
-    xs = (-0.46, 0.46, 0.46, -0.46, -0.46)
-    ys = (-0.42, -0.42, 0.42, 0.42, -0.42)
-    return [column + x for x in xs], [row + y for y in ys]

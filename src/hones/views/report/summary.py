@@ -1,7 +1,6 @@
 """The findings in words, generated from the numbers. A direction is named only where the interval excludes zero."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from math import isnan
 
 from hones.errors import joined
@@ -9,42 +8,14 @@ from hones.method.analysis.results import Analysis
 from hones.method.heads import HeadResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
+from hones.method.steering.results import Evidence, Tested
+from hones.rivals.compare import HONES
 from hones.rivals.results import Comparison
 from hones.runs.results import RunResults, TaskResults
-from hones.stats import LEVEL
-from hones.views.charts import HONES
-from hones.views.report.evidence import evidence_sentences
-from hones.views.text import NO_CHANGE, count, group_name, includes_zero, metric, moves, number, with_interval
+from hones.stats import LEVEL, Interval
+from hones.views.text import count, group_name, includes_zero, metric, number, with_interval
 
-
-@dataclass(frozen=True)
-class Tile:
-    """One task's masking at a glance. certain: the interval of the drop excludes zero."""
-
-    task: str
-    metric: str
-    before: str
-    after: str
-    drop: str
-    control: str
-    certain: bool
-
-
-def tiles(results: RunResults) -> list[Tile]:
-    """One per task that was masked."""
-    return [
-        Tile(
-            t.task,
-            metric(t.masking.metric_name),
-            number(t.masking.baseline.value, 2),
-            number(t.masking.masked.value, 2),
-            with_interval(t.masking.absolute_drop, 2),
-            number(t.masking.baseline.value - t.masking.control.value, 2),
-            not includes_zero(t.masking.absolute_drop),
-        )
-        for t in results.tasks
-        if t.masking is not None
-    ]
+NO_CHANGE = "no change that the interval supports"
 
 
 def sentences(results: RunResults) -> list[tuple[str, list[str]]]:
@@ -93,7 +64,7 @@ def heads_sentence(r: HeadResult) -> str:
 def masking_sentence(task: str, r: MaskingResult) -> str:
     """What masking the neurons costs, against random neurons."""
     on = f"{task} on {count(r.items, 'test item')}"
-    text = f"Masking the {count(r.neurons, 'neuron')} {moves(on, r.baseline, r.masked, r.absolute_drop, 'drop')}"
+    text = f"Masking the {count(r.neurons, 'neuron')} {_moves(on, r.baseline, r.masked, r.absolute_drop, 'drop')}"
     cost = number(r.baseline.value - r.control.value, 2)
     if includes_zero(r.advantage):
         verdict = f"no difference that the interval supports ({with_interval(r.advantage, 2)})"
@@ -105,28 +76,74 @@ def masking_sentence(task: str, r: MaskingResult) -> str:
 
 def comparison_sentence(c: Comparison) -> str:
     """Whom HONES beats, and who beats it."""
-    others = [m for m in c.methods if m.hones_advantage is not None]
+    others = [(m.method, m.hones_advantage) for m in c.methods if m.hones_advantage is not None]
     hones = next((m for m in c.methods if m.method == HONES), None)
     if hones is None or not others:
         return f"{count(len(c.methods), 'method')} compared, without HONES to compare them with."
-    beaten = [m.method for m in others if m.hones_advantage is not None and m.hones_advantage.low > 0]
-    better = [m.method for m in others if m.hones_advantage is not None and m.hones_advantage.high < 0]
-    open_ = len(others) - len(beaten) - len(better)
+    beaten, better, undecided = _standing(others)
     parts = [
         f"beats {joined(beaten)}" if beaten else "beats none of the others",
         f"is beaten by {joined(better)}" if better else "is beaten by none",
     ]
-    tied = f"; with {open_} the interval of the difference includes zero" if open_ else ""
+    tied = f"; with {undecided} the interval of the difference includes zero" if undecided else ""
     return (
         f"Against {count(len(others), 'other method')} at the same budget, HONES (drop "
         f"{with_interval(hones.absolute_drop, 2)}) {' and '.join(parts)}{tied}."
     )
 
 
+def _standing(advantages: Sequence[tuple[str, Interval]]) -> tuple[list[str], list[str], int]:
+    """Over whom HONES is ahead, behind whom, and with how many the interval of the difference includes zero."""
+    ahead = [name for name, x in advantages if x.low > 0]
+    behind = [name for name, x in advantages if x.high < 0]
+    return ahead, behind, len(advantages) - len(ahead) - len(behind)
+
+
 def steering_sentence(task: str, method: str, r: SteeringResult) -> str:
     """What steering gains."""
     on = f"{task} on {count(r.items, 'test item')}"
-    return f"Steering ({method}) {moves(on, r.base, r.steered, r.gain, 'gain')}."
+    return f"Steering ({method}) {_moves(on, r.base, r.steered, r.gain, 'gain')}."
+
+
+def evidence_sentences(e: Evidence) -> Iterator[str]:
+    """What steering gains, against whom, out of domain, and what it costs; directions only beyond the interval."""
+    yield f"Steering (HONES, mean over {count(len(e.seeds), 'seed')}) {_gains(e.task, e.test)}."
+    if e.out_of_domain is not None:
+        yield f"Out of domain, it {_gains(e.task, e.out_of_domain)}."
+    if e.elsewhere:
+        parts = [
+            f"{'raise' if o.change.value > 0 else 'lower'} {o.task} (change {with_interval(o.change, 2)})"
+            for o in e.elsewhere
+            if not includes_zero(o.change)
+        ]
+        same = [o.task for o in e.elsewhere if includes_zero(o.change)]
+        parts += [f"make {NO_CHANGE} to {joined(same)}"] if same else []
+        yield f"The scales of {e.task} {joined(parts)}."
+
+
+def _gains(task: str, tested: Tested) -> str:
+    hones = next(way for way in tested.methods if way.method == HONES)
+    on = f"{task} on {count(tested.items, 'item')}"
+    text = _moves(on, tested.base, hones.steered, hones.gain, "gain")
+    others = [(w.method, w.hones_advantage) for w in tested.methods if w.hones_advantage is not None]
+    ahead, behind, undecided = _standing(others)
+    parts = [f"it is ahead of {joined(ahead)}"] if ahead else []
+    parts += [f"it is behind {joined(behind)}"] if behind else []
+    if undecided:
+        parts.append(f"with {count(undecided, 'other way')} the interval of the difference includes zero")
+    return f"{text}; {', '.join(parts)}" if parts else text
+
+
+def _moves(what: str, base: Interval, now: Interval, change: Interval, called: str) -> str:
+    """lowers vqa from 0.96 to 0.74 (drop 0.22 [0.15, 0.29]); no direction where the interval includes zero.
+
+    Args:
+        called: gain, now - base, or drop, base - now.
+    """
+    rises = change.value > 0 if called == "gain" else change.value < 0
+    did = f"makes {NO_CHANGE} to" if includes_zero(change) else "raises" if rises else "lowers"
+    from_to = f"from {number(base.value, 2)} to {number(now.value, 2)}"
+    return f"{did} {what} {from_to} ({called} {with_interval(change, 2)})"
 
 
 def across_sentences(analysis: Analysis) -> Iterator[str]:

@@ -14,22 +14,21 @@ from markupsafe import Markup
 
 from hones.views.sheet import Cell
 from hones.views.svg import inline_svg
-from hones.views.text import SHORT, clean, metric, number, one_line, token_text, with_interval
+from hones.views.text import (
+    SHORT,
+    clean,
+    group_name,
+    includes_zero,
+    metric,
+    number,
+    one_line,
+    token_text,
+    with_interval,
+)
 
 
 def render(template: str, **content: Any) -> str:
     """The page."""
-    style = Markup(_packaged("style.css"))
-    script = Markup(_packaged("script.js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template(template).render(style=style, script=script, script_hash=digest, **content)
-
-
-def _packaged(name: str) -> str:
-    return (files("hones.views.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("hones.views.report"),
         autoescape=True,
@@ -38,12 +37,21 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(inline_svg=inline_svg, SHORT=SHORT)
+    folder = files("hones.views.report") / "templates"
+    style, script = (Markup((folder / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(inline_svg=inline_svg, SHORT=SHORT, style=style, script=script, script_hash=digest)
     environment.filters.update(
-        cell=_cell, number=number, interval=with_interval, one_line=one_line, metric=metric, token=token_text
+        cell=_cell,
+        group=group_name,
+        interval=with_interval,
+        metric=metric,
+        number=number,
+        one_line=one_line,
+        token=token_text,
     )
-    environment.tests["text"] = lambda value: isinstance(value, str)
-    return environment
+    environment.tests.update(text=lambda value: isinstance(value, str), around_zero=includes_zero)
+    return environment.get_template(template).render(content)
 
 
 def _cell(value: Cell) -> str:
