@@ -173,7 +173,7 @@ def test_image_processors_that_need_torchvision_are_refused(
         shutil.copy(file, tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": f"{family}ImageProcessor"}))
     (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": f"{family}Processor"}))
-    with pytest.raises(HonesError, match=f"cannot load the processor|{family}Processor cannot be loaded"):
+    with pytest.raises(HonesError, match="cannot load the processor"):
         load_processor(str(tmp_path), family.lower())
 
 

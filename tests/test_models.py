@@ -15,7 +15,7 @@ from helpers import PROMPTS, encoded_probe, with_model
 from hones import HonesError, attach, load_vlm
 from hones.data.shapes.scene import draw, make_scene
 from hones.models.anatomy import find_anatomy
-from hones.models.probe import find_answer_tokens
+from hones.models.probe import find_answer_tokens, probe_inputs
 from hones.models.processors import load_processor
 from hones.models.vlm import VLM, Encoded
 
@@ -175,19 +175,21 @@ def test_yes_and_no_are_those_the_model_continues_with(vlm: VLM, lead: str, monk
     hidden = []
     norm: Any = model.get_decoder().norm
     norm.register_forward_hook(lambda _, args, out: hidden.append(out[:, -1]))
-    find_answer_tokens("model", model, vlm.processor)
+    inputs = probe_inputs(model, vlm.processor)
+    find_answer_tokens("model", model, vlm.processor, inputs)
     find_anatomy(model).lm_head.weight.data[favoured] = 5 * torch.nn.functional.normalize(hidden[0].mean(0), dim=0)
-    found = find_answer_tokens("model", model, vlm.processor)
+    found = find_answer_tokens("model", model, vlm.processor, inputs)
     assert [found.yes, found.no, found.lead] == [*favoured, lead]
 
 
 def test_equal_yes_and_no_ids_are_an_error(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = probe_inputs(vlm.model, vlm.processor)
     monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: {"Yes": 300, "No": 300})
     with pytest.raises(HonesError, match="Yes and No are the same token, id 300"):
-        find_answer_tokens("model", vlm.model, vlm.processor)
+        find_answer_tokens("model", vlm.model, vlm.processor, inputs)
     monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: {"Yes": 300})
     with pytest.raises(HonesError, match="no single tokens for Yes and No"):
-        find_answer_tokens("model", vlm.model, vlm.processor)
+        find_answer_tokens("model", vlm.model, vlm.processor, inputs)
 
 
 @pytest.mark.parametrize("site", ["o_proj", "down_proj"])
@@ -196,6 +198,47 @@ def test_an_edit_that_changes_nothing_is_an_error(vlm: VLM, site: str) -> None:
     getattr(find_anatomy(model).layers[1], site).weight.data.zero_()
     with pytest.raises(HonesError, match=f"an edit at {site} of layer 1 changes no logit"):
         attach("model", model, vlm.processor)
+
+
+@pytest.mark.parametrize("site", ["o_proj", "down_proj"])
+def test_an_edit_whose_hook_does_nothing_is_an_error(vlm: VLM, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer may use the weights of a projection without calling it: its hooks are never asked."""
+    model = copy.deepcopy(vlm.model)
+    projection = getattr(find_anatomy(model).layers[2], site)
+    monkeypatch.setattr(type(projection), "__call__", _calls_all_but(projection))
+    with pytest.raises(HonesError, match=f"an edit at {site} of layer 2 changes no logit"):
+        attach("model", model, vlm.processor)
+
+
+def _calls_all_but(silent: torch.nn.Linear) -> Any:
+    call = torch.nn.Module.__call__
+    return lambda self, x: torch.nn.functional.linear(x, self.weight, self.bias) if self is silent else call(self, x)
+
+
+def test_an_edit_that_stays_behind_is_an_error(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.hooks.RemovableHandle.remove", lambda self: None)
+    with pytest.raises(HonesError, match=r"an edit at \w+ of layer 0 changes no logit; expected a change, gone when"):
+        attach("model", copy.deepcopy(vlm.model), vlm.processor)
+
+
+def test_a_layer_that_is_not_run_is_an_error(vlm: VLM) -> None:
+    model = copy.deepcopy(vlm.model)
+    blocks: Any = model.get_decoder().layers
+    blocks[1].__class__ = type("Skipped", (type(blocks[1]),), {"__call__": lambda self, x, *_, **__: x})
+    with pytest.raises(HonesError, match="an edit at o_proj of layer 1 changes no logit"):
+        attach("model", model, vlm.processor)
+
+
+def test_the_check_of_edits_is_one_pass_and_leaves_nothing_behind(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(vlm.model)
+    before = [[*module._forward_pre_hooks, *module._forward_hooks] for module in model.modules()]
+    passes: list[None] = []
+    model.register_forward_pre_hook(lambda *_: passes.append(None))
+    attached = attach("model", model, vlm.processor)
+    assert len(passes) == 2, "the answer tokens are read from one, edits are checked in the other"
+    model._forward_pre_hooks.clear()
+    assert before == [[*module._forward_pre_hooks, *module._forward_hooks] for module in model.modules()]
+    assert all("forward" not in vars(layer.block) for layer in attached.anatomy.layers)
 
 
 def test_logits_that_are_not_finite_are_an_error(vlm: VLM) -> None:

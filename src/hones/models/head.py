@@ -6,7 +6,6 @@ Cohere multiplies by `logit_scale`, Granite divides by `logits_scaling`, Gemma 2
 a model does of this is measured: a vision-language model around such a decoder may do none of it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -41,9 +40,17 @@ def find_after_head(model: PreTrainedModel, lm_head: nn.Linear, inputs: dict[str
 
     Where its logits are none of the known forms it is taken to do nothing, which the engines then find out.
     """
-    known = list(_candidates(model.config.get_text_config()))
+    config = model.config.get_text_config()
+    scales = [1.0]
+    if scale := getattr(config, "logit_scale", None):
+        scales.append(float(scale))
+    if divisor := getattr(config, "logits_scaling", None):
+        scales.append(1 / float(divisor))
+    cap = getattr(config, "final_logit_softcapping", None)
+    bounds = (None, float(cap)) if cap else (None,)
+    known = [AfterHead(scale, bound) for scale, bound in product(dict.fromkeys(scales), bounds)]
     if len(known) == 1:
-        return known[0]
+        return PLAIN_HEAD
     of_head: list[Tensor] = []
     with after(lm_head, of_head.append):
         logits = model(**inputs, logits_to_keep=1, use_cache=False).logits
@@ -74,15 +81,3 @@ def check_finite(logits: Tensor, name: str) -> None:
             expected="finite numbers",
             do="try --dtype float32 or bfloat16, or check the weights",
         )
-
-
-def _candidates(config: object) -> Iterator[AfterHead]:
-    """Nothing first, then what the configuration names."""
-    scales = [1.0]
-    if scale := getattr(config, "logit_scale", None):
-        scales.append(float(scale))
-    if divisor := getattr(config, "logits_scaling", None):
-        scales.append(1 / float(divisor))
-    cap = getattr(config, "final_logit_softcapping", None)
-    for scale, bound in product(dict.fromkeys(scales), (None, float(cap)) if cap else (None,)):
-        yield AfterHead(scale, bound)

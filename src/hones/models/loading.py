@@ -4,21 +4,17 @@ Pictures are always prepared by the PIL backend (the two backends of transformer
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.hub import resolve_revision
@@ -29,8 +25,7 @@ from hones.models.head import find_after_head
 from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted import PLANTS, apply_difference, load_plant
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
-from hones.models.processors import first_line, processor_for
-from hones.models.text import TextProcessor
+from hones.models.processors import TextProcessor, is_causal, loading, processor_for
 from hones.models.vlm import VLM
 
 BUILT_IN_FOLDER = Path(__file__).parent / "tiny"
@@ -69,14 +64,37 @@ def load_vlm(
     if dtype not in DTYPES:
         raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
     source = source_of(name)
-    place = _device(device)
+    try:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).splitlines()[0]
+        raise HonesError(f"no device {device!r}", expected="cpu, cuda or cuda:N", do=said) from error
     commit = getattr(resolve_revision(source, revision), "resolved", revision)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
-    model = _load_model(source, name, place, device_map, attn_implementation, dtype=DTYPES[dtype], **hub)
+    pool = ThreadPoolExecutor(1)
+    digest = pool.submit(_digest, name, source)  # beside loading: it reads every byte too
+    pool.shutdown(wait=False)
+    known = f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text or causal language model, a hub id"
+    with loading(f"the model {name!r}", expected=known, do="check the spelling, the folder or the network"):
+        config = AutoConfig.from_pretrained(source, **hub)
+        if device_map is None and getattr(config, "quantization_config", None) is not None:
+            device_map = {"": place}  # packed weights cannot be moved afterwards
+        asked = {"device_map": device_map, "attn_implementation": attn_implementation}
+        options = {option: value for option, value in asked.items() if value is not None}
+        model, report = auto_model(config).from_pretrained(
+            source, config=config, dtype=DTYPES[dtype], output_loading_info=True, **options, **hub
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise HonesError(
+            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}",
+            do="download or save the model again",
+        )
+    model = model.to(place) if device_map is None else model
     if name in PLANTS:
         apply_difference(model, Path(source) / "model.safetensors", PLANTED_FOLDER / f"{name}.safetensors")
     processor = processor_for(source, model.config, **hub)
-    return attach(name, model, processor, _revision(name, source) or commit or "unknown")
+    return attach(name, model, processor, digest.result() or commit or "unknown")
 
 
 def attach(
@@ -97,7 +115,8 @@ def attach(
     """
     if isinstance(processor, PreTrainedTokenizerBase):
         processor = TextProcessor(processor)
-    for part in ("tokenizer",) if isinstance(processor, TextProcessor) else ("tokenizer", "image_processor"):
+    shows_pictures = not isinstance(processor, TextProcessor)
+    for part in ("tokenizer", "image_processor") if shows_pictures else ("tokenizer",):
         if not hasattr(processor, part):
             raise HonesError(f"{name}: {type(processor).__name__} has no {part}", expected="a family's processor")
     offloaded = next((n for n, p in model.named_parameters() if p.device.type == "meta"), None)
@@ -110,17 +129,16 @@ def attach(
     model.eval()
     processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     anatomy = find_anatomy(model)
-    answers = find_answer_tokens(name, model, processor)
-    vlm = VLM(name, model, processor, anatomy, revision, _image_backend(processor), answers)
-    vlm.after_head = find_after_head(model, anatomy.lm_head, probe_inputs(model, processor))
-    vlm.no_write_in = next((check.problem for check in check_edits(vlm) if check.problem is not None), None)
+    inputs = probe_inputs(model, processor)
+    answers = find_answer_tokens(name, model, processor, inputs)
+    backend = "none"
+    if shows_pictures:
+        backend = "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
+    vlm = VLM(name, model, processor, anatomy, revision, backend, answers)
+    vlm.after_head = find_after_head(model, anatomy.lm_head, inputs)
+    layers = check_edits(vlm, probe_inputs(model, processor, prompts=1))
+    vlm.no_write_in = next((layer.problem for layer in layers if layer.problem is not None), None)
     return vlm
-
-
-def _image_backend(processor: ProcessorMixin) -> str:
-    if isinstance(processor, TextProcessor):
-        return "none"
-    return "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
 
 
 def source_of(name: str) -> str:
@@ -130,63 +148,12 @@ def source_of(name: str) -> str:
     return str(BUILT_IN_FOLDER / load_plant(name).base) if name in PLANTS else name
 
 
-def _device(device: str) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        raise HonesError(
-            f"no device {device!r}", expected="cpu, cuda or cuda:N", do=str(error).splitlines()[0]
-        ) from error
-
-
-def _load_model(
-    source: str,
-    name: str,
-    device: torch.device,
-    device_map: str | dict[str, Any] | None,
-    attn_implementation: str | None,
-    *,
-    dtype: torch.dtype,
-    **hub: Any,
-) -> PreTrainedModel:
-    try:
-        config = AutoConfig.from_pretrained(source, **hub)
-        if device_map is None and getattr(config, "quantization_config", None) is not None:
-            device_map = {"": device}  # packed weights cannot be moved afterwards
-        placed = {} if device_map is None else {"device_map": device_map}
-        attention = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-        loaded: Any = auto_model(config).from_pretrained(
-            source, config=config, dtype=dtype, output_loading_info=True, **placed, **attention, **hub
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise HonesError(
-            f"cannot load the model {name!r} ({first_line(error)})",
-            expected=f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text or causal language model, a hub id",
-            do="check the spelling, the folder or the network",
-        ) from error
-    except ImportError as error:  # of a quantisation, an attention implementation or a device map
-        raise HonesError(f"cannot load the model {name!r} ({first_line(error)})", do="install that package") from error
-    model, report = loaded
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise HonesError(
-            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}",
-            do="download or save the model again",
-        )
-    return model.to(device) if device_map is None else model
-
-
 def auto_model(config: Any) -> Any:
-    """The class of transformers that loads a model of this configuration with its lm_head.
-
-    Phi-4 multimodal takes pictures, and is registered as a causal language model alone.
-    """
-    pictures = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return AutoModelForCausalLM if causal and not pictures else AutoModelForImageTextToText
+    """The class of transformers that loads a model of this configuration with its lm_head."""
+    return AutoModelForCausalLM if is_causal(config) else AutoModelForImageTextToText
 
 
-def _revision(name: str, source: str) -> str | None:
+def _digest(name: str, source: str) -> str | None:
     """Of all files of a local folder, a planted model's difference included; None for a model of the hub."""
     if not Path(source).is_dir():
         return None

@@ -4,7 +4,11 @@ Which tokens are its Yes and No, that every edit takes effect, and that what an 
 """
 
 import random
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +18,11 @@ from transformers.processing_utils import ProcessorMixin
 from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
-from hones.models.capture import LEAVING, Z, collect
+from hones.models.capture import Z, collect, forward_is
 from hones.models.head import forward_logits
 from hones.models.interventions import mask_neurons, replace_heads
+from hones.models.processors import TextProcessor
 from hones.models.prompting import encode, wrap
-from hones.models.text import TextProcessor
 from hones.models.vlm import VLM, AnswerTokens
 from hones.models.writing import added, check_weights
 from hones.tasks.retrieval import PROMPT
@@ -28,32 +32,31 @@ _LEADS = {"": "", "Ġ": " ", "▁": " "}  # how byte-level and sentencepiece voc
 
 
 @dataclass(frozen=True)
-class SiteCheck:
-    """What edits of a layer did.
+class WriteIn:
+    """How far what the FFN of a layer adds is from what its neurons write, relative; allowed: by rounding.
 
-    heads, neurons: how far the logits moved, in their standard deviations. write_in: distance between what the FFN adds
-    and what its neurons write, relative; allowed: by rounding. problem: why the latter is not known.
+    problem: why what a neuron writes is not known, None where it is; without plain weights nothing is measured (NaN).
     """
 
-    heads: float
-    neurons: float
-    write_in: float
+    distance: float
     allowed: float
     problem: str | None
 
 
-def probe_inputs(model: PreTrainedModel, processor: ProcessorMixin) -> dict[str, Tensor]:
-    """Inputs of four prompts: two pictures, each with its own and with the other's caption; or the texts alone."""
+def probe_inputs(model: PreTrainedModel, processor: ProcessorMixin, prompts: int = 4) -> dict[str, Tensor]:
+    """Inputs of the first of four prompts: two pictures, each with both captions; or the texts alone."""
     scenes = [make_scene(f"probe/{i}") for i in range(2)]
     texts = [captions(describe(scene, random.Random(0)))[0] for scene in scenes]
-    pairs = [(scene, text) for scene in scenes for text in texts]
+    pairs = [(scene, text) for scene in scenes for text in texts][:prompts]
     shown = not isinstance(processor, TextProcessor)
-    prompts = [wrap(model, processor, PROMPT.format(candidate=text), shown) for _, text in pairs]
-    return encode(model, processor, [draw(scene) if shown else None for scene, _ in pairs], prompts)
+    wrapped = [wrap(model, processor, PROMPT.format(candidate=text), shown) for _, text in pairs]
+    return encode(model, processor, [draw(scene) if shown else None for scene, _ in pairs], wrapped)
 
 
 @torch.no_grad()
-def find_answer_tokens(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> AnswerTokens:
+def find_answer_tokens(
+    name: str, model: PreTrainedModel, processor: ProcessorMixin, inputs: dict[str, Tensor]
+) -> AnswerTokens:
     """The single-token forms of "Yes" and "No" that the model itself continues its template with.
 
     Of the forms in the vocabulary (with and without a leading space) the pair that gets the larger share of the model's
@@ -64,7 +67,7 @@ def find_answer_tokens(name: str, model: PreTrainedModel, processor: ProcessorMi
     """
     tokenizer = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     vocabulary = tokenizer.get_vocab()
-    probabilities = forward_logits(model, probe_inputs(model, processor), 1, name)[:, -1].softmax(-1).mean(0)
+    probabilities = forward_logits(model, inputs, 1, name)[:, -1].softmax(-1).mean(0)
     pairs = []
     for mark, lead in _LEADS.items():
         yes = vocabulary.get(f"{mark}Yes")
@@ -80,57 +83,71 @@ def find_answer_tokens(name: str, model: PreTrainedModel, processor: ProcessorMi
 
 
 @torch.no_grad()
-def check_edits(vlm: VLM) -> list[SiteCheck]:
-    """Edit one head and all neurons of each layer: the logits must change, and the FFN must add what its neurons write.
+def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
+    """Edit one head and all neurons of each layer: what leaves it must change, by what its neurons write.
+
+    It takes one pass, in which every layer runs four times on what enters it: as it is, which goes on to the next, with
+    a head replaced, with its neurons masked, and as it is again. An edit must change more than its undoing left.
 
     Raises:
-        HonesError: an edit changes no logit; the line names layer and site.
+        HonesError: an edit changes nothing that leaves its layer, or stays behind; the line names layer and site.
     """
-    inputs = probe_inputs(vlm.model, vlm.processor)
     layers, _, neurons = vlm.anatomy.shape
-    with collect(vlm.anatomy, LEAVING, _last_position) as leaving, collect(vlm.anatomy, Z, _last_position) as z:
-        base = forward_logits(vlm.model, inputs, 1, vlm.name)
-    checks = []
-    for layer in range(layers):
+    found: dict[int, WriteIn] = {}
+
+    def check(number: int, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         edits = {
-            "o_proj": replace_heads(vlm.model, [(layer, 0)]),
-            "down_proj": mask_neurons(vlm.model, [(layer, i) for i in range(neurons)]),
+            "o_proj": replace_heads(vlm.model, [(number, 0)]),
+            "down_proj": mask_neurons(vlm.model, [(number, i) for i in range(neurons)]),
         }
-        change = {}
-        without = {}
+        output = run(*args, **kwargs)
+        leaving = _last_position(output)
+        edited = {}
         for site, edit in edits.items():
-            with edit, collect(vlm.anatomy, LEAVING, _last_position) as without[site]:
-                edited = forward_logits(vlm.model, inputs, 1, vlm.name)
-            change[site] = float((edited - base).abs().max() / base.std())
-            if torch.equal(edited, base):
-                raise HonesError(
-                    f"{vlm.name}: an edit at {site} of layer {layer} changes no logit", expected="a change"
-                )
-        taken = leaving[layer] - without["down_proj"][layer]
-        write_in, allowed, problem = _write_in(vlm, layer, taken, leaving, z)
-        checks.append(SiteCheck(change["o_proj"], change["down_proj"], write_in, allowed, problem))
-    return checks
+            with edit:
+                edited[site] = _last_position(run(*args, **kwargs))
+        left_behind = (_last_position(run(*args, **kwargs)) - leaving).norm()
+        for site in edits:
+            if not (edited[site] - leaving).norm() > left_behind:
+                raise _no_effect(vlm, site, number)
+        found[number] = _write_in(vlm, number, leaving - edited["down_proj"], leaving, z[number])
+        return output
+
+    with ExitStack() as stack:
+        z = stack.enter_context(collect(vlm.anatomy, Z, _last_position))
+        for number, layer in enumerate(vlm.anatomy.layers):
+            stack.enter_context(forward_is(layer.block, partial(check, number, layer.block.forward)))
+        forward_logits(vlm.model, inputs, 1, vlm.name)
+    for number in range(layers):
+        if number not in found:  # the model has this layer and does not run it
+            raise _no_effect(vlm, "o_proj", number)
+    return [found[number] for number in range(layers)]
 
 
-def _last_position(x: Tensor) -> Tensor:
-    return x[:, -1].float()
+def _last_position(output: Any) -> Tensor:
+    """Of what is there, or of the first of several tensors that a layer gives, float32."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    return hidden[:, -1].float()
 
 
-def _write_in(
-    vlm: VLM, layer: int, taken: Tensor, leaving: dict[int, Tensor], z: dict[int, Tensor]
-) -> tuple[float, float, str | None]:
+def _no_effect(vlm: VLM, site: str, layer: int) -> HonesError:
+    return HonesError(
+        f"{vlm.name}: an edit at {site} of layer {layer} changes no logit", expected="a change, gone when it is over"
+    )
+
+
+def _write_in(vlm: VLM, layer: int, taken: Tensor, leaving: Tensor, z: Tensor) -> WriteIn:
     """Compare what masking all neurons took from the residual leaving a layer with what they are said to write."""
     modules = vlm.anatomy.layers[layer]
     try:
         check_weights(modules, f"layer {layer}")
     except HonesError as error:
-        return float("nan"), float("nan"), str(error)
-    expected = added(modules, z[layer]) - added(modules, torch.zeros_like(z[layer]))
+        return WriteIn(float("nan"), float("nan"), str(error))
+    expected = added(modules, z) - added(modules, torch.zeros_like(z))
     distance = float((taken - expected).norm() / expected.norm())
-    precision = torch.finfo(vlm.model.dtype).eps
-    allowed = float(ROUNDINGS * precision * (1 + leaving[layer].norm() / expected.norm()))
+    allowed = float(ROUNDINGS * torch.finfo(vlm.model.dtype).eps * (1 + leaving.norm() / expected.norm()))
     problem = None
     if not distance <= allowed:  # NaN too
         writes = "is not what its neurons write"
         problem = f"what the FFN of layer {layer} adds to the residual {writes} (off by {distance:.2g})"
-    return distance, allowed, problem
+    return WriteIn(distance, allowed, problem)

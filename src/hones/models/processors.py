@@ -1,13 +1,18 @@
 """A family's processor as the method uses it: its picture and text parts only, pictures prepared by PIL.
 
-So families whose full processor wants a video part load without torchvision, with the same inputs.
+So families whose full processor wants a video part load without torchvision, with the same inputs. A text-only model's
+processor is its tokenizer.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partialmethod
 from inspect import signature
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -18,13 +23,55 @@ from transformers.utils import is_torchvision_available
 
 from hones.errors import HonesError
 from hones.models.pixtral import PixtralParts
-from hones.models.text import TextProcessor
+
+
+class TextProcessor(ProcessorMixin):
+    """A tokenizer in the place of a processor; it takes no pictures.
+
+    A tokenizer without a padding token pads with its end token; what is padding is told by the mask.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+
+    @property
+    def chat_template(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The tokenizer's, None for a base model."""
+        return self.tokenizer.chat_template
+
+    def __call__(self, text: list[str], **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The tokens of texts."""
+        return self.tokenizer(text, **options)
+
+    def save_pretrained(self, folder: Any, **options: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The tokenizer's files."""
+        return self.tokenizer.save_pretrained(folder, **options)
+
+
+def is_causal(config: Any) -> bool:
+    """Whether transformers knows a configuration as a causal language model alone; Phi-4 multimodal is one too."""
+    pictures = config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not pictures
 
 
 def is_text_only(config: Any) -> bool:
     """Whether a configuration is that of a causal language model that takes no pictures."""
-    of_text = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not hasattr(config, "vision_config")
-    return of_text and config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return is_causal(config) and not hasattr(config, "vision_config")
+
+
+@contextmanager
+def loading(what: str, expected: str, do: str | None = None) -> Iterator[None]:
+    """What a library raises while it loads something, as a HonesError."""
+    try:
+        yield
+    except ImportError as error:  # of a quantisation, an attention implementation, a device map or a processor
+        raise HonesError(f"cannot load {what} ({first_line(error)})", do="install that package") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise HonesError(f"cannot load {what} ({first_line(error)})", expected=expected, do=do) from error
 
 
 def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
@@ -33,7 +80,10 @@ def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
     Raises:
         HonesError: as `load_processor`.
     """
-    return _load_tokenizer(source, **hub) if is_text_only(config) else load_processor(source, config.model_type, **hub)
+    if not is_text_only(config):
+        return load_processor(source, config.model_type, **hub)
+    with loading(f"the tokenizer of {source}", expected="tokenizer.json and tokenizer_config.json"):
+        return TextProcessor(transformers.AutoTokenizer.from_pretrained(source, **hub))
 
 
 def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
@@ -52,35 +102,15 @@ def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
     family = named or PROCESSOR_MAPPING_NAMES.get(model_type)
     if family is None:
         raise HonesError(f"no processor is known for models of type {model_type!r}")
-    try:
-        return picture_processor(_processor_class(family)).from_pretrained(source, **hub)
-    except ImportError as error:
-        raise HonesError(f"{family} cannot be loaded ({first_line(error)})", do="install that package") from error
-    except (OSError, ValueError) as error:
-        raise HonesError(
-            f"cannot load the processor of {source} ({first_line(error)})",
-            expected="tokenizer.json, tokenizer_config.json and preprocessor_config.json or processor_config.json",
-        ) from error
-
-
-def _load_tokenizer(source: str, **hub: Any) -> TextProcessor:
-    try:
-        return TextProcessor(transformers.AutoTokenizer.from_pretrained(source, **hub))
-    except ImportError as error:
-        raise HonesError(f"the tokenizer cannot be loaded ({first_line(error)})", do="install that package") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise HonesError(
-            f"cannot load the tokenizer of {source} ({first_line(error)})",
-            expected="tokenizer.json and tokenizer_config.json",
-        ) from error
-
-
-def _processor_class(family: str) -> type[ProcessorMixin]:
-    if family == "PixtralProcessor" and not is_torchvision_available():
-        return PixtralParts
-    if not hasattr(transformers, family):
-        raise HonesError(f"transformers {transformers.__version__} has no processor {family}")
-    return getattr(transformers, family)
+    files = "tokenizer.json, tokenizer_config.json and preprocessor_config.json or processor_config.json"
+    with loading(f"the processor of {source}", expected=files):
+        if family == "PixtralProcessor" and not is_torchvision_available():
+            kind = PixtralParts
+        elif hasattr(transformers, family):
+            kind = getattr(transformers, family)
+        else:
+            raise HonesError(f"transformers {transformers.__version__} has no processor {family}")
+        return picture_processor(kind).from_pretrained(source, **hub)
 
 
 def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import BadItem, HonesError
-from hones.models.text import TextProcessor
+from hones.models.processors import TextProcessor
 
 LLAVA_TEMPLATE = "USER: {image}{prompt}\nASSISTANT:"
 PALIGEMMA_TEMPLATE = "{image}{start}{prompt}\n"
@@ -33,7 +33,11 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str, picture
     if isinstance(processor, TextProcessor):
         if picture:
             raise HonesError(f"{model.config.model_type} is a text-only model", do="ask it a task without pictures")
-        return _without_start(processor, _templated(processor, [{"role": "user", "content": prompt}], prompt))
+        if processor.chat_template is None:  # a base model
+            return _without_start(processor, prompt)
+        of_text: Any = processor.tokenizer.apply_chat_template
+        said = [{"role": "user", "content": prompt}]
+        return _without_start(processor, of_text(said, tokenize=False, add_generation_prompt=True))
     placeholder = processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
     if placeholder in prompt:
         raise BadItem(f"its text holds {placeholder}, the picture's placeholder")
@@ -48,14 +52,6 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str, picture
     conversation: Any = [{"role": "user", "content": [*shown, {"type": "text", "text": prompt}]}]
     template: Any = ProcessorMixin.apply_chat_template  # families override it for the sake of videos
     return _without_start(processor, template(processor, conversation, tokenize=False, add_generation_prompt=True))
-
-
-def _templated(processor: TextProcessor, conversation: list[dict[str, str]], prompt: str) -> str:
-    """The tokenizer's own chat template, or the prompt as it is where a base model has none."""
-    if processor.tokenizer.chat_template is None:
-        return prompt
-    template: Any = processor.tokenizer.apply_chat_template
-    return template(conversation, tokenize=False, add_generation_prompt=True)
 
 
 def _without_start(processor: ProcessorMixin, text: str) -> str:

@@ -2,7 +2,7 @@
 
 Two built-in pictures with prompts of different lengths are answered by the model itself, edited and unedited; each
 claim is one number beside what rounding allows. Distances between logits are in their standard deviation. What is
-measured at loading (`hones.models.probe`) is measured again here, so that the table is whole.
+measured at loading (`hones.models.probe`) is measured again here, and followed through to the logits.
 """
 
 import math
@@ -22,7 +22,7 @@ from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
 from hones.models.capture import DOWN_PROJ, FFN, HEADS, O_PROJ, Z, capture, collect
 from hones.models.interventions import BASELINE, Intervention
-from hones.models.probe import ROUNDINGS, check_edits
+from hones.models.probe import ROUNDINGS, check_edits, probe_inputs
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import added, contributions, is_plain, readout_of
 from hones.sweep.engines import TOLERANCE, last_logits, make_engine
@@ -109,7 +109,7 @@ def verify(vlm: VLM) -> Verification:
         The table; `check()` raises for the first claim that does not hold.
 
     Raises:
-        HonesError: the model cannot be run at all, or an edit changes no logit (as at loading).
+        HonesError: the model cannot be run at all, or an edit changes nothing that leaves its layer (as at loading).
     """
     with tempfile.TemporaryDirectory() as folder:
         examples = _examples(Path(folder), vlm.shows_pictures)
@@ -196,12 +196,11 @@ def _worst(distances: Iterable[float]) -> float:
 
 def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
     """What masking takes from the residual is what the neurons write; their contributions sum to it; edits show."""
-    sites = check_edits(vlm)
-    yield Claim("editing a head of any layer changes the logits", min(x.heads for x in sites), None, "smallest change")
-    yield Claim("editing the neurons of any layer changes them", min(x.neurons for x in sites), None, "smallest change")
-    worst = max(sites, key=lambda x: math.inf if x.problem is not None else x.write_in / x.allowed)
+    inputs = probe_inputs(vlm.model, vlm.processor)
+    yield from _edit_claims(vlm, Encoded(inputs))
+    worst = max(check_edits(vlm, inputs), key=lambda x: math.inf if x.problem is not None else x.distance / x.allowed)
     plain = "W_down z" if is_plain(vlm.anatomy) else "through the norm or gate after down_proj"
-    yield Claim("an FFN adds what its neurons write", worst.write_in, worst.allowed, worst.problem or plain)
+    yield Claim("an FFN adds what its neurons write", worst.distance, worst.allowed, worst.problem or plain)
     if vlm.no_write_in is not None:
         return
     rows = vlm.anatomy.lm_head.weight[[vlm.answer_tokens.yes, vlm.answer_tokens.no]].float()
@@ -216,6 +215,24 @@ def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
         along = (written * u.to(written.device)).sum(-1)
         deviations.append(float((total[:, number].to(along.device) - along).abs().max() / written.norm()))
     yield Claim("contributions sum to <what the FFN adds, u>", _worst(deviations), 1e-5)
+
+
+def _edit_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
+    """Each layer's edits alone, through the whole model: loading looks no further than what leaves the layer."""
+    layers, _, neurons = vlm.anatomy.shape
+    base = vlm.logits(encoded, 1)
+
+    def smallest(edits: Iterable[Intervention]) -> float:
+        changes = []
+        for edit in edits:
+            with edit.on(vlm.model):
+                changes.append(float((vlm.logits(encoded, 1) - base).abs().max() / base.std()))
+        return min(changes)
+
+    of_heads = smallest(Intervention(heads=frozenset({(layer, 0)})) for layer in range(layers))
+    of_neurons = smallest(Intervention(masked=frozenset((layer, i) for i in range(neurons))) for layer in range(layers))
+    yield Claim("editing a head of any layer changes the logits", of_heads, None, "smallest change")
+    yield Claim("editing the neurons of any layer changes them", of_neurons, None, "smallest change")
 
 
 def _padding_claims(
