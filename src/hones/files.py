@@ -104,9 +104,14 @@ def place_from(folder: Path, path: Path) -> str:
     return os.path.relpath(full, root) if moves_along else str(path)
 
 
+def digest(content: bytes) -> str:
+    """16 hexadecimal digits of the SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def digest_of(file: Path) -> str:
-    """16 hexadecimal digits of a file's SHA-256."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    """The `digest` of a file."""
+    return digest(file.read_bytes())
 
 
 def sha256_of(file: Path) -> str:

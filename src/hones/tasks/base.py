@@ -17,8 +17,7 @@ from PIL import Image
 from hones.data.items import Items
 from hones.data.pictures import open_picture
 from hones.data.unified import Item, LeftOut
-from hones.errors import BadItem
-from hones.progress import track
+from hones.errors import BadItem, HonesError
 
 AnswerKind = Literal["text", "yes_no", "log_probability"]
 NO_PICTURE = "item without a picture"
@@ -114,6 +113,14 @@ class Metric(ABC):
         return usable
 
 
+class MeanMetric(Metric):
+    """A metric that is the mean over items of its first statistic; the last one counts the items."""
+
+    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """The mean; NaN where no item was summed."""
+        return mean_over_items(sums)
+
+
 class Task(Metric):
     """One task: prompt and target of an item, and the metric of its answers.
 
@@ -172,17 +179,9 @@ def mean_over_items(sums: Float[np.ndarray, "*batch k"], statistic: int = 0) -> 
         return np.asarray(sums[..., statistic] / sums[..., -1])
 
 
-def with_readable_pictures(
-    examples: Sequence[Example], doing: str = "checking pictures"
-) -> tuple[list[Example], list[LeftOut]]:
-    """The examples whose picture can be read whole, box drawn, and the others with the reason."""
-    good: list[Example] = []
-    bad: list[LeftOut] = []
-    for example in track(examples, doing):
-        try:
-            example.open_picture()
-        except BadItem as error:
-            bad.append(LeftOut.of(example.id, error))
-        else:
-            good.append(example)
-    return good, bad
+def check_margins(example: Example, margins: Float[np.ndarray, " candidates"]) -> None:
+    """Raises HonesError where logit(Yes) - logit(No) is NaN: it says neither, and ranks nothing."""
+    if np.isnan(margins).any():
+        raise HonesError(
+            f"item {example.id}: logit(Yes) - logit(No) is NaN", expected="a number", do="try --dtype float32"
+        )

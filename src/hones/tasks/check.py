@@ -5,9 +5,9 @@ box that leaves the picture in part, pictures that several items share, or whose
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from hones.data.disjoint import content_hash
@@ -17,7 +17,6 @@ from hones.data.unified import LeftOut
 from hones.errors import BadItem, HonesError
 from hones.progress import track
 from hones.tasks import TASKS, make_task
-from hones.tasks.base import with_readable_pictures
 
 FIRST = 5
 _FIELD = {"vqa": "vqa", "ocr": "ocr", "caption": "captions", "retrieval": "captions"}
@@ -71,7 +70,8 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
     """
     of = {item.id: item for item in items}
     names = {item.file_name for item in items if item.file_name is not None}
-    broken = _broken(items.images, names) if pictures else {}
+    files = {name: partial(open_picture, items.images / name) for name in sorted(names)}
+    broken: Mapping[str | None, BadItem] = _broken(files, "opening pictures") if pictures else {}
     problems = [("file", bad) for bad in items.left_out]
     problems += [("picture", LeftOut.of(item.id, broken[item.file_name])) for item in items if item.file_name in broken]
     rows = []
@@ -86,7 +86,8 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
         examples = [example for example in examples if of[example.id].file_name not in broken]
         bad = [left_out for left_out in bad if left_out.id in annotated]
         if pictures and name == "ocr":
-            bad += with_readable_pictures(examples, "drawing boxes")[1]
+            boxed = {example.id: example.open_picture for example in examples}
+            bad += [LeftOut.of(name, error) for name, error in _broken(boxed, "drawing boxes").items()]
         refused = {left_out.id for left_out in bad}
         usable = sum(example.id not in refused for example in examples)
         problems += [(name, left_out) for left_out in bad]
@@ -103,12 +104,12 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
     )
 
 
-def _broken(folder: Path, names: Iterable[str]) -> dict[str | None, BadItem]:
-    """The pictures that cannot be opened, by name, and why."""
-    broken: dict[str | None, BadItem] = {}
-    for name in track(sorted(names), "opening pictures"):
+def _broken(pictures: Mapping[str, Callable[[], Any]], doing: str) -> dict[Any, BadItem]:
+    """Of pictures by name, each with what opens it, those that cannot be opened, and why."""
+    broken: dict[Any, BadItem] = {}
+    for name, opens in track(pictures.items(), doing):
         try:
-            open_picture(folder / name)
+            opens()
         except BadItem as error:
             broken[name] = error
     return broken

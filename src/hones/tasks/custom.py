@@ -14,7 +14,6 @@ Fields are dotted paths (`hones.tasks.fields`). What a task says is part of what
 of a task that has changed since is refused.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -29,19 +28,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hones.data.items import Items
 from hones.data.unified import Item, LeftOut
 from hones.errors import BadItem, HonesError, from_validation
+from hones.files import digest
 from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task, examples_of, picture_of
 from hones.tasks.caption import Captioning
 from hones.tasks.exact import Contains, ExactMatch
 from hones.tasks.fields import PATH, fill, numbers_at, paths_in, text_at, values_at
 from hones.tasks.ocr import Ocr, check_box, size_of
-from hones.tasks.retrieval import Retrieval
 from hones.tasks.vqa import Vqa
 from hones.tasks.yes_no import YesNoAccuracy, YesNoF1
 
 _ALL: tuple[Metric, ...] = (ExactMatch(), Contains(), Vqa(), Ocr(), Captioning(), YesNoAccuracy(), YesNoF1())
 METRICS: dict[str, Metric] = {metric.metric_name: metric for metric in _ALL}
-BUILT_IN = (Vqa.name, Ocr.name, Captioning.name, Retrieval.name)
-RESERVED = (*BUILT_IN, "all", "analysis", "journal", "figures", "data")
+RESERVED = ("vqa", "ocr", "caption", "retrieval", "all", "analysis", "journal", "figures", "data")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -96,13 +94,9 @@ class TaskFile(BaseModel):
     max_items: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
-    def _yes_no_is_scored_as_such(self) -> "TaskFile":
+    def _fits_together(self) -> "TaskFile":
         if self.answers == "yes_no" and not self.metric.startswith("yes_no"):
             raise ValueError(f"answers: yes_no cannot be scored by {self.metric}, but by yes_no_accuracy or yes_no_f1")
-        return self
-
-    @model_validator(mode="after")
-    def _box_is_on_a_picture(self) -> "TaskFile":
         if self.box is not None and self.picture == "none":
             raise ValueError("a box without a picture: leave out box, or picture: none")
         return self
@@ -212,8 +206,3 @@ def _box(item: Item, path: str) -> tuple[float, float, float, float]:
     x, y, width, height = numbers
     check_box((x, y, width, height), item.image_info)
     return x, y, width, height
-
-
-def digest(content: bytes) -> str:
-    """16 hexadecimal digits of the SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:16]

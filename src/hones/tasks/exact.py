@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from hones.tasks.base import Answer, Example, Metric, mean_over_items
+from hones.tasks.base import Answer, Example, MeanMetric
 from hones.tasks.vqa import normalise
 
 
@@ -18,7 +18,7 @@ def holds(answer: str, reference: str) -> bool:
     return bool(words) and f" {words} " in f" {normalise(answer)} "
 
 
-class ExactMatch(Metric):
+class ExactMatch(MeanMetric):
     """The share of answers that equal a reference."""
 
     metric_name: ClassVar[str] = "exact_match"
@@ -29,10 +29,6 @@ class ExactMatch(Metric):
         assert isinstance(answer, str)
         given = normalise(answer)
         return np.array([float(any(normalise(r) == given for r in example.references)), 1.0])
-
-    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
-        """The share of matches, in [0, 1]; NaN where no item was summed."""
-        return mean_over_items(sums)
 
 
 class Contains(ExactMatch):

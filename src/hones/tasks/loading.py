@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 from hones.errors import HonesError
+from hones.files import digest
 from hones.tasks.base import Definition, Task
-from hones.tasks.custom import check_name, digest, task_of_file
+from hones.tasks.custom import check_name, task_of_file
 from hones.tasks.user_code import USER_MODULES, module_of_file
 
 
@@ -32,10 +33,8 @@ def load_task(given: str) -> Task:
     Raises:
         HonesError: no such file or class, or not a task.
     """
-    return _from_class(given) if ":" in given else task_of_file(given)
-
-
-def _from_class(given: str) -> Task:
+    if ":" not in given:
+        return task_of_file(given)
     place, _, name = given.rpartition(":")
     from_file = place.endswith(".py")
     module, source = module_of_file(Path(place), "the task", "--task") if from_file else _from_package(place, given)

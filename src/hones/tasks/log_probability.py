@@ -17,10 +17,10 @@ from jaxtyping import Float
 
 from hones.data.items import Items
 from hones.data.unified import Item, LeftOut
-from hones.tasks.base import Answer, AnswerKind, Example, Task, mean_over_items
+from hones.tasks.base import Answer, AnswerKind, Example, MeanMetric, Task
 
 
-class LogProbability(Task):
+class LogProbability(MeanMetric, Task):
     """The log-probability of the gold answers of another task, under the same name."""
 
     metric_name: ClassVar[str] = "log_probability"
@@ -54,10 +54,6 @@ class LogProbability(Task):
         """[log-probability, 1]."""
         assert isinstance(answer, float)
         return np.array([answer, 1.0])
-
-    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
-        """Mean log-probability in nats, at most 0; NaN where no item was summed."""
-        return mean_over_items(sums)
 
     def token_weights(self, targets: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " tokens"]]:
         """Those of the task."""

@@ -19,7 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from hones.data.pictures import BOX_OUTSIDE
 from hones.data.unified import ImageInfo, Item
 from hones.errors import NOT_ANNOTATED, BadItem
-from hones.tasks.base import Answer, AnswerKind, Example, Task, mean_over_items, picture_of
+from hones.tasks.base import Answer, AnswerKind, Example, MeanMetric, Task, picture_of
 from hones.tasks.vqa import PROMPT as QUESTION_PROMPT
 
 PROMPT = "Transcribe the text inside the blue box.\nOutput text only."
@@ -32,7 +32,7 @@ def anls(answer: str, reference: str) -> float:
     return 1 - distance if distance < THRESHOLD else 0.0
 
 
-class Ocr(Task):
+class Ocr(MeanMetric, Task):
     """The text inside a blue box that is drawn on the picture."""
 
     name: ClassVar[str] = "ocr"
@@ -79,10 +79,6 @@ class Ocr(Task):
         """[similarity to the best reference, 1] of one answer."""
         assert isinstance(answer, str)
         return np.array([max(anls(answer, reference) for reference in example.references), 1.0])
-
-    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
-        """ANLS, in [0, 1]; NaN where no item was summed."""
-        return mean_over_items(sums)
 
 
 def size_of(picture: ImageInfo | None) -> tuple[int, int] | None:

@@ -22,14 +22,24 @@ from hones.data.candidates import CandidatePool, distinct
 from hones.data.items import Items
 from hones.data.unified import Item, LeftOut
 from hones.errors import NOT_ANNOTATED, BadItem, HonesError
-from hones.tasks.base import Answer, AnswerKind, Example, Task, examples_of, mean_over_items, picture_of
+from hones.tasks.base import (
+    Answer,
+    AnswerKind,
+    Example,
+    MeanMetric,
+    Task,
+    check_margins,
+    examples_of,
+    mean_over_items,
+    picture_of,
+)
 
 PROMPT = "Candidate: {candidate}\nDoes the candidate correctly describe the image?\nAnswer exactly Yes or No."
 TARGET = "Yes"
 CUTOFF = 5
 
 
-class Retrieval(Task):
+class Retrieval(MeanMetric, Task):
     """Which of the candidate captions is the picture's own?
 
     Args:
@@ -55,11 +65,7 @@ class Retrieval(Task):
         Raises:
             BadItem: no caption, or too few negatives of its own.
         """
-        captions = _captions(item)
-        negatives = _own_negatives(item)
-        if len(negatives) < self.candidates - 1:
-            raise BadItem(f"has {len(negatives)} negatives of its own, {self.candidates - 1} needed")
-        return self._ask(item, images, captions[0], negatives)
+        return self._ask(item, images, None)
 
     def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
         """All items with a caption, in order; where an item lacks negatives, the hardest of the whole file.
@@ -68,18 +74,19 @@ class Retrieval(Task):
             HonesError: the file has too few other captions.
         """
         pool = CandidatePool(items.captions_of)
+        return examples_of(items, lambda item: self._ask(item, items.images, pool))
 
-        def example(item: Item) -> Example:
-            captions = _captions(item)
-            negatives = _own_negatives(item)
-            if len(negatives) < self.candidates - 1:
-                negatives = pool.negatives(captions[0], captions, self.candidates - 1)
-            return self._ask(item, items.images, captions[0], negatives)
-
-        return examples_of(items, example)
-
-    def _ask(self, item: Item, images: Path, true: str, negatives: list[str]) -> Example:
-        candidates = (true, *negatives[: self.candidates - 1])
+    def _ask(self, item: Item, images: Path, pool: CandidatePool | None) -> Example:
+        captions = distinct(caption.caption for caption in item.captions)
+        if not captions:
+            raise BadItem("all captions are empty") if item.captions else BadItem("no captions", kind=NOT_ANNOTATED)
+        negatives = distinct(item.retrieval.negatives, but=captions) if item.retrieval is not None else []
+        wanted = self.candidates - 1
+        if len(negatives) < wanted:
+            if pool is None:
+                raise BadItem(f"has {len(negatives)} negatives of its own, {wanted} needed")
+            negatives = pool.negatives(captions[0], captions, wanted)
+        candidates = (captions[0], *negatives[:wanted])
         return Example(
             id=item.id,
             image=picture_of(item, images),
@@ -95,19 +102,12 @@ class Retrieval(Task):
             HonesError: a margin is NaN: no ranking exists.
         """
         assert isinstance(answer, np.ndarray) and answer.shape == (len(example.prompts),)
-        if np.isnan(answer).any():
-            raise HonesError(
-                f"item {example.id}: logit(Yes) - logit(No) is NaN", expected="a number", do="try --dtype float32"
-            )
+        check_margins(example, answer)
         ahead = np.sum(answer > answer[0])
         tied = np.sum(answer == answer[0])
         ranks = np.arange(ahead + 1, ahead + tied + 1)
         gains = (ranks <= CUTOFF) / np.log2(ranks + 1)
         return np.array([gains.mean(), (ranks <= 1).mean(), (ranks <= CUTOFF).mean(), 1.0])
-
-    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
-        """NDCG@5, in [0, 1]; NaN where no item was summed."""
-        return mean_over_items(sums)
 
     def guess(self, examples: Sequence[Example]) -> float:
         """The mean score of a random order of the candidates."""
@@ -117,15 +117,3 @@ class Retrieval(Task):
     def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
         """recall@1 and recall@5, in [0, 1]; NaN where no item was summed."""
         return {"recall@1": float(mean_over_items(sums, 1)), "recall@5": float(mean_over_items(sums, 2))}
-
-
-def _captions(item: Item) -> list[str]:
-    captions = distinct(caption.caption for caption in item.captions)
-    if not captions:
-        raise BadItem("all captions are empty") if item.captions else BadItem("no captions", kind=NOT_ANNOTATED)
-    return captions
-
-
-def _own_negatives(item: Item) -> list[str]:
-    given = item.retrieval.negatives if item.retrieval is not None else []
-    return distinct(given, but=(caption.caption for caption in item.captions))

@@ -3,11 +3,11 @@
 import importlib.util
 import sys
 import traceback
-from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
 from hones.errors import HonesError
+from hones.files import digest
 
 USER_MODULES: set[str] = set()
 """The names of the modules that the user has named as a task or a method."""
@@ -26,8 +26,7 @@ def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, byte
         source = file.read_bytes()
     except OSError as error:
         raise HonesError(f"cannot read {what} {file} ({error.strerror})", do=f"check {option}") from error
-    place = sha256(str(file.resolve()).encode()).hexdigest()[:16]
-    name = f"hones_user_{place}_{sha256(source).hexdigest()[:16]}"
+    name = f"hones_user_{digest(str(file.resolve()).encode())}_{digest(source)}"
     if name in sys.modules:
         return sys.modules[name], source
     spec = importlib.util.spec_from_file_location(name, file)

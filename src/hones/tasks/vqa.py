@@ -26,7 +26,7 @@ from jaxtyping import Float
 
 from hones.data.unified import Item
 from hones.errors import NOT_ANNOTATED, BadItem
-from hones.tasks.base import Answer, AnswerKind, Example, Task, mean_over_items, picture_of
+from hones.tasks.base import Answer, AnswerKind, Example, MeanMetric, Task, picture_of
 
 PROMPT = "Question: {question}\nAnswer the question with a short phrase."
 
@@ -70,7 +70,7 @@ def _strip_punctuation(text: str) -> str:
     return _PERIOD.sub("", out)
 
 
-class Vqa(Task):
+class Vqa(MeanMetric, Task):
     """A question about the picture; the answer is scored against those of the annotators."""
 
     name: ClassVar[str] = "vqa"
@@ -118,7 +118,3 @@ class Vqa(Task):
         if n == 1:
             return np.array([m, 1.0])
         return np.array([(m * min(1, (m - 1) / 3) + (n - m) * min(1, m / 3)) / n, 1.0])
-
-    def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
-        """Mean soft accuracy, in [0, 1]; NaN where no item was summed."""
-        return mean_over_items(sums)

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from hones.errors import BadItem, HonesError
-from hones.tasks.base import Answer, Example, Metric
+from hones.errors import BadItem
+from hones.tasks.base import Answer, Example, Metric, check_margins
 
 DENIALS = frozenset(("No", "not", "no"))
 
@@ -61,11 +61,8 @@ class YesNo(Metric):
         if isinstance(answer, str):
             yes = says_yes(answer)
         else:
-            (margin,) = np.atleast_1d(answer)
-            if np.isnan(margin):
-                raise HonesError(
-                    f"item {example.id}: logit(Yes) - logit(No) is NaN", expected="a number", do="try --dtype float32"
-                )
+            (margin,) = margins = np.atleast_1d(answer)
+            check_margins(example, margins)
             yes = bool(margin > 0)
         gold = example.references[0].strip().lower() == "yes"
         return np.array([yes and gold, yes and not gold, not yes and not gold, not yes and gold], dtype=float)

@@ -1,6 +1,6 @@
 """Hugging Face `datasets`: a saved folder, a parquet file, or a dataset of the hub (`hf:OWNER/NAME`).
 
-Options: `split`, `config`, `revision`, and the columns of `hones.data.readers.columns`. The pictures inside are neither
+Options: `split`, `config`, `revision`, and the columns of `hones.data.readers.table`. The pictures inside are neither
 decoded nor read before items are chosen; those of the chosen items are then copied, as they are encoded, into
 `~/.cache/hones` (or $HONES_CACHE), with the rows as a unified file beside them. That file's hash is the data's.
 """
@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hones.data.content import Content
 from hones.data.readers.base import Reader, Reading
-from hones.data.readers.columns import COLUMNS, columns_of, unified_rows
+from hones.data.readers.table import COLUMNS, columns_of, unified_rows
 from hones.data.sources import Source
 from hones.data.unified import Item, LeftOut, parse_rows
 from hones.errors import HonesError
-from hones.files import sha256_of, write_bytes, write_json
+from hones.files import digest, sha256_of, write_bytes, write_json
 from hones.progress import track
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-_SELECTION = ("split", "config", "revision")
 
 
 class HuggingFace(Reader):
@@ -32,7 +30,7 @@ class HuggingFace(Reader):
 
     name: ClassVar[str] = "hf"
     about: ClassVar[str] = "Hugging Face datasets: hf:OWNER/NAME?split=S, a saved folder, or a parquet file"
-    options: ClassVar[tuple[str, ...]] = (*_SELECTION, *COLUMNS)
+    options: ClassVar[tuple[str, ...]] = ("split", "config", "revision", *COLUMNS)
 
     def claims(self, content: Content, source: Source) -> bool:
         return content.kind == "dataset"
@@ -44,14 +42,14 @@ class HuggingFace(Reader):
         columns = columns_of(source.options, dataset.column_names, str(source))
         if "image" not in columns:
             return _text_alone(dataset, columns, source)
-        inside = not _holds_text(dataset, columns["image"])
+        inside = getattr(dataset.features[columns["image"]], "dtype", None) not in ("string", "large_string")
         rows = parse_rows(unified_rows(_rows(dataset, columns, inside), columns))
         good = [row.model_dump(exclude_none=True) for row in rows if isinstance(row, Item)]
         bad = [row for row in rows if isinstance(row, LeftOut)]
         if not inside:
             return Reading([*good, *bad])
         chosen = json.dumps([str(source), dataset._fingerprint, sorted(columns.items())])
-        file = _cache() / hashlib.sha256(chosen.encode()).hexdigest()[:16] / "items.json"
+        file = _cache() / digest(chosen.encode()) / "items.json"
         write_json(file, {"data": good})
 
         def pictures(items: Sequence[Item]) -> Path:
@@ -107,22 +105,13 @@ def _open(content: Content, source: Source) -> "Dataset":
     return next(iter(loaded.values())) if split is None else loaded[split]
 
 
-def _holds_text(dataset: "Dataset", column: str) -> bool:
-    """Whether the column names files; otherwise the pictures are inside."""
-    return getattr(dataset.features[column], "dtype", None) in ("string", "large_string")
-
-
 def _rows(dataset: "Dataset", columns: Mapping[str, str], inside: bool) -> Any:
     """The rows without their pictures, whose names are the rows' numbers."""
     picture = columns["image"]
     wanted = [column for column in dict.fromkeys(columns.values()) if not (inside and column == picture)]
     rows: Any = dataset.select_columns(wanted)
     for number, row in enumerate(track(rows, "reading rows", len(dataset))):
-        yield {**row, picture: _file_name(number)} if inside else row
-
-
-def _file_name(row: int) -> str:
-    return f"row-{row:08d}"
+        yield {**row, picture: f"row-{number:08d}"} if inside else row
 
 
 def _unpack(dataset: "Dataset", column: str, items: Sequence[Item], folder: Path) -> Path:
