@@ -5,6 +5,8 @@ model can start from the trained LLaVA. Shapes: 6 layers, d = 192, 6 heads of 32
 neurons a layer; pictures of 96 x 96 become 64 tokens (LLaVA, CLIP patch 12) or 36 (Qwen, patch 8, merge 2).
 """
 
+import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +24,8 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from hones.data.shapes.files import corpus
-from hones.data.shapes.scene import CHARACTERS, COLOURS, SHAPES, SIZE, make_scene
+from hones.data.shapes.language import captions, describe, questions
+from hones.data.shapes.scene import CHARACTERS, COLOURS, SHAPES, SIZE, Scene, make_scene
 from hones.tasks import caption, ocr, retrieval, vqa
 
 LAYERS, WIDTH, HEADS, FFN = 6, 192, 6, 640
@@ -134,6 +136,17 @@ def _build_qwen() -> TinyParts:
         size={"shortest_edge": SIZE * SIZE, "longest_edge": 4 * SIZE * SIZE},
     )
     return TinyParts(Qwen2_5_VLForConditionalGeneration(config), tokenizer, processor, grid=6)
+
+
+def corpus(scenes: Iterable[Scene]) -> list[str]:
+    """Every sentence that the generator says about some scenes: what a tokenizer is trained on."""
+    sentences = []
+    for scene in scenes:
+        rng = random.Random(f"corpus/{scene.seed}")
+        sentences += captions(describe(scene, rng))
+        for _, question, answer in questions(scene, rng):
+            sentences += [question, answer]
+    return sentences
 
 
 def make_tokenizer(name: str) -> Any:

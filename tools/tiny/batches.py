@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hones.data.pictures import draw_box
-from hones.data.shapes.language import Statement, caption, describe, false_statement, holds, perturb, questions
+from hones.data.shapes.language import Statement, captions, describe, false_statement, holds, perturb, questions
 from hones.data.shapes.scene import CHARACTERS, COLOURS, SHAPES, SIZE, Scene, draw, make_scene
 from hones.tasks import caption as caption_task
 from hones.tasks import ocr, retrieval, vqa
@@ -21,6 +21,11 @@ from .architecture import TinyParts
 TASKS = ("vqa", "ocr", "caption", "retrieval")
 _QUESTION_WEIGHT = {"colour": 3.0, "shape": 1.5, "count": 1.0, "existence": 1.5, "relation": 1.5}
 _TASK_WEIGHT = {"vqa": 1.0, "ocr": 1.5, "caption": 1.0, "retrieval": 1.5}
+
+
+def caption(statement: Statement, rng: random.Random) -> str:
+    """One paraphrase; the plain one half of the time."""
+    return captions(statement)[rng.choice((0, 0, 0, 0, 1, 2, 3, 4))]
 
 
 @dataclass

@@ -137,16 +137,13 @@ def parse_rows(rows: Iterable[Any]) -> list[Item | LeftOut]:
         try:
             item = Item.model_validate(row)
         except ValidationError as error:
-            parsed.append(_unreadable(row, position, error))
+            invalid = first_invalid(error)
+            kind = OUTSIDE if invalid.problem.endswith("leaves the picture folder") else UNREADABLE
+            names = (row[key] for key in ("item_id", "image_id") if key in row) if isinstance(row, dict) else ()
+            name = next(iter(names), None)
+            parsed.append(LeftOut(f"#{position}" if name is None else str(name), str(invalid), kind))
             continue
         key = "image_id" if item.item_id is None else "item_id"
         parsed.append(LeftOut(item.id, f"duplicate {key}", DUPLICATE) if item.id in seen else item)
         seen.add(item.id)
     return parsed
-
-
-def _unreadable(row: Any, position: int, error: ValidationError) -> LeftOut:
-    invalid = first_invalid(error)
-    kind = OUTSIDE if invalid.problem.endswith("leaves the picture folder") else UNREADABLE
-    name = next((row[key] for key in ("item_id", "image_id") if key in row), None) if isinstance(row, dict) else None
-    return LeftOut(f"#{position}" if name is None else str(name), str(invalid), kind)

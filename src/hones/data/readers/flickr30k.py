@@ -51,7 +51,7 @@ class Flickr30k(Reader):
         if split is not None and split not in splits:
             raise HonesError(f"{content.path} has no split {split!r}", expected=f"one of {', '.join(sorted(splits))}")
         rows = named(images, "filename")
-        chosen = [(name, row) for name, row in rows if split is None or not _is_of_another(row, split)]
+        chosen = [row for row in rows if split is None or not isinstance(row[1], dict) or row[1].get("split") == split]
         return Reading(each(chosen, _of_json))
 
 
@@ -73,10 +73,6 @@ def _of_table(content: Content) -> Iterator[Row]:
             captions_of.setdefault(row[pictures].strip(), []).append(row[captions].strip())
     for file, texts in captions_of.items():
         yield _unified(file, texts)
-
-
-def _is_of_another(row: Any, split: str) -> bool:
-    return isinstance(row, dict) and row.get("split") != split
 
 
 def _of_json(name: str, row: Any) -> Row:

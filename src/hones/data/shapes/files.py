@@ -2,14 +2,14 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from hones.data.shapes.language import captions, describe, existence, false_statement, questions
-from hones.data.shapes.scene import SIZE, Content, Scene, draw, make_scene
+from hones.data.shapes.scene import SIZE, Content, draw, make_scene
 from hones.data.shapes.signs import draw_sign, make_sign
 from hones.errors import HonesError
 
@@ -75,14 +75,3 @@ def write_shapes(folder: str | Path, splits: dict[str, int], seed: int = 0, sour
         files[split] = folder / f"{split}.json"
         files[split].write_text(json.dumps({"data": items}, indent=1))
     return files
-
-
-def corpus(scenes: Iterable[Scene]) -> list[str]:
-    """Every sentence that the generator says about some scenes: what a tokenizer is trained on."""
-    sentences = []
-    for scene in scenes:
-        rng = random.Random(f"corpus/{scene.seed}")
-        sentences += captions(describe(scene, rng))
-        for _, question, answer in questions(scene, rng):
-            sentences += [question, answer]
-    return sentences

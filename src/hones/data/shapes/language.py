@@ -65,11 +65,6 @@ def captions(statement: Statement, place: str = "above") -> list[str]:
     ]
 
 
-def caption(statement: Statement, rng: random.Random) -> str:
-    """One paraphrase; the plain one half of the time."""
-    return captions(statement)[rng.choice((0, 0, 0, 0, 1, 2, 3, 4))]
-
-
 def perturb(statement: Statement, rng: random.Random) -> Statement:
     """Change one attribute, a binding or the relation. The result may by chance still be true: check with `holds`."""
     things = [list(t) for t in statement.things]

@@ -24,6 +24,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (28, 28, 30),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+DISTRACTORS = ((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30))
 CHARACTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
 _ROWS, _COLUMNS = 2, 3
@@ -78,6 +79,7 @@ class Content:
     things: tuple[Thing, ...]
     label: Text
     distractor: Text | None
+    distractor_colour: tuple[int, int, int]
 
     @property
     def place(self) -> str:
@@ -92,7 +94,6 @@ class Scene(Content):
     background: int
     strip: int
     tints: tuple[tuple[int, int, int], ...]
-    distractor_colour: tuple[int, int, int]
     ink: int
 
 
@@ -111,7 +112,7 @@ def make_scene(seed: int | str) -> Scene:
     tints = tuple(tuple(rng.randint(-45, 45) for _ in range(3)) for _ in things)
     background = rng.randint(214, 252)
     strip = rng.randint(196, 252)
-    distractor_colour = rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30)))
+    distractor_colour = rng.choice(DISTRACTORS)
     ink = strip - rng.randint(8, 48) if rng.random() < 0.25 else 20
     return Scene(
         seed=str(seed),
@@ -149,13 +150,7 @@ def draw(scene: Scene) -> Image.Image:
         colour = tuple(max(0, min(255, c + t)) for c, t in zip(COLOURS[thing.colour], tint, strict=True))
         draw_thing(pen, thing, colour, background=(scene.background,) * 3)
     picture = canvas.reduce(2)
-    pen = ImageDraw.Draw(picture)
-    ink = (scene.ink, scene.ink, scene.ink)
-    draw_text(pen, scene.label, ink, _font())
-    if scene.distractor is not None:
-        draw_text(pen, scene.distractor, ink, _font())
-        x, y, width, height = scene.distractor.box
-        pen.rectangle((x, y, x + width, y + height), outline=scene.distractor_colour)
+    draw_texts(ImageDraw.Draw(picture), scene, (scene.ink, scene.ink, scene.ink), _font())
     return picture
 
 
@@ -200,7 +195,13 @@ def _font() -> ImageFont.FreeTypeFont:
     return font
 
 
-def draw_text(pen: ImageDraw.ImageDraw, text: Text, ink: tuple[int, int, int], font: ImageFont.FreeTypeFont) -> None:
-    """Draw a string, each character in the middle of its cell."""
-    for character, left, top, right, bottom in text.glyphs():
-        pen.text(((left + right) / 2, (top + bottom) / 2), character, fill=ink, font=font, anchor="mm")
+def draw_texts(
+    pen: ImageDraw.ImageDraw, content: Content, ink: tuple[int, int, int], font: ImageFont.FreeTypeFont
+) -> None:
+    """Draw the label and, boxed, the text that is not to be read; each character in the middle of its cell."""
+    for text in (content.label, content.distractor):
+        for character, left, top, right, bottom in text.glyphs() if text is not None else ():
+            pen.text(((left + right) / 2, (top + bottom) / 2), character, fill=ink, font=font, anchor="mm")
+    if content.distractor is not None:
+        x, y, width, height = content.distractor.box
+        pen.rectangle((x, y, x + width, y + height), outline=content.distractor_colour)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hones.data.shapes.scene import SHAPES, SIZE, Content, Thing, draw_text, draw_thing, place_texts
+from hones.data.shapes.scene import DISTRACTORS, SHAPES, SIZE, Content, Thing, draw_texts, draw_thing, place_texts
 from hones.errors import HonesError
 
 Colour = tuple[int, int, int]
@@ -57,7 +57,6 @@ class Sign(Content):
     strip: Colour
     ink: Colour
     font: tuple[str, int]
-    distractor_colour: Colour
 
     @property
     def place(self) -> str:
@@ -95,7 +94,7 @@ def make_sign(seed: int | str) -> Sign:
         strip=strip,
         ink=rng.choice(INKS),
         font=rng.choice(FONTS),
-        distractor_colour=rng.choice(((200, 40, 40), (30, 140, 60), (150, 60, 170), (230, 140, 30))),
+        distractor_colour=rng.choice(DISTRACTORS),
     )
 
 
@@ -114,12 +113,7 @@ def draw_sign(sign: Sign) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     top = 0 if sign.strip_above else SIZE - _STRIP
     pen.rectangle((0, top, SIZE, top + _STRIP - 1), fill=sign.strip)
-    for text in (sign.label, sign.distractor):
-        if text is not None:
-            draw_text(pen, text, sign.ink, _font(*sign.font))
-    if sign.distractor is not None:
-        x, y, width, height = sign.distractor.box
-        pen.rectangle((x, y, x + width, y + height), outline=sign.distractor_colour)
+    draw_texts(pen, sign, sign.ink, _font(*sign.font))
     return picture
 
 
