@@ -1,5 +1,8 @@
 """Small random models of both families, in their real on-disk format, and a folder of built-in pictures."""
 
+import shape_checks  # noqa: F401  before hones is imported
+
+# isort: split
 from pathlib import Path
 
 import pytest

@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import RESAMPLES, UNEDITED, Interval, Measurement
+from hones.stats import RESAMPLES, UNEDITED, Interval, Measurement, PairedBootstrap
 from hones.sweep import measure as module
 from hones.sweep.measure import measure
 from hones.tasks import make_task
@@ -21,6 +22,11 @@ def test_an_interval_is_written_as_a_change_or_as_a_level() -> None:
     assert str(change) == f"{change}" == f"{change:+.3f}" == "+0.123 [-0.100, +0.150]"
     assert f"{change:.2f}" == "0.12 [-0.10, 0.15]" and f"{change:.3g}" == "0.123 [-0.1, 0.15]"
     assert change.bounds(".2f") == "[-0.10, 0.15]" and change.bounds() == "[-0.100, +0.150]"
+
+
+def test_shapes_are_checked_while_tests_run() -> None:
+    with pytest.raises(TypeCheckError, match="items k"):
+        PairedBootstrap(3, SEED).scores(np.ones((2, 3, 4)), lambda sums: sums[..., 0])
 
 
 # --- measured, one resample, draw and item at a time ---
