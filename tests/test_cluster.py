@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -299,19 +300,27 @@ def test_a_model_that_workers_cannot_load_is_one_line(pool: Any, tmp_path: Path)
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_shard_redone(pool: Any, tmp_path: Path) -> None:
+    from hones.sweep.ray.pool import AT_A_WORKER
+
     by_value()
     lost = pool.lost
     shards = [f"{'die-once' if n == 3 else 'do'} {n}" for n in range(16)]
     assert compute(pool, tmp_path, shards) == {n: f"result {n}" for n in range(16)}
     assert pool.lost == lost + 1
-    runs = {n: (tmp_path / f"{n}.runs").read_text().count("\n") for n in range(16)}
-    assert runs == {**dict.fromkeys(range(16), 1), 3: 2}, "what waited at the dead worker had not begun"
+    runs = Counter({n: (tmp_path / f"{n}.runs").read_text().count("\n") for n in range(16)})
+    again = runs - Counter(range(16))
+    assert again[3] == 1, "the shard at which the worker died"
+    assert again.total() <= AT_A_WORKER, "and at most what it had in hand: an answer may die with it on its way"
 
 
-def test_a_shard_that_fails_three_times_is_named_after_all_others(pool: Any, tmp_path: Path) -> None:
+def test_a_shard_that_fails_again_and_again_is_named_after_all_others(
+    pool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice here: each failure costs the start of a worker. The second is at one that took another's place."""
     by_value()
+    monkeypatch.setattr("hones.sweep.ray.pool.MOST_FAILURES", 2)
     found: dict[int, str] = {}
-    with pytest.raises(HonesError, match=r"^3 workers failed at .*pictures of raise 2: ValueError: a bad number"):
+    with pytest.raises(HonesError, match=r"^2 workers failed at .*pictures of raise 2: ValueError: a bad number"):
         compute(pool, tmp_path, [f"{'raise' if n == 2 else 'do'} {n}" for n in range(8)], found)
     assert sorted(found) == [0, 1, 3, 4, 5, 6, 7]
-    assert (tmp_path / "2.runs").read_text().count("\n") == 3
+    assert (tmp_path / "2.runs").read_text().count("\n") == 2
