@@ -3,11 +3,9 @@
 import copy
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -28,6 +26,7 @@ from random_models import (
     save_random_qwen2_vl,
     save_random_qwen3_vl,
 )
+from test_cli import call
 
 from hones import BadItem, HonesError, RunFolder, Study, attribute_neurons, load_items, load_vlm, make_task
 from hones.data.items import Items
@@ -505,46 +504,39 @@ def test_other_batches_and_bad_arguments_lose_nothing(
     Study(vlms["llava"], run, SweepSettings(max_new_tokens=2)).heads([task], items)
 
 
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads({threads})
+from hones.cli import main
+from hones.sweep.journal import Journal
+append, groups = Journal.append, []
+def killed(self, group, statistics):
+    append(self, group, statistics)
+    groups.append(group)
+    if len(groups) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.append = killed
+main()
+"""
+
+
 def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
     tmp_path: Path, model_folders: dict[str, Path], shapes: dict[str, Path]
 ) -> None:
-    def command(out: Path) -> list[str]:
-        data = [
-            "--data",
-            str(shapes["test"]),
-            "--task",
-            "vqa,caption",
-            "--batch-size",
-            "1",
-            "--max-new-tokens",
-            "4",
-            "--anyway",
-        ]
-        return [
-            sys.executable,
-            "-m",
-            "hones",
-            "heads",
-            "--model",
-            str(model_folders["llava"]),
-            *data,
-            "--anyway",
-            "--out",
-            str(out),
-        ]
+    """kill -9 in another process after two of seven pictures; the rest here."""
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True)
+    def arguments(out: Path) -> list[str]:
+        data = ["--data", str(shapes["test"]), "--task", "vqa,caption", "--batch-size", "1", "--max-new-tokens", "4"]
+        return ["heads", "--model", str(model_folders["llava"]), *data, "--anyway", "--out", str(out)]
+
+    program = KILLED.format(threads=torch.get_num_threads())
+    done = subprocess.run([sys.executable, "-c", program, *arguments(tmp_path / "killed")], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     journal = tmp_path / "killed" / "journal" / "caption+vqa.heads.jsonl"
-    process = subprocess.Popen(command(tmp_path / "killed"), env=environment, stdout=-3, stderr=-3)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = journal.read_bytes()
-    assert 3 <= before.count(b"\n") < 8 and not (tmp_path / "killed" / "vqa" / "heads.json").exists()
-    subprocess.run(command(tmp_path / "killed"), check=True, env=environment, capture_output=True)
+    assert journal.read_bytes().count(b"\n") == 3 and not (tmp_path / "killed" / "vqa" / "heads.json").exists()
+    for run in ("whole", "killed"):
+        assert call(*arguments(tmp_path / run)) == 0
     assert not journal.exists()
     for task in ("vqa", "caption"):
         for name in ("heads.json", "head_scores.npy"):
