@@ -517,28 +517,33 @@ def test_equal_seeds_give_equal_bytes(tmp_path: Path, config: dict[str, Any], mo
     assert render_report(results[0]) == render_report(results[1])
 
 
-def test_five_per_cent_of_broken_pictures_are_named_and_both_arms_have_the_same_items(
+def test_broken_pictures_are_named_and_both_arms_have_the_same_items(
     tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from hones import write_shapes
 
-    files = write_shapes(tmp_path / "data", {"discovery": 20, "dev": 20, "test": 40}, seed=2)
+    files = write_shapes(tmp_path / "data", {"discovery": 4, "dev": 4, "test": 7}, seed=2)
     images = tmp_path / "data/images"
     (images / "discovery_00003.png").write_bytes(b"")
-    (images / "dev_00004.png").write_bytes((images / "dev_00004.png").read_bytes()[:200])
-    (images / "test_00007.png").unlink()
-    (images / "test_00020.png").write_bytes(b"not a picture")
-    config |= {"data": {name: str(file) for name, file in files.items()}}
-    out = run(tmp_path, config, "out")
+    (images / "dev_00002.png").write_bytes((images / "dev_00002.png").read_bytes()[:200])
+    (images / "test_00001.png").unlink()
+    (images / "test_00005.png").write_bytes(b"not a picture")
+    config = {key: value for key, value in config.items() if key not in ("compare", "analyze")}
+    config |= {"data": {name: str(file) for name, file in files.items()}, "out": "refused"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    assert call("run", tmp_path / "c.yaml") == 2
+    assert "retrieval, discovery items: 1 of 4 items cannot be used: 4 (cannot read" in capsys.readouterr().err
+    out = run(tmp_path, config | {"max_left_out": 0.3}, "out")
     error = " ".join(capsys.readouterr().err.split())
-    left = {"discovery": ["4"], "dev": ["25"], "test": ["48", "61"]}
+    left = {"discovery": ["4"], "dev": ["7"], "test": ["10", "14"]}
     for split, ids in left.items():
         assert all(f"left out (retrieval, {split}): item {i}: " in error for i in ids)
     stages = read_json(out / "run.json")["stages"]
     tests = [stages[f"retrieval/{stage}"]["test"] for stage in ("mask", "steer")]
     assert tests[0] == tests[1] and [x["id"] for x in tests[0]["left_out"]] == left["test"]
-    assert len(tests[0]["items"]) == 38 and not {*left["test"]} & {*tests[0]["items"]}
+    assert all(x["kind"] for x in tests[0]["left_out"])
+    assert len(tests[0]["items"]) == 5 and not {*left["test"]} & {*tests[0]["items"]}
     masking, steering = (read_json(out / "retrieval" / f) for f in ("masking.json", "steering/hones/result.json"))
-    assert masking["items"] == steering["items"] == 38
+    assert masking["items"] == steering["items"] == 5
     assert masking["baseline"] == steering["base"], "both arms over the same items"
     assert [line.count("WARNING") for line in (out / "hones.log").read_text().splitlines()].count(1) >= 4

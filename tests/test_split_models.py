@@ -31,7 +31,7 @@ FIRST, SECOND = "cuda:0", "cuda:1"
 
 def stages(vlm: VLM, discovery: Items) -> dict[str, Any]:
     """What each stage gives: texts and margins by the fast engine, heads and neurons by the definition too."""
-    caption, retrieval = make_task("caption"), make_task("retrieval")
+    caption, retrieval = make_task("caption"), make_task("retrieval", candidates=4)
     few, one = caption.examples(discovery)[0][:2], retrieval.examples(discovery)[0][:1]
     fast, naive = (SweepSettings(engine, max_new_tokens=3) for engine in ("replay", "naive"))
     return {

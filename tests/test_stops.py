@@ -64,7 +64,7 @@ def test_other_tasks_go_on_and_the_command_ends_with_1(
 
 def test_what_concerns_the_whole_run_stops_it(config: Path, shapes: dict[str, Path]) -> None:
     shapes_gone = yaml.safe_load(config.read_text())
-    shapes_gone["model"] = "no/such-folder"
+    shapes_gone["model"] = "no/such/folder"
     config.write_text(yaml.safe_dump(shapes_gone))
     with pytest.raises(HonesError, match="cannot load the model"):
         run_config(read_config(config), on_stopped=lambda _: None)

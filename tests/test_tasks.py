@@ -1,9 +1,7 @@
 """Items become prompts, targets and references; what a task cannot use is named and left out."""
 
 import copy
-import json
 import math
-import os
 import random
 import re
 from collections.abc import Sequence
@@ -196,13 +194,6 @@ def test_the_items_own_negatives_come_before_those_of_the_file() -> None:
     assert examples[1].references == ("a dog", "a cat", "a cow")
 
 
-def test_a_limit_does_not_change_the_candidates() -> None:
-    whole = file_of(random_file(1, 30))
-    first = Items(whole.items[:3], IMAGES, "0", captions_of=whole.captions_of)
-    task = make_task("retrieval", candidates=10)
-    assert task.examples(first)[0] == task.examples(whole)[0][:3]
-
-
 def test_a_file_with_too_few_captions_stops() -> None:
     file = file_of([["a cat", "one cat"], ["a dog", "A DOG."], ["a cow", "a cat!"]])
     found = re.escape("the file has 2 captions that can be negatives of 'a cat'; expected 3; lower --candidates")
@@ -242,16 +233,3 @@ def test_caption_tokens_weigh_by_inverse_document_frequency() -> None:
 @pytest.mark.parametrize("name", ["vqa", "ocr", "retrieval"])
 def test_other_tokens_weigh_one(name: str) -> None:
     assert [w.tolist() for w in make_task(name).token_weights([[5, 5, 9], [2]])] == [[1, 1, 1], [1]]
-
-
-@pytest.mark.skipif(
-    "HONES_REAL_DATA" not in os.environ, reason="HONES_REAL_DATA does not name a folder with coco_dev.json"
-)
-def test_real_items() -> None:
-    """1,333 COCO pictures: every one serves every task, but for one whose text is empty."""
-    rows = json.loads((Path(os.environ["HONES_REAL_DATA"]) / "coco_dev.json").read_text())["data"]
-    items = tuple(Item.model_validate({key: row[key] for key in row if key != "retrieval"}) for row in rows)
-    captions_of = {item.id: tuple(c.caption for c in item.captions) for item in items}
-    file = Items(items, IMAGES, "0", captions_of=captions_of)
-    usable = {name: len(make_task(name).examples(file)[0]) for name in TASKS}
-    assert usable == {"vqa": 1333, "ocr": 1332, "caption": 1333, "retrieval": 1333}
