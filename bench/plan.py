@@ -25,8 +25,8 @@ from hones.method.heads import default_top_k, localize_heads_of_tasks
 from hones.method.neurons import select_neurons, sites_of
 from hones.method.steering.evaluate import evaluate_scales
 from hones.runs.plan.forecast import plan
-from hones.runs.plan.memory import GIB
 from hones.runs.plan.request import make_request
+from hones.runs.plan.shapes import GIB
 
 
 def seconds_of(run: Callable[[], Any]) -> tuple[float, Any]:

@@ -25,29 +25,18 @@ from hones.models.loading import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
 from hones.runs.config import read_config
 from hones.runs.plan.forecast import plan
-from hones.runs.plan.lengths import Asked, Measured, Seen, measure, seen_of
-from hones.runs.plan.memory import kept_bytes, sweep_memory
-from hones.runs.plan.rates import OF_CPU, Rates, calibrate, given_rate, key_of, save_rates, saved_rates
-from hones.runs.plan.request import Request, make_request, request_of
-from hones.runs.plan.shapes import Shapes, shapes_of, weightless
-from hones.runs.plan.sweeping import (
-    Edits,
-    all_heads,
-    attribution_work,
-    common_start,
-    masks,
-    proof,
-    release_work,
-    sweep_plan,
-    sweep_work,
-)
-from hones.runs.plan.training import Training, drawn_of, pairs_of, training_proof, training_work
-from hones.runs.plan.work import passing, whole
+from hones.runs.plan.lengths import Asked, Job, measure, picture_work
+from hones.runs.plan.rates import OF_CPU, Rates, cache_file, calibrate, given_rate, key_of, save_rates, saved_rates
+from hones.runs.plan.request import Request, make_request
+from hones.runs.plan.shapes import Shapes, Work, shapes_of, weightless
+from hones.runs.plan.sweeping import Edits, Sweep, common_start, masks, only_read, sweep_plan
+from hones.runs.plan.training import drawn_of, pairs_of, train
 from hones.stats import Interval
 from hones.sweep.memory import free_memory
 from hones.sweep.naive import Naive
 from hones.sweep.run import SweepSettings
 from hones.tasks import make_task
+from hones.tasks.base import Example
 
 ATEN = torch.ops.aten
 SHARE = 0.03
@@ -62,13 +51,13 @@ def counted(run: Callable[[], Any]) -> float:
 
 
 @pytest.fixture(scope="session")
-def measured(model_folders: dict[str, Path], discovery: Items) -> dict[str, tuple[Shapes, Measured]]:
+def measured(model_folders: dict[str, Path], discovery: Items) -> dict[str, tuple[Shapes, dict[str, Job]]]:
     found = {}
     for name, folder in model_folders.items():
         light = weightless(str(folder))
         shapes = shapes_of(light, "float32")
         tasks = [make_task(task, candidates=6) for task in ("vqa", "ocr", "retrieval")]
-        found[name] = (shapes, measure(light, shapes, tasks, discovery, max_new_tokens=NEW_TOKENS))
+        found[name] = (shapes, measure(light, shapes, tasks, discovery, max_new_tokens=NEW_TOKENS)[0])
     return found
 
 
@@ -94,16 +83,15 @@ def test_shapes_need_no_weights(vlm: VLM, model_folders: dict[str, Path], tmp_pa
 
 
 def test_one_prompt_costs_what_is_counted(
-    vlm: VLM, measured: dict[str, tuple[Shapes, Measured]], discovery: Items, request: pytest.FixtureRequest
+    vlm: VLM, measured: dict[str, tuple[Shapes, dict[str, Job]]], discovery: Items, request: pytest.FixtureRequest
 ) -> None:
-    shapes, data = measured[request.node.callspec.params["vlm"]]
-    asked = data.jobs["vqa"].asked[0]
+    shapes, jobs = measured[request.node.callspec.params["vlm"]]
+    asked = jobs["vqa"].asked[0]
     example = make_task("vqa").examples(discovery)[0][0]
     encoded = vlm.encode([example.open_picture()], example.prompts[:1])
     assert encoded.inputs["input_ids"].shape[1] == asked.length
-    assert whole(shapes, asked.seen, asked.length).flop == pytest.approx(
-        counted(lambda: vlm.logits(encoded, 1)), rel=0.005
-    )
+    real = counted(lambda: vlm.logits(encoded, 1))
+    assert asked.whole(shapes, asked.length).flop == pytest.approx(real, rel=0.005)
 
 
 class Moved(TorchDispatchMode):
@@ -124,78 +112,81 @@ class Moved(TorchDispatchMode):
 
 
 def test_one_prompt_moves_the_bytes_that_are_counted(
-    vlm: VLM, measured: dict[str, tuple[Shapes, Measured]], discovery: Items, request: pytest.FixtureRequest
+    vlm: VLM, measured: dict[str, tuple[Shapes, dict[str, Job]]], discovery: Items, request: pytest.FixtureRequest
 ) -> None:
-    shapes, data = measured[request.node.callspec.params["vlm"]]
-    asked = data.jobs["vqa"].asked[0]
+    shapes, jobs = measured[request.node.callspec.params["vlm"]]
+    asked = jobs["vqa"].asked[0]
     example = make_task("vqa").examples(discovery)[0][0]
     encoded = vlm.encode([example.open_picture()], example.prompts[:1])
     with torch.no_grad(), Moved(vlm.anatomy.heads, asked.length) as really:
         vlm.logits(encoded, 1)
-    assert whole(shapes, asked.seen, asked.length).moved == pytest.approx(really.bytes, rel=0.05)
+    assert asked.whole(shapes, asked.length).moved == pytest.approx(really.bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("task", ["vqa", "retrieval"])
 def test_forecasts_are_what_is_counted(
     vlm: VLM,
-    measured: dict[str, tuple[Shapes, Measured]],
+    measured: dict[str, tuple[Shapes, dict[str, Job]]],
     discovery: Items,
     request: pytest.FixtureRequest,
     task: str,
 ) -> None:
-    shapes, data = measured[request.node.callspec.params["vlm"]]
-    asked = as_answered(vlm, data.jobs[task].asked, discovery, task)
+    shapes, jobs = measured[request.node.callspec.params["vlm"]]
+    asked = as_answered(vlm, jobs[task].asked, discovery, task)
     own = make_task(task, candidates=6)
     examples, _ = own.examples(discovery)
     settings = SweepSettings(max_new_tokens=NEW_TOKENS)
     sweep = sweep_plan(shapes, asked, free_memory(vlm.device), "cpu", None)
 
-    edits = all_heads(shapes)
-    found = sweep_work(shapes, asked, edits, sweep, left=1.0) + proof(shapes, asked, edits, sweep)
-    least = sweep_work(shapes, asked, edits, sweep, left=0.0) + proof(shapes, asked, edits, sweep)
+    heads = Sweep(shapes, asked, each_head(shapes), sweep)
+    found = heads.work(left=1.0) + heads.proof()
+    least = heads.work(left=0.0) + heads.proof()
     real = counted(lambda: localize_heads(vlm, own, examples, sweep=settings))
     assert (1 - SHARE) * least.flop <= real <= (1 + SHARE) * found.flop
     assert found.flop <= 1.25 * least.flop
 
     sites = [(0, 1), (1, 2), (2, 0)]
     guides = [HeadScore(layer, head, Interval(1.0, 1.0, 1.0), 1.0, 0.0) for layer, head in sites]
-    at = Edits({layer: 1 for layer, _ in sites}, heads=1)
-    found = attribution_work(shapes, asked, at, sweep) + proof(shapes, asked[:1], at, sweep)
+    proven = Sweep(shapes, asked, Edits({layer: 1 for layer, _ in sites}, heads=1), sweep)
+    found = replace(proven, asked=only_read(asked)).work() + proven.proof()
     real = counted(lambda: attribute_neurons(vlm, own, examples, guides))
     assert found.flop == pytest.approx(real, rel=SHARE)
 
     neurons = [(layer, 3) for layer in range(shapes.layers)]
-    found = sweep_work(shapes, asked, Edits({0: 3}, written=True), sweep, left=0.3)
-    found += proof(shapes, asked, Edits({0: 3}, written=True), sweep)
+    masking = Sweep(shapes, asked, Edits({0: 3}, written=True), sweep)
     real = counted(lambda: evaluate_masking(vlm, own, examples, neurons, draws=2, sweep=settings))
-    assert found.flop == pytest.approx(real, rel=0.1)
+    assert (masking.work(left=0.3) + masking.proof()).flop == pytest.approx(real, rel=0.1)
 
-    training = Training(epochs=2, batch_size=2, neurons=1)
-    found = training_work(shapes, asked, training) + training_proof(shapes, asked[0], training)
+    found, _ = train(shapes, asked, len(asked), epochs=2, batch_size=2, neurons=1, free=1e9)
     real = counted(lambda: learn_scales(vlm, own, examples, neurons, SteeringSettings(batch_size=2)))
     assert found.flop == pytest.approx(real, rel=0.06)
 
 
-def test_all_tasks_share_the_prefix(measured: dict[str, tuple[Shapes, Measured]]) -> None:
-    shapes, data = measured["llava"]
-    together = [one for job in data.jobs.values() for one in job.asked if one.task != "ocr"]
+def each_head(shapes: Shapes) -> Edits:
+    return Edits(dict.fromkeys(range(shapes.layers), shapes.heads), heads=1)
+
+
+def test_all_tasks_share_the_prefix(measured: dict[str, tuple[Shapes, dict[str, Job]]]) -> None:
+    shapes, jobs = measured["llava"]
+    together = [one for job in jobs.values() for one in job.asked if one.task != "ocr"]
     sweep = sweep_plan(shapes, together, 1e9, "cpu", None)
     alone = sum(
-        sweep_work(shapes, job.asked, all_heads(shapes), sweep).flop for n, job in data.jobs.items() if n != "ocr"
+        Sweep(shapes, job.asked, each_head(shapes), sweep).work().flop for name, job in jobs.items() if name != "ocr"
     )
-    assert sweep_work(shapes, together, all_heads(shapes), sweep).flop < 0.95 * alone
+    assert Sweep(shapes, together, each_head(shapes), sweep).work().flop < 0.95 * alone
 
 
 def test_the_release_costs_what_is_counted(
-    vlms: dict[str, VLM], measured: dict[str, tuple[Shapes, Measured]], discovery: Items
+    vlms: dict[str, VLM], measured: dict[str, tuple[Shapes, dict[str, Job]]], discovery: Items
 ) -> None:
-    vlm, (shapes, data) = vlms["llava"], measured["llava"]
+    vlm, (shapes, jobs) = vlms["llava"], measured["llava"]
     task = make_task("retrieval", candidates=6)
     examples, _ = task.examples(discovery)
     naive = Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=1)
 
     real = counted(lambda: naive.statistics([(task, examples[0])], [BASELINE]))
-    assert release_work(shapes, data.jobs["retrieval"].asked[:1], 0).flop == pytest.approx(real, rel=0.01)
+    sweep = Sweep(shapes, jobs["retrieval"].asked[:1], Edits({}), sweep_plan(shapes, [], 1e9, "cpu", None))
+    assert sweep.release().flop == pytest.approx(real, rel=0.01)
 
 
 def a_shape(**more: Any) -> Shapes:
@@ -237,7 +228,8 @@ def test_a_7b_model_is_planned_from_its_configuration(llava_7b: Path, shapes: di
     assert found.parameters == 7_063_427_072 and found.layers * found.neurons == 352_256
     done = plan(a_request(llava_7b, shapes, limit={"discovery": 5000}, tflops=400.0))
     heads = done.stages[0]
-    positions = measure(light, found, [make_task("vqa")], _items(shapes), max_new_tokens=24).jobs["vqa"].asked[0].length
+    jobs, _ = measure(light, found, [make_task("vqa")], _items(shapes), max_new_tokens=24)
+    positions = jobs["vqa"].asked[0].length
     by_hand = 1024 * 5000 * 0.5 * 2 * 6.5e9 * positions  # heads x items x half the layers x 2 x weights x positions
     assert 0.85 * by_hand < heads.work.flop < 1.1 * by_hand
     assert heads.hours(done.rates)[0] == pytest.approx(heads.work.flop / 400e12 / 3600)
@@ -265,7 +257,8 @@ def test_several_gpus_wait_for_the_last_shard(llava_7b: Path, shapes: dict[str, 
     done = plan(a_request(llava_7b, shapes, gpus=4, limit={"discovery": 16 * 5}))
     heads = done.stages[0]
     assert heads.shards == 5
-    assert heads.stretched(done.copies) == 2 / 5  # five shards on four copies: two rounds
+    one, four = (heads.hours(done.rates, copies)[0] for copies in (1, done.copies))
+    assert four == pytest.approx(2 / 5 * one)  # five shards on four copies: two rounds
     assert done.total(4)[0] < done.total(1)[0]
 
 
@@ -277,17 +270,17 @@ def test_a_missing_picture_has_its_annotated_size(shapes: dict[str, Path], tmp_p
     file.write_text(json.dumps(content))
     light = weightless("tiny-qwen2.5-vl")
     own = shapes_of(light, "float32")
-    found = measure(light, own, [make_task("vqa")], load_items(file), max_new_tokens=4)
-    assert any("5 of 6 measured pictures are not there; their annotated" in note for note in found.notes)
-    assert any("no annotated size; assumed 640 x 480" in note for note in found.notes)
-    tokens = [one.seen.tokens for one in found.jobs["vqa"].asked]
-    assert tokens[0] > tokens[1] == seen_of(light, own, 64, 48).tokens
+    jobs, notes = measure(light, own, [make_task("vqa")], load_items(file), max_new_tokens=4)
+    assert any("5 of 6 measured pictures are not there; their annotated" in note for note in notes)
+    assert any("no annotated size; assumed 640 x 480" in note for note in notes)
+    positions = [one.before for one in jobs["vqa"].asked]
+    assert positions[0] > positions[1] == picture_work(light, own, 64, 48)[1]
 
 
 def test_the_scenario_of_a_race_is_not_part_of_the_total(llava_7b: Path, shapes: dict[str, Path]) -> None:
     exact, raced = (plan(a_request(llava_7b, shapes, racing=racing)) for racing in (None, (0.1, 0.2)))
-    assert exact.total(1) == raced.total(1)
-    (scenario,) = [stage for stage in raced.stages if stage.scenario]
+    assert exact.total(1).tolist() == raced.total(1).tolist()
+    (scenario,) = [stage for stage in raced.stages if stage.race]
     heads = raced.stages[0].hours(raced.rates)[0]
     middle, least, most = scenario.hours(raced.rates)
     assert (least, middle, most) == pytest.approx((0.1 * heads, 0.15 * heads, 0.2 * heads), rel=0.01)
@@ -298,13 +291,13 @@ def test_the_scenario_of_a_race_is_not_part_of_the_total(llava_7b: Path, shapes:
 def test_passes_leave_out_what_is_not_run() -> None:
     light = weightless("tiny-llava")
     shapes = shapes_of(light, "float32")
-    one = passing(shapes, 2, 10, 0, start=5).flop
+    one = shapes.passing(2, 10, 0, start=5).flop
     assert one == 2 * 20 * (shapes.qkv.weights + shapes.out.weights + shapes.ffn.weights) + 4 * 20 * 10 * shapes.inner
-    assert passing(shapes, 2, 10, 0, start=5, given=True).flop == 2 * 20 * shapes.ffn.weights
-    assert passing(shapes, 2, 10, 0, start=5, keys_only=True).flop == 2 * 20 * shapes.qkv.weights
-    assert passing(shapes, 2, 10, 0, start=5, given=True, keys_only=True).flop == 0
-    assert passing(shapes, 2, 10, 0, start=5, given=True, wanted=3).flop == 2 * 3 * shapes.ffn.weights
-    assert passing(shapes, 2, 10, 0).flop == pytest.approx(6 * one)
+    assert shapes.passing(2, 10, 0, start=5, given=True).flop == 2 * 20 * shapes.ffn.weights
+    assert shapes.passing(2, 10, 0, start=5, keys_only=True).flop == 2 * 20 * shapes.qkv.weights
+    assert shapes.passing(2, 10, 0, start=5, given=True, keys_only=True).flop == 0
+    assert shapes.passing(2, 10, 0, start=5, given=True, wanted=3).flop == 2 * 3 * shapes.ffn.weights
+    assert shapes.passing(2, 10, 0).flop == pytest.approx(6 * one)
 
 
 def test_lengths_that_prompts_share() -> None:
@@ -314,35 +307,38 @@ def test_lengths_that_prompts_share() -> None:
 
 
 def test_pairs_of_a_training() -> None:
-    seen = Seen(4, 1, 4, 5)
-    text = Asked("caption", "text", 0, 0, seen, ((1, 2),), 3, (4, 6))
-    assert (pairs_of(text, 2).each_epoch, pairs_of(text, 2).distinct, pairs_of(text, 2).answer) == (1, 1.5, 5)
-    asked = Asked("retrieval", "yes_no", 0, 0, seen, tuple((1, n) for n in range(9)), 0, (2,))
+    example = Example("", None, ("",), "", ())
+    text = Asked("caption", "text", example, None, Work(), 5, ((1, 2),), 3, (4, 6))
+    assert pairs_of(text, 2) == (1, 1.5, 5)
+    asked = Asked("retrieval", "yes_no", example, None, Work(), 5, tuple((1, n) for n in range(9)), 0, (2,))
     assert pairs_of(asked, 1) == (5, 5.0, 2)
     assert drawn_of(8, 4, 2) == 6
 
 
 def test_kept_rows_take_what_is_forecast(
-    vlms: dict[str, VLM], measured: dict[str, tuple[Shapes, Measured]], discovery: Items
+    vlms: dict[str, VLM], measured: dict[str, tuple[Shapes, dict[str, Job]]], discovery: Items
 ) -> None:
     from hones.method.steering.kept import Rows
     from hones.method.steering.pairs import make_plan as make_training
 
-    vlm, (shapes, data) = vlms["llava"], measured["llava"]
+    vlm, (shapes, jobs) = vlms["llava"], measured["llava"]
     task = make_task("retrieval", candidates=6)
     examples, _ = task.examples(discovery)
     pairs = make_training(task, examples, SteeringSettings()).pairs
     rows = Rows(vlm, pairs, 1, torch.tensor([3]), memory=10**9)
     rows.of(pairs)
     real = sum(known.bytes for known in rows.known.values())
-    asked = data.jobs["retrieval"].asked
-    assert kept_bytes(shapes, asked, Training(2, 4, 1), len(examples)) == pytest.approx(real, rel=0.15)
+    asked = jobs["retrieval"].asked
+    _, memory = train(shapes, asked, len(examples), epochs=2, batch_size=4, neurons=1, free=1e9)
+    assert memory.kept == pytest.approx(real, rel=0.15)
 
 
-def test_memory_shrinks_with_less_at_once(measured: dict[str, tuple[Shapes, Measured]]) -> None:
-    shapes, data = measured["qwen"]
-    asked = data.jobs["vqa"].asked
-    few, many = (sweep_memory(shapes, asked, sweep_plan(shapes, asked, 1e8, "cpu", n), 100) for n in (1, 6))
+def test_memory_shrinks_with_less_at_once(measured: dict[str, tuple[Shapes, dict[str, Job]]]) -> None:
+    shapes, jobs = measured["qwen"]
+    asked = jobs["vqa"].asked
+    few, many = (
+        Sweep(shapes, asked, Edits({0: 100}), sweep_plan(shapes, asked, 1e8, "cpu", n)).memory(100) for n in (1, 6)
+    )
     assert few.weights == many.weights == shapes.bytes and few.kept < many.kept
 
 
@@ -351,10 +347,11 @@ def test_rates_are_kept_per_device(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     key = key_of("a device", shapes_of(weightless("tiny-llava"), "float32"), "float32", ["vqa"])
     assert saved_rates(key) is None
     rates = Rates("a device", 2e12, "calibrated", {"heads": [0.5, 0.4]})
-    file = save_rates(key, rates)
+    save_rates(key, rates)
     save_rates("another", rates)
     assert saved_rates(key) == rates and rates.calibrated
     assert rates.seconds("heads", 2e12) == pytest.approx((1 / 0.45, 2.0, 2.5))
+    file = cache_file()
     file.write_text(json.dumps({key: {"device": "a device"}}))
     with pytest.raises(HonesError, match="holds no rates above 0"):
         saved_rates(key)
@@ -364,13 +361,13 @@ def test_rates_are_kept_per_device(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_calibration_runs_every_stage(
-    measured: dict[str, tuple[Shapes, Measured]], model_folders: dict[str, Path]
+    measured: dict[str, tuple[Shapes, dict[str, Job]]], model_folders: dict[str, Path]
 ) -> None:
-    _, data = measured["llava"]
+    shapes, jobs = measured["llava"]
     light = weightless(str(model_folders["llava"]))
     heard: list[str] = []
     options: dict[str, Any] = {"dtype": "float32", "device": torch.device("cpu"), "seconds": 0.02}
-    rates = calibrate(light, data, on_stage=heard.append, **options)
+    rates = calibrate(light, shapes, jobs, on_stage=heard.append, **options)
     assert heard == [*rates.shares] == ["heads", "neurons", "mask", "steer"]
     assert all(0 < share < 1.5 for own in rates.shares.values() for share in own)
 
@@ -418,7 +415,7 @@ def test_tests_of_steering_elsewhere_and_a_second_ranking_are_counted(shapes: di
         content = {"model": "tiny-llava", "out": "out", "data": splits, "tasks": ["vqa", "ocr"], "steering": steering}
         file = tmp_path / "run.yaml"
         file.write_text(yaml.safe_dump({**content, **more}))
-        return plan(request_of(read_config(file), tflops=1.0, memory=8.0)).stages
+        return plan(make_request(**read_config(file).model_dump(exclude_unset=True), tflops=1.0, memory=8.0)).stages
 
     def flop(stages: Any, name: str) -> float:
         return next(stage.work.flop for stage in stages if stage.name == name and stage.tasks == ("vqa",))

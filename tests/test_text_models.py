@@ -233,11 +233,12 @@ def test_a_text_task_is_planned(tmp_path_factory: pytest.TempPathFactory, llama:
     items, task = load_items(own_answers(llama, folder, "discovery")), capitals()
     light = weightless(llama.name)
     shapes = shapes_of(light, "float32")
-    job = measure(light, shapes, [task], items, max_new_tokens=SHORT).jobs[task.name]
-    assert job.items == len(items) and shapes.vision.encoder.weights == 0
-    for one, example in zip(job.asked, job.examples, strict=True):
-        assert one.seen.positions == 0
-        inputs = llama.encode([None], example.prompts).inputs
+    jobs, _ = measure(light, shapes, [task], items, max_new_tokens=SHORT)
+    job = jobs[task.name]
+    assert job.items == len(items)
+    for one in job.asked:
+        assert one.before == 0 and one.vision.flop == 0
+        inputs = llama.encode([None], one.example.prompts).inputs
         assert inputs["input_ids"].shape[1] == one.length
     config = {"model": llama.name, "data": {"discovery": folder / "discovery.json"}}
     found = plan(make_request(**config, tasks=(str(CAPITALS / "task.yaml"),), memory=8.0, tflops=1.0))

@@ -108,7 +108,7 @@ class Plan:
 
     def _request(self) -> "Request":
         from hones.runs.config import read_config
-        from hones.runs.plan.request import make_request, request_of
+        from hones.runs.plan.request import make_request
         from hones.tasks import TASKS
 
         of_plan: dict[str, Any] = {
@@ -125,7 +125,7 @@ class Plan:
             if beside:
                 what = f"{self.config} and {', '.join(beside)}"
                 raise HonesError(what, expected="a configuration, or options in its place")
-            return request_of(read_config(self.config), **of_plan)
+            return make_request(**read_config(self.config).model_dump(exclude_unset=True), **of_plan)
         if self.model is None or self.data is None:
             raise HonesError("nothing to plan", expected="--model and --data, or a CONFIG.yaml")
         steering = {

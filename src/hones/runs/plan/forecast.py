@@ -1,18 +1,19 @@
 """A run's forecast: every stage's operations, bytes, memory and hours, on one device and on several."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from hones.data.items import load_items
 from hones.errors import HonesError
 from hones.models.loading import DTYPES
 from hones.models.vlm import VLM
 from hones.runs.plan.bill import Bill, Stage
-from hones.runs.plan.lengths import Measured, measure
-from hones.runs.plan.memory import GIB, check_fits
+from hones.runs.plan.lengths import Job, measure
 from hones.runs.plan.rates import (
     Rates,
     calibrate,
@@ -24,9 +25,11 @@ from hones.runs.plan.rates import (
     saved_rates,
 )
 from hones.runs.plan.request import Request
-from hones.runs.plan.shapes import Shapes, shapes_of, weightless
+from hones.runs.plan.shapes import GIB, Memory, Number, Shapes, gib, shapes_of, weightless
 from hones.sweep.memory import free_memory
 from hones.tasks import check_distinct, make_task
+
+MOST_DEVICES = 64
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Forecast:
     devices: int
     gpus: int
     load: float
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     @property
     def copies(self) -> int:
@@ -53,13 +56,11 @@ class Forecast:
     @property
     def counted(self) -> list[Stage]:
         """The stages of the total."""
-        return [stage for stage in self.stages if not stage.scenario]
+        return [stage for stage in self.stages if stage.race is None]
 
-    def total(self, copies: int) -> tuple[float, float, float]:
+    def total(self, copies: int) -> Float[np.ndarray, "3"]:
         """(middle, least, most) hours of all stages, loading included."""
-        hours = [[h * stage.stretched(copies) for h in stage.hours(self.rates)] for stage in self.counted]
-        middle, least, most = (sum(x) + self.load / 60 for x in zip(*hours, strict=True))
-        return middle, least, most
+        return sum((stage.hours(self.rates, copies) for stage in self.counted), np.zeros(3)) + self.load / 60
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,27 +78,26 @@ class Forecast:
             "gpus_per_copy": self.devices,
             "copies": self.copies,
             "load_minutes": self.load,
-            "stages": [self._row(stage) for stage in self.stages],
-            "total_hours_one_copy": self.total(1),
-            "total_hours": self.total(self.copies),
+            "stages": [
+                {
+                    "stage": stage.name,
+                    "tasks": stage.tasks,
+                    "cells": stage.cells,
+                    "flop": stage.work.flop,
+                    "bytes_moved": stage.work.moved,
+                    "memory_gib": stage.memory.total / GIB,
+                    "least_memory_gib": stage.least.total / GIB,
+                    "shards": stage.shards,
+                    "scenario": stage.race is not None,
+                    "hours_one_copy": stage.hours(self.rates).tolist(),
+                    "hours": stage.hours(self.rates, self.copies).tolist(),
+                    "release_flop": None if stage.release is None else stage.release.flop,
+                }
+                for stage in self.stages
+            ],
+            "total_hours_one_copy": self.total(1).tolist(),
+            "total_hours": self.total(self.copies).tolist(),
             "notes": self.notes,
-        }
-
-    def _row(self, stage: Stage) -> dict[str, Any]:
-        hours, work = stage.hours(self.rates), stage.work * (sum(stage.shares) / 2)
-        return {
-            "stage": stage.name,
-            "tasks": stage.tasks,
-            "cells": stage.cells,
-            "flop": work.flop,
-            "bytes_moved": work.moved,
-            "memory_gib": stage.memory.total / GIB,
-            "least_memory_gib": stage.least.total / GIB,
-            "shards": stage.shards,
-            "scenario": stage.scenario,
-            "hours_one_copy": hours,
-            "hours": [h * stage.stretched(self.copies) for h in hours],
-            "release_flop": None if stage.release is None else stage.release.flop,
         }
 
 
@@ -117,22 +117,45 @@ def plan(request: Request, *, on_calibration: Callable[[str], object] = lambda s
     memory = float(free_memory(device)) if request.memory is None else request.memory * GIB
     bill = Bill(request, shapes, device.type, memory - shapes.bytes, splits)
     stages = bill.stages()
-    devices = check_fits(shapes, dtype, [stage.least for stage in stages], memory, request.gpus)
+    devices = _check_fits(shapes, dtype, [stage.least for stage in stages], memory, request.gpus)
     if devices > 1:  # what is free for rows and pictures is free on all of them
-        bill.free = devices * memory - shapes.bytes
-        stages = bill.stages()
+        stages = replace(bill, free=devices * memory - shapes.bytes).stages()
     if request.tflops is not None:
         rates = given_rate(request.tflops)
     else:
         key = key_of(device_name(device), shapes, dtype, request.tasks)
-        rates = None if request.calibrate else saved_rates(key)
         if request.calibrate:
-            rates = calibrate(light, splits["discovery"], dtype=dtype, device=device, on_stage=on_calibration)
+            rates = calibrate(light, shapes, splits["discovery"], dtype=dtype, device=device, on_stage=on_calibration)
             save_rates(key, rates)
-        elif rates is None:
-            rate = matmul_rate(shapes.width, shapes.neurons, DTYPES[dtype], device)
+        elif (rates := saved_rates(key)) is None:
+            rate = matmul_rate(shapes, DTYPES[dtype], device)
             rates = Rates(device_name(device), rate, "matrix products measured now, shares of it unknown")
     return Forecast(shapes, dtype, rates, stages, memory, devices, request.gpus, request.load, notes)
+
+
+def _check_fits(shapes: Shapes, dtype: str, needs: Sequence[Memory], memory: Number, gpus: int) -> int:
+    """How many devices a copy of the model takes.
+
+    Raises:
+        HonesError: it fits neither one device nor all of them together; the line says what would.
+    """
+    numbers = range(1, MOST_DEVICES + 1)
+    devices = next((n for n in numbers if all(need.on_each(n) <= memory for need in needs)), None)
+    if devices is not None and devices <= gpus:
+        return devices
+    most = max(needs, key=lambda need: need.total)
+    ways = [
+        "--dtype bfloat16 halves the weights" if shapes.itemsize > 2 else "",
+        f"spread a copy over {devices} of them (--gpus {devices})" if devices is not None else "",
+        "--step-size 1 trains on one pair at once" if most.working > 0.5 * memory else "",
+        f"a device with {gib(most.total)}",
+    ]
+    raise HonesError(
+        f"{shapes.name} in {dtype} does not fit {gpus} x {gib(memory)}: weights {gib(most.weights)}, "
+        f"and {gib(most.total - most.weights)} for the smallest passes",
+        expected="weights and the smallest passes in memory",
+        do="; or ".join(filter(None, ways)),
+    )
 
 
 def _device(request: Request) -> tuple[torch.device, str]:
@@ -152,24 +175,24 @@ def _device(request: Request) -> tuple[torch.device, str]:
     return torch.device(name), dtype
 
 
-def _measure(request: Request, light: VLM, shapes: Shapes) -> tuple[dict[str, Measured], list[str]]:
-    """Lengths of all splits, and notes; one without a file, but with a number, is like the discovery items."""
+def _measure(request: Request, light: VLM, shapes: Shapes) -> tuple[dict[str, dict[str, Job]], list[str]]:
+    """The jobs of all splits, and notes; a split without a file, but with a number, is like the discovery items."""
     tasks = [make_task(name, candidates=request.candidates) for name in request.tasks]
     check_distinct(tasks)
-    splits: dict[str, Measured] = {}
+    splits: dict[str, dict[str, Job]] = {}
     notes: list[str] = []
-    how: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed}
     for split, file in request.files.items():
         count = getattr(request.limit, split)
         if file is not None:
             items = load_items(file, images=request.steering.ood_images if split == "ood" else request.data.images)
-            splits[split] = measure(light, shapes, tasks, items, split=split, **how)
-            notes += splits[split].notes
+            how: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed, "split": split}
+            splits[split], assumed = measure(light, shapes, tasks, items, **how)
+            notes += assumed
         elif count is not None and split != "ood":
             splits[split] = splits["discovery"]
             notes.append(f"{split}: no file given, lengths are those of the discovery items")
         if count is not None and split in splits:
-            splits[split] = splits[split].of(count)
+            splits[split] = {name: replace(job, items=count) for name, job in splits[split].items()}
             notes.append(f"{split}: planned for {count:,} items of every task")
     missing = [split for split in ("dev", "test") if split not in splits]
     if missing:

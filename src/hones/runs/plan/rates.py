@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from PIL import Image
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -38,7 +39,7 @@ from hones.models.anatomy import find_anatomy
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.loading import DTYPES, auto_model
 from hones.models.vlm import VLM, AnswerTokens
-from hones.runs.plan.lengths import Measured
+from hones.runs.plan.lengths import Job
 from hones.runs.plan.shapes import Shapes
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings, sweep_tasks
@@ -55,8 +56,6 @@ OF_CPU: dict[Any, Any] = {
     ),
 }
 """Attention on a CPU, which torch's counter leaves out."""
-Run = Callable[[int], object]
-Job = tuple[Task, list[Example]]
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,10 @@ class Rates:
     source: str
     shares: dict[str, list[PositiveFloat]] = field(default_factory=dict)
 
-    def seconds(self, stage: str, flop: float) -> tuple[float, float, float]:
+    def seconds(self, stage: str, flop: float) -> Float[np.ndarray, "3"]:
         """(middle, least, most) seconds of so many operations; without shares all three are the least."""
         shares = self.shares.get(stage) or [1.0]
-        at_full_rate = flop / self.flop_rate
-        return at_full_rate / statistics.median(shares), at_full_rate / max(shares), at_full_rate / min(shares)
+        return flop / self.flop_rate / np.array([statistics.median(shares), max(shares), min(shares)])
 
     @property
     def calibrated(self) -> bool:
@@ -107,14 +105,14 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def matmul_rate(width: int, neurons: int, dtype: torch.dtype, device: torch.device) -> float:
+def matmul_rate(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of [positions, d] x [d, I]: the median of several runs, at the best number of positions."""
-    weight = torch.randn(neurons, width, dtype=dtype, device=device)
+    weight = torch.randn(shapes.width, shapes.neurons, dtype=dtype, device=device)
     rates = []
     for positions in POSITIONS:
-        x = torch.randn(positions, width, dtype=dtype, device=device)
-        out = torch.empty(positions, neurons, dtype=dtype, device=device)
-        times = [seconds_of(partial(torch.mm, x, weight.T, out=out), device) for _ in range(PRODUCTS)]
+        x = torch.randn(positions, shapes.width, dtype=dtype, device=device)
+        out = torch.empty(positions, shapes.neurons, dtype=dtype, device=device)
+        times = [seconds_of(partial(torch.mm, x, weight, out=out), device) for _ in range(PRODUCTS)]
         rates.append(2 * positions * weight.numel() / statistics.median(times))
     return max(rates)
 
@@ -126,9 +124,9 @@ def cache_file() -> Path:
 
 
 def key_of(device: str, shapes: Shapes, dtype: str, tasks: Sequence[str]) -> str:
-    """What rates belong to: a device, widths of a model, a dtype and tasks."""
-    widths = f"d {shapes.width}, I {shapes.neurons}, H {shapes.heads} x {shapes.head_dim}, vision {shapes.vision.width}"
-    return f"{device}; {widths}; {dtype}; {'+'.join(sorted(tasks))}; torch {torch.__version__}"
+    """What rates belong to: a device, a model's shape, a dtype and tasks."""
+    shape = f"d {shapes.width}, I {shapes.neurons}, H {shapes.heads} x {shapes.head_dim}, {shapes.parameters} weights"
+    return f"{device}; {shape}; {dtype}; {'+'.join(sorted(tasks))}; torch {torch.__version__}"
 
 
 def saved_rates(key: str) -> Rates | None:
@@ -144,10 +142,9 @@ def saved_rates(key: str) -> Rates | None:
         raise HonesError(f"{cache_file()} holds no rates above 0 for this device", do="--calibrate again") from error
 
 
-def save_rates(key: str, rates: Rates) -> Path:
-    """Keep what a calibration found; returns the file."""
+def save_rates(key: str, rates: Rates) -> None:
+    """Keep what a calibration found."""
     write_json(cache_file(), {**_all_saved(), key: asdict(rates)})
-    return cache_file()
 
 
 def _all_saved() -> dict[str, Any]:
@@ -157,7 +154,8 @@ def _all_saved() -> dict[str, Any]:
 
 def calibrate(
     light: VLM,
-    data: Measured,
+    shapes: Shapes,
+    jobs: Mapping[str, Job],
     *,
     dtype: str,
     device: torch.device,
@@ -168,17 +166,23 @@ def calibrate(
     """Measure a device.
 
     Args:
-        light: the model without weights. data: lengths of the discovery items. seconds: of one run of a stage, at most.
+        light: the model without weights. jobs: lengths of the discovery items. seconds: of one run of a stage, at most.
     """
-    rate = matmul_rate(light.anatomy.width, light.anatomy.neurons, DTYPES[dtype], device)
+    rate = matmul_rate(shapes, DTYPES[dtype], device)
     vlm = cut_copy(light, DTYPES[dtype], device, seed)
-    answer = max(one.answer for job in data.jobs.values() for one in job.asked)
-    shares = {}
+    answer = max(1, *(one.answer for job in jobs.values() for one in job.asked))
+    shares: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for stage, run in runs_of_stages(vlm, noisy(data, Path(folder), seed), max(1, answer)).items():
+        for stage, run in runs_of_stages(vlm, noisy(jobs, Path(folder), seed), answer).items():
             on_stage(stage)
-            largest = max(PICTURES, vlm.anatomy.heads) if stage == HEADS else PICTURES
-            shares[stage] = measured_shares(run, largest, seconds, rate, device)
+            size, largest = 1, max(PICTURES, vlm.anatomy.heads) if stage == HEADS else PICTURES
+            # twice the size may take four times as long
+            while seconds_of(partial(run, size), device) < seconds / 4 and size < largest:
+                size = min(2 * size, largest)
+            with FlopCounterMode(display=False, custom_mapping=OF_CPU) as counter:
+                run(size)
+            taken = [seconds_of(partial(run, size), device) for _ in range(REPEATS)]
+            shares[stage] = [counter.get_total_flops() / x / rate for x in taken]
     return Rates(device_name(device), rate, f"calibrated on {device_name(device)}", shares)
 
 
@@ -189,32 +193,35 @@ def cut_copy(light: VLM, dtype: torch.dtype, device: torch.device, seed: int) ->
     text.num_hidden_layers = min(LAYERS, len(light.anatomy.layers))
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[: text.num_hidden_layers]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
-        with torch.device(device):
-            model = auto_model(config).from_config(config, dtype=dtype)
+        model = auto_model(config).from_config(config, dtype=dtype)
     light.tokenizer.padding_side = "left"
     tokens = AnswerTokens(0, 1, "" if light.wrap("?").endswith(("\n", " ")) else " ", 0.0)
     return replace(light, model=model.eval(), anatomy=find_anatomy(model), answer_tokens=tokens)
 
 
-def noisy(data: Measured, folder: Path, seed: int) -> list[Job]:
+def noisy(jobs: Mapping[str, Job], folder: Path, seed: int) -> list[tuple[Task, list[Example]]]:
     """The examples about some pictures, which are noise of their size; items without a picture as they are."""
-    noise: dict[Path, Path] = {}
-    for number, picture in enumerate(random.Random(seed).sample([*data.sizes], min(PICTURES, len(data.sizes)))):
-        width, height = data.sizes[picture]
+    sizes = {one.example.image: one.size for job in jobs.values() for one in job.asked if one.size is not None}
+    noise: dict[Path | None, Path] = {}
+    for number, picture in enumerate(random.Random(seed).sample([*sizes], min(PICTURES, len(sizes)))):
+        width, height = sizes[picture]
         pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
         noise[picture] = folder / f"{number}.png"
         Image.fromarray(pixels).save(noise[picture])
-    jobs = []
-    for task, examples in ((job.task, job.examples) for job in data.jobs.values()):
+    chosen = []
+    for job in jobs.values():
+        examples = [one.example for one in job.asked]
         shown = [replace(x, image=noise[x.image]) for x in examples if x.image in noise]
-        jobs.append((task, shown + [x for x in examples if x.image is None][:PICTURES]))
-    return jobs
+        chosen.append((job.task, shown + [x for x in examples if x.image is None][:PICTURES]))
+    return chosen
 
 
-def runs_of_stages(vlm: VLM, jobs: Sequence[Job], answer: int) -> Mapping[str, Run]:
-    """Every stage, to be run on so many pictures; the last two for the first task."""
+def runs_of_stages(
+    vlm: VLM, jobs: Sequence[tuple[Task, list[Example]]], answer: int
+) -> Mapping[str, Callable[[int], object]]:
+    """Every stage, to be run on so many pictures; neurons and steer for the first task."""
     layers, heads, neurons = vlm.anatomy.shape
     few, (task, examples) = max(1, neurons // 100), jobs[0]
     sets = [[(layer, draw * few + i) for layer in range(layers) for i in range(few)] for draw in range(MASKS)]
@@ -235,14 +242,3 @@ def runs_of_stages(vlm: VLM, jobs: Sequence[Job], answer: int) -> Mapping[str, R
         MASK: lambda size: swept(size, [Intervention(masked=frozenset(sites)) for sites in sets]),
         STEER: lambda size: learn_scales(vlm, task, examples[:size], sets[0]),
     }
-
-
-def measured_shares(run: Run, largest: int, seconds: float, rate: float, device: torch.device) -> list[float]:
-    """Of a few runs of a stage, as large as fits into the time; twice the size may take four times as long."""
-    size = 1
-    while seconds_of(partial(run, size), device) < seconds / 4 and size < largest:
-        size = min(2 * size, largest)
-    with FlopCounterMode(display=False, custom_mapping=OF_CPU) as counter:
-        run(size)
-    flop = counter.get_total_flops()
-    return [flop / seconds_of(partial(run, size), device) / rate for _ in range(REPEATS)]

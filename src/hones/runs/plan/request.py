@@ -57,11 +57,6 @@ class Request(RunConfig):
         return {make_task(name, candidates=self.candidates).name for name in names}
 
 
-def request_of(config: RunConfig, **of_plan: Any) -> Request:
-    """What `hones run` would do with a configuration; of_plan: gpus, memory, tflops, calibrate, racing, load."""
-    return Request.model_validate(config.model_dump(exclude_unset=True) | of_plan)
-
-
 def make_request(**options: Any) -> Request:
     """A request from options.
 

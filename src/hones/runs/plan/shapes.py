@@ -1,12 +1,20 @@
-"""A model's shapes without its weights: the configuration is built on torch's meta device, where tensors have no data.
+"""A model's shapes without its weights, and what a pass through them costs: operations, and bytes read and written.
 
-Sizes of the decoder's layers come from its anatomy, as everywhere else; those of the vision part from its linears and
-convolutions. A folder needs config.json alone for this, and the processor's files for the lengths of prompts.
+The configuration is built on torch's meta device, where tensors have no data; a folder needs config.json alone for it.
+A pass takes R rows of T new positions that see P others, n = R T, through the layers s .. L - 1. With W the weights of
+a layer's linears (qkv, out and ffn) and A = H d_h the width of all heads together, one layer costs
+
+    2 n W              the linears: two per weight and position
+    4 n (P + T) A      scores and mixing; all of the rectangle, as kernels that take a padding mask compute it
+
+and moves its weights once, what enters and leaves each linear, and the keys and values that the rows see. A layer
+whose attention is given runs its FFN alone; the last layer may stop at its keys and values, or run its FFN at the
+wanted positions only. Backwards costs as much as forwards, its attention 2.5 times as much: the backbone is frozen.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,49 +28,61 @@ from hones.models.vlm import VLM, AnswerTokens
 
 Number = int | float
 PROJECTORS = ("projector", "merger", "connector", "aligner")
-CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+BACKWARDS_OF_ATTENTION = 2.5
+GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Linears:
+class Work:
+    """flop: floating-point operations. moved: bytes read and written."""
+
+    flop: Number = 0.0
+    moved: Number = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(self.flop + other.flop, self.moved + other.moved)
+
+    def __mul__(self, times: Number) -> "Work":
+        return Work(self.flop * times, self.moved * times)
+
+
+class Memory(NamedTuple):
+    """Bytes. weights and kept can be shared by several devices; working is on the one that works."""
+
+    weights: Number
+    kept: Number = 0.0
+    working: Number = 0.0
+
+    @property
+    def total(self) -> Number:
+        return sum(self)
+
+    def on_each(self, devices: int) -> Number:
+        """On the fullest of so many devices."""
+        return (self.weights + self.kept) / devices + self.working
+
+
+def gib(number: Number) -> str:
+    """Bytes in GiB, or in MiB below a tenth of one."""
+    return f"{number / GIB:.1f} GiB" if number >= 0.1 * GIB else f"{number / 2**20:.1f} MiB"
+
+
+class Linears(NamedTuple):
     """Some linears: all their weights, and the numbers that enter and leave them at one position."""
 
-    weights: Number = 0
-    numbers: Number = 0
-
-    @classmethod
-    def between(cls, width: int, other: int) -> "Linears":
-        """One that takes so many numbers and gives so many."""
-        return cls(width * other, width + other)
-
-    @classmethod
-    def of(cls, modules: Iterable[nn.Module], layers: int = 1) -> "Linears":
-        """The mean over layers of all linears and convolutions."""
-        shapes = [m.weight.shape for m in modules if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
-        return cls(sum(s.numel() for s in shapes) / layers, sum(s[0] + s[1:].numel() for s in shapes) / layers)
+    weights: Number
+    numbers: Number
 
 
-@dataclass(frozen=True)
-class VisionShapes:
-    """The vision part: its encoder, and what maps to the decoder.
-
-    depth: layers; full_layers: those whose patches see the whole tile, the others a window of `window` patches.
-    extra: positions of a tile beside its patches. patch: numbers of a patch.
-    """
-
-    encoder: Linears = Linears()
-    projector: Linears = Linears()
-    width: int = 0
-    depth: int = 0
-    full_layers: int = 0
-    window: int | None = None
-    extra: int = 0
-    patch: int = 1
+def linears_of(modules: Iterable[nn.Module], layers: int = 1) -> Linears:
+    """The mean over layers of all linears and convolutions."""
+    shapes = [m.weight.shape for m in modules if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
+    return Linears(sum(s.numel() for s in shapes) / layers, sum(s[0] + s[1:].numel() for s in shapes) / layers)
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """A model's shapes.
+    """A model's shapes, and its passes.
 
     qkv, out, ffn: one decoder layer's linears (mean over layers): queries, keys and values; o_proj; FFN. keys: numbers
     of a position's keys and values in a layer. parameters: all numbers of the model. itemsize: bytes of a number.
@@ -81,7 +101,6 @@ class Shapes:
     keys: int
     parameters: int
     itemsize: int
-    vision: VisionShapes
 
     @property
     def inner(self) -> int:
@@ -95,8 +114,56 @@ class Shapes:
 
     @property
     def bytes_per_position(self) -> int:
-        """Keys and values of one position in one layer as the sweep counts them (`hones.sweep.memory`)."""
-        return 2 * self.inner * self.itemsize
+        """Keys and values of one position in all layers as the sweep counts them (`hones.sweep.memory`)."""
+        return 2 * self.inner * self.itemsize * self.layers
+
+    def linear(self, positions: Number, linears: Linears, layers: Number = 1) -> Work:
+        """Linears at some positions, in some layers."""
+        if positions <= 0 or layers <= 0:
+            return Work()
+        moved = (linears.weights + positions * linears.numbers) * self.itemsize
+        return Work(2.0 * positions * linears.weights, moved) * layers
+
+    def mapping(self, positions: Number, width: int, other: int, layers: Number = 1) -> Work:
+        """One linear from so many numbers to so many."""
+        return self.linear(positions, Linears(width * other, width + other), layers)
+
+    def unembedding(self, positions: Number) -> Work:
+        """Logits at some positions: 2 V d each."""
+        return self.mapping(positions, self.width, self.vocabulary)
+
+    def passing(
+        self,
+        rows: Number,
+        new: Number,
+        past: Number,
+        *,
+        start: int = 0,
+        given: bool = False,
+        keys_only: bool = False,
+        wanted: Number | None = None,
+    ) -> Work:
+        """One pass through the layers from `start` on.
+
+        Args:
+            rows, new, past: R, T and P of the module's formulas.
+            given: the attention of layer `start` is known.
+            keys_only: the last layer stops at its keys and values.
+            wanted: positions at which the last layer's FFN runs; None: all.
+        """
+        n, depth = rows * new, self.layers - start
+        attended = max(0, depth - given - keys_only)
+        last = 0.0 if keys_only or depth <= 0 else n if wanted is None else wanted
+        work = self.linear(n, self.qkv, depth - given) + self.linear(n, self.out, attended)
+        work += self.linear(n, self.ffn, depth - 1) + self.linear(last, self.ffn)
+        seen = past + new
+        return work + Work(4.0 * n * seen * self.inner, rows * seen * self.keys * self.itemsize) * attended
+
+    def there_and_back(self, rows: Number, length: Number, start: int, wanted: Number | None = None) -> Work:
+        """One pass over whole rows, forwards and backwards."""
+        attention = 4.0 * rows * length * length * self.inner * (self.layers - start)
+        forwards = self.passing(rows, length, 0, start=start, wanted=wanted)
+        return forwards * 2 + Work(attention * (BACKWARDS_OF_ATTENTION - 1))
 
 
 def weightless(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> VLM:
@@ -136,18 +203,23 @@ def shapes_of(vlm: VLM, dtype: str) -> Shapes:
         neurons=anatomy.neurons,
         width=anatomy.width,
         vocabulary=anatomy.lm_head.out_features,
-        qkv=Linears.of([m for x in anatomy.layers for m in x.attention.modules() if m is not x.o_proj], count),
-        out=Linears.of([x.o_proj for x in anatomy.layers], count),
-        ffn=Linears.of([m for x in anatomy.layers for m in x.mlp.modules()], count),
+        qkv=linears_of([m for x in anatomy.layers for m in x.attention.modules() if m is not x.o_proj], count),
+        out=linears_of([x.o_proj for x in anatomy.layers], count),
+        ffn=linears_of([m for x in anatomy.layers for m in x.mlp.modules()], count),
         keys=2 * int(pairs) * anatomy.head_dim,
         parameters=sum(p.numel() for p in vlm.model.parameters()),
         itemsize=DTYPES[dtype].itemsize,
-        vision=vision_shapes(vlm) if vlm.shows_pictures else VisionShapes(),
     )
 
 
-def vision_shapes(vlm: VLM) -> VisionShapes:
-    """The part of the model that is neither decoder nor lm_head."""
+def vision_work(vlm: VLM, shapes: Shapes, numbers: int, tiles: int, tokens: int) -> Work:
+    """The vision part, which is neither decoder nor lm_head, on one picture.
+
+    Two operations per weight and patch, and in each layer 4 n (seen) A: a patch sees those of its tile or window.
+
+    Args:
+        numbers: that the processor makes of the picture, in so many tiles. tokens: that show it to the decoder.
+    """
     model, anatomy = vlm.model, vlm.anatomy
     config: Any = getattr(model.config, "vision_config", None)
     if config is None:
@@ -156,16 +228,15 @@ def vision_shapes(vlm: VLM) -> VisionShapes:
     others = {name: m for name, m in model.named_modules() if id(m) not in of_decoder}
     projector = {name: m for name, m in others.items() if any(word in name for word in PROJECTORS)}
     encoder = [m for name, m in others.items() if name not in projector]
+    patch = next(m.weight[0].numel() for m in encoder if isinstance(m, nn.Conv2d | nn.Conv3d))
+    of_class = tiles if any("class_embedding" in name for name, _ in model.named_parameters()) else 0
+    patches = numbers // patch + of_class
     depth = int(getattr(config, "num_hidden_layers", None) or config.depth)
-    window = getattr(config, "window_size", None)
-    side = config.patch_size[0] if isinstance(config.patch_size, list | tuple) else config.patch_size
-    return VisionShapes(
-        encoder=Linears.of(encoder),
-        projector=Linears.of(projector.values()),
-        width=config.hidden_size,
-        depth=depth,
-        full_layers=depth if window is None else len(config.fullatt_block_indexes),
-        window=None if window is None else (window // side) ** 2,
-        extra=1 if any("class_embedding" in name for name, _ in model.named_parameters()) else 0,
-        patch=next(m.weight[0].numel() for m in encoder if isinstance(m, CONVOLUTIONS)),
-    )
+    tile, window = patches / tiles, getattr(config, "window_size", None)
+    seen = depth * tile
+    if window is not None:
+        side = config.patch_size[0] if isinstance(config.patch_size, list | tuple) else config.patch_size
+        full = len(config.fullatt_block_indexes)
+        seen = full * tile + (depth - full) * min((window // side) ** 2, tile)
+    work = shapes.linear(patches, linears_of(encoder)) + shapes.linear(tokens, linears_of(projector.values()))
+    return work + Work(4.0 * patches * seen * config.hidden_size)

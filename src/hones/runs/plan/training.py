@@ -1,41 +1,28 @@
-"""The work of steering and of the rankings of other methods, and what a training keeps in memory.
+"""The work and memory of a training of scales, and the work of the rankings of other methods.
 
-S is a prompt's length with its picture, n its answer's tokens, F(s) a pass from layer s on.
+For pairs of S positions, answer included, P of which all pairs of a picture begin with, and n answer tokens:
 
-    steering     once per picture F(0) on its prefix and on the rest of its pairs; then per step of B pairs
-                 3 x 2 n V d (teacher, scaled, backwards), and F(l) forwards and backwards, l the layer above the lowest
-                 scaled one, whose own neurons are added as what they write
-    rankings     passes over the prompt (`PASSES`), and those of a path: z of each layer scaled in `STEPS`
+    once per picture    vision, P positions, and the rest of its pairs, for the teacher's states
+    step of B pairs     3 x 2 n V d (teacher, scaled, backwards), and B rows of S forwards and backwards from the layer
+                        above the lowest scaled one, whose own neurons are added as what they write
+    kept                d and the scaled neurons' z at each position, d for each answer token; what does not fit into
+                        a share of the free memory is computed again for each pair
+    working             what autograd keeps of each layer: 4 I + 2 H d_h + keys + 4 d at each position of a step
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from hones.method.steering.kept import PAIRS_AT_ONCE
+from hones.method.steering.fast import SHARE_OF_MEMORY
 from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE
 from hones.runs.plan.lengths import Asked
-from hones.runs.plan.shapes import Linears, Number, Shapes
-from hones.runs.plan.sweeping import group_of
-from hones.runs.plan.work import Work, linear, passing, there_and_back, unembedding, vision, whole
+from hones.runs.plan.shapes import Memory, Number, Shapes, Work
+from hones.runs.plan.sweeping import common_start
 
 STEPS = {"knowledge-neurons": 20, "qrnca": 16}
-PASSES = {"random": 0, "layer-random": 0, "ape": 2, "cna": 2, "atp": 2}
-PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", "logprob-gain", *STEPS), 1)
-GROUP_OF_RANKING = 16
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training depends on. neurons: those scaled in each layer."""
-
-    epochs: int
-    batch_size: int
-    neurons: int
-
-    def start(self, shapes: Shapes) -> int:
-        """The first layer that a step runs: 1 where what the neurons of layer 0 write is added."""
-        return int(self.neurons <= shapes.width and shapes.layers > 1)
+PASSES = {"random": 0, "layer-random": 0, "ape": 2, "cna": 2, "atp": 2, "logprob-gain": 2}
+PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1)
+"""Passes over the prompt; the second of logprob-gain stands for U W_down of every layer, once for a few items."""
 
 
 class Pairs(NamedTuple):
@@ -60,66 +47,53 @@ def drawn_of(total: int, drawn: int, times: int) -> Number:
     return total * (1 - (1 - drawn / total) ** times) if total else 0.0
 
 
-def mean_length(one: Asked) -> Number:
-    """Positions of the pairs' prompts."""
-    return one.seen.positions + sum(map(len, one.tails)) / len(one.tails)
+def train(
+    shapes: Shapes, asked: Sequence[Asked], items: int, *, epochs: int, batch_size: int, neurons: int, free: Number
+) -> tuple[Work, Memory]:
+    """One training on so many items like those asked, its proof included, with so many neurons scaled in each layer."""
+    # where what the neurons of layer 0 write can be added, a step begins at layer 1
+    start = int(neurons <= shapes.width and shapes.layers > 1)
 
+    def step(length: Number, answer: Number) -> Work:
+        work = shapes.there_and_back(batch_size, length, start, batch_size * answer)
+        work += shapes.unembedding(batch_size * answer) * 3
+        return work + shapes.mapping(batch_size * length, neurons, shapes.width, 2 * start)
 
-def training_work(shapes: Shapes, asked: Sequence[Asked], training: Training, share: Number = 1.0) -> Work:
-    """One training on all examples, without the proof at its beginning.
+    once, again, steps, numbers = Work(), Work(), Work(), 0.0
+    lengths = [one.before + sum(map(len, one.tails)) / len(one.tails) for one in asked]
+    for one, length in zip(asked, lengths, strict=True):
+        each_epoch, distinct, answer = pairs_of(one, epochs)
+        shared = max(1, one.before + common_start(one.tails))
+        rest = length + answer - 1 - shared
+        kept = one.vision + shapes.passing(1, shared, 0, keys_only=True)
+        kept += shapes.passing(distinct, rest, shared, wanted=distinct * answer)
+        once += kept
+        again += kept * (each_epoch * epochs)
+        steps += step(length + answer - 1, answer) * (each_epoch * epochs / batch_size)
+        numbers += (shared + distinct * rest) * (shapes.width + neurons * start) + distinct * answer * shapes.width
+    times = items / len(asked)
+    wanted = numbers * times * shapes.itemsize
+    kept_bytes = min(wanted, max(0.0, SHARE_OF_MEMORY * free))
+    share = kept_bytes / max(1.0, wanted)
 
-    Args:
-        share: of the pictures that are kept; the others are computed again for each of their pairs.
-    """
-    work = Work()
-    for one in asked:
-        pairs, length = pairs_of(one, training.epochs), group_of([one]).length
-        count = pairs.each_epoch * training.epochs
-        batches = max(1.0, pairs.distinct / PAIRS_AT_ONCE)
-        rows = pairs.distinct / batches
-        rest = passing(shapes, rows, mean_length(one) - length + pairs.answer - 1, length, wanted=rows * pairs.answer)
-        kept = vision(shapes, one.seen) + passing(shapes, 1, length, 0, keys_only=True) + rest * batches
-        work += kept * (share + (1 - share) * count)
-        work += step_work(shapes, one, training) * (count / training.batch_size)
-    return work
+    # the first step is proven by the definition, which encodes every picture and goes back to the lowest layer
+    answer = pairs_of(asked[0], epochs).answer
+    length = lengths[0] + answer
+    proof = (asked[0].vision * 2 + shapes.passing(1, length, 0)) * batch_size
+    proof += shapes.there_and_back(batch_size, length, 0) + shapes.unembedding(batch_size * (answer + 1)) * 3
+    proof += step(length - 1, answer)
 
-
-def step_work(shapes: Shapes, one: Asked, training: Training) -> Work:
-    """One step on pairs like this example's, forwards and backwards."""
-    rows, start, answer = training.batch_size, training.start(shapes), pairs_of(one, training.epochs).answer
-    length = mean_length(one) + answer - 1
-    work = there_and_back(shapes, rows, length, start, rows * answer) + unembedding(shapes, rows * answer) * 3
-    if start:
-        work += linear(shapes, rows * length, Linears.between(training.neurons, shapes.width), 2)
-    return work
-
-
-def training_proof(shapes: Shapes, one: Asked, training: Training) -> Work:
-    """The first step by the definition, which goes back to the lowest layer, and once more the fast way."""
-    rows, answer = training.batch_size, pairs_of(one, training.epochs).answer
-    length = mean_length(one) + answer
-    work = vision(shapes, one.seen) * 2 * rows + passing(shapes, rows, length, 0)
-    work += there_and_back(shapes, rows, length, 0) + unembedding(shapes, rows * (answer + 1)) * 3
-    return work + step_work(shapes, one, training)
-
-
-def kept_bytes(shapes: Shapes, asked: Sequence[Asked], training: Training, items: int) -> Number:
-    """Of a training that keeps all pictures: d and the scaled neurons' z at each position, d for each answer token."""
-    numbers, at_position = 0.0, shapes.width + training.neurons * training.start(shapes)
-    for one in asked:
-        pairs, length = pairs_of(one, training.epochs), group_of([one]).length
-        rest = mean_length(one) - length + pairs.answer - 1
-        numbers += (length + pairs.distinct * rest) * at_position + pairs.distinct * pairs.answer * shapes.width
-    return numbers / len(asked) * items * shapes.itemsize
+    longest = max(length + max(one.gold) for one, length in zip(asked, lengths, strict=True))
+    of_layer = 4 * shapes.neurons + 2 * shapes.inner + shapes.keys + 4 * shapes.width
+    gradients = batch_size * longest * of_layer * shapes.layers * shapes.itemsize
+    logits = batch_size * max(max(one.gold) for one in asked) * shapes.vocabulary * 4 * 6
+    work = (once * share + again * (1 - share) + steps) * times + proof
+    return work, Memory(shapes.bytes, kept_bytes, gradients + logits)
 
 
 def ranking_work(shapes: Shapes, method: str, one: Asked) -> Work:
-    """A method's ranking on one example."""
-    work = whole(shapes, one.seen, one.length) * PASSES[method]
-    if method == "logprob-gain":  # U W_down of every layer once for a few items
-        product = linear(shapes, shapes.neurons, Linears.between(shapes.width, shapes.vocabulary), shapes.layers)
-        work += product * (1 / GROUP_OF_RANKING)
-    if steps := STEPS.get(method):  # the answer's positions through the layers above each one, and back
-        rows = passing(shapes, steps, one.gold[0] + 1, one.length) * ((shapes.layers + 1) / 2)
-        work += (rows + unembedding(shapes, steps * shapes.layers * one.gold[0])) * 2
-    return work
+    """A method's ranking on one example; a path takes the answer's positions from each layer on and back, in steps."""
+    steps, answer = STEPS.get(method, 0), one.gold[0]
+    path = shapes.passing(steps, answer + 1, one.length) * ((shapes.layers + 1) / 2)
+    path += shapes.unembedding(steps * shapes.layers * answer)
+    return one.whole(shapes, one.length) * PASSES[method] + path * 2
