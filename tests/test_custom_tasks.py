@@ -306,15 +306,17 @@ def test_generated_items_ask_about_things_that_are_there_or_not() -> None:
 
 
 def test_a_task_file_goes_through_every_stage(
-    shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pope.yaml").write_text(POPE.read_text())
     content = {
-        "model": "tiny-qwen2.5-vl",
+        "model": str(model_folders["llava"]),
         "out": "run",
         "data": {name: str(file) for name, file in shapes.items()},
+        "limit": {"dev": 2, "test": 3},
         "tasks": ["pope.yaml"],
-        "ratio": 0.05,
+        "top_k": 12,
+        "ratio": 0.1,
         "draws": 1,
         "steering": {"epochs": 1, "learning_rate": 0.02},
         "compare": {"methods": ["wanda"], "draws": 1, "curves": False},
@@ -339,10 +341,10 @@ def test_a_task_file_goes_through_every_stage(
     data = ("--data", shapes["discovery"], "--out", run)
     (tmp_path / "pope.yaml").write_text(POPE.read_text().replace("Answer Yes or No.", "Yes or No?"))
     capsys.readouterr()
-    assert call("heads", "--model", "tiny-qwen2.5-vl", "--task", tmp_path / "pope.yaml", *data) == 2
+    assert call("heads", "--model", model_folders["llava"], "--task", tmp_path / "pope.yaml", *data) == 2
     assert "holds pope/heads with asked = " in capsys.readouterr().err
     (tmp_path / "pope.yaml").write_text(POPE.read_text().replace("accuracy", "f1"))
-    assert call("heads", "--model", "tiny-qwen2.5-vl", "--task", tmp_path / "pope.yaml", *data) == 2
+    assert call("heads", "--model", model_folders["llava"], "--task", tmp_path / "pope.yaml", *data) == 2
     assert "holds pope/heads with task = " in capsys.readouterr().err
 
 

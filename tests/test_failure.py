@@ -477,6 +477,7 @@ def config(model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Pa
     return {
         "model": str(model_folders["llava"]),
         "data": {name: str(file) for name, file in shapes.items()},
+        "limit": {"dev": 3, "test": 5},
         "tasks": ["retrieval"],
         "candidates": 3,
         "ratio": 0.1,
@@ -528,7 +529,7 @@ def test_broken_pictures_are_named_and_both_arms_have_the_same_items(
     (images / "dev_00002.png").write_bytes((images / "dev_00002.png").read_bytes()[:200])
     (images / "test_00001.png").unlink()
     (images / "test_00005.png").write_bytes(b"not a picture")
-    config = {key: value for key, value in config.items() if key not in ("compare", "analyze")}
+    config = {key: value for key, value in config.items() if key not in ("limit", "compare", "analyze")}
     config |= {"data": {name: str(file) for name, file in files.items()}, "out": "refused"}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     assert call("run", tmp_path / "c.yaml") == 2

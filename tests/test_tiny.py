@@ -30,7 +30,7 @@ def built_in(request: pytest.FixtureRequest) -> VLM:
 
 @pytest.fixture(scope="module")
 def unseen(tmp_path_factory: pytest.TempPathFactory) -> Items:
-    return load_items(write_shapes(tmp_path_factory.mktemp("unseen"), {"test": 48}, seed=77)["test"])
+    return load_items(write_shapes(tmp_path_factory.mktemp("unseen"), {"test": 24}, seed=77)["test"])
 
 
 @pytest.mark.parametrize("task_name", TASKS)
