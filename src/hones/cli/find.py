@@ -30,8 +30,7 @@ class Heads(StageOptions, AnswerOptions):
         str, Option(help="metric, or logprob: an approximation by the gold answer's log-probability.")
     ] = "metric"
     racing: Annotated[
-        float | None,
-        Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95."),
+        float | None, Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95.")
     ] = None
     racing_margin: Annotated[float, Option(help="Racing: heads this close by the metric count as equal.")] = 0.005
 
@@ -120,8 +119,7 @@ class Explain(ModelOptions, AnswerOptions):
     top_k: Annotated[int | None, Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None
     neurons: Annotated[int, Option(min=1, help="Neurons to name.")] = 12
     out: Annotated[
-        Path | None,
-        Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]"),
+        Path | None, Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]")
     ] = None
 
     def execute(self) -> None:

@@ -71,8 +71,7 @@ class LoadingOptions:
 
     device: Device = "auto"
     device_map: Annotated[
-        str | None,
-        Option(help="auto: spread the layers over all GPUs; in place of --device.", show_default=False),
+        str | None, Option(help="auto: spread the layers over all GPUs; in place of --device.", show_default=False)
     ] = None
     attention: Annotated[
         str | None, Option(help="eager, sdpa or flash_attention_2. [default: the model's]", show_default=False)

@@ -28,8 +28,7 @@ class TrainingOptions:
     max_scale: Annotated[float, Option(help="Bound of each |s|, kept after every step.")] = 1.5
     step_size: Annotated[int, Option(min=1, help="Items per training step.")] = 4
     early_stopping: Annotated[
-        float | None,
-        Option(help="Share of dev pictures to hold out; the best epoch by their objective is kept."),
+        float | None, Option(help="Share of dev pictures to hold out; the best epoch by their objective is kept.")
     ] = None
     patience: Annotated[
         int, Option(min=1, help="Early stopping: epochs without improvement after which training ends.")
