@@ -15,7 +15,7 @@ from rich.console import Console
 
 from hones import RunFolder, Study, load_items, load_vlm, make_task, write_shapes
 from hones.rivals import make_methods
-from hones.runs.comparing import compare
+from hones.runs.comparing import ComparisonRequest, compare
 from hones.tasks import TASKS
 from hones.views.terminal import view
 
@@ -47,9 +47,9 @@ def main() -> None:
             study, shared = Study(load_vlm(name), RunFolder(folder / name)), dict[Any, Any]()
             study.heads(tasks, discovery)
             for task in tasks:
-                heads = study.run.task(task.name) / "heads.json"
-                settings: dict[str, Any] = {"ratio": options.ratio, "draws": options.draws, "budgets": ()}
-                found = compare(study, task, discovery, test, methods, heads, **settings, shared=shared)
+                heads = study.run.path / task.name / "heads.json"
+                request = ComparisonRequest(methods, options.ratio, options.draws, budgets=())
+                found = compare(study, task, discovery, test, heads, request, shared)
                 console.print(view(found))
     if options.out is not None:
         options.out.write_text(f"```\n{console.export_text()}```\n")

@@ -68,7 +68,7 @@ def main() -> None:
             study = Study(load_vlm(name), RunFolder(folder / name))
             study.heads(tasks, splits["discovery"])
             for task in tasks:
-                found = study.run.task(task.name)
+                found = study.run.path / task.name
                 study.neurons(task, splits["discovery"], found / "heads.json", options.ratio)
                 others = [other for other in tasks if other is not task]
                 request = EvidenceRequest(make_steerings(options.ways), tuple(options.seeds), others, outside)

@@ -33,6 +33,7 @@ from hones.models.interventions import BASELINE, Intervention
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.passes import ReplaySavings
+from hones.sweep.prompts import encode_pictures
 from hones.sweep.replay import Replay
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
@@ -120,7 +121,7 @@ def matmul_rate(vlm: VLM) -> float:
 def floor_seconds(vlm: VLM, members: Sequence[Member], rate: float) -> float:
     """Seconds that all cells of these members take at `rate`: one vision pass, one baseline, layers l.. per head."""
     layers, heads, _ = vlm.anatomy.shape
-    pictures = make_replay(vlm).encode([example for _, example in members])
+    pictures = encode_pictures(vlm, [example for _, example in members])
     work = 0.0
     for picture in pictures:
         own = [len(p.ids) - picture.shared + 4 * (members[p.owner][0].answers == "text") for p in picture.prompts]

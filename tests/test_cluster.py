@@ -25,7 +25,7 @@ from hones.errors import BadItem, HonesError
 from hones.method.steering.settings import SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.rivals import make_methods
-from hones.runs.comparing import compare
+from hones.runs.comparing import ComparisonRequest, compare
 from hones.runs.evidence import EvidenceRequest
 from hones.runs.record import RunFolder
 from hones.runs.steering import steer
@@ -90,7 +90,7 @@ def run_stages(study: Study, shapes: dict[str, Path]) -> dict[str, bytes]:
     retrieval, _ = tasks
     splits = {name: load_items(file) for name, file in shapes.items()}
     study.heads(tasks, splits["discovery"])
-    folder = study.run.task("retrieval")
+    folder = study.run.path / "retrieval"
     study.neurons(retrieval, splits["discovery"], folder / "heads.json", 0.1)
     study.mask(retrieval, splits["test"], folder / "neurons.json", 2)
     return content(study.run.path)
@@ -139,10 +139,11 @@ def test_comparison_and_trainings_run_on_workers_with_the_same_bytes(
         task = make_task("retrieval", candidates=4)
         splits = {name: load_items(file) for name, file in shapes.items()}
         study.heads([task], splits["discovery"])
-        folder = study.run.task("retrieval")
+        folder = study.run.path / "retrieval"
         study.neurons(task, splits["discovery"], folder / "heads.json", 0.1)
         methods = make_methods("dvp,atp,random")
-        compare(study, task, splits["discovery"], splits["test"], methods, folder / "heads.json", budgets=())
+        request = ComparisonRequest(methods, budgets=())
+        compare(study, task, splits["discovery"], splits["test"], folder / "heads.json", request)
         request = EvidenceRequest(make_steerings("hones,no-kl,grid-search"), (1, 2))
         settings = SteeringSettings(epochs=1, learning_rate=0.02)
         steer(study, task, splits["dev"], splits["test"], folder / "neurons.json", settings, request)

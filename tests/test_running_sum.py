@@ -129,7 +129,7 @@ def test_methods_of_a_comparison_that_are_cut_by_items_go_on_too(
         study = Study(vlms["qwen"], RunFolder(run), SweepSettings(batch_size=2, workers=workers))
         examples = study.prepare(task, items, "discovery")
         critical = critical_heads(study.vlm, task, heads, methods)
-        given = method_inputs(study.vlm, task, items, examples.examples, critical, methods, study.seed, study.sweep)
+        given = method_inputs(study, task, items, examples.examples, critical, methods)
         found = rank_methods(study, methods, given, examples, lambda method: run / "vqa/methods" / method.name, 0.1)
         return [ranking.importances[0].tobytes() for ranking in found.values()]
 

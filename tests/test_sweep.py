@@ -419,14 +419,14 @@ def test_a_journal_brings_back_what_was_written(tmp_path: Path) -> None:
     said = [["Lima", "a\u2028b"], [np.array([0.1, -1e-9])]]
     with Journal(file, {"model": "a"}, plan) as journal:
         journal.append(5, [Answered(answers, array) for answers, array in zip(said, arrays, strict=True)])
-        with pytest.raises(HonesError, match="another process is writing"):
-            Journal(file, {"model": "a"}, plan)
-    again = Journal(file, {"model": "a"}, {"pictures": 9})
-    assert again.plan == plan and again.read(4) is None
-    for found, array, answers in zip(again.read(5) or [], arrays, said, strict=True):
-        np.testing.assert_array_equal(found.statistics, array)
-        for a, b in zip(found.answers, answers, strict=True):
-            np.testing.assert_array_equal(a, b)
+        with pytest.raises(HonesError, match="another process is writing"), Journal(file, {"model": "a"}, plan):
+            pass
+    with Journal(file, {"model": "a"}, {"pictures": 9}) as again:
+        assert again.plan == plan and again.read(4) is None
+        for found, array, answers in zip(again.read(5) or [], arrays, said, strict=True):
+            np.testing.assert_array_equal(found.statistics, array)
+            for a, b in zip(found.answers, answers, strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
@@ -436,9 +436,9 @@ def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path) -> None:
             journal.append(group, [Answered([], np.full((1, 1), group, dtype=np.float32))])
     whole = file.read_bytes()
     file.write_bytes(whole[:-7])
-    again = Journal(file, {}, {})
-    assert [*again.groups] == [0]
-    again.append(1, [Answered([], np.full((1, 1), 1, dtype=np.float32))])
+    with Journal(file, {}, {}) as again:
+        assert [*again.groups] == [0]
+        again.append(1, [Answered([], np.full((1, 1), 1, dtype=np.float32))])
     assert file.read_bytes() == whole
 
 
@@ -447,14 +447,15 @@ def test_a_journal_of_another_sweep_or_a_damaged_one_is_refused(tmp_path: Path) 
     inputs = {"vqa": {"model": "a", "seed": 1}}
     with Journal(file, inputs, {}) as journal:
         journal.append(0, [Answered([], np.zeros((1, 1), dtype=np.float32))])
-    with pytest.raises(HonesError, match=r"belongs to a sweep with vqa.model = 'a', now 'b'"):
-        Journal(file, {"vqa": {"model": "b", "seed": 1}}, {})
+    refused = pytest.raises(HonesError, match=r"belongs to a sweep with vqa.model = 'a', now 'b'")
+    with refused, Journal(file, {"vqa": {"model": "b", "seed": 1}}, {}):
+        pass
     lines = file.read_bytes().splitlines(keepends=True)
     record = json.loads(lines[1])
     record["crc32"] += 1
     file.write_bytes(lines[0] + json.dumps(record).encode() + b"\n")
-    with pytest.raises(HonesError, match="is damaged at line 2"):
-        Journal(file, inputs, {})
+    with pytest.raises(HonesError, match="is damaged at line 2"), Journal(file, inputs, {}):
+        pass
 
 
 def test_a_kill_between_the_ends_of_two_tasks_recomputes_nothing(

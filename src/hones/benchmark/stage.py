@@ -35,7 +35,7 @@ from hones.models.planted import Plant
 from hones.models.writing import importance_shape
 from hones.runs.artifacts import read_result, write_result
 from hones.runs.comparing import rank
-from hones.runs.locks import alone_on
+from hones.runs.locks import alone
 from hones.runs.method_inputs import CriticalHeads, MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
 from hones.runs.record import RunFolder
@@ -104,7 +104,6 @@ def score_variants(
     return found
 
 
-@alone_on(lambda task, *_, **__: [task.name])
 def score_task(
     study: Study,
     task: Task,
@@ -120,23 +119,24 @@ def score_task(
     Args:
         shared: what methods keep for other tasks on the same discovery items.
     """
-    methods = [c.method for c in contenders]
-    items, held_out = study.prepare(task, discovery, "discovery"), study.prepare(task, test, "test")
-    folder, heads_file, head_seconds = study.run.task(task.name), None, 0.0
-    if any(method.needs_heads for method in methods):
-        study.heads([task], discovery, top_k)
-        heads_file, head_seconds = folder / "heads.json", _seconds(study, f"{task.name}/heads")
-    heads = critical_heads(study.vlm, task, heads_file, methods)
-    given = method_inputs(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
-    ranked, planted = [], frozenset[Site](plant.sets[task.name])
-    for contender in contenders:
-        one = _rank(study, contender, given, items, folder, len(planted))
-        if contender.name == HONES and one.refused is None:
-            given = replace(given, context=replace(given.context, hones=one.importance))
-        if contender.method.needs_heads:
-            one = replace(one, head_seconds=head_seconds, through=_share_found(plant.through.get(task.name), heads))
-        ranked.append(one)
-    return _mask(study, task, plant, items, held_out, ranked)
+    with alone(study.run.path, [task.name]):
+        methods = [c.method for c in contenders]
+        items, held_out = study.prepare(task, discovery, "discovery"), study.prepare(task, test, "test")
+        folder, heads_file, head_seconds = study.run.path / task.name, None, 0.0
+        if any(method.needs_heads for method in methods):
+            study.heads([task], discovery, top_k)
+            heads_file, head_seconds = folder / "heads.json", _seconds(study, f"{task.name}/heads")
+        heads = critical_heads(study.vlm, task, heads_file, methods)
+        given = method_inputs(study, task, discovery, items.examples, heads, methods, shared)
+        ranked, planted = [], frozenset[Site](plant.sets[task.name])
+        for contender in contenders:
+            one = _rank(study, contender, given, items, folder, len(planted))
+            if contender.name == HONES and one.refused is None:
+                given = replace(given, context=replace(given.context, hones=one.importance))
+            if contender.method.needs_heads:
+                one = replace(one, head_seconds=head_seconds, through=_share_found(plant.through.get(task.name), heads))
+            ranked.append(one)
+        return _mask(study, task, plant, items, held_out, ranked)
 
 
 @dataclass(frozen=True)

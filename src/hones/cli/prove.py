@@ -74,7 +74,7 @@ class Compare(StageOptions, AnswerOptions):
         from hones.method.neurons import check_ratio
         from hones.rivals import make_methods
         from hones.rivals.compare import BUDGETS
-        from hones.runs.comparing import compare
+        from hones.runs.comparing import ComparisonRequest, compare
         from hones.tasks import make_tasks
         from hones.views.terminal import view
 
@@ -87,6 +87,7 @@ class Compare(StageOptions, AnswerOptions):
         for file in heads.values():
             if self.heads_from is not None and not file.is_file():
                 raise HonesError(f"no file {file}", do="run `hones heads` there first")
+        request = ComparisonRequest(methods, self.ratio, self.seeds, BUDGETS if self.curves else ())
         shared: dict[Any, Any] = {}
         with self.study() as study:
             for task in tasks:
@@ -94,18 +95,8 @@ class Compare(StageOptions, AnswerOptions):
             if self.heads_from is None:
                 study.heads(tasks, splits["discovery"], self.top_k)
             for task in tasks:
-                result = compare(
-                    study,
-                    task,
-                    splits["discovery"],
-                    splits["test"],
-                    methods,
-                    heads[task.name],
-                    ratio=self.ratio,
-                    draws=self.seeds,
-                    budgets=BUDGETS if self.curves else (),
-                    shared=shared,
-                )
+                file = heads[task.name]
+                result = compare(study, task, splits["discovery"], splits["test"], file, request, shared)
                 show(study, task.name, view(result), self.out / task.name / "comparison.json")
 
 

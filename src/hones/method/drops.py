@@ -7,7 +7,7 @@ Sums run in float64. There are at most 64 shards, so that few sums travel: [head
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -67,11 +67,11 @@ def summed_drops(
     examples = attribution.examples
     length = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]]).inputs["input_ids"].shape[1]
     planned = settings.workers.plan(vlm, length, settings.batch_size)
-    cut = {**planned.as_dict(), "batch_size": settings.batch_size}
+    cut = {**asdict(planned), "batch_size": settings.batch_size}
     running = settings.running_sum((len(attribution.heads), *importance_shape(vlm)), cut)
     if running.path is not None:
         refuse_other_batches(running.path, "ranking", running.plan["pictures"], settings.batch_size)
-    plan = MemoryPlan(**{name: running.plan[name] for name in planned.as_dict()})
+    plan = MemoryPlan(**{name: running.plan[name] for name in asdict(planned)})
     work = DropsWork(attribution, settings.engine, running.plan["batch_size"], plan)
     shards = work.shards()
     compute = settings.workers.begin(vlm, work)

@@ -28,8 +28,8 @@ from hones.sweep.baseline import Baseline
 from hones.sweep.decoder import Decoder, DecoderInput
 from hones.sweep.engines import TOLERANCE
 from hones.sweep.layer_rows import LayerRows
-from hones.sweep.memory import bytes_per_position, free_memory, is_out_of_memory
-from hones.sweep.prompts import Unserved, encode_pictures
+from hones.sweep.memory import bytes_per_position, free_memory
+from hones.sweep.prompts import OTHER_FORM, encode_pictures, why_unserved
 from hones.tasks.base import Example, Task
 
 POSITIONS = {"cpu": 512, "cuda": 4096}
@@ -135,12 +135,8 @@ def disproof(vlm: VLM, task: Task, example: Example) -> str | None:
         (tail,) = tails(vlm, [(task, example)])
         layers = sorted({0, len(tail.z) // 2, len(tail.z) - 1})
         _, gradients = tail.gradients(layers, path(2, vlm.device)[:1].repeat(len(layers)))
-    except Unserved as error:
-        return str(error)
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a layer of another form than expected
-        if is_out_of_memory(error):
-            raise
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except OTHER_FORM as error:
+        return why_unserved(error)
     encoded = ask_with_gold(vlm, task, [example])
     position, z = z_at_last_prompt_position(vlm, encoded)
     for layer, gradient in zip(layers, gradients, strict=True):
@@ -171,7 +167,7 @@ def tails(vlm: VLM, asked: Sequence[tuple[Task, Example]]) -> list[Tail]:
             suffixes = baseline.suffixes([picture], prefixes, [(0, prompt)], [gold], read=True)
             assert suffixes.activations is not None
             first = int(suffixes.asked[0]) - 1
-            past = prefixes.shape[1] + first
+            past = prefixes.valid.shape[1] + first
             of_owner[prompt.owner] = Tail(
                 vlm,
                 decoder,

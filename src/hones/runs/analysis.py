@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from hones.errors import HonesError
@@ -28,7 +27,7 @@ from hones.method.neurons import head_importance
 from hones.models.anatomy import Site
 from hones.rivals.hones import Hones
 from hones.runs.artifacts import read_result, write_result
-from hones.runs.locks import alone_on
+from hones.runs.locks import alone
 from hones.runs.prepared import Prepared
 from hones.runs.source import FinishedRun, Source, Split
 from hones.runs.stage import Stage
@@ -64,7 +63,6 @@ class _Job:
 class RunStudy(Study):
     """A study that goes on from a finished run."""
 
-    @alone_on(lambda *_, **__: ["analysis"])
     def analyze(self, run: FinishedRun, settings: AnalysisSettings | None = None) -> Analysis:
         """Everything of the module's list; writes analysis/analysis.json and analysis/pictures/.
 
@@ -83,33 +81,42 @@ class RunStudy(Study):
             for s in run.tasks
         ]
         folder = run.folder.path / "analysis"
-        stage = Stage(self, "analysis", self._inputs(jobs, settings))
-        if stage.is_finished():
-            return read_result(folder / "analysis.json", Analysis)
-        neurons = {s.name: [(n.layer, n.neuron) for n in s.neurons] for s in run.tasks}
-        heads = {s.name: [(h.layer, h.head) for h in s.heads.critical] for s in run.tasks}
-        groups = exclusive_groups(neurons)
-        sizes = {"+".join(tasks): len(sites) for tasks, sites in groups.items()}
-        layers, width, per_layer_neurons = self.vlm.anatomy.shape
-        with stage.writing(folder / "analysis.json", groups=sizes) as artifacts:
-            ablations, lens = self._ablate(jobs, groups, settings, stage.journalled(), folder)
-            result = Analysis(
-                model=run.model,
-                layers=layers,
-                heads=width,
-                neurons=per_layer_neurons,
-                tasks=tuple(_describe(s, layers) for s in run.tasks),
-                heads_overlap=overlaps(heads),
-                neurons_overlap=overlaps(neurons),
-                groups=describe_groups(groups, layers),
-                ablations=tuple(ablations),
-                lens=tuple(lens),
-                cards=tuple(card for job in jobs for card in self._cards(job, groups, settings.cards, folder)),
-            )
-            write_result(folder / "analysis.json", result)
-            pictures = {row.picture for row in lens} | {d.picture for card in result.cards for d in card.drivers}
-            artifacts += [folder / picture for picture in sorted(pictures - {""})]
-        return result
+        with alone(self.run.path, ["analysis"]):
+            stage = Stage(self, "analysis", self._inputs(jobs, settings))
+            if stage.is_finished():
+                return read_result(folder / "analysis.json", Analysis)
+            neurons = {s.name: [(n.layer, n.neuron) for n in s.neurons] for s in run.tasks}
+            heads = {s.name: [(h.layer, h.head) for h in s.heads.critical] for s in run.tasks}
+            groups = exclusive_groups(neurons)
+            sizes = {"+".join(tasks): len(sites) for tasks, sites in groups.items()}
+            layers, width, per_layer_neurons = self.vlm.anatomy.shape
+            with stage.writing(folder / "analysis.json", groups=sizes) as artifacts:
+                ablations, lens = self._ablate(jobs, groups, settings, stage.journalled(), folder)
+                result = Analysis(
+                    model=run.model,
+                    layers=layers,
+                    heads=width,
+                    neurons=per_layer_neurons,
+                    tasks=tuple(
+                        TaskSets(
+                            s.name,
+                            s.discovery.task.metric_name,
+                            tuple(HeadRef(h.layer, h.head, h.score.value) for h in s.heads.critical),
+                            per_layer(neurons[s.name], layers),
+                        )
+                        for s in run.tasks
+                    ),
+                    heads_overlap=overlaps(heads),
+                    neurons_overlap=overlaps(neurons),
+                    groups=describe_groups(groups, layers),
+                    ablations=tuple(ablations),
+                    lens=tuple(lens),
+                    cards=tuple(card for job in jobs for card in self._cards(job, groups, settings.cards, folder)),
+                )
+                write_result(folder / "analysis.json", result)
+                pictures = {row.picture for row in lens} | {d.picture for card in result.cards for d in card.drivers}
+                artifacts += [folder / picture for picture in sorted(pictures - {""})]
+            return result
 
     def _as_used(self, name: str, split: Split, which: str) -> Prepared:
         """The split's examples, which must be those that the run used."""
@@ -129,8 +136,8 @@ class RunStudy(Study):
             job.source.name: {
                 "discovery": job.discovery.fingerprint,
                 "test": job.test.fingerprint,
-                "heads": digest_of(self.run.task(job.source.name) / "heads.json"),
-                "neurons": digest_of(self.run.task(job.source.name) / "neurons.json"),
+                "heads": digest_of(self.run.path / job.source.name / "heads.json"),
+                "neurons": digest_of(self.run.path / job.source.name / "neurons.json"),
             }
             for job in jobs
         }
@@ -176,33 +183,26 @@ class RunStudy(Study):
         for number, (neuron, site) in enumerate(zip(neurons, sites, strict=True)):
             of_items = contributions[:, number]
             promotes, suppresses = tokens[number]
-            driving = tuple(_driver(task.name, examples[i], of_items[i], folder) for i in drivers(of_items, DRIVERS))
-            shares = head_shares(source.heads.critical, parts, site) if parts is not None else ()
-            card = NeuronCard(
-                task=task.name,
-                rank=neuron.rank,
-                layer=neuron.layer,
-                neuron=neuron.neuron,
-                importance=neuron.score,
-                group=group_of[site],
-                promotes=promotes,
-                suppresses=suppresses,
-                heads=shares,
-                drivers=driving,
+            driving = []
+            for i in drivers(of_items, DRIVERS):
+                x = examples[i]
+                picture = _thumbnail(x, folder)
+                driving.append(Driver(x.id, task.name, float(of_items[i]), x.prompts[0], x.target, picture))
+            cards.append(
+                NeuronCard(
+                    task=task.name,
+                    rank=neuron.rank,
+                    layer=neuron.layer,
+                    neuron=neuron.neuron,
+                    importance=neuron.score,
+                    group=group_of[site],
+                    promotes=promotes,
+                    suppresses=suppresses,
+                    heads=head_shares(source.heads.critical, parts, site) if parts is not None else (),
+                    drivers=tuple(driving),
+                )
             )
-            cards.append(card)
         return cards
-
-
-def _describe(source: Source, layers: int) -> TaskSets:
-    heads = tuple(HeadRef(h.layer, h.head, h.score.value) for h in source.heads.critical)
-    counts = per_layer([(n.layer, n.neuron) for n in source.neurons], layers)
-    return TaskSets(source.name, source.discovery.task.metric_name, heads, counts)
-
-
-def _driver(task: str, example: Example, contribution: np.floating, folder: Path) -> Driver:
-    picture = _thumbnail(example, folder)
-    return Driver(example.id, task, float(contribution), example.prompts[0], example.target, picture)
 
 
 def _thumbnail(example: Example, folder: Path) -> str:

@@ -5,7 +5,7 @@ RUN/T/comparison.json
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hones.rivals.ranked import ranked
 from hones.rivals.results import Comparison
 from hones.runs.answers import MASKED
 from hones.runs.artifacts import write_neurons
-from hones.runs.locks import alone_on
+from hones.runs.locks import alone
 from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
 from hones.runs.stage import DEFAULT_RATIO, Workspace
@@ -27,6 +27,16 @@ from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """What HONES is compared with, itself named or not. draws: of the random methods. budgets: further ratios."""
+
+    methods: Sequence[Method]
+    ratio: float = DEFAULT_RATIO
+    draws: int = 5
+    budgets: Sequence[float] = BUDGETS
 
 
 def rank(
@@ -69,66 +79,60 @@ def rank(
     }
 
 
-def drawn(method: Method, given: MethodInputs, first: Ranking, draws: int) -> Ranking:
-    """All draws of a random method; the others' rankings as they are."""
-    if not method.drawn:
-        return first
-    seeds = range(given.context.seed + 1, given.context.seed + draws)
-    others = [method.importance(replace(given.context, seed=seed)) for seed in seeds]
-    return replace(first, importances=(*first.importances, *others))
-
-
-@alone_on(lambda task, *_, **__: [task.name])
 def compare(
     study: Workspace,
     task: Task,
     discovery: Items,
     test: Items,
-    methods: Sequence[Method],
     heads_file: Path | None,
-    *,
-    ratio: float = DEFAULT_RATIO,
-    draws: int = 5,
-    budgets: Sequence[float] = BUDGETS,
+    request: ComparisonRequest,
     shared: dict[Any, Any] | None = None,
 ) -> Comparison:
     """Rank on the discovery items, mask on the test items; writes methods/NAME/ and comparison.json of the task.
 
     Args:
-        methods: HONES itself is compared with, named or not.
-        draws: of the random methods.
         shared: handed to every task of one comparison, keeps what methods need for several tasks.
 
     Raises:
         HonesError: something a method needs is missing; inputs other than those of an earlier comparison.
     """
     hones = METHODS["hones"]
-    methods = [hones, *(method for method in methods if method is not hones)]
+    methods = [hones, *(method for method in request.methods if method is not hones)]
+    ratio = request.ratio
     neuron_budget(study.vlm.anatomy.total_neurons, ratio)
-    heads = critical_heads(study.vlm, task, heads_file, methods)
-    items = study.prepare(task, discovery, "discovery")
-    given = method_inputs(study.vlm, task, discovery, items.examples, heads, methods, study.seed, study.sweep, shared)
-    held_out = study.prepare(task, test, "test")
-    folder = study.run.task(task.name)
+    with alone(study.run.path, [task.name]):
+        heads = critical_heads(study.vlm, task, heads_file, methods)
+        items = study.prepare(task, discovery, "discovery")
+        given = method_inputs(study, task, discovery, items.examples, heads, methods, shared)
+        held_out = study.prepare(task, test, "test")
+        folder = study.run.path / task.name
 
-    def place(method: Method) -> Path:
-        return folder / "methods" / method.name
+        def place(method: Method) -> Path:
+            return folder / "methods" / method.name
 
-    # HONES first: some of the others start from what it found
-    first = rank(study, [hones], given, items, place, ratio)
-    given = replace(given, context=replace(given.context, hones=first[hones.name].importances[0]))
-    rankings = first | rank(study, methods[1:], given, items, place, ratio)
-    digests = {m.name: digest_of(place(m) / "neuron_importance.npy") for m in methods}
-    inputs = {"methods": digests, "ratio": ratio, "draws": draws, "budgets": [*budgets], **study.swept()}
-    stage = study.stage(f"{task.name}/compare", held_out, **inputs)
+        # HONES first: some of the others start from what it found
+        first = rank(study, [hones], given, items, place, ratio)
+        given = replace(given, context=replace(given.context, hones=first[hones.name].importances[0]))
+        rankings = first | rank(study, methods[1:], given, items, place, ratio)
+        digests = {m.name: digest_of(place(m) / "neuron_importance.npy") for m in methods}
+        budgets = [*request.budgets]
+        inputs = {"methods": digests, "ratio": ratio, "draws": request.draws, "budgets": budgets, **study.swept()}
+        stage = study.stage(f"{task.name}/compare", held_out, **inputs)
 
-    def compute() -> Comparison:
-        all_draws = [drawn(method, given, rankings[method.name], draws) for method in methods]
-        arms = {(method.name, ratio): f"{MASKED}:{method.name}" for method in methods}
-        log = AnswerLog({UNEDITED: UNEDITED, **arms}.get)
-        options = {"ratio": ratio, "budgets": budgets, "sweep": stage.journalled(answers=log), "seed": study.seed}
-        result = compare_methods(study.vlm, task, held_out.examples, all_draws, **options)
-        study.keep_answers(task, "test", log, lambda arm: arm.startswith(f"{MASKED}:"))
-        return result
+        def compute() -> Comparison:
+            all_draws = []
+            for method in methods:
+                found = rankings[method.name]
+                if method.drawn:
+                    seeds = range(study.seed + 1, study.seed + request.draws)
+                    others = [method.importance(replace(given.context, seed=seed)) for seed in seeds]
+                    found = replace(found, importances=(*found.importances, *others))
+                all_draws.append(found)
+            arms = {(method.name, ratio): f"{MASKED}:{method.name}" for method in methods}
+            log = AnswerLog({UNEDITED: UNEDITED, **arms}.get)
+            options = {"ratio": ratio, "budgets": budgets, "sweep": stage.journalled(answers=log), "seed": study.seed}
+            result = compare_methods(study.vlm, task, held_out.examples, all_draws, **options)
+            study.keep_answers(task, "test", log, lambda arm: arm.startswith(f"{MASKED}:"))
+            return result
 
-    return stage.once(folder / "comparison.json", Comparison, compute, discovery=items, test=held_out)
+        return stage.once(folder / "comparison.json", Comparison, compute, discovery=items, test=held_out)

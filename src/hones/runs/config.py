@@ -32,7 +32,7 @@ from hones.rivals import make_methods
 from hones.rivals.base import Method
 from hones.runs.analysis import AnalysisSettings
 from hones.runs.stage import DEFAULT_RATIO, DEFAULT_SEED
-from hones.runs.steering_config import SteeringConfig, as_steering_config
+from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
 from hones.runs.ways import SET
 from hones.sweep.run import MAX_NEW_TOKENS, EngineName
 from hones.tasks import TASKS
@@ -70,18 +70,10 @@ def _distinct(tasks: tuple[str, ...]) -> tuple[str, ...]:
     return tasks
 
 
-def _known(methods: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        make_methods(",".join(methods))
-    except HonesError as error:
-        raise ValueError(str(error)) from error
-    return methods
-
-
 class Comparing(_Section):
     """Which methods are compared with HONES, how often random ones are drawn, and whether budgets are varied."""
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(make_methods)]
     draws: Count = 5
     curves: bool = True
 

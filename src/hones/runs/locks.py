@@ -10,17 +10,13 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from hones.errors import HonesError
-
-Stage = TypeVar("Stage", bound=Callable[..., Any])
 
 
 @contextmanager
@@ -38,9 +34,12 @@ def alone(run: Path, parts: Sequence[str]) -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(lock.acquire(timeout=0))
                 if lock.lock_counter == 1:
-                    holder.write_text(json.dumps(_this_process()))
+                    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+                    this_process = {"pid": os.getpid(), "host": socket.gethostname(), "command": command}
+                    holder.write_text(json.dumps(this_process))
                     stack.callback(holder.unlink, missing_ok=True)
-                    remove_unfinished(run / part)
+                    for unfinished in (run / part).rglob(".*.part"):
+                        unfinished.unlink(missing_ok=True)
             except Timeout as error:
                 raise HonesError(
                     f"{_named(holder)} is working on {part} in {run}", do="wait for it, or use another --out"
@@ -48,34 +47,6 @@ def alone(run: Path, parts: Sequence[str]) -> Iterator[None]:
             except OSError as error:
                 raise HonesError(f"cannot write to {folder} ({error.strerror})", do="choose another --out") from error
         yield
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes had begun to write in a folder that no other process writes."""
-    for part in folder.rglob(".*.part"):
-        part.unlink(missing_ok=True)
-
-
-def alone_on(parts_of: Callable[..., Sequence[str]]) -> Callable[[Stage], Stage]:
-    """Let a stage of a study, whose first argument has `run`, hold the locks of the parts that its arguments name."""
-
-    def decorate(stage: Stage) -> Stage:
-        @wraps(stage)
-        def locked(study: Any, *args: Any, **kwargs: Any) -> Any:
-            with alone(study.run.path, parts_of(*args, **kwargs)):
-                return stage(study, *args, **kwargs)
-
-        return locked  # pyright: ignore[reportReturnType]
-
-    return decorate
-
-
-def _this_process() -> dict[str, Any]:
-    return {
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
 
 
 def _named(holder: Path) -> str:

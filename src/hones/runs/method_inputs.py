@@ -13,7 +13,7 @@ from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
 from hones.rivals.base import Context, Method
 from hones.runs.artifacts import read_heads
-from hones.sweep.run import SweepSettings
+from hones.runs.stage import Workspace
 from hones.tasks import TASKS, make_task
 from hones.tasks.base import Example, Task
 
@@ -68,14 +68,12 @@ def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Me
 
 
 def method_inputs(
-    vlm: VLM,
+    study: Workspace,
     task: Task,
     discovery: Items,
     examples: Sequence[Example],
     heads: CriticalHeads,
     methods: Sequence[Method],
-    seed: int,
-    sweep: SweepSettings,
     shared: dict[Any, Any] | None = None,
 ) -> MethodInputs:
     """What the methods use on a task's examples.
@@ -88,8 +86,17 @@ def method_inputs(
         HonesError: a method lacks something it needs.
     """
     needs_others = any(method.needs_other_tasks for method in methods)
-    others = other_tasks(vlm, task, discovery, examples) if needs_others else []
-    context = Context(vlm, task, examples, heads.critical, others, seed, sweep, shared={} if shared is None else shared)
+    others = other_tasks(study.vlm, task, discovery, examples) if needs_others else []
+    context = Context(
+        vlm=study.vlm,
+        task=task,
+        examples=examples,
+        heads=heads.critical,
+        others=others,
+        seed=study.seed,
+        sweep=study.sweep,
+        shared={} if shared is None else shared,
+    )
     for method in methods:
         method.check(context)
     asked = repr([(t.name, e.id, e.prompts[0], e.target) for t, of_task in others for e in of_task])

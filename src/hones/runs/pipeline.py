@@ -6,8 +6,9 @@ then each is tested.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from hones.data.disjoint import check_disjoint
@@ -23,8 +24,8 @@ from hones.method.steering.trainings import learn
 from hones.rivals.compare import BUDGETS
 from hones.rivals.results import Comparison
 from hones.runs.analysis import RunStudy
-from hones.runs.comparing import compare
-from hones.runs.config import SPLITS, Comparing, RunConfig
+from hones.runs.comparing import ComparisonRequest, compare
+from hones.runs.config import SPLITS, RunConfig
 from hones.runs.evaluation import Evaluation
 from hones.runs.evidence import EvidenceRequest
 from hones.runs.locks import alone
@@ -81,29 +82,25 @@ def run_config(
         _evidence_request(config, task, None).check(task)
     splits = load_splits(config)
     stops = Stops(run, on_stopped)
+    sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
     with ExitStack() as stack:
-        study = _open_study(config, run, fresh, stack)
+        # on the model in this process, or on workers that end with the stack
+        if config.ray is None:
+            vlm = config.model_spec.load()
+        else:
+            workers = stack.enter_context(open_pool(config.model_spec, **config.ray.model_dump()))
+            vlm, sweep = workers.vlm, replace(sweep, workers=workers)
+        study = Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
         study.look = look
         outcomes = _stages(config, study, tasks, splits, stops, on_outcome)
     if config.analyze is not None and outcomes:
         vlm = study.vlm if config.ray is None else config.model_spec.load()
         finished = read_run(run.path, classes=[name for name in config.tasks if ":" in name])
-        sweep = replace(study.sweep, workers=ThisProcess())
+        sweep = replace(sweep, workers=ThisProcess())
         RunStudy(vlm, run, sweep, config.seed, fresh, config.max_left_out).analyze(finished, config.analyze)
     if on_stopped is None:
         stops.check()
     return outcomes
-
-
-def _open_study(config: RunConfig, run: RunFolder, fresh: bool, stack: ExitStack) -> Study:
-    """The study, on the model in this process, or on workers that end with the stack."""
-    sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
-    if config.ray is None:
-        vlm = config.model_spec.load()
-    else:
-        workers = stack.enter_context(open_pool(config.model_spec, **config.ray.model_dump()))
-        vlm, sweep = workers.vlm, replace(sweep, workers=workers)
-    return Study(vlm, run, sweep, config.seed, fresh, max_left_out=config.max_left_out)
 
 
 def _stages(
@@ -117,63 +114,35 @@ def _stages(
     """All stages of all tasks but the analysis, of those that do not stop."""
     outcomes: list[Outcome] = []
     shared: dict[Any, Any] = {}
-    tasks = [task for task in tasks if _can_begin(study, task, splits, stops)]
-    heads_of_tasks = study.heads(tasks, splits["discovery"], config.top_k) if tasks else []
-    started = list(zip(tasks, heads_of_tasks, strict=True))
+    usable: list[Task] = []
+    for task in tasks:
+        with suppress(TaskStops), stops.of(task.name, "heads"):
+            study.prepare(task, splits["discovery"], "discovery")
+            study.look_first(task, splits["discovery"], "discovery", "heads")
+            usable.append(task)
+    heads_of_tasks = study.heads(usable, splits["discovery"], config.top_k) if usable else []
+    started = list(zip(usable, heads_of_tasks, strict=True))
     # workers train several tasks at once; one process ends a task before it begins the next
     groups = [started] if study.sweep.workers.side_by_side else [[one] for one in started]
     for group in groups:
         with alone(study.run.path, [task.name for task, _ in group]):
-            reached = [_until_training(config, study, task, splits, heads, shared, stops) for task, heads in group]
-            going_on = [task for task in reached if task is not None]
-            learn(study.vlm, [job for task in going_on for job in task.steering.jobs], study.sweep.workers)
-            for task in going_on:
-                try:
-                    outcome = task.finish(stops)
-                except TaskStops:
+            begun = []
+            for task, heads in group:
+                with suppress(TaskStops):
+                    begun.append(_until_training(config, study, task, splits, heads, shared, stops))
+            learn(study.vlm, [job for _, steering in begun for job in steering.jobs], study.sweep.workers)
+            for found, steering in begun:
+                steered = None
+                with suppress(TaskStops), stops.of(steering.task.name, "steer"):
+                    steered = steering.finish()
+                if steered is None:
                     continue
+                outcome = found(steering=steered.result, evidence=steered.evidence)
                 outcomes.append(outcome)
                 study.run.stop(outcome.task, None)
                 if on_outcome is not None:
                     on_outcome(study, outcome)
     return outcomes
-
-
-def _can_begin(study: Study, task: Task, splits: dict[str, Items], stops: Stops) -> bool:
-    """Whether the task's discovery items can be used; if not, the task has stopped."""
-    try:
-        with stops.of(task.name, "heads"):
-            study.prepare(task, splits["discovery"], "discovery")
-            study.look_first(task, splits["discovery"], "discovery", "heads")
-    except TaskStops:
-        return False
-    return True
-
-
-@dataclass(frozen=True)
-class _BeforeTraining:
-    """A task before its trainings, and what its stages have found so far."""
-
-    task: str
-    heads: HeadResult
-    neurons: list[RankedNeuron]
-    masking: MaskingResult
-    comparison: Comparison | None
-    steering: TaskSteering
-
-    def finish(self, stops: Stops) -> Outcome:
-        """After the trainings: the scales are tested."""
-        with stops.of(self.task, "steer"):
-            steered = self.steering.finish()
-        return Outcome(
-            task=self.task,
-            heads=self.heads,
-            neurons=self.neurons,
-            masking=self.masking,
-            steering=steered.result,
-            comparison=self.comparison,
-            evidence=steered.evidence,
-        )
 
 
 def _until_training(
@@ -184,28 +153,30 @@ def _until_training(
     heads: HeadResult,
     shared: dict[Any, Any],
     stops: Stops,
-) -> _BeforeTraining | None:
-    """The stages of one task after its heads, up to its trainings; None if it has stopped."""
-    folder = study.run.task(task.name)
-    neurons_file = folder / "neurons.json"
-    discovery = splits["discovery"]
+) -> tuple[partial[Outcome], TaskSteering]:
+    """The stages of one task after its heads, up to its trainings: its outcome but for the steering, and that.
+
+    Raises:
+        TaskStops: it cannot go on, which is recorded.
+    """
+    folder = study.run.path / task.name
+    discovery, dev, test = (splits[name] for name in SPLITS)
+    asked = config.compare
     comparison = None
-    try:
-        with stops.of(task.name, "neurons"):
-            neurons = study.neurons(task, discovery, folder / "heads.json", config.ratio, config.positive_part)
-        with stops.of(task.name, "mask"):
-            masking = study.mask(task, splits["test"], neurons_file, config.draws)
+    with stops.of(task.name, "neurons"):
+        neurons = study.neurons(task, discovery, folder / "heads.json", config.ratio, config.positive_part)
+    with stops.of(task.name, "mask"):
+        masking = study.mask(task, test, folder / "neurons.json", config.draws)
+    if asked is not None:
         with stops.of(task.name, "compare"):
-            if config.compare is not None:
-                comparison = _compare(config, config.compare, study, task, splits, shared)
-        with stops.of(task.name, "steer"):
-            # after the comparison, whose sets may be steered too
-            request = _evidence_request(config, task, splits.get("ood")) if config.steering.wants_evidence else None
-            dev = splits["dev"]
-            steering = TaskSteering(study, task, dev, splits["test"], neurons_file, config.training, request)
-    except TaskStops:
-        return None
-    return _BeforeTraining(task.name, heads, neurons, masking, comparison, steering)
+            compared = ComparisonRequest(config.compared, config.ratio, asked.draws, BUDGETS if asked.curves else ())
+            comparison = compare(study, task, discovery, test, folder / "heads.json", compared, shared)
+    with stops.of(task.name, "steer"):
+        # after the comparison, whose sets may be steered too
+        request = _evidence_request(config, task, splits.get("ood")) if config.steering.wants_evidence else None
+        steering = TaskSteering(study, task, dev, test, folder / "neurons.json", config.training, request)
+    found = partial(Outcome, task=task.name, heads=heads, neurons=neurons, masking=masking, comparison=comparison)
+    return found, steering
 
 
 def _evidence_request(config: RunConfig, task: Task, ood: Items | None) -> EvidenceRequest:
@@ -216,20 +187,6 @@ def _evidence_request(config: RunConfig, task: Task, ood: Items | None) -> Evide
     ways = make_steerings(",".join(asked.methods or (HONES,)))
     seeds = asked.seeds or (config.training.seed,)
     return EvidenceRequest(ways, seeds, [other for other in also if other.name != task.name], ood)
-
-
-def _compare(
-    config: RunConfig,
-    asked: Comparing,
-    study: Study,
-    task: Task,
-    splits: dict[str, Items],
-    shared: dict[Any, Any],
-) -> Comparison:
-    heads = study.run.task(task.name) / "heads.json"
-    budgets = BUDGETS if asked.curves else ()
-    options: dict[str, Any] = {"ratio": config.ratio, "draws": asked.draws, "budgets": budgets, "shared": shared}
-    return compare(study, task, splits["discovery"], splits["test"], config.compared, heads, **options)
 
 
 def load_splits(config: RunConfig) -> dict[str, Items]:

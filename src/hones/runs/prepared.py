@@ -4,7 +4,6 @@ Every picture is opened and every prompt wrapped before a stage computes anythin
 have the same items.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -43,7 +42,17 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
         TaskStops: the task shows pictures and the model takes none, or only some examples have one.
     """
     examples, left_out = task.examples(items)
-    _check_pictures(vlm, task, examples)
+    shown = sum(example.image is not None for example in examples)
+    if 0 < shown < len(examples):
+        raise TaskStops(
+            f"{task.name}: {shown} of {len(examples)} examples have a picture", expected="all of them, or none"
+        )
+    if shown and not vlm.shows_pictures:
+        raise TaskStops(
+            f"{vlm.name} is a text-only model, the task {task.name} shows pictures",
+            expected="a task without pictures",
+            do="`picture: none` in a task's YAML (docs/tasks.md)",
+        )
     left_out = [*items.left_out, *left_out]
     good, digest = [], sha256(task.answers.encode())
     for example in track(examples, f"checking {split} items"):
@@ -69,31 +78,16 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
     return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
 
 
-def _check_pictures(vlm: VLM, task: Task, examples: Sequence[Example]) -> None:
-    shown = sum(example.image is not None for example in examples)
-    if 0 < shown < len(examples):
-        raise TaskStops(
-            f"{task.name}: {shown} of {len(examples)} examples have a picture", expected="all of them, or none"
-        )
-    if shown and not vlm.shows_pictures:
-        raise TaskStops(
-            f"{vlm.name} is a text-only model, the task {task.name} shows pictures",
-            expected="a task without pictures",
-            do="`picture: none` in a task's YAML (docs/tasks.md)",
-        )
-
-
 def state_of(items: Items) -> int:
     """A number that changes when a picture's file does: its time or its size."""
-
-    def state(file: Path) -> tuple[int, int] | None:
+    states: list[tuple[int, int] | None] = []
+    for item in items.items:
         try:
-            found = file.stat()
+            found = None if item.file_name is None else (items.images / item.file_name).stat()
         except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size
-
-    return hash(tuple(None if x.file_name is None else state(items.images / x.file_name) for x in items.items))
+            found = None
+        states.append(None if found is None else (found.st_mtime_ns, found.st_size))
+    return hash(tuple(states))
 
 
 def provenance(run: Path, used: Prepared) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = path = Path(path)
+        self.file = path / "run.json"
         try:
             path.mkdir(parents=True, exist_ok=True)
             probe = path / f".write-test-{os.getpid()}"
@@ -133,25 +135,10 @@ class RunFolder:
                 f"cannot write to {path} ({why})", expected="a writable folder", do="choose another --out"
             ) from error
 
-    def task(self, name: str) -> Path:
-        """The folder of one task."""
-        return self.path / name
-
     @property
     def record(self) -> RunRecord:
         """What run.json says; no stages for a new run."""
-        return _validated(self.file, self._content())
-
-    @property
-    def file(self) -> Path:
-        """run.json."""
-        return self.path / "run.json"
-
-    def _content(self) -> dict[str, Any]:
-        """run.json as it is, to be written back with what other versions have put there."""
-        content = read_json(self.file) if self.file.exists() else {"stages": {}}
-        _validated(self.file, content)
-        return content
+        return read_record(self.file) if self.file.exists() else RunRecord(stages={})
 
     def is_finished(self, stage: str, fingerprint: Mapping[str, Any]) -> bool:
         """Whether `stage` ("vqa/heads") has finished with exactly these inputs and its artifacts are still whole.
@@ -179,10 +166,8 @@ class RunFolder:
 
     def forget(self, stage: str) -> None:
         """Drop a stage's record before it is computed again, so that a kill leaves no record of other artifacts."""
-        with self._alone():
-            content = self._content()
-            if content["stages"].pop(stage, None) is not None:
-                write_json(self.file, content)
+        with self._changing() as content:
+            content["stages"].pop(stage, None)
 
     def finish(
         self, stage: str, fingerprint: Mapping[str, Any], details: Mapping[str, Any], artifacts: Sequence[Path] = ()
@@ -195,31 +180,34 @@ class RunFolder:
             "versions": {**versions(), "python": platform.python_version(), "platform": platform.platform()},
             **details,
         }
-        with self._alone():
-            content = self._content()
+        with self._changing() as content:
             content["stages"][stage] = entry
-            write_json(self.file, content)
 
     def stop(self, task: str, why: Mapping[str, Any] | None) -> None:
         """Record that a task has stopped, or with None that it goes on."""
-        with self._alone():
-            content = self._content()
-            before = content.get("stopped", {})
-            stopped = {name: reason for name, reason in before.items() if name != task}
+        with self._changing() as content:
+            stopped = {name: reason for name, reason in content.get("stopped", {}).items() if name != task}
             if why is not None:
                 stopped[task] = dict(why)
-            if stopped != before:
+            if stopped or "stopped" in content:
                 content["stopped"] = stopped
-                write_json(self.file, content)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Two processes that finish stages of one run at the same time both leave their record."""
+    def _changing(self) -> Iterator[dict[str, Any]]:
+        """run.json to be changed, with what other versions have put there; written if it was.
+
+        Two processes that finish stages of one run at the same time both leave their record.
+        """
         try:
             with FileLock(self.path / ".run.lock", timeout=60):
                 for part in self.path.glob(".run.json.*.part"):
                     part.unlink()
-                yield
+                content = read_json(self.file) if self.file.exists() else {"stages": {}}
+                _validated(self.file, content)
+                before = deepcopy(content)
+                yield content
+                if content != before:
+                    write_json(self.file, content)
         except Timeout as error:
             raise HonesError(f"another process keeps {self.path / '.run.lock'}", do="wait for it to end") from error
 

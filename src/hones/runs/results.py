@@ -68,17 +68,15 @@ def read_results(folder: Path) -> RunResults:
     """
     if not folder.is_dir():
         raise HonesError(f"no run folder {folder}", expected="what `hones run` or the stages wrote")
-    names = in_order(p.name for p in folder.iterdir() if p.is_dir())
-    tasks = [folder / name for name in names if _is_task(folder / name)]
+    tasks = []
+    for place in [folder / name for name in in_order(p.name for p in folder.iterdir() if p.is_dir())]:
+        if any((place / name).is_file() for name in FILES) or any(place.glob("steering/*/result.json")):
+            tasks.append(place)
     analysis = _read(folder / "analysis" / "analysis.json", Analysis)
     if not tasks and analysis is None:
         raise HonesError(f"{folder} holds no results", do="run `hones run`, or a stage such as `hones heads`, first")
     record = read_record(folder / "run.json") if (folder / "run.json").exists() else RunRecord(stages={})
     return RunResults(folder, record, tuple(_read_task(t) for t in tasks), analysis)
-
-
-def _is_task(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in FILES) or any(folder.glob("steering/*/result.json"))
 
 
 def _read_task(folder: Path) -> TaskResults:

@@ -201,7 +201,7 @@ def _records(folder: RunFolder, stages: Mapping[str, StageRecord], name: str) ->
 
 def _source(places: _Places, name: str, records: _Records) -> Source:
     folder, found = places.folder, records.neurons
-    file = folder.task(name) / "heads.json"
+    file = folder.path / name / "heads.json"
     method = make_method(found.fingerprint.method)
     if method.needs_heads and found.fingerprint.heads != digest_of(file):
         raise HonesError(f"{folder.path}: {name}/neurons.json was found with other heads than {file}")
@@ -213,7 +213,7 @@ def _source(places: _Places, name: str, records: _Records) -> Source:
         test = Split(discovery.task, load_items(moved, images=places.images), None)
     else:
         raise HonesError(f"{folder.path} has no test items of {name}", do="run `hones mask` first, or pass --data")
-    neurons = read_neurons(folder.task(name) / "neurons.json")
+    neurons = read_neurons(folder.path / name / "neurons.json")
     return Source(name, read_heads(file), neurons, method, discovery, test)
 
 

@@ -108,7 +108,7 @@ class Workspace:
 
     def keep_answers(self, task: Task, split: str, log: AnswerLog, owned: Callable[[str], bool]) -> None:
         """Write what the model said in a sweep (`hones.runs.answers.keep_answers`)."""
-        keep_answers(self.run.task(task.name), split, log.of.get(task.name, []), owned)
+        keep_answers(self.run.path / task.name, split, log.of.get(task.name, []), owned)
 
     def stage(self, name: str, items: Prepared, **inputs: Any) -> "Stage":
         """A stage on these items, which depends on the inputs too."""
@@ -179,45 +179,32 @@ class Stage:
             part: of a stage with several sweeps.
             answers: keeps what the model says.
         """
-        file = self._resume_file(f"{part}.jsonl")
+        file = self.resume_file(f"{part}.jsonl")
         depends = {**(self.inputs if inputs is None else inputs), **self._machine()}
         return replace(self.workspace.sweep, journal=lambda plan: Journal(file, depends, plan), answers=answers)
 
     def summed(self, inputs: dict[str, Any]) -> SweepSettings:
         """The sweep settings with a running sum that depends on these inputs."""
-        file = self.checkpoint()
+        file = self.resume_file(".safetensors")
         depends = {**inputs, **self.workspace.swept(), **self._machine()}
         return replace(self.workspace.sweep, running_sum=lambda shape, plan: RunningSum(shape, plan, file, depends))
 
-    def checkpoint(self) -> Path:
-        """Where a training or a sum keeps its state; begun again where `fresh`."""
-        return self._resume_file(".safetensors")
-
-    @property
-    def journal(self) -> Path:
-        """Where a sweep keeps its finished groups."""
-        return self._place(".jsonl")
-
-    def clean_up(self) -> None:
-        """Remove what an unfinished stage goes on from."""
-        for file in (self.journal, self._place(".safetensors")):
-            remove_resume_file(file)
-
-    def _resume_file(self, suffix: str) -> Path:
-        file = self._place(suffix)
+    def resume_file(self, suffix: str) -> Path:
+        """What it goes on from: of a sweep .jsonl, of a sum or training .safetensors; begun again where `fresh`."""
+        file = self.place(suffix)
         if self.workspace.fresh:
             file.unlink(missing_ok=True)
         return file
 
-    def _place(self, suffix: str) -> Path:
+    def place(self, suffix: str) -> Path:
+        """Where its resume file of that kind is."""
         return self.workspace.run.path / "journal" / f"{self.name.replace('/', '.')}{suffix}"
+
+    def clean_up(self) -> None:
+        """Remove what an unfinished stage goes on from."""
+        for suffix in (".jsonl", ".safetensors", ".lock"):
+            self.place(suffix).unlink(missing_ok=True)
 
     def _machine(self) -> dict[str, Any]:
         """What numbers depend on in their last bits: half of a sweep is not gone on with elsewhere."""
         return {"device": self.workspace.vlm.device.type, "versions": versions()}
-
-
-def remove_resume_file(file: Path) -> None:
-    """Remove a file that a stage would have gone on from, and its lock."""
-    file.unlink(missing_ok=True)
-    file.with_suffix(".lock").unlink(missing_ok=True)

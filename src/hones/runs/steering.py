@@ -29,9 +29,9 @@ from hones.method.steering.trainings import Trained, TrainingJob, learn
 from hones.runs.answers import STEERED
 from hones.runs.artifacts import read_result, read_scales, write_result, write_scales
 from hones.runs.evidence import EvidenceRequest, let_grow
-from hones.runs.locks import alone_on
+from hones.runs.locks import alone
 from hones.runs.prepared import Prepared
-from hones.runs.stage import Stage, Workspace, remove_resume_file
+from hones.runs.stage import Stage, Workspace
 from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog
 from hones.tasks.base import Task
@@ -45,7 +45,6 @@ class SteeringOutcome:
     evidence: Evidence | None = None
 
 
-@alone_on(lambda task, *_, **__: [task.name])
 def steer(
     study: Workspace,
     task: Task,
@@ -64,9 +63,10 @@ def steer(
     Raises:
         HonesError: something a way needs is missing; inputs other than those of an earlier run.
     """
-    steering = TaskSteering(study, task, dev, test, neurons_file, settings, request)
-    learn(study.vlm, steering.jobs, study.sweep.workers)
-    return steering.finish()
+    with alone(study.run.path, [task.name]):
+        steering = TaskSteering(study, task, dev, test, neurons_file, settings, request)
+        learn(study.vlm, steering.jobs, study.sweep.workers)
+        return steering.finish()
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ class TaskSteering:
         self.neurons_digest = digest_of(neurons_file)
         self.train = study.prepare(task, dev, "dev")
         self.held_out = study.prepare(task, test, "test")
-        self.folder = study.run.task(task.name) / "steering"
-        methods = study.run.task(task.name) / "methods"
+        self.folder = study.run.path / task.name / "steering"
+        methods = study.run.path / task.name / "methods"
         self.context = SteeringContext(
             study.vlm, task, self.train.examples, neurons, self.settings, study.sweep, methods
         )
@@ -113,11 +113,20 @@ class TaskSteering:
             way.check(self.context)
         self.others = [(other, study.prepare(other, test, "test")) for other in self.request.also]
         self.outside = None if self.request.ood is None else study.prepare(task, self.request.ood, "ood")
-        self.plain = self._plain_stage()
+        # T/steer, of HONES's first seed
+        self.plain = study.stage(
+            f"{task.name}/steer",
+            self.held_out,
+            neurons=self.neurons_digest,
+            dev=self.train.fingerprint,
+            settings=self._with_seed(self.request.seeds[0]).model_dump(exclude_none=True),
+            **study.swept(),
+        )
         self.plain_is_finished = self.plain.is_finished()
         self.plain_training: Trained | None = None
         self.files = [file for way in self.request.ways for file in self._files_of(way)]
-        self.missing = [file for file in self.files if not self._is_there(file)]
+        finished = [self.plain_is_finished if x.stage is None else x.stage.is_finished() for x in self.files]
+        self.missing = [file for file, there in zip(self.files, finished, strict=True) if not there]
         self.jobs = [self._job(file, file.way) for file in self.missing if isinstance(file.way, Learned)]
 
     def finish(self) -> SteeringOutcome:
@@ -138,17 +147,8 @@ class TaskSteering:
         evidence = self._test_all()
         return SteeringOutcome(read_result(self.folder / HONES / "result.json", SteeringResult), evidence)
 
-    def _plain_stage(self) -> Stage:
-        """T/steer, of HONES's first seed."""
-        settings = self.settings.model_copy(update={"seed": self.request.seeds[0]})
-        return self.study.stage(
-            f"{self.task.name}/steer",
-            self.held_out,
-            neurons=self.neurons_digest,
-            dev=self.train.fingerprint,
-            settings=settings.model_dump(exclude_none=True),
-            **self.study.swept(),
-        )
+    def _with_seed(self, seed: int) -> SteeringSettings:
+        return self.settings.model_copy(update={"seed": seed})
 
     def _files_of(self, way: Steering) -> list[ScalesFile]:
         """One per seed, or one where the way is not learned."""
@@ -156,7 +156,7 @@ class TaskSteering:
         found = []
         for number, seed in enumerate(self.request.seeds if way.learned else self.request.seeds[:1]):
             place = self.folder / name / (f"seed-{seed}" if number else "") / "scales.json"
-            context = replace(self.context, settings=self.settings.model_copy(update={"seed": seed}))
+            context = replace(self.context, settings=self._with_seed(seed))
             first_of_hones = way.name == HONES and number == 0
             if first_of_hones and (self.plain_is_finished or not self.evidence):
                 found.append(ScalesFile(way, context, place))
@@ -172,9 +172,6 @@ class TaskSteering:
             found.append(ScalesFile(way, context, place, stage))
         return found
 
-    def _is_there(self, file: ScalesFile) -> bool:
-        return self.plain_is_finished if file.stage is None else file.stage.is_finished()
-
     def _job(self, file: ScalesFile, way: Learned) -> TrainingJob:
         """The training of a scales file, which is written as soon as it has ended; plain HONES waits for its test."""
         stage = file.stage
@@ -185,7 +182,7 @@ class TaskSteering:
             else:
                 self._write(stage, file.file, trained.scales, trained.seconds, training_record(trained.scales))
 
-        checkpoint = (stage or self.plain).checkpoint()
+        checkpoint = (stage or self.plain).resume_file(".safetensors")
         return way.job(replace(file.context, checkpoint=checkpoint), take)
 
     def _write(self, stage: Stage, file: Path, scales: Scales, seconds: float, details: dict[str, Any]) -> None:
@@ -238,11 +235,18 @@ class TaskSteering:
             for way, place in zip(self.request.ways, results, strict=True):
                 if not (self.plain_is_finished and way.name == HONES):
                     write_result(place, of_ways[way.name])
-            if not self.plain_is_finished:
-                self._finish_plain(time.monotonic() - started)
+            first = self.files[0]
+            if first.stage is not None:
+                # recorded as T/steer would, so that `hones steer` alone finds it
+                record = study.run.record.stages[first.stage.name].model_dump()
+                details = {name: record[name] for name in training_record(Scales({})) if name in record}
+                seconds = time.monotonic() - started
+                self.plain.finish([first.file, results[0]], seconds, **details, dev=self.train, test=self.held_out)
             write_result(file, evidence)
-        for journal in stage.journal.parent.glob(f"{stage.journal.stem}.*.jsonl"):
-            remove_resume_file(journal)
+        for suffix in (".*.jsonl", ".*.lock"):
+            pattern = stage.place(suffix)
+            for left in pattern.parent.glob(pattern.name):
+                left.unlink(missing_ok=True)
         return evidence
 
     def _measure(self, stage: Stage) -> tuple[Evidence, dict[str, SteeringResult]]:
@@ -283,15 +287,6 @@ class TaskSteering:
         place = str(file.relative_to(self.study.run.path))
         stages = self.study.run.record.stages.values()
         return replace(scales, epoch=next((stage.epoch for stage in stages if place in stage.artifacts), None))
-
-    def _finish_plain(self, seconds: float) -> None:
-        """Record HONES's first seed as T/steer would, so that `hones steer` alone finds it."""
-        first = self.files[0]
-        assert first.stage is not None
-        record = self.study.run.record.stages[first.stage.name].model_dump()
-        details = {name: record[name] for name in training_record(Scales({})) if name in record}
-        files = [first.file, first.file.with_name("result.json")]
-        self.plain.finish(files, seconds, **details, dev=self.train, test=self.held_out)
 
 
 def folder_name(way: str) -> str:

@@ -1,5 +1,6 @@
 """The section `steering` of a configuration: the trainer's settings, and which evidence is wanted."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +14,17 @@ from hones.tasks import TASKS
 from hones.tasks.loading import is_custom
 
 
-def _known(methods: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        make_steerings(",".join(methods))
-    except HonesError as error:
-        raise ValueError(str(error)) from error
-    return methods
+def known_by(make: Callable[[str], object]) -> AfterValidator:
+    """Names that `make` takes, with commas between them."""
+
+    def known(names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            make(",".join(names))
+        except HonesError as error:
+            raise ValueError(str(error)) from error
+        return names
+
+    return AfterValidator(known)
 
 
 def _tasks(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -42,7 +48,7 @@ class SteeringConfig(SteeringSettings):
     and pictures of another source to test on.
     """
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_known)] | None = None
+    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(make_steerings)] | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None = (
         None
     )

@@ -12,7 +12,7 @@ run.json what it used (`hones.runs.stage`). Beside them stand the comparison wit
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from hones.rivals.hones import Hones
 from hones.rivals.ranked import importance_of
 from hones.runs.answers import MASKED, RANDOM
 from hones.runs.artifacts import read_heads, read_neurons, write_heads, write_neurons
-from hones.runs.locks import alone_on
+from hones.runs.locks import alone
 from hones.runs.method_inputs import critical_heads, method_inputs
 from hones.runs.stage import DEFAULT_RATIO, Stage, Workspace
 from hones.runs.steering import steer
@@ -47,7 +47,6 @@ from hones.tasks.base import Task
 class Study(Workspace):
     """One model's results in one run folder; the fields are those of `hones.runs.stage.Workspace`."""
 
-    @alone_on(lambda tasks, *_, **__: [task.name for task in tasks])
     def heads(
         self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None, racing: RaceRules | None = None
     ) -> list[HeadResult]:
@@ -58,45 +57,42 @@ class Study(Workspace):
         k = critical_count(self.vlm, top_k)
         if racing is not None:
             racing.check()
-        if racing is not None and len(tasks) > 1:
-            return [result for task in tasks for result in self.heads([task], discovery, top_k, racing)]
-        layers, heads, _ = self.vlm.anatomy.shape
-        by_name = {task.name: task for task in tasks}
-        prepared = {name: self.prepare(task, discovery, "discovery") for name, task in by_name.items()}
-        settings = {"top_k": k, "racing": racing and asdict(racing), **self.swept()}
-        stages = {
-            name: self.stage(f"{name}/heads", prepared[name], utility=task.metric_name, **settings)
-            for name, task in by_name.items()
-        }
-        missing = [name for name, stage in stages.items() if not stage.is_finished()]
-        together = Stage(self, f"{'+'.join(sorted(by_name))}/heads", {})
-        if missing:
-            started = time.monotonic()
-            names = sorted(self._swept_together(together, by_name) or missing)
-            jobs = [(by_name[name], prepared[name].examples) for name in names]
-            log = AnswerLog({UNEDITED: UNEDITED}.get)
-            sweep = together.journalled({name: stages[name].inputs for name in names}, answers=log)
-            options: dict[str, Any] = {"top_k": k, "sweep": sweep, "seed": self.seed}
-            if racing is None:
-                results = localize_heads_of_tasks(self.vlm, jobs, **options)
-            else:
-                results = [race_heads(self.vlm, *jobs[0], rules=racing, **options)]
-            shared = {"swept_with": names} if len(names) > 1 else {}
-            for name, result in zip(names, results, strict=True):
-                folder = self.run.task(name)
-                write_heads(folder, result, layers, heads)
-                self.keep_answers(by_name[name], "discovery", log, lambda arm: False)
-                files = [folder / "heads.json", folder / "head_scores.npy"]
-                stages[name].finish(files, time.monotonic() - started, discovery=prepared[name], **shared)
-        together.clean_up()
-        return [read_heads(self.run.task(name) / "heads.json") for name in by_name]
+        with alone(self.run.path, [task.name for task in tasks]):
+            if racing is not None and len(tasks) > 1:
+                return [result for task in tasks for result in self.heads([task], discovery, top_k, racing)]
+            layers, heads, _ = self.vlm.anatomy.shape
+            by_name = {task.name: task for task in tasks}
+            prepared = {name: self.prepare(task, discovery, "discovery") for name, task in by_name.items()}
+            settings = {"top_k": k, "racing": racing and asdict(racing), **self.swept()}
+            stages = {
+                name: self.stage(f"{name}/heads", prepared[name], utility=task.metric_name, **settings)
+                for name, task in by_name.items()
+            }
+            missing = [name for name, stage in stages.items() if not stage.is_finished()]
+            together = Stage(self, f"{'+'.join(sorted(by_name))}/heads", {})
+            if missing:
+                started = time.monotonic()
+                # an unfinished journal sweeps these together, also those whose artifacts are written by now
+                begun = {} if self.fresh else sweep_of(together.place(".jsonl"))
+                names = sorted([name for name in by_name if f"{name}.seed" in begun] or missing)
+                jobs = [(by_name[name], prepared[name].examples) for name in names]
+                log = AnswerLog({UNEDITED: UNEDITED}.get)
+                sweep = together.journalled({name: stages[name].inputs for name in names}, answers=log)
+                options: dict[str, Any] = {"top_k": k, "sweep": sweep, "seed": self.seed}
+                if racing is None:
+                    results = localize_heads_of_tasks(self.vlm, jobs, **options)
+                else:
+                    results = [race_heads(self.vlm, *jobs[0], rules=racing, **options)]
+                shared = {"swept_with": names} if len(names) > 1 else {}
+                for name, result in zip(names, results, strict=True):
+                    folder = self.run.path / name
+                    write_heads(folder, result, layers, heads)
+                    self.keep_answers(by_name[name], "discovery", log, lambda arm: False)
+                    files = [folder / "heads.json", folder / "head_scores.npy"]
+                    stages[name].finish(files, time.monotonic() - started, discovery=prepared[name], **shared)
+            together.clean_up()
+            return [read_heads(self.run.path / name / "heads.json") for name in by_name]
 
-    def _swept_together(self, together: Stage, requested: Iterable[str]) -> list[str]:
-        """The tasks that an unfinished journal sweeps together, also those whose artifacts are written by now."""
-        begun = None if self.fresh else sweep_of(together.journal)
-        return [] if begun is None else [name for name in requested if f"{name}.seed" in begun]
-
-    @alone_on(lambda task, *_, **__: [task.name])
     def neurons(
         self,
         task: Task,
@@ -113,45 +109,46 @@ class Study(Workspace):
         """
         method = method or METHODS["hones" if positive_part == "mean" else "hones-per-item"]
         budget = neuron_budget(self.vlm.anatomy.total_neurons, ratio)
-        heads = critical_heads(self.vlm, task, heads_file, [method])
-        folder = self.run.task(task.name)
-        items = self.prepare(task, discovery, "discovery")
-        rank: Callable[..., np.ndarray]
-        if isinstance(method, Hones):
-            depends = self.fingerprint(items, method=method.name, heads=heads.digest)
-            reading = {"positive_part": method.positive_part, "reading": method.reading}
-            rank = partial(attribute_neurons, self.vlm, task, items.examples, heads.critical, **reading)
-        else:
-            given = method_inputs(self.vlm, task, discovery, items.examples, heads, [method], self.seed, self.sweep)
-            depends = self.fingerprint(items, **given.fingerprint_of(method))
-            rank = partial(importance_of, method, given.context)
-        stage = Stage(self, f"{task.name}/neurons", {**depends, "ratio": ratio})
-        if stage.is_finished():
-            return read_neurons(folder / "neurons.json")
-        files = folder / "neurons.json", folder / "neuron_importance.npy"
-        with stage.writing(*files, discovery=items, budget=budget):
-            # the sum over items does not depend on the ratio: a killed run may go on with another
-            importance = rank(sweep=stage.summed(depends))
-            selected = select_neurons(importance, ratio)
-            write_neurons(folder, importance, selected)
-        return selected
+        with alone(self.run.path, [task.name]):
+            heads = critical_heads(self.vlm, task, heads_file, [method])
+            folder = self.run.path / task.name
+            items = self.prepare(task, discovery, "discovery")
+            rank: Callable[..., np.ndarray]
+            if isinstance(method, Hones):
+                depends = self.fingerprint(items, method=method.name, heads=heads.digest)
+                reading = {"positive_part": method.positive_part, "reading": method.reading}
+                rank = partial(attribute_neurons, self.vlm, task, items.examples, heads.critical, **reading)
+            else:
+                given = method_inputs(self, task, discovery, items.examples, heads, [method])
+                depends = self.fingerprint(items, **given.fingerprint_of(method))
+                rank = partial(importance_of, method, given.context)
+            stage = Stage(self, f"{task.name}/neurons", {**depends, "ratio": ratio})
+            if stage.is_finished():
+                return read_neurons(folder / "neurons.json")
+            files = folder / "neurons.json", folder / "neuron_importance.npy"
+            with stage.writing(*files, discovery=items, budget=budget):
+                # the sum over items does not depend on the ratio: a killed run may go on with another
+                importance = rank(sweep=stage.summed(depends))
+                selected = select_neurons(importance, ratio)
+                write_neurons(folder, importance, selected)
+            return selected
 
-    @alone_on(lambda task, *_, **__: [task.name])
     def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:
         """Step 3 on the test items; writes masking.json."""
-        neurons = self.sites(neurons_file)
-        items = self.prepare(task, test, "test")
-        digest = digest_of(neurons_file)
-        stage = self.stage(f"{task.name}/mask", items, neurons=digest, draws=draws, **self.swept())
+        with alone(self.run.path, [task.name]):
+            neurons = self.sites(neurons_file)
+            items = self.prepare(task, test, "test")
+            digest = digest_of(neurons_file)
+            stage = self.stage(f"{task.name}/mask", items, neurons=digest, draws=draws, **self.swept())
 
-        def compute() -> MaskingResult:
-            log = AnswerLog({UNEDITED: UNEDITED, "neurons": MASKED, "random": RANDOM}.get)
-            options = {"draws": draws, "sweep": stage.journalled(answers=log), "seed": self.seed}
-            result = evaluate_masking(self.vlm, task, items.examples, neurons, **options)
-            self.keep_answers(task, "test", log, lambda arm: arm == MASKED or arm.startswith(RANDOM))
-            return result
+            def compute() -> MaskingResult:
+                log = AnswerLog({UNEDITED: UNEDITED, "neurons": MASKED, "random": RANDOM}.get)
+                options = {"draws": draws, "sweep": stage.journalled(answers=log), "seed": self.seed}
+                result = evaluate_masking(self.vlm, task, items.examples, neurons, **options)
+                self.keep_answers(task, "test", log, lambda arm: arm == MASKED or arm.startswith(RANDOM))
+                return result
 
-        return stage.once(self.run.task(task.name) / "masking.json", MaskingResult, compute, test=items)
+            return stage.once(self.run.path / task.name / "masking.json", MaskingResult, compute, test=items)
 
     def steer(
         self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None

@@ -12,7 +12,6 @@ from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.sweep.baseline import Suffixes
 from hones.sweep.continuations import Cell
-from hones.sweep.prompts import Prompt
 from hones.tasks.base import Answer, Example, Task
 
 Member = tuple[Task, Example]
@@ -52,7 +51,9 @@ class Engine(ABC):
 
 
 class Answers:
-    """Answers of M members under E interventions; until another is given, a cell has the unedited model's."""
+    """Answers of M members under E interventions; until another is given, a cell has its member's draft, which is the
+    unedited model's answer.
+    """
 
     def __init__(self, vlm: VLM, members: Sequence[Member], edits: Sequence[Intervention]) -> None:
         self.vlm = vlm
@@ -62,19 +63,15 @@ class Answers:
         self.texts: dict[Cell, list[int]] = {}
         self.numbers = [np.zeros((len(edits), len(example.prompts))) for _, example in members]
 
-    def take_drafts(self, batch: Sequence[tuple[int, Prompt]], drafts: Sequence[list[int]]) -> None:
-        """The unedited model's answers."""
-        self.drafts.update({prompt.owner: draft for (_, prompt), draft in zip(batch, drafts, strict=True)})
-
     def take_numbers(self, suffixes: Suffixes, edits: Sequence[int], output: Float[Tensor, "en d"] | None) -> None:
         """Margins or log-probabilities of J prompts under E interventions, e-major, or J alone for all of them."""
         assert output is not None
         if suffixes.labels.numel():
             times = len(output) // len(suffixes.labels)
             of_token = self.vlm.token_log_probabilities(output, suffixes.labels.repeat(times)).view(times, -1)
-            numbers = of_token.new_zeros(times, suffixes.shape[0]).index_add(1, suffixes.wanted.rows, of_token)
+            numbers = of_token.new_zeros(times, len(suffixes.hidden)).index_add(1, suffixes.wanted.rows, of_token)
         else:
-            numbers = self.vlm.margins_of(output).view(-1, suffixes.shape[0])
+            numbers = self.vlm.margins_of(output).view(-1, len(suffixes.hidden))
         of_prompt = numbers.double().cpu().numpy()
         for j, prompt in enumerate(suffixes.prompts):
             self.numbers[prompt.owner][edits, prompt.number] = of_prompt[:, j]

@@ -12,9 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
-from hones.sweep.continuations import Cell, Continuation, align_right, decode
 from hones.sweep.decoder import Activations, Decoder, DecoderInput, ReadPositions, Trace
 from hones.sweep.layer_rows import LayerRows, with_room
 from hones.sweep.prompts import Picture, Prompt
@@ -32,11 +30,6 @@ class Prefixes:
     trace: Trace
     cache: list[LayerRows]
     between: dict[int, Float[Tensor, "b p d"]] = field(default_factory=dict)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(B, P)."""
-        return self.valid.shape[0], self.valid.shape[1]
 
 
 @dataclass
@@ -64,11 +57,6 @@ class Suffixes:
     output: Float[Tensor, "n d"] | None = None
     activations: Activations | None = None
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(J, T)."""
-        return self.hidden.shape[0], self.hidden.shape[1]
-
 
 class Baseline:
     """Builds prefixes and suffixes of one model.
@@ -79,11 +67,9 @@ class Baseline:
     def __init__(self, vlm: VLM, wanted_only: bool = True) -> None:
         self.vlm = vlm
         self.decoder = Decoder(vlm.anatomy)
+        self.embed = vlm.model.get_input_embeddings()
         self.wanted_only = wanted_only
         self.ends = frozenset(vlm.eos_ids)
-
-    def embed(self, ids: Tensor) -> Tensor:
-        return self.vlm.model.get_input_embeddings()(ids)
 
     def prefixes(self, pictures: Sequence[Picture]) -> Prefixes:
         """One pass over what each picture's prompts begin with."""
@@ -132,7 +118,10 @@ class Baseline:
         # Padded on the right, where causal attention keeps what is read from seeing it: the mask need not know.
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
         of = torch.tensor([b for b, _ in asked], device=device)
-        positions = torch.stack([pictures[b].positions_after(width) for b, _ in asked], -2)
+        following = torch.arange(width, device=device)
+        positions = torch.stack(
+            [pictures[b].positions[..., pictures[b].shared, None] + following for b, _ in asked], -2
+        )
         predicting = [
             (j, len(of_prompt) - 1 + k)
             for j, (of_prompt, draft) in enumerate(zip(tokens, drafts, strict=True))
@@ -155,14 +144,13 @@ class Baseline:
             labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=device),
         )
 
-        def of_prompts(states: Tensor | None) -> Tensor | None:
-            """The pictures' keys or values for every prompt, with room for its own."""
-            return None if states is None else with_room(states[of.to(states.device)], width)
-
-        length = prefixes.shape[1]
-        suffixes.cache = [
-            LayerRows(length, of_prompts(layer.keys), of_prompts(layer.values)) for layer in prefixes.cache
-        ]
+        for layer in prefixes.cache:
+            # the pictures' keys and values for every prompt, with room for its own
+            keys, values = (
+                None if states is None else with_room(states[of.to(states.device)], width)
+                for states in (layer.keys, layer.values)
+            )
+            suffixes.cache.append(LayerRows(prefixes.valid.shape[1], keys, values))
         hidden = self.decoder.run(
             DecoderInput(suffixes.hidden, positions, suffixes.valid, suffixes.cache),
             wanted=suffixes.wanted if self.wanted_only else None,
@@ -174,62 +162,6 @@ class Baseline:
         if not keep_cache:
             suffixes.cache = []
         return suffixes
-
-    def drafts(
-        self, pictures: Sequence[Picture], prefixes: Prefixes, asked: Sequence[tuple[int, Prompt]], max_new_tokens: int
-    ) -> list[list[int]]:
-        """The unedited model's greedy answers, end token included where it came."""
-        suffixes = self.suffixes(pictures, prefixes, asked, [[] for _ in asked])
-        assert suffixes.output is not None
-        first = self.choose(suffixes.output)
-        everyone = torch.arange(len(asked), device=first.device)
-        begun = self.continuation(
-            suffixes,
-            suffixes.cache,
-            rows=everyone,
-            prompts=everyone,
-            accepted=torch.zeros_like(everyone),
-            tokens=[[token] for token in first.tolist()],
-        )
-        begun.cells = [(0, row) for row in range(len(asked))]
-        answers = self.decode([begun], [], max_new_tokens)
-        return [answers[0, row] for row in range(len(asked))]
-
-    def decode(
-        self, waiting: Sequence[Continuation], interventions: Sequence[Intervention], max_new_tokens: int
-    ) -> dict[Cell, list[int]]:
-        """The whole answers of rows that go on, by cell."""
-        return decode(self.decoder, waiting, interventions, self.embed, self.choose, self.ends, max_new_tokens)
-
-    def continuation(
-        self,
-        suffixes: Suffixes,
-        cache: Sequence[LayerRows],
-        rows: Int[Tensor, " n"],
-        prompts: Int[Tensor, " n"],
-        accepted: Int[Tensor, " n"],
-        tokens: list[list[int]],
-    ) -> Continuation:
-        """Rows to go on decoding after `accepted` tokens of their drafts.
-
-        Their keys and values are those of `rows` in `cache`, or of `prompts` where a layer's are the baseline's own.
-        """
-        past = suffixes.valid.shape[1] - suffixes.shape[1]
-        asked = suffixes.asked[prompts] + accepted
-        size = suffixes.valid.shape[1]
-        keys = []
-        values = []
-        for of_rows, of_baseline in zip(cache, suffixes.cache, strict=True):
-            edited = of_rows.keys is not None
-            source = of_rows if edited else of_baseline
-            index = rows if edited else prompts
-            assert source.keys is not None and source.values is not None
-            keys.append(align_right(source.keys, index, past + asked, size))
-            values.append(align_right(source.values, index, past + asked, size))
-        valid = align_right(suffixes.valid[:, None, :, None], prompts, past + asked, size)[:, 0, :, 0]
-        reached = torch.arange(size, device=rows.device) >= size - (past + asked)[:, None]
-        positions = suffixes.first[..., prompts] + asked
-        return Continuation([], keys, values, valid & reached, positions, tokens, torch.zeros_like(rows))
 
     def choose(self, hidden: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """Greedy tokens.

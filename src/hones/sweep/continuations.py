@@ -1,11 +1,11 @@
-"""Decoding the rows that left their draft, many at once, each under its own intervention.
+"""Decoding the unedited model's drafts, and the rows that left theirs, many at once, each under its own intervention.
 
 A row is one (prompt, intervention) whose greedy choice at answer token k is not the draft's. It brings the keys and
 values of everything before that token, right-aligned; rows of all layers, heads and prompts are decoded together with
 a cache, one token a step, until they end or reach the limit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from hones.models.interventions import Intervention
-from hones.sweep.decoder import Decoder, DecoderInput, RowEdits
+from hones.sweep.baseline import Baseline, Prefixes, Suffixes
+from hones.sweep.decoder import DecoderInput, RowEdits
 from hones.sweep.layer_rows import LayerRows
+from hones.sweep.prompts import Picture, Prompt
 
 Cell = tuple[int, int]  # (intervention, member)
 
@@ -35,11 +37,6 @@ class Continuation:
     tokens: list[list[int]]
     edits: Int[Tensor, " n"]
 
-    @property
-    def bytes(self) -> int:
-        """Memory that its keys and values take."""
-        return sum(x.nbytes for x in (*self.keys, *self.values))
-
 
 def align_right(
     states: Shaped[Tensor, "rows heads w d"], rows: Int[Tensor, " n"], lengths: Int[Tensor, " n"], size: int
@@ -52,20 +49,68 @@ def align_right(
     return states.transpose(1, 2)[rows[:, None], at].transpose(1, 2)
 
 
-def decode(
-    decoder: Decoder,
-    parts: Sequence[Continuation],
-    interventions: Sequence[Intervention],
-    embed: Callable[[Tensor], Tensor],
-    choose: Callable[[Float[Tensor, "n d"]], Int[Tensor, " n"]],
-    ends: frozenset[int],
+def draft_answers(
+    baseline: Baseline,
+    pictures: Sequence[Picture],
+    prefixes: Prefixes,
+    asked: Sequence[tuple[int, Prompt]],
     max_new_tokens: int,
-) -> dict[Cell, list[int]]:
-    """The whole answers of all rows, by cell.
+) -> list[list[int]]:
+    """The unedited model's greedy answers, end token included where it came."""
+    suffixes = baseline.suffixes(pictures, prefixes, asked, [[] for _ in asked])
+    assert suffixes.output is not None
+    first = baseline.choose(suffixes.output)
+    everyone = torch.arange(len(asked), device=first.device)
+    begun = continuation(
+        suffixes,
+        suffixes.cache,
+        rows=everyone,
+        prompts=everyone,
+        accepted=torch.zeros_like(everyone),
+        tokens=[[token] for token in first.tolist()],
+    )
+    begun.cells = [(0, row) for row in range(len(asked))]
+    answers = decode(baseline, [begun], [], max_new_tokens)
+    return [answers[0, row] for row in range(len(asked))]
 
-    Args:
-        embed: token ids to embeddings. choose: final hidden states to greedy tokens. ends: ids that end an answer.
+
+def continuation(
+    suffixes: Suffixes,
+    cache: Sequence[LayerRows],
+    rows: Int[Tensor, " n"],
+    prompts: Int[Tensor, " n"],
+    accepted: Int[Tensor, " n"],
+    tokens: list[list[int]],
+) -> Continuation:
+    """Rows to go on decoding after `accepted` tokens of their drafts.
+
+    Their keys and values are those of `rows` in `cache`, or of `prompts` where a layer's are the baseline's own.
     """
+    size = suffixes.valid.shape[1]
+    asked = suffixes.asked[prompts] + accepted
+    lengths = size - suffixes.hidden.shape[1] + asked
+    keys = []
+    values = []
+    for of_rows, of_baseline in zip(cache, suffixes.cache, strict=True):
+        edited = of_rows.keys is not None
+        source = of_rows if edited else of_baseline
+        index = rows if edited else prompts
+        assert source.keys is not None and source.values is not None
+        keys.append(align_right(source.keys, index, lengths, size))
+        values.append(align_right(source.values, index, lengths, size))
+    valid = align_right(suffixes.valid[:, None, :, None], prompts, lengths, size)[:, 0, :, 0]
+    reached = torch.arange(size, device=rows.device) >= size - lengths[:, None]
+    positions = suffixes.first[..., prompts] + asked
+    return Continuation([], keys, values, valid & reached, positions, tokens, torch.zeros_like(rows))
+
+
+def decode(
+    baseline: Baseline, parts: Sequence[Continuation], interventions: Sequence[Intervention], max_new_tokens: int
+) -> dict[Cell, list[int]]:
+    """The whole answers of all rows, by cell; none of no rows."""
+    if not parts:
+        return {}
+    decoder = baseline.decoder
     answers = {cell: list(tokens) for part in parts for cell, tokens in zip(part.cells, part.tokens, strict=True)}
     size = max(part.valid.shape[1] for part in parts)
     cells = [cell for part in parts for cell in part.cells]
@@ -80,7 +125,9 @@ def decode(
         )
         for layer in range(len(decoder.layers))
     ]
-    alive = torch.tensor([_goes_on(answers[c], ends, max_new_tokens) for c in cells], device=valid.device)
+    ends = baseline.ends
+    goes_on = [answers[c][-1] not in ends and len(answers[c]) < max_new_tokens for c in cells]
+    alive = torch.tensor(goes_on, device=valid.device)
     while bool(alive.any()):
         if alive.float().mean() < 0.7:  # copying the cache costs about as much as a few steps of rows that have ended
             kept = alive.nonzero()[:, 0]
@@ -88,23 +135,21 @@ def decode(
             valid = valid[kept]
             positions = positions[..., kept]
             alive = alive[kept]
-            edits.keep(kept)
+            edits.of = edits.of[kept]
             for layer in cache:
                 layer.keep(kept)
         newest = torch.tensor([answers[cell][-1] for cell in cells], device=valid.device)
         valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
-        hidden = decoder.run(DecoderInput(embed(newest)[:, None], positions[..., None], valid, cache, edits=edits))
+        embedded = baseline.embed(newest)[:, None]
+        hidden = decoder.run(DecoderInput(embedded, positions[..., None], valid, cache, edits=edits))
         assert hidden is not None
-        chosen = choose(hidden[:, -1]).tolist()
+        chosen = baseline.choose(hidden[:, -1]).tolist()
         for i in alive.nonzero()[:, 0].tolist():
-            answers[cells[i]].append(chosen[i])
-            alive[i] = _goes_on(answers[cells[i]], ends, max_new_tokens)
+            answer = answers[cells[i]]
+            answer.append(chosen[i])
+            alive[i] = chosen[i] not in ends and len(answer) < max_new_tokens
         positions = positions + 1
     return answers
-
-
-def _goes_on(tokens: Sequence[int], ends: frozenset[int], max_new_tokens: int) -> bool:
-    return tokens[-1] not in ends and len(tokens) < max_new_tokens
 
 
 def _joined(states: Sequence[Float[Tensor, "_ heads _ d"]], size: int, room: int) -> Float[Tensor, "n heads _ d"]:

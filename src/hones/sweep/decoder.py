@@ -8,8 +8,8 @@ what goes into a pass and comes out of it is on that of its positions.
 Shapes: rows R, new positions T, past positions P, residual width d.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,10 +79,6 @@ class RowEdits:
                     self.factors[layer] = torch.ones(count, anatomy.neurons, device=device)
                 self.factors[layer][e, torch.tensor(indices, device=device)] = torch.tensor(factors, device=device)
 
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Drop all rows but these."""
-        self.of = self.of[rows]
-
     @contextmanager
     def on(self, entry: "DecoderInput", wanted: ReadPositions | None) -> Iterator[None]:
         """Edit a pass from its first layer on. At the last layer the FFN's rows are those of `wanted`, if given."""
@@ -128,10 +124,6 @@ class DecoderInput:
     edits: RowEdits | None = None
     between: Mapping[int, Float[Tensor, "rows t d"]] = field(default_factory=dict)
 
-    def with_features(self, layer: int, left: Tensor) -> Tensor:
-        """What leaves a layer with what is added behind it."""
-        return left + self.between[layer].to(left.device)
-
 
 class Decoder:
     """The language model of a VLM."""
@@ -159,22 +151,47 @@ class Decoder:
             gradients: record the pass for autograd.
         """
         start = entry.start
+        last = self.layers[-1]
+        whole_ffn = last.mlp.forward
+
+        def hand_on(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+            return (hidden_states,) if self.returns_tuple else hidden_states
+
+        def ffn_where_wanted(x: Tensor) -> Tensor:
+            assert wanted is not None
+            out = torch.zeros_like(x)
+            there = wanted.rows.to(x.device), wanted.columns.to(x.device)
+            out[there] = whole_ffn(wanted.of(x)[:, None])[:, 0].to(x.device)  # each position as a row of its own
+            return out
+
+        def form(_: nn.Module, __: Any, output: Any) -> None:
+            self.returns_tuple = isinstance(output, tuple)
+
+        def read(layer: int, z: Tensor) -> None:
+            assert activations is not None
+            only = wanted is not None and layer == len(self.layers) - 1  # then the FFN runs at these positions alone
+            activations.z[layer] = z[:, 0] if only else activations.at.of(z)
+
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(gradients))
+            # Layers below the first hand their input on, and what is known of the first is not computed again
             for layer in self.layers[:start]:
-                stack.enter_context(forward_is(layer.block, self._hand_on))
+                stack.enter_context(forward_is(layer.block, hand_on))
             if entry.attention is not None:
                 stack.enter_context(forward_is(self.layers[start].attention, lambda *_, **__: (entry.attention, None)))
             if wanted is not None:
-                stack.enter_context(forward_is(self.layers[-1].mlp, _only(self.layers[-1].mlp.forward, wanted)))
+                stack.enter_context(forward_is(last.mlp, ffn_where_wanted))
             added = [layer for layer in entry.between if layer >= start]
-            stack.enter_context(capture(self.anatomy, LEAVING, entry.with_features, added))
+            stack.enter_context(capture(self.anatomy, LEAVING, lambda at, x: x + entry.between[at].to(x.device), added))
             if entry.edits is not None:
                 stack.enter_context(entry.edits.on(entry, wanted))
             if trace is not None:
-                self._watch(stack, trace)
+                for layer in self.layers:
+                    stack.enter_context(layer.block.register_forward_hook(form))
+                stack.enter_context(capture(self.anatomy, ENTERING, lambda _, x: trace.residual.append(x)))
+                stack.enter_context(capture(self.anatomy, HEADS, lambda _, x: trace.heads.append(x)))
             if activations is not None:
-                stack.enter_context(self._read(activations, start, wanted))
+                stack.enter_context(capture(self.anatomy, Z, read, range(start, len(self.layers))))
             try:
                 output = self.anatomy.decoder(
                     inputs_embeds=entry.hidden.to(entry.positions.device),
@@ -186,37 +203,3 @@ class Decoder:
             except PassEnds:
                 return None
         return output.last_hidden_state.to(entry.positions.device)
-
-    def _hand_on(self, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        """The forward of a layer below the first."""
-        return (hidden_states,) if self.returns_tuple else hidden_states
-
-    def _watch(self, stack: ExitStack, trace: Trace) -> None:
-        def form(_: nn.Module, __: Any, output: Any) -> None:
-            self.returns_tuple = isinstance(output, tuple)
-
-        for layer in self.layers:
-            stack.enter_context(layer.block.register_forward_hook(form))
-        stack.enter_context(capture(self.anatomy, ENTERING, lambda _, x: trace.residual.append(x)))
-        stack.enter_context(capture(self.anatomy, HEADS, lambda _, x: trace.heads.append(x)))
-
-    def _read(self, activations: Activations, start: int, wanted: ReadPositions | None) -> AbstractContextManager[None]:
-        last = len(self.layers) - 1
-
-        def read(layer: int, z: Tensor) -> None:
-            only = wanted is not None and layer == last  # then the FFN runs at these positions alone
-            activations.z[layer] = z[:, 0] if only else activations.at.of(z)
-
-        return capture(self.anatomy, Z, read, range(start, len(self.layers)))
-
-
-def _only(forward: Callable[[Tensor], Tensor], wanted: ReadPositions) -> Callable[[Tensor], Tensor]:
-    """An FFN that runs at the wanted positions, each as a row of its own, and gives zeros elsewhere."""
-
-    def run(x: Tensor) -> Tensor:
-        out = torch.zeros_like(x)
-        there = wanted.rows.to(x.device), wanted.columns.to(x.device)
-        out[there] = forward(wanted.of(x)[:, None])[:, 0].to(x.device)
-        return out
-
-    return run

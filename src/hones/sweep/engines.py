@@ -16,9 +16,9 @@ from torch import Tensor
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
-from hones.sweep.memory import MemoryPlan, is_out_of_memory
+from hones.sweep.memory import MemoryPlan
 from hones.sweep.naive import Naive
-from hones.sweep.prompts import Unserved
+from hones.sweep.prompts import OTHER_FORM, why_unserved
 from hones.sweep.replay import Replay
 from hones.tasks.base import Example
 
@@ -83,12 +83,8 @@ def disproof(
     """
     try:
         logits = engine.last_logits(examples, edits).to(expected)
-    except Unserved as error:
-        return str(error)
-    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a layer of another form than expected
-        if is_out_of_memory(error):
-            raise
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    except OTHER_FORM as error:
+        return why_unserved(error)
     tolerance = TOLERANCE[dtype] * expected.std()
     difference = (logits - expected[1:]).abs().amax()
     if difference > tolerance:

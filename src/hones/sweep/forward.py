@@ -7,6 +7,7 @@ are read.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,31 +15,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.errors import HonesError
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import TYPES_OF_TEXT, VLM, Encoded
 from hones.sweep.answers import Answered, Engine, Member
 from hones.sweep.decoder import ReadPositions
-from hones.sweep.memory import is_out_of_memory
-from hones.sweep.naive import Naive
+from hones.sweep.memory import halved_batch
 from hones.sweep.prompts import kwargs_of_decoder
-from hones.tasks.base import Answer, Example, Task
+from hones.tasks.base import Example
 
 Asked = Sequence[tuple[Example, str]]
 
 
+@dataclass
 class Forward(Engine):
     """Answers groups of examples by whole decoder passes.
 
-    Args:
-        batch_size: prompts at once, halved when the device runs out of memory.
+    batch_size: prompts at once, halved when the device runs out of memory.
     """
 
-    def __init__(self, vlm: VLM, *, max_new_tokens: int, batch_size: int) -> None:
-        self.vlm = vlm
-        self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
-        self.naive = Naive(vlm, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    vlm: VLM
+    max_new_tokens: int
+    batch_size: int
 
     @torch.no_grad()
     def answer(
@@ -58,7 +55,11 @@ class Forward(Engine):
                     answers[m].append(of_prompt)
                     advance(len(edits) / len(members[m][1].prompts))
                 asked = asked[len(fitting) :]
-        return [Answered.of(member, _by_edit(member[0], given)) for member, given in zip(members, answers, strict=True)]
+        found = []
+        for member, of_prompts in zip(members, answers, strict=True):
+            by_edit = [*np.stack(of_prompts, 1)] if member[0].answers == "yes_no" else of_prompts[0]
+            found.append(Answered.of(member, by_edit))
+        return found
 
     def _fitting(
         self,
@@ -71,15 +72,7 @@ class Forward(Engine):
             try:
                 return answer(part[: self.batch_size], edits)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self.batch_size == 1:
-                    raise HonesError(
-                        "out of device memory with one prompt at a time", do="use a smaller dtype"
-                    ) from error
-            if self.vlm.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.batch_size //= 2
+                self.batch_size = halved_batch(self.batch_size, error, self.vlm.device)
 
     @torch.no_grad()
     def last_logits(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
@@ -130,11 +123,6 @@ class Forward(Engine):
                 for row, text in zip(left, texts, strict=True):
                     answers[row][e] = text
         return [*answers]
-
-
-def _by_edit(task: Task, given: Sequence[Sequence[Any]]) -> Sequence[Answer]:
-    """A member's answers under every intervention, from those of its prompts."""
-    return [*np.stack(given, 1)] if task.answers == "yes_no" else given[0]
 
 
 class _TeacherForced:

@@ -20,57 +20,54 @@ from hones.sweep.answers import Answered
 from hones.sweep.resume import DAMAGE, ResumeFile
 
 
-def sweep_of(path: Path) -> dict[str, Any] | None:
-    """What an existing journal's sweep depends on, flat; None where there is none, or not a whole line of one."""
+def sweep_of(path: Path) -> dict[str, Any]:
+    """What an existing journal's sweep depends on, flat; nothing where there is none, or not a whole line of one."""
     try:
         with path.open("rb") as file:
             return dict(json.loads(file.readline())["sweep"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return {}
 
 
 class Journal(ResumeFile):
-    """The journal of one sweep, which is this process's from the start.
+    """The journal of one sweep, a context that has it for this process alone.
 
     Args:
         fingerprint: what the results depend on; a journal of another is refused.
         plan: how the sweep is cut into groups and passes; that of an existing journal is taken instead.
 
     Raises:
-        HonesError: the file belongs to another sweep (the difference is named), is damaged, cannot be written, or is
-            held by another process.
+        HonesError: on entering, the file belongs to another sweep (the difference is named), is damaged, cannot be
+            written, or is held by another process.
     """
 
     def __init__(self, path: Path, fingerprint: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         super().__init__(path, "sweep", fingerprint)
         self.plan = dict(plan)
         self.groups: dict[int, list[Answered]] = {}
+
+    def __enter__(self) -> "Journal":
+        """Take what the file holds, without a last line that was cut off, or begin it."""
         super().__enter__()
+        path = self.path
         try:
-            self._open()
-        except OSError as error:
-            self._lock.release()
-            raise HonesError(f"cannot read {path} ({error.strerror})", do="choose another --out") from error
+            content = path.read_bytes() if path.exists() else b""
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole:
+                self._replay(whole.splitlines())
+                if len(whole) < len(content):
+                    with path.open("r+b") as file:
+                        file.truncate(len(whole))
+            else:
+                path.unlink(missing_ok=True)
+                self._write({"sweep": self.fingerprint, "plan": self.plan})
         except HonesError:
             self._lock.release()
             raise
-
-    def __enter__(self) -> "Journal":
+        except OSError as error:
+            self._lock.release()
+            raise HonesError(f"cannot read {path} ({error.strerror})", do="choose another --out") from error
         return self
-
-    def _open(self) -> None:
-        """Take what the file holds, without a last line that was cut off, or begin it."""
-        path = self.path
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole:
-            self._replay(whole.splitlines())
-            if len(whole) < len(content):
-                with path.open("r+b") as file:
-                    file.truncate(len(whole))
-        else:
-            path.unlink(missing_ok=True)
-            self._write({"sweep": self.fingerprint, "plan": self.plan})
 
     def read(self, group: int) -> list[Answered] | None:
         """The members of a finished group, which the journal then forgets; None if it has not finished."""
@@ -102,41 +99,35 @@ class Journal(ResumeFile):
             raise HonesError(f"cannot write {self.path} ({error.strerror})", do="free space, then run again") from error
 
     def _replay(self, lines: Sequence[bytes]) -> None:
+        number = 1
         try:
             header = json.loads(lines[0])
-            first, plan = dict(header["sweep"]), dict(header["plan"])
+            depends, plan = dict(header["sweep"]), dict(header["plan"])
             if {key: type(x) for key, x in plan.items()} != {key: type(x) for key, x in self.plan.items()}:
                 raise ValueError("plan")
             self.plan = plan
+            self.check(depends)
+            for line in lines[1:]:
+                number += 1
+                record = json.loads(line)
+                data = base64.b64decode(record["float32"], validate=True)
+                said = {"answers": record["answers"]} if "answers" in record else {}
+                if _checksum(data, said) != record["crc32"]:
+                    raise ValueError("checksum")
+                sizes = [int(np.prod(shape)) for shape in record["shapes"]]
+                flat = np.frombuffer(data, dtype="<f4")
+                if sum(sizes) != flat.size:
+                    raise ValueError("shapes")
+                parts = np.split(flat, np.cumsum(sizes)[:-1])
+                arrays = [part.reshape(shape) for part, shape in zip(parts, record["shapes"], strict=True)]
+                answers = [
+                    [np.array(x) if isinstance(x, list) else x for x in of_member]
+                    for of_member in said.get("answers", [[]] * len(arrays))
+                ]
+                members = [Answered(given, array) for given, array in zip(answers, arrays, strict=True)]
+                self.groups[int(record["group"])] = members
         except DAMAGE as error:
-            raise self._damaged(1) from error
-        self.check(first)
-        for number, line in enumerate(lines[1:], 2):
-            try:
-                self._take(json.loads(line))
-            except DAMAGE as error:
-                raise self._damaged(number) from error
-
-    def _take(self, record: Mapping[str, Any]) -> None:
-        data = base64.b64decode(record["float32"], validate=True)
-        said = {"answers": record["answers"]} if "answers" in record else {}
-        if _checksum(data, said) != record["crc32"]:
-            raise ValueError("checksum")
-        answers = said.get("answers", [[] for _ in record["shapes"]])
-        flat = np.frombuffer(data, dtype="<f4")
-        at = 0
-        answered = []
-        for shape, of_member in zip(record["shapes"], answers, strict=True):
-            size = int(np.prod(shape))
-            kept = [np.array(x) if isinstance(x, list) else x for x in of_member]
-            answered.append(Answered(kept, flat[at : at + size].reshape(shape)))
-            at += size
-        if at != flat.size:
-            raise ValueError("shapes")
-        self.groups[int(record["group"])] = answered
-
-    def _damaged(self, line: int) -> HonesError:
-        return HonesError(f"{self.path} is damaged at line {line}", do="--fresh to start again")
+            raise HonesError(f"{self.path} is damaged at line {number}", do="--fresh to start again") from error
 
 
 def _checksum(statistics: bytes, said: Mapping[str, Any]) -> int:

@@ -39,12 +39,15 @@ def measure(
     Raises:
         HonesError: as `hones.sweep.run.sweep`.
     """
-    edits: dict[ArmName, Sequence[Intervention]] = {
-        arm: [edit] if isinstance(edit, Intervention) else edit for arm, edit in arms.items()
-    }
-    distinct = {_key(edit): edit for of_arm in edits.values() for edit in of_arm}
+    distinct: dict[object, Intervention] = {}
+    keys: dict[ArmName, list[object]] = {}
+    for arm, given in arms.items():
+        of_arm = [given] if isinstance(given, Intervention) else given
+        # equal for interventions that do the same
+        keys[arm] = [(e.heads, e.masked, frozenset(x for x in e.scales.items() if x[1] != 0)) for e in of_arm]
+        distinct |= dict(zip(keys[arm], of_arm, strict=True))
     row = {key: number for number, key in enumerate(distinct)}
-    rows = {arm: [row[_key(edit)] for edit in of_arm] for arm, of_arm in edits.items()}
+    rows = {arm: [row[key] for key in of_arm] for arm, of_arm in keys.items()}
     log = None if sweep is None else sweep.answers
     named = {} if log is None else log.rows(rows)
     kept = KeptAnswers([*dict.fromkeys(named.values())])
@@ -55,9 +58,3 @@ def measure(
         Measurement({arm: statistics[of_arm] for arm, of_arm in rows.items()}, task.score, seed, draws=draws)
         for (task, _), statistics in zip(jobs, swept, strict=True)
     ]
-
-
-def _key(edit: Intervention) -> tuple[object, ...]:
-    """Equal for interventions that do the same."""
-    scales = frozenset((site, s) for site, s in edit.scales.items() if s != 0)
-    return edit.heads, edit.masked, scales

@@ -6,7 +6,7 @@ items or of interventions.
 """
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -44,9 +44,6 @@ class MemoryPlan:
             )
         return replace(self, positions=max(32, self.positions // 2), row_bytes=self.row_bytes // 2)
 
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
-
 
 def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None, free: int | None = None) -> MemoryPlan:
     """A plan for pictures with so many positions each, all prompts included; free: bytes, by default those free now."""
@@ -80,6 +77,21 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def halved_batch(batch_size: int, error: Exception, device: torch.device) -> int:
+    """How many prompts at once after memory ran out.
+
+    Raises:
+        HonesError: it was one prompt. The error itself, if it is about something else.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if batch_size == 1:
+        raise HonesError("out of device memory with one prompt at a time", do="use a smaller dtype") from error
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return batch_size // 2
 
 
 def is_out_of_memory(error: BaseException) -> bool:

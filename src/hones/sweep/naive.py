@@ -4,30 +4,29 @@ Items are the outer loop, so that all arms see the same encoded pictures and a c
 same under every intervention.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
-import torch
-from PIL import Image
 
-from hones.errors import HonesError
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM, Encoded
 from hones.sweep.answers import Answered, Engine, Member
+from hones.sweep.memory import halved_batch
 from hones.tasks.base import Answer, Example, Task
 
 
+@dataclass
 class Naive(Engine):
     """Answers groups of examples by running the whole edited model on each.
 
-    Args:
-        batch_size: prompts per forward pass, halved when the device runs out of memory.
+    batch_size: prompts per forward pass, halved when the device runs out of memory.
     """
 
-    def __init__(self, vlm: VLM, *, max_new_tokens: int, batch_size: int) -> None:
-        self.vlm = vlm
-        self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
+    vlm: VLM
+    max_new_tokens: int
+    batch_size: int
 
     def answer(
         self,
@@ -58,32 +57,29 @@ class Naive(Engine):
             for edit in edits:
                 with edit.on(self.vlm.model):
                     answers = self._answers(task, encoded)
-                by_edit.append([*_regroup(answers, examples, task)])
+                # one answer per example: its text, its candidates' margins, or a log-probability
+                ends = accumulate(len(example.prompts) for example in examples)
+                parts = [answers[end - len(e.prompts) : end] for e, end in zip(examples, ends, strict=True)]
+                by_edit.append([np.array(x, dtype=np.float64) if task.answers == "yes_no" else x[0] for x in parts])
                 advance(len(examples))
             return by_edit
-        except torch.OutOfMemoryError as error:
-            if self.batch_size == 1:
-                raise HonesError("out of device memory with one prompt at a time", do="use a smaller dtype") from error
-            torch.cuda.empty_cache()
-        self.batch_size //= 2
+        except (RuntimeError, MemoryError) as error:
+            self.batch_size = halved_batch(self.batch_size, error, self.vlm.device)
         return self._by_edit(task, examples, edits, lambda cells: None)  # the bar has these cells already, or is late
 
     def _encode(self, task: Task, examples: Sequence[Example]) -> list[Encoded]:
         """All prompts of the examples in batches, with their gold answers where these are scored."""
-        rows: list[tuple[Image.Image | None, str]] = []
-        for example in examples:
-            picture = example.open_picture()
-            rows += [(picture, prompt) for prompt in example.prompts]
-        parts = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        if task.answers == "log_probability":
-            gold = [example.references[0] for example in examples]
-            return [
-                self.vlm.encode_with_answers(
-                    [x for x, _ in part], [x for _, x in part], gold[start : start + len(part)]
-                )
-                for start, part in zip(range(0, len(rows), self.batch_size), parts, strict=True)
-            ]
-        return [self.vlm.encode([picture for picture, _ in part], [prompt for _, prompt in part]) for part in parts]
+        shown = [(example, example.open_picture()) for example in examples]
+        rows = [(example, picture, prompt) for example, picture in shown for prompt in example.prompts]
+        encoded = []
+        for start in range(0, len(rows), self.batch_size):
+            batch, pictures, prompts = map(list, zip(*rows[start : start + self.batch_size], strict=True))
+            if task.answers == "log_probability":
+                gold = [example.references[0] for example in batch]
+                encoded.append(self.vlm.encode_with_answers(pictures, prompts, gold))
+            else:
+                encoded.append(self.vlm.encode(pictures, prompts))
+        return encoded
 
     def _answers(self, task: Task, encoded: Sequence[Encoded]) -> list[str] | list[float]:
         """One answer per row: a text, the margin of Yes over No, or a log-probability."""
@@ -92,12 +88,3 @@ class Naive(Engine):
         if task.answers == "text":
             return [text for part in encoded for text in self.vlm.generate(part, self.max_new_tokens)]
         return [margin for part in encoded for margin in self.vlm.yes_margins(part).tolist()]
-
-
-def _regroup(answers: list[str] | list[float], examples: Sequence[Example], task: Task) -> Iterator[Answer]:
-    """One answer per example: its text, its candidates' margins, or a log-probability."""
-    at = 0
-    for example in examples:
-        part = answers[at : at + len(example.prompts)]
-        at += len(example.prompts)
-        yield np.array(part, dtype=np.float64) if task.answers == "yes_no" else part[0]

@@ -64,6 +64,8 @@ class Passes:
         self.baseline = baseline
         self.savings = savings
         self.decoder = baseline.decoder
+        # whether the first edited layer's keys, values and attention are the baseline's, its heads fanned out
+        self.fans_out = savings.fan_out and savings.start_at_layer
 
     def run(
         self, prefixes: Prefixes, batches: Sequence[Suffixes], edits: Sequence[Intervention], plan: MemoryPlan
@@ -73,8 +75,8 @@ class Passes:
         for e, intervention in enumerate(edits):
             if intervention.layers:
                 by_layer[intervention.layers[0] if self.savings.start_at_layer else 0].append(e)
-        count, length = prefixes.shape
-        room = max(suffixes.shape[1] for suffixes in batches)
+        count, length = prefixes.valid.shape
+        room = max(suffixes.hidden.shape[1] for suffixes in batches)
         at_once = max(1, rows_at_once(self.vlm, plan, length, room) // count)
         for layer, members in sorted(by_layer.items()):
             z = self._z_that_is_written(prefixes, layer, [edits[e] for e in members])
@@ -82,7 +84,7 @@ class Passes:
                 chunk = members[start : start + at_once]
                 cache = self._prefix_rows(prefixes, layer, [edits[e] for e in chunk], room, z)
                 for suffixes in batches:
-                    rows, width = suffixes.shape
+                    rows, width, _ = suffixes.hidden.shape
                     step = max(1, rows_at_once(self.vlm, plan, width, length) // rows)
                     for at in range(0, len(chunk), step):
                         part = slice(at, min(at + step, len(chunk)))
@@ -100,11 +102,10 @@ class Passes:
 
         z: of the unedited prefixes at `layer`, where what is edited there is what neurons write.
         """
-        count, _ = prefixes.shape
         cache = self.baseline.empty_cache(room)
-        if self._first_of_its_own(layer) == len(self.decoder.layers):
+        if layer + self.fans_out == len(self.decoder.layers):
             return cache
-        rows = self._rows(edits, count)
+        rows = self._rows(edits, len(prefixes.valid))
         if z is None:
             start = layer
             hidden = prefixes.trace.residual[layer].repeat(len(edits), 1, 1)
@@ -112,16 +113,21 @@ class Passes:
         else:
             start = layer + 1
             attention = None
-            hidden = self._written(prefixes.trace.residual[start], layer, z, rows.factors[layer]).flatten(0, 1)
+            # what leaves the layer when its neurons are multiplied by the factors of each intervention
+            factors = rows.factors[layer].to(z.device)
+            edited = (factors != 1).any(0).nonzero()[:, 0]
+            change = (z[..., edited] * (factors[:, None, None, edited] - 1)).to(z.dtype)
+            written = change @ self.decoder.layers[layer].down_proj.weight[:, edited].T
+            hidden = (prefixes.trace.residual[start].to(z.device) + written).flatten(0, 1)
         entry = DecoderInput(
             hidden=hidden,
-            positions=_repeat(prefixes.positions, len(edits), -2),
+            positions=torch.cat([prefixes.positions] * len(edits), -2),
             valid=prefixes.valid.repeat(len(edits), 1),
             cache=cache,
             start=start,
             attention=attention,
             edits=rows,
-            between={at: _repeat(x, len(edits), 0) for at, x in prefixes.between.items() if at >= start},
+            between={at: x.repeat(len(edits), 1, 1) for at, x in prefixes.between.items() if at >= start},
         )
         self.decoder.run(entry)
         return cache
@@ -138,7 +144,7 @@ class Passes:
         few = self.vlm.anatomy.neurons // 16
         if self.vlm.no_write_in is not None:
             return None
-        if not self.savings.written or self._first_of_its_own(layer) == layer or after == len(self.decoder.layers):
+        if not self.savings.written or not self.fans_out or after == len(self.decoder.layers):
             return None
         for edit in edits:
             neurons = sum(at == layer for at, _ in (*edit.masked, *edit.scales))
@@ -171,19 +177,6 @@ class Passes:
         exact = (sum(parts) - left).abs() <= 8 * torch.finfo(z.dtype).eps * size
         return z if bool(exact[prefixes.valid.to(z.device)].all()) else None
 
-    def _written(
-        self,
-        residual: Float[Tensor, "b p d"],
-        layer: int,
-        z: Float[Tensor, "b p neurons"],
-        factors: Float[Tensor, "e neurons"],
-    ) -> Float[Tensor, "e b p d"]:
-        """The residual leaving a layer whose neurons are multiplied by the factors of each intervention."""
-        factors = factors.to(z.device)
-        edited = (factors != 1).any(0).nonzero()[:, 0]
-        change = (z[..., edited] * (factors[:, None, None, edited] - 1)).to(z.dtype)
-        return residual.to(z.device) + change @ self.decoder.layers[layer].down_proj.weight[:, edited].T
-
     def _suffix_rows(
         self,
         prefixes: Prefixes,
@@ -195,34 +188,30 @@ class Passes:
         edits: Sequence[Intervention],
     ) -> Pass:
         interventions = [edits[e] for e in chosen]
-        count, _ = suffixes.shape
-        pictures, length = prefixes.shape
-        attention = self._attention(suffixes.trace, layer, interventions)
-        first = self._first_of_its_own(layer)
-
-        def of_prompts(states: Float[Tensor, "eb heads w d"]) -> Float[Tensor, "ej heads w d"]:
-            """The picture's keys or values for every prompt about it."""
-            by_edit = states.unflatten(0, (-1, pictures))[part]
-            # Where each picture has one prompt, its rows are the prefixes' own and go on in their room, without a copy.
-            fanned = by_edit if suffixes.one_per_picture else by_edit.index_select(1, suffixes.of.to(states.device))
-            return fanned.flatten(0, 1)
-
+        count = len(suffixes.hidden)
+        pictures, length = prefixes.valid.shape
         cache = []
         for number, rows in enumerate(prefix_cache):
-            if number < first or rows.keys is None or rows.values is None:
+            if number < layer + self.fans_out or rows.keys is None or rows.values is None:
                 cache.append(LayerRows(length))  # below the edit nothing is run: the length alone is asked for
-            else:
-                cache.append(LayerRows(length, of_prompts(rows.keys), of_prompts(rows.values)))
+                continue
+            # The picture's keys and values for every prompt about it. Where each picture has one prompt, its rows are
+            # the prefixes' own and go on in their room, without a copy.
+            keys, values = (x.unflatten(0, (-1, pictures))[part] for x in (rows.keys, rows.values))
+            if not suffixes.one_per_picture:
+                of = suffixes.of.to(keys.device)
+                keys, values = keys.index_select(1, of), values.index_select(1, of)
+            cache.append(LayerRows(length, keys.flatten(0, 1), values.flatten(0, 1)))
         of_edit = torch.arange(len(chosen), device=suffixes.of.device)[:, None] * count + suffixes.wanted.rows
         wanted = ReadPositions(of_edit.flatten(), suffixes.wanted.columns.repeat(len(chosen)))
         activations = Activations(wanted) if suffixes.activations is not None else None
         entry = DecoderInput(
             hidden=suffixes.trace.residual[layer].repeat(len(chosen), 1, 1),
-            positions=_repeat(suffixes.positions, len(chosen), -2),
+            positions=torch.cat([suffixes.positions] * len(chosen), -2),
             valid=suffixes.valid.repeat(len(chosen), 1),
             cache=cache,
             start=layer,
-            attention=attention,
+            attention=self._attention(suffixes.trace, layer, interventions),
             edits=self._rows(interventions, count),
         )
         hidden = self.decoder.run(entry, wanted=wanted if self.savings.wanted_only else None, activations=activations)
@@ -233,17 +222,13 @@ class Passes:
         of = torch.arange(len(edits), device=self.vlm.device).repeat_interleave(count)
         return RowEdits(edits, of, self.vlm.anatomy)
 
-    def _first_of_its_own(self, layer: int) -> int:
-        """The first layer whose keys and values are computed for each row, where edits begin at `layer`."""
-        return layer + (self.savings.fan_out and self.savings.start_at_layer)
-
     def _attention(self, trace: Trace, layer: int, edits: Sequence[Intervention]) -> Float[Tensor, "rows t d"] | None:
         """What the attention of the first edited layer gives under each intervention, e-major.
 
         What enters that layer is the baseline's, and so are its heads' outputs; o_proj is linear, so a replaced head
         changes what it gives by the head's own columns times the change of its output.
         """
-        if self._first_of_its_own(layer) == layer:
+        if not self.fans_out:
             return None
         o_proj = self.decoder.layers[layer].o_proj
         heads = self.vlm.anatomy.heads
@@ -259,10 +244,3 @@ class Passes:
             for head in (h for at, h in edit.heads if at == layer):
                 out[e] += change[:, :, head] @ weight[:, head].T
         return out.flatten(0, 1)
-
-
-def _repeat(x: Tensor, times: int, dim: int) -> Tensor:
-    """x repeated along one dimension."""
-    shape = [1] * x.ndim
-    shape[dim] = times
-    return x.repeat(shape)

@@ -20,11 +20,24 @@ from torch import Tensor
 from hones.errors import HonesError
 from hones.models.capture import ENTERING, LEAVING, capture, forward_is
 from hones.models.vlm import VLM
+from hones.sweep.layer_rows import PassEnds
+from hones.sweep.memory import MOST_PICTURES, is_out_of_memory
 from hones.tasks.base import Example
 
 
 class Unserved(Exception):
     """This family's decoder wants more than embeddings, positions and a padding mask."""
+
+
+OTHER_FORM = (Unserved, TypeError, ValueError, AttributeError, RuntimeError)
+"""What is raised where a family's layers are of another form than expected."""
+
+
+def why_unserved(error: Exception) -> str:
+    """Why a family cannot be served, from one of OTHER_FORM; memory that ran out says nothing of it and is raised."""
+    if is_out_of_memory(error):
+        raise error
+    return str(error) if isinstance(error, Unserved) else f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,6 @@ class Picture:
     shared: int
     between: dict[int, Float[Tensor, "s d"]] = field(default_factory=dict)
 
-    def positions_after(self, count: int) -> Int[Tensor, "*axes count"]:
-        """Positions of `count` text tokens that follow the prefix."""
-        return self.positions[..., self.shared, None] + torch.arange(count, device=self.positions.device)
-
 
 @dataclass(frozen=True)
 class Handed:
@@ -63,10 +72,6 @@ class Handed:
     positions: Int[Tensor, "*axes b s"]
     mask: Bool[Tensor, "b s"]
     between: dict[int, Float[Tensor, "b s d"]] = field(default_factory=dict)
-
-
-class _Stop(Exception):
-    pass
 
 
 def handed_to_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> Handed:
@@ -102,13 +107,10 @@ def _added_between(vlm: VLM, kwargs: dict[str, Any]) -> dict[int, Float[Tensor, 
         if added.any():
             between[layer - 1] = added
 
-    def leaving(layer: int, x: Tensor) -> None:
-        left[layer] = x
-
-    last = len(vlm.anatomy.layers) - 1
+    count = len(vlm.anatomy.layers)
     with (
-        capture(vlm.anatomy, LEAVING, leaving, range(last)),
-        capture(vlm.anatomy, ENTERING, entering, range(1, last + 1)),
+        capture(vlm.anatomy, LEAVING, left.__setitem__, range(count - 1)),
+        capture(vlm.anatomy, ENTERING, entering, range(1, count)),
     ):
         vlm.anatomy.decoder(**kwargs)
     return between
@@ -123,7 +125,7 @@ def kwargs_of_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> dict[str, Any]:
         if args:
             raise Unserved("its decoder is called with positional arguments")
         seen.update(kwargs)
-        raise _Stop
+        raise PassEnds
 
     counted = {}
     if "mm_token_type_ids" not in inputs:
@@ -131,7 +133,7 @@ def kwargs_of_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> dict[str, Any]:
     try:
         with forward_is(vlm.anatomy.decoder, stop):
             vlm.model(**inputs, **counted, use_cache=False)
-    except _Stop:
+    except PassEnds:
         return seen
     raise Unserved("its decoder is not called")
 
@@ -142,56 +144,58 @@ def _holds_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def encode_pictures(vlm: VLM, examples: Sequence[Example], *, batch_size: int, share: bool = True) -> list[Picture]:
+def encode_pictures(
+    vlm: VLM, examples: Sequence[Example], *, batch_size: int = MOST_PICTURES, share: bool = True
+) -> list[Picture]:
     """The examples' pictures with their prompts.
 
     Args:
         share: examples of the same picture and all prompts of an example share it; else every prompt has its own.
     """
-    asked: dict[Any, list[tuple[int, int]]] = {}
+    asked: dict[Any, list[tuple[int, int]]] = {}  # by picture, the example and the number of each prompt
     for owner, example in enumerate(examples):
         for number in range(len(example.prompts)):
             key: Any = (example.about, example.box) if share else (owner, number)
             asked.setdefault(key, []).append((owner, number))
     groups = list(asked.values())
-    pictures: list[Picture] = []
-    for start in range(0, len(groups), batch_size):
-        pictures += _encode_batch(vlm, examples, groups[start : start + batch_size])
-    return pictures
-
-
-def _encode_batch(vlm: VLM, examples: Sequence[Example], groups: Sequence[list[tuple[int, int]]]) -> list[Picture]:
-    first = [examples[group[0][0]] for group in groups]
-    texts = [examples[owner].prompts[number] for owner, number in (group[0] for group in groups)]
-    encoded = vlm.encode([example.open_picture() for example in first], texts)
-    handed = handed_to_decoder(vlm, encoded.inputs)
     pictures = []
-    for row, group in enumerate(groups):
-        mask = handed.mask[row]
-        ids = encoded.inputs["input_ids"][row][mask.to(encoded.inputs["input_ids"].device)].tolist()
-        shown = first[row].image is not None
-        tail = text_after_picture(vlm, texts[row], shown)
-        after_picture = len(ids) - len(tail)
-        if ids[after_picture:] != tail:
-            raise Unserved("its processor changes the text after the picture")
-        first_owner, first_number = group[0]
-        prompts = [Prompt(first_owner, first_number, ids)]
-        for owner, number in group[1:]:
-            tail = text_after_picture(vlm, examples[owner].prompts[number], shown)
-            prompts.append(Prompt(owner, number, ids[:after_picture] + tail))
-        between = {layer: x[row][mask] for layer, x in handed.between.items()}
-        if any(x[after_picture:].any() for x in between.values()):
-            raise Unserved("its decoder adds more than picture features between its layers")
-        pictures.append(
-            Picture(
-                handed.embeddings[row][mask],
-                handed.positions[..., row, :][..., mask],
-                prompts,
-                _shared_length([p.ids for p in prompts], after_picture),
-                between,
-            )
-        )
+    for start in range(0, len(groups), batch_size):
+        batch = groups[start : start + batch_size]
+        shown = [examples[group[0][0]].open_picture() for group in batch]
+        encoded = vlm.encode(shown, [examples[owner].prompts[number] for owner, number in (x[0] for x in batch)])
+        handed = handed_to_decoder(vlm, encoded.inputs)
+        for row, group in enumerate(batch):
+            ids = encoded.inputs["input_ids"][row]
+            pictures.append(_picture(vlm, examples, group, handed, row, ids[handed.mask[row].to(ids.device)].tolist()))
     return pictures
+
+
+def _picture(
+    vlm: VLM, examples: Sequence[Example], group: list[tuple[int, int]], handed: Handed, row: int, ids: list[int]
+) -> Picture:
+    """One picture of a batch with its prompts; ids: the tokens of the first."""
+    shown = examples[group[0][0]].image is not None
+    tails = [text_after_picture(vlm, examples[owner].prompts[number], shown) for owner, number in group]
+    after_picture = len(ids) - len(tails[0])
+    if ids[after_picture:] != tails[0]:
+        raise Unserved("its processor changes the text after the picture")
+    rows = [ids[:after_picture] + tail for tail in tails]
+    mask = handed.mask[row]
+    between = {layer: x[row][mask] for layer, x in handed.between.items()}
+    if any(x[after_picture:].any() for x in between.values()):
+        raise Unserved("its decoder adds more than picture features between its layers")
+    # all begin with the picture; one token at least remains for each
+    shortest = min(map(len, rows))
+    if shortest <= after_picture:
+        raise HonesError("a prompt ends with its picture", expected="text after the picture")
+    same = [*takewhile(lambda tokens: len({*tokens}) == 1, zip(*rows, strict=False))]
+    return Picture(
+        embeddings=handed.embeddings[row][mask],
+        positions=handed.positions[..., row, :][..., mask],
+        prompts=[Prompt(owner, number, tokens) for (owner, number), tokens in zip(group, rows, strict=True)],
+        shared=min(len(same), shortest - 1),
+        between=between,
+    )
 
 
 def text_after_picture(vlm: VLM, prompt: str, picture: bool) -> list[int]:
@@ -207,15 +211,3 @@ def text_after_picture(vlm: VLM, prompt: str, picture: bool) -> list[int]:
     if ids.count(token) != 1:
         raise Unserved("its template has no single picture token")
     return ids[ids.index(token) + 1 :]
-
-
-def _shared_length(ids: Sequence[list[int]], at_least: int) -> int:
-    """How many tokens all begin with; one token at least remains for each."""
-    shortest = min(map(len, ids))
-    if shortest <= at_least:
-        raise HonesError("a prompt ends with its picture", expected="text after the picture")
-
-    def same(place: int) -> bool:
-        return all(row[place] == ids[0][place] for row in ids)
-
-    return at_least + len(list(takewhile(same, range(at_least, shortest - 1))))

@@ -26,8 +26,8 @@ from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
 from hones.sweep.answers import Answered, Answers, Engine, Member
 from hones.sweep.baseline import Baseline
-from hones.sweep.continuations import Cell, Continuation
-from hones.sweep.memory import MOST_PICTURES, MemoryPlan, is_out_of_memory, rows_at_once
+from hones.sweep.continuations import Cell, Continuation, continuation, decode, draft_answers
+from hones.sweep.memory import MemoryPlan, is_out_of_memory, rows_at_once
 from hones.sweep.passes import Pass, Passes, ReplaySavings
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
 from hones.tasks.base import Example
@@ -93,18 +93,19 @@ class Replay(Engine):
         self, members: Sequence[Member], edits: Sequence[Intervention], advance: Callable[[float], object]
     ) -> list[Answered]:
         answers = Answers(self.vlm, members, edits)
-        pictures = self.encode([example for _, example in members])
+        examples = [example for _, example in members]
+        pictures = encode_pictures(self.vlm, examples, share=self.savings.shared_prefix)
         prefixes = self.baseline.prefixes(pictures)
         batches = []
         for kind in ("text", "yes_no", "log_probability"):
             for batch in self._batches(pictures, lambda p, kind=kind: members[p.owner][0].answers == kind):
                 drafts = [[]] * len(batch)
                 if kind == "text":
-                    drafts = self.baseline.drafts(pictures, prefixes, batch, self.max_new_tokens)
+                    drafts = draft_answers(self.baseline, pictures, prefixes, batch, self.max_new_tokens)
                 elif kind == "log_probability":
                     gold = [members[p.owner][1] for _, p in batch]
                     drafts = [self.vlm.gold_ids(x.prompts[0], x.references[0]) for x in gold]
-                answers.take_drafts(batch, drafts)
+                answers.drafts.update({p.owner: draft for (_, p), draft in zip(batch, drafts, strict=True)})
                 given = drafts if self.savings.draft or kind != "text" else [[]] * len(batch)
                 suffixes = self.baseline.suffixes(pictures, prefixes, batch, given, keep_cache=kind == "text")
                 batches.append(suffixes)
@@ -113,17 +114,17 @@ class Replay(Engine):
         waiting: list[Continuation] = []
         for done in self.passes.run(prefixes, batches, edits, self.plan):
             if not self.savings.picture_once:
-                self._encode_again(done, [example for _, example in members])
+                self._encode_again(done, examples)
             if members[done.suffixes.prompts[0].owner][0].answers != "text":
                 answers.take_numbers(done.suffixes, done.edits, done.output)
             else:
                 waiting += self._left(done, answers)
                 # Rows of many passes are decoded together, a step costs the same for few; as many as memory holds.
-                if sum(part.bytes for part in waiting) > self.plan.row_bytes:
-                    self._go_on(waiting, edits, answers)
+                if sum(x.nbytes for part in waiting for x in (*part.keys, *part.values)) > self.plan.row_bytes:
+                    answers.texts |= decode(self.baseline, waiting, edits, self.max_new_tokens)
                     waiting = []
             advance(len(done.edits) * sum(1 / len(members[p.owner][1].prompts) for p in done.suffixes.prompts))
-        self._go_on(waiting, edits, answers)
+        answers.texts |= decode(self.baseline, waiting, edits, self.max_new_tokens)
         return answers.of_members()
 
     def _encode_again(self, done: Pass, examples: Sequence[Example]) -> None:
@@ -132,16 +133,7 @@ class Replay(Engine):
             replace(examples[p.owner], prompts=(examples[p.owner].prompts[p.number],)) for p in done.suffixes.prompts
         ]
         for _ in done.edits:
-            encode_pictures(self.vlm, asked, batch_size=MOST_PICTURES, share=False)
-
-    def _go_on(self, waiting: Sequence[Continuation], edits: Sequence[Intervention], answers: Answers) -> None:
-        """Decode the rows that left their draft."""
-        if waiting:
-            answers.texts.update(self.baseline.decode(waiting, edits, self.max_new_tokens))
-
-    def encode(self, examples: Sequence[Example]) -> list[Picture]:
-        """A group's pictures with their prompts."""
-        return encode_pictures(self.vlm, examples, batch_size=MOST_PICTURES, share=self.savings.shared_prefix)
+            encode_pictures(self.vlm, asked, share=False)
 
     @torch.no_grad()
     def last_logits(self, examples: Sequence[Example], edits: Sequence[Intervention]) -> Float[Tensor, "e n v"]:
@@ -162,7 +154,8 @@ class Replay(Engine):
         With drafts, teacher forced, z is read where each of a draft's tokens is predicted.
         `suffixes.activations` of a pass holds the unedited model's; a layer that is missing in the pass is unchanged.
         """
-        pictures = self.encode([replace(example, prompts=example.prompts[:1]) for example in examples])
+        first = [replace(example, prompts=example.prompts[:1]) for example in examples]
+        pictures = encode_pictures(self.vlm, first, share=self.savings.shared_prefix)
         prefixes = self.baseline.prefixes(pictures)
         batches = [
             self.baseline.suffixes(
@@ -223,14 +216,14 @@ class Replay(Engine):
             answers.texts[cell] = tokens
             if tokens[-1] not in self.baseline.ends and len(tokens) < self.max_new_tokens:
                 cells.append(cell)
-                rows.append(e * suffixes.shape[0] + j)
+                rows.append(e * len(suffixes.hidden) + j)
                 prompts.append(j)
                 accepted.append(kept)
                 answered.append(tokens)
         if not cells:
             return []
         device = suffixes.of.device
-        left = self.baseline.continuation(
+        left = continuation(
             suffixes,
             done.cache,
             rows=torch.tensor(rows, device=device),

@@ -8,9 +8,9 @@ Groups are also the shards that workers take (`hones.sweep.shards`); a race cuts
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ from hones.sweep.memory import MemoryPlan
 from hones.sweep.racing import Race
 from hones.sweep.resume import refuse_other_batches
 from hones.sweep.running_sum import RunningSum
-from hones.sweep.shards import Advance, ShardedWork, ThisProcess, Workers, in_order, named, portable
+from hones.sweep.shards import Advance, Compute, ShardedWork, ThisProcess, Workers, in_order, named, portable
 from hones.tasks.base import Answer, Example, Task
 
 if TYPE_CHECKING:
@@ -42,7 +42,10 @@ MAX_NEW_TOKENS = 24
 Member = tuple[Task, Example]
 Job = tuple[Task, Sequence[Example]]
 Statistics = Float[np.ndarray, "edits items k"]
-SweepShard = tuple[Sequence[tuple[int, int]], Sequence[int]]
+Members = Sequence[tuple[int, int]]
+"""(job, example) each."""
+SweepShard = tuple[Members, Sequence[int]]
+Finished = tuple[Members, Sequence[int], Sequence[Answered]]
 PART_OF_LOOK = 4
 """Pictures of a race's look that a worker takes at once."""
 
@@ -122,21 +125,32 @@ def sweep_tasks(
         edit.check(vlm.anatomy)
     if not any(examples for _, examples in jobs):
         return results
-    plan = settings.workers.plan(vlm, _positions_per_picture(vlm, jobs), settings.batch_size)
-    with settings.journal(plan.as_dict()) if settings.journal else nullcontext() as journal:
+    # positions of the first example of every task, all its prompts: a measure of what a picture takes
+    positions = 0
+    for first in [examples[0] for _, examples in jobs if examples]:
+        positions += vlm.encode([first.open_picture()], [first.prompts[0]]).inputs["input_ids"].shape[1]
+        positions += sum(len(vlm.tokenizer(prompt)["input_ids"]) for prompt in first.prompts[1:])
+    plan = settings.workers.plan(vlm, positions, settings.batch_size)
+    cells = len(edits) * sum(len(examples) for _, examples in jobs)
+    with settings.journal(asdict(plan)) if settings.journal else nullcontext() as journal:
         if journal is not None:
             refuse_other_batches(journal.path, "sweep", journal.plan["pictures"], settings.batch_size)
-        plan = plan if journal is None else MemoryPlan(**journal.plan)
+            plan = MemoryPlan(**journal.plan)
         asked = [(task, portable(examples)) for task, examples in jobs]
         kept = kept or KeptAnswers(())
         work = SweepWork(asked, edits, settings.engine, settings.batch_size, settings.max_new_tokens, plan, kept.edits)
-        cells = len(edits) * sum(len(examples) for _, examples in jobs)
+        compute = settings.workers.begin(vlm, work)
+        finished = 0
         with progress_bar(progress, total=cells, unit=" cells") as bar:
-            run = _SweepRun(vlm, work, settings.workers, journal, results, kept, bar)
-            if race:
-                run.race(race)
-            else:
-                run.groups()
+            parts = _looks(compute, work, journal, bar, race) if race else _groups(compute, work, journal, bar)
+            for group, running, answered in parts:
+                for (j, i), of_member in zip(group, answered, strict=True):
+                    results[j][running, i] = of_member.statistics
+                    kept.of[j, i] = of_member.answers
+                if race:
+                    race.take(results[0], [i for _, i in group])
+                finished += len(edits) * len(group)
+                bar.update(finished - bar.n)
     return results
 
 
@@ -178,80 +192,57 @@ class SweepWork(ShardedWork[SweepShard, list[Answered]]):
         return named([self.jobs[j][1][i] for j, i in shard[0]])
 
 
-@dataclass
-class _SweepRun:
-    """A sweep under way: results are filled from the journal where it has a group, the others as they are computed."""
-
-    vlm: VLM
-    work: SweepWork
-    workers: Workers
-    journal: Journal | None
-    results: Sequence[np.ndarray]
-    kept: KeptAnswers
-    bar: tqdm
-    finished: int = 0
-
-    def __post_init__(self) -> None:
-        self.compute = self.workers.begin(self.vlm, self.work)
-
-    def groups(self) -> None:
-        """All groups, in any order."""
-        jobs = self.work.jobs
-        running = [*range(len(self.work.edits))]
-        missing = []
-        for number, group in enumerate(group_by_picture(jobs, self.work.plan.pictures)):
-            answered = self._journalled(number, group, running)
-            if answered is None:
-                missing.append((number, group))
-            else:
-                self._take(group, running, answered)
-        for at, answered in self.compute([(group, running) for _, group in missing], self.bar):
-            number, group = missing[at]
-            if self.journal:
-                self.journal.append(number, answered)
-            self._take(group, running, answered)
-
-    def race(self, race: Race) -> None:
-        """Look after look, until all is decided."""
-        jobs = self.work.jobs
-        pictures = min(self.work.plan.pictures, PART_OF_LOOK)
-        for number, group in enumerate(group_by_picture(jobs, race.rules.look, race.seed)):
-            running = race.alive
-            if not running:
-                break
-            answered = self._journalled(number, group, running)
-            if answered is None:
-                shards = [(part, running) for part in _parts(jobs, group, pictures)]
-                answered = [x for part in in_order(self.compute(shards, self.bar)) for x in part]
-                if self.journal:
-                    self.journal.append(number, answered)
-            self._take(group, running, answered)
-            race.take(self.results[0], [i for _, i in group])
-
-    def _journalled(
-        self, number: int, group: Sequence[tuple[int, int]], running: Sequence[int]
-    ) -> list[Answered] | None:
-        answered = self.journal.read(number) if self.journal else None
+def _groups(compute: Compute, work: SweepWork, journal: Journal | None, bar: tqdm) -> Iterator[Finished]:
+    """All groups, those of the journal first, the others in any order."""
+    running = [*range(len(work.edits))]
+    missing = []
+    for number, group in enumerate(group_by_picture(work.jobs, work.plan.pictures)):
+        answered = _journalled(journal, number, work, group, running)
         if answered is None:
-            return None
-        shapes = [(len(running), self.results[j].shape[2]) for j, _ in group]
-        if [x.statistics.shape for x in answered] != shapes:
-            raise HonesError(
-                f"{self.journal and self.journal.path} holds another group {number}", do="--fresh to start again"
-            )
-        # a journal begun where answers were not kept has none: the group is computed again
-        return answered if all(len(x.answers) == len(self.kept.edits) for x in answered) else None
-
-    def _take(self, group: Sequence[tuple[int, int]], running: Sequence[int], answered: Sequence[Answered]) -> None:
-        for (j, i), of_member in zip(group, answered, strict=True):
-            self.results[j][running, i] = of_member.statistics
-            self.kept.of[j, i] = of_member.answers
-        self.finished += len(self.work.edits) * len(group)
-        self.bar.update(self.finished - self.bar.n)
+            missing.append((number, group))
+        else:
+            yield group, running, answered
+    for at, answered in compute([(group, running) for _, group in missing], bar):
+        number, group = missing[at]
+        if journal:
+            journal.append(number, answered)
+        yield group, running, answered
 
 
-def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = None) -> list[list[tuple[int, int]]]:
-    """(job, example) pairs in groups of so many pictures, or of so many items without one.
+def _looks(compute: Compute, work: SweepWork, journal: Journal | None, bar: tqdm, race: Race) -> Iterator[Finished]:
+    """Look after look; what the race makes of one decides what runs in the next."""
+    pictures = min(work.plan.pictures, PART_OF_LOOK)
+    for number, group in enumerate(group_by_picture(work.jobs, race.rules.look, race.seed)):
+        running = race.alive
+        if not running:
+            break
+        answered = _journalled(journal, number, work, group, running)
+        if answered is None:
+            # the members of a picture stand together
+            pictures_of = [[*part] for _, part in groupby(group, lambda m: work.jobs[m[0]][1][m[1]].about)]
+            shards = [(part, running) for part in _joined(pictures_of, pictures)]
+            answered = [x for part in in_order(compute(shards, bar)) for x in part]
+            if journal:
+                journal.append(number, answered)
+        yield group, running, answered
+
+
+def _journalled(
+    journal: Journal | None, number: int, work: SweepWork, group: Members, running: Sequence[int]
+) -> list[Answered] | None:
+    """What the journal holds of a group."""
+    answered = journal.read(number) if journal else None
+    if journal is None or answered is None:
+        return None
+    shapes = [(len(running), len(work.jobs[j][0].statistic_names)) for j, _ in group]
+    if [x.statistics.shape for x in answered] != shapes:
+        raise HonesError(f"{journal.path} holds another group {number}", do="--fresh to start again")
+    # a journal begun where answers were not kept has none: the group is computed again
+    return answered if all(len(x.answers) == len(work.kept) for x in answered) else None
+
+
+def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = None) -> list[Members]:
+    """The examples in groups of so many pictures, or of so many items without one.
 
     Pictures with prompts of similar length stand together, or with the seed `shuffled` in random order.
     """
@@ -260,34 +251,17 @@ def group_by_picture(jobs: Sequence[Job], pictures: int, shuffled: int | None = 
         for i, example in enumerate(examples):
             of_picture[example.about].append((j, i))
 
-    def length(members: list[tuple[int, int]]) -> int:
-        return max(len(prompt) for j, i in members for prompt in jobs[j][1][i].prompts)
-
     groups = []
     for text in (False, True):
-        ordered = sorted((x for about, x in of_picture.items() if isinstance(about, str) is text), key=length)
+        ordered = [x for about, x in of_picture.items() if isinstance(about, str) is text]
+        ordered.sort(key=lambda members: max(len(prompt) for j, i in members for prompt in jobs[j][1][i].prompts))
         if shuffled is not None:
             random.Random(shuffled).shuffle(ordered)
-        groups += [
-            [member for members in ordered[start : start + pictures] for member in members]
-            for start in range(0, len(ordered), pictures)
-        ]
+        groups += _joined(ordered, pictures)
     return groups
 
 
-def _parts(jobs: Sequence[Job], group: Sequence[tuple[int, int]], pictures: int) -> list[list[tuple[int, int]]]:
-    """A group, whose members of a picture stand together, in parts of so many pictures."""
-    of_picture = [[*members] for _, members in groupby(group, key=lambda m: jobs[m[0]][1][m[1]].about)]
+def _joined(of_picture: Sequence[Members], pictures: int) -> list[Members]:
+    """The members of so many pictures together."""
     starts = range(0, len(of_picture), pictures)
     return [[m for members in of_picture[start : start + pictures] for m in members] for start in starts]
-
-
-def _positions_per_picture(vlm: VLM, jobs: Sequence[Job]) -> int:
-    """Positions of the first example of every task, all its prompts: a measure of what a picture takes."""
-    total = 0
-    for _, examples in jobs:
-        for example in examples[:1]:
-            first = vlm.encode([example.open_picture()], [example.prompts[0]]).inputs["input_ids"].shape[1]
-            others = sum(len(vlm.tokenizer(prompt)["input_ids"]) for prompt in example.prompts[1:])
-            total += first + others
-    return total

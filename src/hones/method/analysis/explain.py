@@ -19,9 +19,9 @@ from hones.errors import BadItem, HonesError
 from hones.method.analysis.cards import contributions_of, head_shares
 from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.tokens import written_tokens
-from hones.method.heads import HeadScore, critical_count
+from hones.method.heads import HeadScore, critical_count, replacements
 from hones.method.neurons import guiding_heads, head_importance
-from hones.models.interventions import BASELINE, Intervention
+from hones.models.interventions import BASELINE
 from hones.models.vlm import VLM
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings, sweep
@@ -61,9 +61,13 @@ def explain(
         raise HonesError(f"{neurons} neurons to name", expected="at least one")
     settings = settings or SweepSettings()
     layers, width, _ = vlm.anatomy.shape
-    example = _ask(
-        vlm, None if picture is None else Path(picture), question if raw else PROMPT.format(question=question.strip())
-    )
+    prompt = question if raw else PROMPT.format(question=question.strip())
+    example = Example("question", None if picture is None else Path(picture), (prompt,), "", ())
+    try:
+        example.open_picture()
+        vlm.wrap(prompt, picture is not None)
+    except BadItem as error:
+        raise HonesError(str(error), expected="a picture and a question that the model can take") from error
     example, cut = _answered(vlm, example, answer, settings.max_new_tokens)
     base, heads = head_drops(vlm, example, settings)
     return Explanation(
@@ -83,25 +87,15 @@ def explain(
 
 def head_drops(vlm: VLM, example: Example, settings: SweepSettings) -> tuple[float, tuple[ExplainedHead, ...]]:
     """The answer's log-probability, and what the replacement of every head takes from it, best first."""
-    layers, width, _ = vlm.anatomy.shape
-    sites = [(layer, head) for layer in range(layers) for head in range(width)]
-    edits = [BASELINE, *(Intervention(heads=frozenset({site})) for site in sites)]
+    replaced = replacements(vlm)
+    edits = [BASELINE, *replaced.values()]
     log_p = sweep(vlm, LogProbability(Vqa()), [example], edits, settings, "heads")[:, 0, 0].astype(np.float64)
     base, *edited = (float(x) for x in log_p)
     heads = [
-        ExplainedHead(layer, head, base - x, exp(base) - exp(x)) for (layer, head), x in zip(sites, edited, strict=True)
+        ExplainedHead(layer, head, base - x, exp(base) - exp(x))
+        for (layer, head), x in zip(replaced, edited, strict=True)
     ]
     return base, tuple(sorted(heads, key=lambda h: (-h.log_probability_drop, h.layer, h.head)))
-
-
-def _ask(vlm: VLM, picture: Path | None, prompt: str) -> Example:
-    example = Example("question", picture, (prompt,), "", ())
-    try:
-        example.open_picture()
-        vlm.wrap(prompt, picture is not None)
-    except BadItem as error:
-        raise HonesError(str(error), expected="a picture and a question that the model can take") from error
-    return example
 
 
 def _answered(vlm: VLM, example: Example, answer: str | None, max_new_tokens: int) -> tuple[Example, bool]:

@@ -25,7 +25,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -40,8 +40,8 @@ from hones.models.vlm import VLM
 from hones.sweep.decoder import DecoderInput, ReadPositions
 from hones.sweep.engines import TOLERANCE
 from hones.sweep.layer_rows import LayerRows
-from hones.sweep.memory import free_memory, is_out_of_memory
-from hones.sweep.prompts import Unserved
+from hones.sweep.memory import free_memory
+from hones.sweep.prompts import OTHER_FORM, why_unserved
 
 SHARE_OF_MEMORY = 0.3
 PROBE = 0.1
@@ -117,16 +117,27 @@ class FastObjective:
             weight, own = self.decoder.layers[self.below].down_proj.weight, self.indices[self.below]
             weight = weight[:, own.to(weight.device)]
             hidden = hidden.to(weight.device) + (z * scales[self.below].to(z.device)).to(hidden.dtype) @ weight.T
-        width, above = hidden.shape[1], [layer for layer in scales if layer >= self.start]
-        wanted = _predicting(rows, hidden.device)
+        width = hidden.shape[1]
+        above = [layer for layer in scales if layer >= self.start]
+        # What the family adds behind each layer at the prefixes' positions, zero elsewhere
+        between = {layer: torch.zeros_like(hidden) for row in rows for layer in row.prefix.between}
+        for number, row in enumerate(rows):
+            for layer, features in row.prefix.between.items():
+                between[layer][number, : len(features)] = features
+        # The last positions of each row predict its answer, as many as that has tokens
+        ends = [len(row.prefix.entering) + len(row.rest.entering) for row in rows]
+        predicting = [(r, ends[r] - len(row.labels) + n) for r, row in enumerate(rows) for n in range(len(row.labels))]
+        at = torch.tensor(predicting, device=hidden.device)
+        wanted = ReadPositions(at[:, 0], at[:, 1])
+        positions = [torch.cat([row.prefix.positions, row.rest.positions], -1) for row in rows]
         with scaling(self.vlm.anatomy, {x: self.indices[x] for x in above}, {x: scales[x] for x in above}):
             entry = DecoderInput(
                 hidden=hidden,
-                positions=torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in map(_positions, rows)], -2),
+                positions=torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in positions], -2),
                 valid=torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device),
                 cache=[LayerRows(0) for _ in self.decoder.layers],
                 start=self.start,
-                between=_between(rows, hidden),
+                between=between,
             )
             output = self.decoder.run(
                 entry, wanted=wanted if self.savings.last_ffn else None, gradients=torch.is_grad_enabled()
@@ -140,29 +151,6 @@ class FastObjective:
         """At least in float32, as the definition's."""
         logits = self.vlm.head(hidden).to(self.vlm.device)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def _positions(row: Row) -> Int[Tensor, "*axes t"]:
-    return torch.cat([row.prefix.positions, row.rest.positions], -1)
-
-
-def _between(rows: Sequence[Row], hidden: Float[Tensor, "rows t d"]) -> dict[int, Float[Tensor, "rows t d"]]:
-    """What the family adds behind each layer at the prefixes' positions, zero elsewhere."""
-    found = {layer: torch.zeros_like(hidden) for row in rows for layer in row.prefix.between}
-    for number, row in enumerate(rows):
-        for layer, features in row.prefix.between.items():
-            found[layer][number, : len(features)] = features
-    return found
-
-
-def _predicting(rows: Sequence[Row], device: torch.device) -> ReadPositions:
-    """The last positions of each row, as many as its answer has tokens."""
-    ends = [len(row.prefix.entering) + len(row.rest.entering) for row in rows]
-    at = [
-        (r, c) for r, (row, end) in enumerate(zip(rows, ends, strict=True)) for c in range(end - len(row.labels), end)
-    ]
-    found = torch.tensor(at, device=device)
-    return ReadPositions(found[:, 0], found[:, 1])
 
 
 def make_objective(
@@ -189,12 +177,8 @@ def make_objective(
         try:
             fast = FastObjective(vlm, pairs, indices, settings, tried)
             problem = disproof(gradient_of(fast, first, scales), expected, vlm.model.dtype)
-        except Unserved as error:
-            problem = str(error)
-        except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a layer of another form than expected
-            if is_out_of_memory(error):
-                raise
-            problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        except OTHER_FORM as error:
+            problem = why_unserved(error)
         else:
             if problem is None:
                 return fast

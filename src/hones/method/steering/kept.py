@@ -120,7 +120,7 @@ class Rows:
         """A picture with all its rows, kept if it fits; else with the rows wanted and those they are computed with."""
         own = self.of_picture[key]
         prompts = tuple(dict.fromkeys(pair.prompt for pair in own))
-        (picture,) = encode_pictures(self.vlm, [replace(own[0].example, prompts=prompts)], batch_size=1)
+        (picture,) = encode_pictures(self.vlm, [replace(own[0].example, prompts=prompts)])
         with self._reading() as z:
             prefixes = self.baseline.prefixes([picture])
         residual, written = prefixes.trace.residual[self.start][0], z[0][0] if z else self._nothing(picture.shared)

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError, TaskStops
@@ -82,7 +81,11 @@ def learn_scales(
                         _judge(objective, plan, state, settings)
                     if saved:
                         saved.save(state, now=plan.ends_epoch(step))
-                    _show(bar, state)
+                    shown: dict[str, float] = dict(zip(("loss", "ce", "kl"), state.losses[-1], strict=True))
+                    if state.held_out:
+                        shown["held out"] = state.held_out[-1]
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
+                    bar.update()
     return _outcome(indices, plan, state)
 
 
@@ -91,7 +94,11 @@ def _step(
 ) -> list[float]:
     """One update of the scales; the objective before it, its cross-entropy and its divergence."""
     where = f"at step {state.step + 1} of {len(plan.steps)}"
-    _set_learning_rate(state.optimizer, settings, state.step / len(plan.steps))
+    # the learning rate falls by a cosine to its final share
+    low = settings.final_learning_rate
+    share = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (state.step / len(plan.steps))))
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings.learning_rate * share
     losses = objective(plan.steps[state.step][1], state.scales)
     _check_finite(losses.total.item(), f"{what}: the steering objective", where)
     state.optimizer.zero_grad()
@@ -172,24 +179,6 @@ def parameters(vlm: VLM, neurons: Sequence[Site]) -> tuple[dict[int, Tensor], di
     indices = {layer: torch.tensor(chosen, device=vlm.device) for layer, chosen in by_layer.items()}
     scales = {k: torch.zeros(len(v), device=vlm.device, requires_grad=True) for k, v in indices.items()}
     return indices, scales
-
-
-def _set_learning_rate(optimizer: torch.optim.Optimizer, settings: SteeringSettings, progress: float) -> None:
-    """Cosine from learning_rate to its final share."""
-    low = settings.final_learning_rate
-    share = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * share
-
-
-def _show(bar: tqdm, state: TrainingState) -> None:
-    """The newest losses beside the time left."""
-    total, cross_entropy, divergence = state.losses[-1]
-    shown = {"loss": total, "ce": cross_entropy, "kl": divergence}
-    if state.held_out:
-        shown["held out"] = state.held_out[-1]
-    bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
-    bar.update()
 
 
 @contextmanager

@@ -27,16 +27,11 @@ def check_request(address: str | None, workers: int | None, gpus_per_worker: flo
         raise HonesError("--workers or --gpus-per-worker without --ray", expected="--ray local or --ray HOST:PORT")
     if workers is not None and workers < 1:
         raise HonesError(f"{workers}", argument="workers", expected="at least 1")
-    if gpus_per_worker is not None and not _is_gpu_count(gpus_per_worker):
-        raise HonesError(
-            f"{gpus_per_worker:g}", argument="gpus_per_worker", expected="0, a part of one, or a whole number"
-        )
+    gpus = gpus_per_worker or 0
+    if not (math.isfinite(gpus) and gpus >= 0 and (gpus <= 1 or gpus == int(gpus))):
+        raise HonesError(f"{gpus:g}", argument="gpus_per_worker", expected="0, a part of one, or a whole number")
     if address is not None and find_spec("ray") is None:
         raise HonesError("--ray needs the package ray", do="pip install 'hones[ray]'")
-
-
-def _is_gpu_count(number: float) -> bool:
-    return math.isfinite(number) and number >= 0 and (number <= 1 or number == int(number))
 
 
 def open_pool(
