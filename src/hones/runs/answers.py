@@ -84,8 +84,8 @@ class AnsweredItem(BaseModel):
 
     @property
     def wanted(self) -> str:
-        """What a right answer says: the target, or where that is no reference the first of these."""
-        return self.target if self.target in self.references else self.references[0]
+        """What a right answer says: the target, or the first of the references where it is none of them."""
+        return self.target if not self.references or self.target in self.references else self.references[0]
 
     def changed(self, arms: Iterable[str]) -> bool:
         """Whether one of the arms says other than the unedited model, or is scored otherwise."""
