@@ -27,21 +27,23 @@ class Ranked:
 
 @dataclass(frozen=True)
 class MethodWork(ShardedWork[Method, Ranked]):
-    """A shard is a method. What methods keep for other tasks stays in the process that they ran in."""
+    """A shard is a method. What methods keep for other tasks stays in the process that they ran in.
 
-    context: Context
+    given: what a context holds beside the model.
+    """
+
+    given: dict[str, Any]
 
     @property
     def tasks(self) -> list[Task]:
-        return [self.context.task, *(task for task, _ in self.context.others)]
+        return [self.given["task"], *(task for task, _ in self.given["others"])]
 
     def __getstate__(self) -> dict[str, Any]:
-        travelling: Any = {"vlm": None, "hones": None, "shared": {}}
-        return {"context": replace(self.context, **travelling)}
+        return {"given": {**self.given, "shared": {}}}
 
     def begin(self, vlm: VLM) -> Callable[[Method, Advance], Ranked]:
         """All methods of a task share the context."""
-        context = replace(self.context, vlm=vlm)
+        context = Context(vlm, **self.given)
 
         def compute(shard: Method, _: Advance) -> Ranked:
             started = time.monotonic()
@@ -51,7 +53,7 @@ class MethodWork(ShardedWork[Method, Ranked]):
 
     def name(self, shard: Method) -> str:
         """The method's."""
-        return f"the method {shard.name} on {self.context.task.name}"
+        return f"the method {shard.name} on {self.given['task'].name}"
 
 
 def ranked(
@@ -69,12 +71,10 @@ def ranked(
             yield number, Ranked(method.importance(of_method), time.monotonic() - started)
     if not away:
         return
-    given = replace(
-        context,
-        examples=portable(context.examples),
-        others=[(task, portable(examples)) for task, examples in context.others],
-        sweep=SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens),
-    )
+    given = {name: value for name, value in vars(context).items() if name not in ("vlm", "hones")}
+    given["examples"] = portable(context.examples)
+    given["others"] = [(task, portable(examples)) for task, examples in context.others]
+    given["sweep"] = SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens)
     compute = context.sweep.workers.begin(context.vlm, MethodWork(given))
     with progress_bar(f"{context.task.name}: methods", total=len(away), unit=" methods") as bar:
         for at, ranking in compute([methods[number] for number in away], bar):
