@@ -57,8 +57,9 @@ class Stage:
     def hours(self, rates: Rates, copies: int = 1) -> Float[np.ndarray, "3"]:
         """(middle, least, most) on so many copies of the model; the last shards leave some of them idle."""
         low, high = self.race or (1, 1)
-        seconds = sum(rates.seconds(kind, work.flop) for kind, work in self.parts.items())
-        return seconds * [(low + high) / 2, low, high] * math.ceil(self.shards / copies) / self.shards / 3600
+        seconds = sum((rates.seconds(kind, work.flop) for kind, work in self.parts.items()), np.zeros(3))
+        share = np.array([(low + high) / 2, low, high])
+        return seconds * share * math.ceil(self.shards / copies) / self.shards / 3600
 
 
 @dataclass
