@@ -30,7 +30,7 @@ def demo_config(model: str, out: Path, seed: int = 0) -> RunConfig:
         data=DataFiles(**files, images=out / "data" / "images"),
         ratio=RATIO,
         candidates=CANDIDATES,
-        steering=SteeringConfig(learning_rate=0.02, batch_size=8),
+        steering=SteeringConfig(batch_size=8),
         compare=Comparing(methods=METHODS, draws=1, curves=False),
         analyze=ANALYSIS,
     )

@@ -23,8 +23,9 @@ from hones.files import digest_of
 from hones.method.steering.controls import CONTROLS, HONES, Learned, Steering, SteeringContext
 from hones.method.steering.evaluate import SteeringResult, evaluate_scales
 from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
+from hones.method.steering.pairs import make_plan
 from hones.method.steering.results import Evidence
-from hones.method.steering.settings import Scales, SteeringSettings, training_record
+from hones.method.steering.settings import Scales, SteeringSettings, TrainingSummary, training_record
 from hones.method.steering.trainings import Trained, TrainingJob, learn
 from hones.runs.answers import STEERED
 from hones.runs.artifacts import read_result, read_scales, write_result, write_scales
@@ -96,13 +97,14 @@ class TaskSteering:
     ) -> None:
         self.study = study
         self.task = task
-        self.settings = settings or SteeringSettings(seed=study.seed)
+        settings = settings or SteeringSettings(seed=study.seed)
         self.evidence = request is not None
-        self.request = request or EvidenceRequest([CONTROLS[HONES]], (self.settings.seed,))
+        self.request = request or EvidenceRequest([CONTROLS[HONES]], (settings.seed,))
         self.request.check(task)
         neurons = study.sites(neurons_file)
         self.neurons_digest = digest_of(neurons_file)
         self.train = study.prepare(task, dev, "dev")
+        self.settings = settings.for_steps(len(make_plan(task, self.train.examples, settings).steps))
         self.held_out = study.prepare(task, test, "test")
         self.folder = study.run.path / task.name / "steering"
         methods = study.run.path / task.name / "methods"
@@ -280,13 +282,17 @@ class TaskSteering:
         return Evidence(self.task.name, self.request.seeds, tested, elsewhere, ood, spreads), of_ways
 
     def _read(self, file: Path) -> Scales:
-        """Scales with the epoch that run.json says they are of."""
+        """Scales with what run.json says of their training."""
         scales = read_scales(file)
         for site in scales.values:
             self.study.vlm.anatomy.check_neuron(*site)
         place = str(file.relative_to(self.study.run.path))
         stages = self.study.run.record.stages.values()
-        return replace(scales, epoch=next((stage.epoch for stage in stages if place in stage.artifacts), None))
+        made = next((stage for stage in stages if place in stage.artifacts), None)
+        if made is None:
+            return scales
+        learned = made.more.get("learned")
+        return replace(scales, epoch=made.epoch, learned=None if learned is None else TrainingSummary(**learned))
 
 
 def folder_name(way: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hones.errors import HonesError
-from hones.method.steering.settings import Scales
+from hones.method.steering.settings import Scales, TrainingSummary
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, ArmName, Interval, Measurement
@@ -18,7 +18,8 @@ from hones.tasks.base import Example, Task
 class SteeringResult(Tabular):
     """The test metric without (`base`) and with (`steered`) the scales, and the paired gain.
 
-    epoch: whose scales were kept by early stopping, 0 being no scaling; None without.
+    epoch: whose scales were kept by early stopping, 0 being no scaling; None without. learned: what the training did,
+    None where nothing was trained.
     """
 
     metric_name: str
@@ -29,6 +30,7 @@ class SteeringResult(Tabular):
     base_details: dict[str, float] = field(default_factory=dict)
     steered_details: dict[str, float] = field(default_factory=dict)
     epoch: int | None = None
+    learned: TrainingSummary | None = None
 
     def tables(self) -> list[Table]:
         """One row."""
@@ -39,7 +41,8 @@ class SteeringResult(Tabular):
             Column("steered", "steered", "interval", terse=True),
             Column("gain", "gain [95 %]", "interval", "+.3f", bold="gain", full="gain"),
         )
-        return [Table("steering", "Steering the selected neurons", columns, [vars(self)])]
+        learned = "" if self.learned is None else str(self.learned)
+        return [Table("steering", "Steering the selected neurons", columns, [vars(self)], learned)]
 
 
 def evaluate_scales(
@@ -60,11 +63,11 @@ def evaluate_scales(
         raise HonesError("no test items to steer on", expected="at least one")
     arms = {UNEDITED: BASELINE, "steered": Intervention(scales=scales.values)}
     (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=f"{task.name}: test")
-    return steering_result(task, measured, "steered", scales.epoch)
+    return steering_result(task, measured, "steered", scales)
 
 
-def steering_result(task: Task, measured: Measurement, arm: ArmName, epoch: int | None) -> SteeringResult:
-    """The result of an arm with the scales of an epoch."""
+def steering_result(task: Task, measured: Measurement, arm: ArmName, scales: Scales) -> SteeringResult:
+    """The result of an arm with these scales."""
     return SteeringResult(
         metric_name=task.metric_name,
         items=measured.items,
@@ -73,5 +76,6 @@ def steering_result(task: Task, measured: Measurement, arm: ArmName, epoch: int 
         gain=measured.difference(arm, UNEDITED),
         base_details=task.details(measured.sums(UNEDITED)),
         steered_details=task.details(measured.sums(arm)),
-        epoch=epoch,
+        epoch=scales.epoch,
+        learned=scales.learned,
     )

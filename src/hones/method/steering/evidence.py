@@ -96,9 +96,7 @@ def evaluate_arms(
             )
         )
     tested = Tested(file, task.metric_name, len(examples), measured.level(UNEDITED), tuple(methods))
-    first = {
-        arm.method: steering_result(task, measured, (arm.method, "first seed"), arm.scales[0].epoch) for arm in arms
-    }
+    first = {arm.method: steering_result(task, measured, (arm.method, "first seed"), arm.scales[0]) for arm in arms}
     return tested, first
 
 

@@ -1,4 +1,9 @@
-"""What a training is asked for, and what it gives: settings, losses of an epoch, scales."""
+"""What a training is asked for, and what it gives: settings, losses of an epoch, scales.
+
+AdamW moves a scale by about the learning rate a step, so that few steps at the paper's rate leave every scale where it
+was. Unless a rate is named, it is therefore the paper's 5e-4 times 1,000 / steps (2,000 dev items, 4 a step, 2 epochs
+are 1,000 steps), at least 5e-4 and at most 0.05: scales can go as far as in the paper in fewer steps.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,6 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from hones.models.anatomy import Site
+
+PAPER_RATE = 5e-4
+PAPER_STEPS = 1000
+HIGHEST_RATE = 0.05
+STILL = 0.02
+"""A training none of whose scales is further from 0 has moved nothing."""
 
 
 class EarlyStopping(BaseModel):
@@ -31,7 +42,7 @@ class SteeringSettings(BaseModel):
 
     beta: float = Field(default=0.05, ge=0)
     gamma: float = Field(default=1e-5, ge=0)
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, description="None: by the number of steps")
     final_learning_rate: float = Field(default=0.1, ge=0, le=1, description="as a share of learning_rate")
     epochs: int = Field(default=2, ge=1)
     batch_size: int = Field(default=4, ge=1)
@@ -39,6 +50,19 @@ class SteeringSettings(BaseModel):
     max_scale: float = Field(default=1.5, gt=0)
     seed: int = Field(default=3407, ge=0)
     early_stopping: EarlyStopping | None = None
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of settings that have one, as `for_steps` gives them."""
+        assert self.learning_rate is not None
+        return self.learning_rate
+
+    def for_steps(self, steps: int) -> "SteeringSettings":
+        """These settings with a learning rate: their own, or the default for so many steps."""
+        if self.learning_rate is not None:
+            return self
+        rate = min(HIGHEST_RATE, PAPER_RATE * max(1.0, PAPER_STEPS / max(1, steps)))
+        return self.model_copy(update={"learning_rate": rate})
 
 
 @dataclass(frozen=True)
@@ -55,11 +79,45 @@ class EpochLosses:
 
 
 @dataclass(frozen=True)
+class TrainingSummary:
+    """What a training did to its scales: how far they went, and what it did to the objective.
+
+    first_loss, last_loss: means of the objective over the first and the last tenth of the steps, in nats. largest,
+    median: of |s|. clamped: how many scales are at the bound.
+    """
+
+    steps: int
+    learning_rate: float
+    first_loss: float
+    last_loss: float
+    largest: float
+    median: float
+    clamped: int
+    scales: int
+
+    @property
+    def moved(self) -> bool:
+        """Whether any scale went further than rounding and the first steps carry it."""
+        return self.largest > STILL
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.steps} steps at learning rate {self.learning_rate:.2g}: loss {self.first_loss:.3f} -> "
+            f"{self.last_loss:.3f}; |s| at most {self.largest:.3f}, median {self.median:.3f}, "
+            f"{self.clamped} of {self.scales} at the bound"
+        )
+        if self.moved:
+            return text
+        return f"nothing was learned, an effect is not of the scales: {text}; raise the learning rate or the epochs"
+
+
+@dataclass(frozen=True)
 class Scales:
-    """Learned scales s by (layer, neuron), and the mean objective of each epoch.
+    """TrainingSummary scales s by (layer, neuron), and the mean objective of each epoch.
 
     epochs: all losses of each epoch. held_out: the objective on the pictures held out, before training. epoch: whose
     scales these are, from 1 (0: none was better than no scaling); None: the last one's, without early stopping.
+    learned: None where nothing was trained.
     """
 
     values: dict[Site, float]
@@ -67,9 +125,17 @@ class Scales:
     epochs: tuple[EpochLosses, ...] = ()
     held_out: float | None = None
     epoch: int | None = None
+    learned: TrainingSummary | None = None
 
 
 def training_record(scales: Scales) -> dict[str, Any]:
     """What run.json keeps of a training."""
     epochs = [asdict(epoch) for epoch in scales.epochs]
-    return {"losses": scales.losses, "epochs": epochs, "held_out": scales.held_out, "epoch": scales.epoch}
+    learned = None if scales.learned is None else asdict(scales.learned)
+    return {
+        "losses": scales.losses,
+        "epochs": epochs,
+        "held_out": scales.held_out,
+        "epoch": scales.epoch,
+        "learned": learned,
+    }

@@ -25,7 +25,7 @@ from hones.method.neurons import RankedNeuron, sites_of
 from hones.method.steering.checkpoint import Checkpoint, TrainingState, fingerprint_of
 from hones.method.steering.fast import Objective, Savings, make_objective
 from hones.method.steering.pairs import TrainingPlan, make_plan
-from hones.method.steering.settings import EpochLosses, Scales, SteeringSettings
+from hones.method.steering.settings import EpochLosses, Scales, SteeringSettings, TrainingSummary
 from hones.models.anatomy import Site
 from hones.models.vlm import VLM, frozen
 from hones.progress import progress_bar
@@ -59,10 +59,11 @@ def learn_scales(
     # what is learned: one vector s per layer, at 0
     sites = sites_of(neurons)
     indices, scales = parameters(vlm, sites)
-    optimizer = torch.optim.AdamW(scales.values(), lr=settings.learning_rate, weight_decay=0.0)
-    state = TrainingState(scales, optimizer)
     # what it is learned on: all pairs drawn before the first step, so that going on needs no random state
     plan = make_plan(task, examples, settings)
+    settings = settings.for_steps(len(plan.steps))
+    optimizer = torch.optim.AdamW(scales.values(), lr=settings.rate, weight_decay=0.0)
+    state = TrainingState(scales, optimizer)
     saved = Checkpoint(checkpoint, fingerprint_of(vlm, task, plan, sites, settings)) if checkpoint else None
     with saved or nullcontext(), _as_it_was(vlm.model):
         if saved:
@@ -86,7 +87,7 @@ def learn_scales(
                         shown["held out"] = state.held_out[-1]
                     bar.set_postfix({name: f"{value:.4f}" for name, value in shown.items()}, refresh=False)
                     bar.update()
-    return _outcome(indices, plan, state)
+    return _outcome(indices, plan, state, settings)
 
 
 def _step(
@@ -98,7 +99,7 @@ def _step(
     low = settings.final_learning_rate
     share = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * (state.step / len(plan.steps))))
     for group in state.optimizer.param_groups:
-        group["lr"] = settings.learning_rate * share
+        group["lr"] = settings.rate * share
     losses = objective(plan.steps[state.step][1], state.scales)
     _check_finite(losses.total.item(), f"{what}: the steering objective", where)
     state.optimizer.zero_grad()
@@ -148,7 +149,9 @@ def _best_epoch(held_out: Sequence[float]) -> int:
     return held_out.index(min(held_out))
 
 
-def _outcome(indices: dict[int, Tensor], plan: TrainingPlan, state: TrainingState) -> Scales:
+def _outcome(
+    indices: dict[int, Tensor], plan: TrainingPlan, state: TrainingState, settings: SteeringSettings
+) -> Scales:
     chosen = state.best or state.scales
     values = {
         (layer, int(i)): float(s)
@@ -167,6 +170,24 @@ def _outcome(indices: dict[int, Tensor], plan: TrainingPlan, state: TrainingStat
         tuple(epochs),
         state.held_out[0] if state.held_out else None,
         _best_epoch(state.held_out) if state.held_out else None,
+        _learned(list(chosen.values()), state, settings),
+    )
+
+
+def _learned(scales: Sequence[Tensor], state: TrainingState, settings: SteeringSettings) -> TrainingSummary:
+    """How far the scales went, and the objective over the first and the last tenth of the steps."""
+    sizes = torch.cat([s.detach().abs() for s in scales])
+    objective = [total for total, *_ in state.losses]
+    tenth = math.ceil(len(objective) / 10)
+    return TrainingSummary(
+        steps=len(objective),
+        learning_rate=settings.rate,
+        first_loss=sum(objective[:tenth]) / tenth,
+        last_loss=sum(objective[-tenth:]) / tenth,
+        largest=float(sizes.max()),
+        median=float(sizes.median()),
+        clamped=int((sizes >= settings.max_scale).sum()),
+        scales=len(sizes),
     )
 
 
