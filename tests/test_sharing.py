@@ -24,6 +24,7 @@ from hones import HonesError, export_scales, scale_neurons
 from hones.cli.commands import app
 from hones.data.shapes.scene import draw, make_scene
 from hones.log import close_log
+from hones.method.steering import results
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
@@ -207,6 +208,21 @@ def test_a_deviating_export_is_not_kept(
     assert [p.name for p in tmp_path.iterdir()] == ["scales.json"]
 
 
+@pytest.mark.parametrize("scale", [0.05, 0.005])
+def test_a_merged_export_that_lost_its_scales_is_not_kept(
+    vlms: dict[str, VLM], scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the scales change less than rounding may, so that the base model is near enough to the scaled one."""
+    half = hones.load_vlm(vlms["llava"].name, dtype="bfloat16")
+    small = Scales(dict.fromkeys(SCALES, scale))
+    check = export_scales(half, small, tmp_path / "right").check
+    assert check is not None and check.effect < check.tolerance
+    monkeypatch.setattr(formats, "scale_vectors", lambda *_: {})
+    with pytest.raises(HonesError, match="merged export makes 0% of the change that the scales make"):
+        export_scales(half, small, tmp_path / "wrong")
+    assert [p.name for p in tmp_path.iterdir()] == ["right"]
+
+
 @pytest.mark.parametrize("form", ["ia3", "lora"])
 def test_small_scales_in_half_precision_are_told_from_others(
     vlms: dict[str, VLM], form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -350,14 +366,14 @@ def test_evidence_beside_the_scales_goes_into_the_card(vlms: dict[str, VLM], tmp
     """As `hones steer --methods` leaves it: figures of all ways and seeds in one file, a folder per further seed."""
     vlm, run = vlms["llava"], tmp_path / "run"
     first = as_a_run(vlm, run)
-    interval = {"value": 0.5, "low": 0.25, "high": 0.75}
-    gains = {name: {**interval, "value": value} for name, value in {"hones": 0.11, "random:1": 0.12}.items()}
-    ways = [{"method": name, "neurons": 5, "steered": interval, "gain": gain} for name, gain in gains.items()]
-    tested = {"file": "data/test.json", "metric_name": "anls", "items": 9, "base": interval, "methods": ways}
-    other = {"task": "caption", "metric_name": "bleu4", "items": 4, "base": interval, "steered": interval}
-    elsewhere = [{**other, "change": {**interval, "value": -0.13}}]
-    content = {"task": "vqa", "test": tested, "elsewhere": elsewhere, "out_of_domain": {**tested, "items": 3}}
-    evidence = write(run / "vqa/steering/evidence.json", content)
+    level = Interval(0.5, 0.25, 0.75)
+    gains = {"hones": replace(level, value=0.11), "random:1": replace(level, value=0.12)}
+    ways = tuple(results.SteeredBy(name, 5, level, (0.5,), gain, 0.04) for name, gain in gains.items())
+    tested = results.Tested("data/test.json", "anls", 9, level, ways)
+    elsewhere = results.Elsewhere("caption", "bleu4", 4, level, level, replace(level, value=-0.13))
+    content = results.Evidence("vqa", (3407, 2), tested, (elsewhere,), replace(tested, items=3), ())
+    evidence = run / "vqa/steering/evidence.json"
+    write_result(evidence, content)
     second = write(first.parent / "seed-2" / "scales.json", rows({(0, 1): 0.5}))
     control = write(run / "vqa/steering/random-1/scales.json", rows({(0, 2): 0.5}))
     settings = {"seed": 2, "early_stopping": {"share": 0.25, "patience": 1}}
@@ -372,18 +388,18 @@ def test_evidence_beside_the_scales_goes_into_the_card(vlms: dict[str, VLM], tmp
             export_scales(vlm, file, tmp_path / f"out-{file.parent.name}", format="json").folder / "README.md"
         ).read_text()
 
-    level = "0.5000 [0.2500, 0.7500]"
+    shown = "0.5000 [0.2500, 0.7500]"
     text = card_of(second)
     assert "No test figures were recorded with these scales" in text and "| Method | hones |" in text
     assert (
         "| Learned on | 2 items of dev.json, SHA-256 efefefefefefefef |" in text
         and "| seed 2, early_stopping.share 0.25, " in text
     )
-    assert f"| random:1, test items | anls | 9 | {level} | {level} | +0.1200 [+0.2500, +0.7500] |" in text
-    assert f"| hones, out of domain | anls | 3 | {level}" in text and "| caption items | bleu4 | 4 |" in text
+    assert f"| random:1, test items | anls | 9 | {shown} | {shown} | +0.1200 [+0.2500, +0.7500] |" in text
+    assert f"| hones, out of domain | anls | 3 | {shown}" in text and "| caption items | bleu4 | 4 |" in text
     assert "vqa_soft_accuracy on 7 test items" in card_of(first)
     assert "caption items" not in card_of(control), "measured under HONES's scales alone"
-    write(evidence, {**content, "elsewhere": []})
+    write_result(evidence, replace(content, elsewhere=()))
     with pytest.raises(HonesError, match=r"evidence.json is not the file that its run wrote"):
         export_scales(vlm, second, tmp_path / "out", format="json")
     write(evidence, {"test": 3})
@@ -422,7 +438,7 @@ def test_a_folder_in_use_is_refused_and_a_kill_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(formats.WRITERS, "ia3", killed)
+        patch.setattr("hones.sharing.export.write_adapter", killed)
         with pytest.raises(KeyboardInterrupt):
             export_scales(vlm, scales_file, out, format="ia3", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "scales.json"]
@@ -472,6 +488,8 @@ def test_push_uploads_what_was_written(
         there.refuse = True
         with pytest.raises(HonesError, match="the hub did not take me/steered") as refused:
             push_export(folder, "me/steered", yes=True, token_from_env="SHARE_TOKEN")
+    with pytest.raises(HonesError, match=r"the hub did not take me/steered \(.*refused\)"):  # nobody is there now
+        push_export(folder, "me/steered", yes=True, token_from_env="SHARE_TOKEN")
     assert "token-of-the-test" not in str(refused.value) and "\n" not in str(refused.value)
 
 

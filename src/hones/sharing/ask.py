@@ -105,16 +105,24 @@ def ask(
     arms: dict[str, Mapping[Site, float]] = {"as it is": {}}
     if scales is not None:
         arms["steered"] = (scales if isinstance(scales, Scales) else scales_for(vlm, scales)[0]).values
+    encoded = vlm.encode([opened], [prompt])
     drafts = {}
     for name, values in arms.items():
         with scale_neurons(vlm.model, values):
-            drafts[name] = _draft(vlm, opened, prompt, max_new_tokens)
+            (ids,) = vlm.generate_ids(encoded, max_new_tokens)
+            likeliest = vlm.logits(encoded, keep=1)[0, -1].softmax(-1).topk(FIRST_TOKENS)
+        words = [vlm.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
+        first = tuple(zip(words, likeliest.values.tolist(), strict=True))
+        drafts[name] = Reply(name, vlm.text_of(ids), ids[-1] not in vlm.eos_ids, float("nan"), None, first)
     replies = []
     for name, values in arms.items():
+        p = {}
         with scale_neurons(vlm.model, values):
-            p = {arm: _probability(vlm, opened, prompt, draft.answer) for arm, draft in drafts.items()}
+            for arm, draft in drafts.items():
+                taught = vlm.encode_with_answers([opened], [prompt], [draft.answer])
+                p[arm] = exp(float(vlm.log_probabilities(taught)[0]))
         others = next((p[arm] for arm in arms if arm != name), None)
-        replies.append(replace(drafts[name], model=name, probability=p[name], others=others))
+        replies.append(replace(drafts[name], probability=p[name], others=others))
     return Asked(prompt, sum(s != 0 for s in arms.get("steered", {}).values()), tuple(replies))
 
 
@@ -147,18 +155,3 @@ def read_question(
         return open_picture(Path(picture), box), prompt
     except BadItem as error:
         raise HonesError(str(error), expected="a picture") from error
-
-
-def _draft(vlm: VLM, picture: Image.Image | None, prompt: str, max_new_tokens: int) -> Reply:
-    """The greedy answer and the likeliest first tokens; probabilities of answers come later."""
-    encoded = vlm.encode([picture], [prompt])
-    (ids,) = vlm.generate_ids(encoded, max_new_tokens)
-    likeliest = vlm.logits(encoded, keep=1)[0, -1].softmax(-1).topk(FIRST_TOKENS)
-    words = [vlm.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
-    first = tuple(zip(words, likeliest.values.tolist(), strict=True))
-    return Reply("", vlm.text_of(ids), ids[-1] not in vlm.eos_ids, float("nan"), None, first)
-
-
-def _probability(vlm: VLM, picture: Image.Image | None, prompt: str, answer: str) -> float:
-    """Of the answer and its end token."""
-    return exp(float(vlm.log_probabilities(vlm.encode_with_answers([picture], [prompt], [answer]))[0]))

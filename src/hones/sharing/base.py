@@ -32,27 +32,18 @@ LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt",
 
 
 def facts_of(vlm: VLM) -> BaseModelFacts:
-    """What an export says of the model."""
+    """What an export says of the model; of a local folder its own name, not where it lies."""
+    kind = _kind(vlm)
     return BaseModelFacts(
-        model=shown_name(vlm),
-        kind=_kind(vlm),
+        model=Path(vlm.name).resolve().name if kind == "folder" else vlm.name,
+        kind=kind,
         revision=vlm.revision,
-        commit=commit_of(vlm),
+        commit=vlm.revision if kind == "hub" and vlm.revision != "unknown" else None,
         license=_license(vlm),
         layers=len(vlm.anatomy.layers),
         neurons_per_layer=vlm.anatomy.neurons,
         pictures=vlm.shows_pictures,
     )
-
-
-def shown_name(vlm: VLM) -> str:
-    """The name that others may read: a local folder's own name, not where it lies."""
-    return Path(vlm.name).resolve().name if _kind(vlm) == "folder" else vlm.name
-
-
-def commit_of(vlm: VLM) -> str | None:
-    """The hub's commit that the model was loaded from, where it is known."""
-    return vlm.revision if _kind(vlm) == "hub" and vlm.revision != "unknown" else None
 
 
 def _kind(vlm: VLM) -> Kind:
@@ -80,16 +71,16 @@ def _license(vlm: VLM) -> str | None:
 
 
 def files_of(vlm: VLM, names: tuple[str, ...]) -> list[Path]:
-    """Those of the named files that the base model has, from its folder or from the hub; none of an attached model."""
-    kind = _kind(vlm)
-    source = source_of(vlm.name)
-    if kind == "memory":
+    """Those of the named files that the base model has, in its folder or on the hub; none of an attached model."""
+    if _kind(vlm) == "memory":
         return []
-    if kind != "hub":
-        return [Path(source) / name for name in names if (Path(source) / name).is_file()]
-    quiet: Any = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    cached = [cached_file(source, name, revision=commit_of(vlm), **quiet) for name in names]
-    return [Path(file) for file in cached if file is not None]
+    options: dict[str, Any] = {
+        "revision": None if vlm.revision == "unknown" else vlm.revision,  # which a folder is not asked for
+        "_raise_exceptions_for_missing_entries": False,
+        "_raise_exceptions_for_connection_errors": False,
+    }
+    found = [cached_file(source_of(vlm.name), name, **options) for name in names]
+    return [Path(file) for file in found if file is not None]
 
 
 def stored_dtype(name: str, revision: str | None) -> str:

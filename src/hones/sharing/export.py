@@ -5,12 +5,11 @@
 It is written to a hidden folder beside DIR, checked there (check.py) and renamed, so that DIR is whole or not there.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast, get_args
 
 from safetensors import SafetensorError
@@ -23,8 +22,8 @@ from hones.runs.artifacts import write_scales
 from hones.sharing.base import facts_of
 from hones.sharing.card import card
 from hones.sharing.check import check_export
-from hones.sharing.formats import WRITERS, lora_rank, peft, scale_vectors
-from hones.sharing.manifest import CARD, MANIFEST, Check, Format, Header, Manifest, Provenance, read_manifest
+from hones.sharing.formats import lora_rank, peft, scale_vectors, write_adapter, write_merged
+from hones.sharing.manifest import CARD, MANIFEST, Check, Format, Manifest, Provenance, read_manifest
 from hones.sharing.origin import scales_for
 from hones.sharing.tables import files_table
 from hones.tabular import Table, Tabular
@@ -87,36 +86,43 @@ def export_scales(
             cannot hold the scales; an export that deviates. Nothing is left behind.
     """
     folder = Path(to)
-    check_request(format, folder, overwrite)
-    form = cast(Format, format)
+    form = check_request(format, folder, overwrite)
     origin = None
     if isinstance(scales, Scales):
         for site in scales.values:
             vlm.anatomy.check_neuron(*site)
     else:
         scales, origin = scales_for(vlm, scales, run)
-    scaled = {site: scale for site, scale in scales.values.items() if scale != 0}
-    if not scaled:
+    values = scales.values
+    vectors = scale_vectors(vlm, values)
+    if not vectors:
         raise HonesError("every scale is 0", expected="something to export")
-    header = Header(**dict(facts_of(vlm)), **dict(Provenance() if origin is None else origin.provenance))
+    base = facts_of(vlm)
+    provenance = Provenance() if origin is None else origin.provenance
     with _written_beside(folder) as part:
         try:
-            WRITERS[format](vlm, scales.values, part)
+            match form:
+                case "merged":
+                    write_merged(vlm, values, part)
+                case "ia3" | "lora":
+                    write_adapter(vlm, values, part, form, base)
+                case "json":
+                    rows = [{"layer": k[0], "neuron": k[1], "scale": s} for k, s in sorted(values.items())]
+                    header = base.model_dump() | provenance.model_dump()
+                    write_json(part / "steering.json", {**header, "scales": rows})
         except SafetensorError as error:
             raise HonesError(f"cannot write {part} ({error})", do="free space or choose another --to") from error
         write_scales(part / "scales.json", scales)
-        if form == "json":
-            rows = [{"layer": k[0], "neuron": k[1], "scale": s} for k, s in sorted(scales.values.items())]
-            write_json(part / "steering.json", {**header.model_dump(), "scales": rows})
         manifest = Manifest(
-            **dict(header),
+            **dict(base),
+            **dict(provenance),
             format=form,
             dtype=vlm.dtype if form == "merged" else "float32",
-            scaled_neurons=len(scaled),
-            scaled_layers=len(scale_vectors(vlm, scaled)),
-            largest_scale=max(scaled.values(), key=abs),
-            rank=lora_rank(vlm, scaled) if form == "lora" else None,
-            check=check_export(vlm, scales.values, part, form) if check else None,
+            scaled_neurons=sum(scale != 0 for scale in values.values()),
+            scaled_layers=len(vectors),
+            largest_scale=max(values.values(), key=abs),
+            rank=lora_rank(vectors) if form == "lora" else None,
+            check=check_export(vlm, values, part, form) if check else None,
             versions=versions(),
         )
         write_bytes(part / CARD, card(manifest).encode())
@@ -126,7 +132,7 @@ def export_scales(
     return Exported(folder, manifest, sizes)
 
 
-def check_request(format: str, folder: Path, overwrite: bool) -> None:
+def check_request(format: str, folder: Path, overwrite: bool) -> Format:
     """Before any model is loaded: a known format, its library, and a folder that is new, empty, or with `overwrite` an
     earlier export.
 
@@ -137,43 +143,36 @@ def check_request(format: str, folder: Path, overwrite: bool) -> None:
         raise HonesError(f"no format {format!r}", expected=" or ".join(FORMATS))
     if format in ("ia3", "lora"):
         peft()
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if folder.is_file():
         raise HonesError(f"{folder} is a file", expected="a new folder")
-    if not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise HonesError(f"{folder} is not empty", expected="a new or empty folder", do="or pass --overwrite")
-    read_manifest(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise HonesError(f"{folder} is not empty", expected="a new or empty folder", do="or pass --overwrite")
+        read_manifest(folder)
+    return cast(Format, format)
 
 
 @contextmanager
 def _written_beside(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder` that takes its place at the end; after an error it is gone.
+    """A folder in a hidden one beside `folder` that takes its place at the end; after an error it is gone.
 
     Raises:
         HonesError: it cannot be written.
     """
     folder = folder.resolve()
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent) as hidden:
+            new, old = Path(hidden, "new"), Path(hidden, "old")
+            new.mkdir()
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
     except OSError as error:
         raise HonesError(f"cannot write beside {folder} ({error.strerror})", do="choose another --to") from error
-    try:
-        yield part
-        if folder.exists():
-            folder.rename(old)
-        try:
-            part.rename(folder)
-        except OSError:
-            old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise HonesError(f"cannot write {folder} ({error.strerror})", do="choose another --to") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

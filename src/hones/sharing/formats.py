@@ -14,7 +14,7 @@ have no adapter. Weights are safetensors, in float32 for adapters.
 
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from hones.errors import HonesError
 from hones.models.anatomy import Site
 from hones.models.vlm import VLM
 from hones.models.writing import check_weights
-from hones.sharing.base import LICENSE_FILES, PROCESSOR_FILES, commit_of, files_of, shown_name
+from hones.sharing.base import LICENSE_FILES, PROCESSOR_FILES, files_of
+from hones.sharing.manifest import BaseModelFacts, Format
 
 MAX_RANK = 512  # what servers that swap LoRA adapters take at most
 
@@ -42,13 +43,13 @@ def scale_vectors(vlm: VLM, scales: Mapping[Site, float]) -> dict[int, Float[Ten
     return dict(vectors)
 
 
-def lora_rank(vlm: VLM, scales: Mapping[Site, float]) -> int:
+def lora_rank(vectors: Mapping[int, Float[Tensor, " neurons"]]) -> int:
     """The largest number of scaled neurons in one layer.
 
     Raises:
         HonesError: it is larger than 512; the line names the layer.
     """
-    counts = {layer: int((s != 0).sum()) for layer, s in scale_vectors(vlm, scales).items()}
+    counts = {layer: int((s != 0).sum()) for layer, s in vectors.items()}
     layer = max(counts, key=counts.__getitem__)
     if counts[layer] > MAX_RANK:
         raise HonesError(
@@ -93,37 +94,36 @@ def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
     return weights
 
 
-def write_ia3(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
-    """adapter_config.json and adapter_model.safetensors.
+def write_adapter(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: Format, base: BaseModelFacts) -> None:
+    """ia3 or lora: adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        HonesError: peft is not installed.
+        HonesError: peft is not installed; for lora, more than 512 neurons of a layer are scaled, or the weights are
+            quantised.
     """
     names = _module_names(vlm)
     vectors = scale_vectors(vlm, scales)
     targets = [names[layer] for layer in vectors]
-    config = peft().IA3Config(target_modules=targets, feedforward_modules=targets)
-    config.feedforward_modules = targets  # in order; peft keeps a set
-    _write_adapter(vlm, folder, config, targets, {f"{names[k]}.ia3_l": 1 + s[None] for k, s in vectors.items()})
-
-
-def write_lora(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
-    """adapter_config.json and adapter_model.safetensors.
-
-    Raises:
-        HonesError: peft is not installed, more than 512 neurons of a layer are scaled, or the weights are quantised.
-    """
-    names = _module_names(vlm)
-    vectors = scale_vectors(vlm, scales)
-    targets = [names[layer] for layer in vectors]
-    rank = lora_rank(vlm, scales)
-    config = peft().LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, lora_dropout=0.0)
-    weights = {}
-    for layer, s in vectors.items():
-        a, b = lora_matrices(_weight(vlm, layer).float().cpu(), s, rank)
-        weights[f"{names[layer]}.lora_A.weight"] = a
-        weights[f"{names[layer]}.lora_B.weight"] = b
-    _write_adapter(vlm, folder, config, targets, weights)
+    weights: dict[str, Tensor] = {}
+    if form == "ia3":
+        config = peft().IA3Config()
+        config.feedforward_modules = targets
+        for layer, s in vectors.items():
+            weights[f"{names[layer]}.ia3_l"] = 1 + s[None]
+    else:
+        rank = lora_rank(vectors)
+        config = peft().LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0)
+        for layer, s in vectors.items():
+            a, b = lora_matrices(_weight(vlm, layer).float().cpu(), s, rank)
+            weights[f"{names[layer]}.lora_A.weight"] = a
+            weights[f"{names[layer]}.lora_B.weight"] = b
+    config.target_modules = targets  # a list in order; given to the constructor it would become a set
+    config.base_model_name_or_path = base.model
+    config.revision = base.commit
+    config.inference_mode = True
+    named = {f"base_model.model.{name}": weight.contiguous() for name, weight in weights.items()}
+    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(str(folder))
 
 
 def lora_matrices(
@@ -136,18 +136,6 @@ def lora_matrices(
     b = weight.new_zeros(weight.shape[0], rank)
     b[:, : len(chosen)] = weight[:, chosen] * s[chosen]
     return a, b
-
-
-def write_nothing(vlm: VLM, scales: Mapping[Site, float], folder: Path) -> None:
-    """json: the scales themselves, which every export holds, are all there is."""
-
-
-WRITERS: dict[str, Callable[[VLM, Mapping[Site, float], Path], None]] = {
-    "merged": write_merged,
-    "ia3": write_ia3,
-    "lora": write_lora,
-    "json": write_nothing,
-}
 
 
 def _weight(vlm: VLM, layer: int) -> Float[Tensor, "width neurons"]:
@@ -164,16 +152,6 @@ def _module_names(vlm: VLM) -> list[str]:
     """The full name of every layer's down_proj in the model."""
     names = {id(module): name for name, module in vlm.model.named_modules()}
     return [names[id(layer.down_proj)] for layer in vlm.anatomy.layers]
-
-
-def _write_adapter(vlm: VLM, folder: Path, config: Any, targets: list[str], weights: Mapping[str, Tensor]) -> None:
-    config.base_model_name_or_path = shown_name(vlm)
-    config.revision = commit_of(vlm)
-    config.inference_mode = True
-    config.target_modules = targets  # in order; peft keeps a set
-    named = {f"base_model.model.{name}": weight.contiguous() for name, weight in weights.items()}
-    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config.save_pretrained(str(folder))
 
 
 def peft() -> Any:

@@ -1,6 +1,6 @@
 """What an export says about itself: hones_export.json, read again by `hones push` and where its scales are used.
 
-Its fields are the header of steering.json and all that the model card is written from.
+The model card is written from it alone; what it says of model and scales is the header of steering.json too.
 """
 
 from pathlib import Path
@@ -101,12 +101,8 @@ class Provenance(_Record):
     figures: tuple[Figure, ...] = ()
 
 
-class Header(Provenance, BaseModelFacts):
-    """Which scales of which model."""
-
-
-class Manifest(Header):
-    """A whole export; files: name in the folder to SHA-256, all but this file itself."""
+class Manifest(Provenance, BaseModelFacts):
+    """A whole export: which scales of which model, and as what. files: name in the folder to SHA-256, but for this."""
 
     hones_export: Literal[1] = 1
     format: Format

@@ -7,21 +7,24 @@ digests too. A file in an export has a manifest. One that lies elsewhere says no
 neurons can be checked.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from hones.errors import HonesError
+from hones.errors import HonesError, first_invalid
 from hones.files import digest_of, read_json, sha256_of
+from hones.method.steering.controls import HONES
 from hones.method.steering.evaluate import SteeringResult
+from hones.method.steering.results import Elsewhere, Evidence, Tested
 from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
 from hones.runs.artifacts import read_result, read_scales
 from hones.runs.record import StageRecord, UsedItems, read_record
 from hones.sharing.manifest import MANIFEST, Figure, Metric, Provenance, Split, read_manifest
+from hones.stats import Interval
 from hones.sweep.resume import flat
 
 
@@ -102,60 +105,54 @@ def _of_export(file: Path) -> Origin:
 
 def _of_run(file: Path, run: Path) -> Origin:
     stages = [*read_record(run / "run.json").stages.values()]
-    place = _place(file, run, stages)
+    artifacts = [(Path(name), digest, stage) for stage in stages for name, digest in stage.artifacts.items()]
+
+    def writer(place: Path, digest: str) -> StageRecord | None:
+        """The stage that wrote this content to a file of the run."""
+        return next((stage for name, of, stage in artifacts if (name, of) == (place, digest)), None)
+
+    def writer_of_result(place: Path) -> StageRecord | None:
+        """The stage that wrote a file of the run as it is now; None where there is no such file."""
+        if not (run / place).is_file():
+            return None
+        if (stage := writer(place, digest_of(run / place))) is None:
+            raise HonesError(f"{run / place} is not the file that its run wrote", do="steer again")
+        return stage
+
+    digest = digest_of(file)
+    if file.resolve().is_relative_to(run.resolve()):
+        places = [file.resolve().relative_to(run.resolve())]
+    else:
+        places = [name for name, of, _ in artifacts if of == digest and name.name == "scales.json"]
+    place = next((place for place in places if len(place.parts) > 3), None)
     if place is None:
         raise HonesError(f"{run} wrote no scales file like {file}", do="give the run that wrote it, or no --run")
-    learned = [stage for stage in stages if str(place) in stage.artifacts]
-    if any(stage.artifacts[str(place)] != digest_of(file) for stage in learned):
+    learned = writer(place, digest)
+    if learned is None and any(name == place for name, *_ in artifacts):
         raise HonesError(
             f"{file} is not the file that its run wrote: it has changed since",
             do="steer again, or move it out of the run folder to use it without the run's figures",
         )
-    facts: dict[str, Any] = {"task": place.parts[0], "method": place.parts[2]}
-    if learned:
-        inputs = learned[0].fingerprint
+    task, _, method, *_ = place.parts
+    facts: dict[str, Any] = {"task": task, "method": method}
+    if learned is not None:
+        inputs = learned.fingerprint
         settings = flat(inputs.get("settings", {}))
         facts["settings"] = {name: value for name, value in settings.items() if not isinstance(value, list)}
-        facts["learned_on"] = _split(learned[0].dev, inputs.get("dev") or inputs)
+        facts["learned_on"] = _split(learned.dev, inputs.get("dev") or inputs)
     result = place.with_name("result.json")
-    tested = _writer(result, run, stages)
+    tested = writer_of_result(result)
     if tested is not None:
         said = read_result(run / result, SteeringResult)
         facts["tested_on"] = _split(tested.test, tested.fingerprint)
-        facts["metric"] = Metric(
-            name=said.metric_name, items=said.items, base=said.base, steered=said.steered, gain=said.gain
-        )
-    evidence = Path(place.parts[0], "steering", "evidence.json")
-    if _writer(evidence, run, stages) is not None:
-        facts["figures"] = _figures(run / evidence, place.parts[2])
-    inputs_of = [stage.fingerprint for stage in learned or stages]
-    models = {str(inputs.get("model")): str(inputs["revision"]) for inputs in inputs_of if inputs.get("revision")}
+        measured = {"base": said.base, "steered": said.steered, "gain": said.gain}
+        facts["metric"] = Metric(name=said.metric_name, items=said.items, **measured)
+    evidence = Path(task, "steering", "evidence.json")
+    if writer_of_result(evidence) is not None:
+        facts["figures"] = _figures(run / evidence, method)
+    fingerprints = [stage.fingerprint for stage in (stages if learned is None else [learned])]
+    models = {str(inputs.get("model")): str(inputs["revision"]) for inputs in fingerprints if inputs.get("revision")}
     return Origin(run / "run.json", models, Provenance(**facts))
-
-
-def _place(file: Path, run: Path, stages: Sequence[StageRecord]) -> Path | None:
-    """T/steering/METHOD/[seed-N/]scales.json of the file, or of the one in the run that it is a copy of."""
-    if file.resolve().is_relative_to(run.resolve()):
-        inside = file.resolve().relative_to(run.resolve())
-        return inside if len(inside.parts) > 3 else None
-    digest = digest_of(file)
-    places = (Path(name) for stage in stages for name, of in stage.artifacts.items() if of == digest)
-    return next((place for place in places if place.name == "scales.json" and len(place.parts) > 3), None)
-
-
-def _writer(place: Path, run: Path, stages: Sequence[StageRecord]) -> StageRecord | None:
-    """The stage that wrote a file of the run; None where there is no such file.
-
-    Raises:
-        HonesError: the file is not the one that a stage recorded.
-    """
-    if not (run / place).is_file():
-        return None
-    digest = digest_of(run / place)
-    for stage in stages:
-        if stage.artifacts.get(str(place)) == digest:
-            return stage
-    raise HonesError(f"{run / place} is not the file that its run wrote", do="steer again")
 
 
 def _split(used: UsedItems | None, inputs: Mapping[str, Any]) -> Split | None:
@@ -165,31 +162,21 @@ def _split(used: UsedItems | None, inputs: Mapping[str, Any]) -> Split | None:
     return Split(file=file, items=len(used.items), data=inputs.get("data"), asked=inputs.get("asked"))
 
 
-def _figures(evidence: Path, method: str) -> list[Figure]:
-    """The rows of evidence.json: every way to steer; of its first way, which is HONES, also the other tasks.
-
-    Raises:
-        HonesError: it is not of that form.
-    """
-    content = read_json(evidence)
+def _figures(file: Path, method: str) -> list[Figure]:
+    """The rows of evidence.json: every way to steer; for scales of HONES also the other tasks."""
     try:
-        figures = _of_ways(content["test"], "test items")
-        if content.get("out_of_domain") is not None:
-            figures += _of_ways(content["out_of_domain"], "out of domain")
-        first = content["test"]["methods"][0]["method"]
-        if first.replace(":", "-") == method:
-            rows = content.get("elsewhere", ())
-            figures += [_figure(f"{row['task']} items", row, row["steered"], row["change"]) for row in rows]
-    except (KeyError, IndexError, TypeError, AttributeError, ValidationError) as error:
-        raise HonesError(f"{evidence} is not an evidence file ({type(error).__name__})", do="steer again") from error
-    return figures
-
-
-def _of_ways(tested: Mapping[str, Any], where: str) -> list[Figure]:
-    """One per way to steer on one file."""
-    return [_figure(f"{row['method']}, {where}", tested, row["steered"], row["gain"]) for row in tested["methods"]]
-
-
-def _figure(what: str, measured: Mapping[str, Any], steered: Any, gain: Any) -> Figure:
-    shared = {"metric": measured["metric_name"], "items": measured["items"], "base": measured["base"]}
-    return Figure(what=what, steered=steered, gain=gain, **shared)
+        evidence = TypeAdapter(Evidence).validate_python(read_json(file))
+    except ValidationError as error:
+        raise HonesError(f"{file} is not an evidence file ({first_invalid(error)})", do="steer again") from error
+    rows: list[tuple[str, Tested | Elsewhere, Interval, Interval]] = [
+        (f"{way.method}, {where}", tested, way.steered, way.gain)
+        for where, tested in (("test items", evidence.test), ("out of domain", evidence.out_of_domain))
+        if tested is not None
+        for way in tested.methods
+    ]
+    if method == HONES:
+        rows += [(f"{other.task} items", other, other.steered, other.change) for other in evidence.elsewhere]
+    return [
+        Figure(what=what, metric=of.metric_name, items=of.items, base=of.base, steered=steered, gain=gain)
+        for what, of, steered, gain in rows
+    ]

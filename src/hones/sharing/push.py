@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
+from rich.filesize import decimal
 
 from hones.errors import HonesError
 from hones.files import sha256_of
 from hones.sharing.base import LICENSE_FILES
-from hones.sharing.manifest import CARD, MANIFEST, Manifest, read_manifest
-from hones.sharing.tables import files_table, readable
+from hones.sharing.manifest import CARD, MANIFEST, read_manifest
+from hones.sharing.tables import files_table
 from hones.tabular import Table, Tabular
 
 SUFFIXES = (".safetensors", ".json", ".md", ".jinja", ".model", ".txt")
@@ -25,14 +26,13 @@ class Upload(Tabular):
     folder: Path
     repo: str
     private: bool
-    manifest: Manifest
     sizes: dict[str, int]
     url: str | None = None
 
     def tables(self) -> list[Table]:
         """The files with their sizes, and the repository."""
         title = f"{self.folder} to {'private ' if self.private else ''}{self.repo}"
-        return [files_table(title, self.sizes, f"{readable(sum(self.sizes.values()))} in all")]
+        return [files_table(title, self.sizes, f"{decimal(sum(self.sizes.values()))} in all")]
 
 
 def push_export(
@@ -50,36 +50,6 @@ def push_export(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    _check_files(folder, manifest)
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO") from error
-    if repo.count("/") != 1:
-        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO")
-    token = None if token_from_env is None else os.environ.get(token_from_env, "").strip()
-    if token == "":
-        raise HonesError(f"the environment variable {token_from_env} is empty", expected="a token for the hub")
-    files = sorted([*manifest.files, MANIFEST])
-    plan = Upload(folder, repo, private, manifest, {name: (folder / name).stat().st_size for name in files})
-    if not yes:
-        return plan
-    api = HfApi(token=token)
-    try:
-        api.create_repo(repo, private=private or None, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, allow_patterns=files, commit_message=f"hones export: {manifest.format}"
-        )
-    except LocalTokenNotFoundError as error:
-        raise HonesError("no token for the hub", do="run `hf auth login`, or pass --token-from-env") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        problem = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise HonesError(f"the hub did not take {repo} ({problem})", do="see the token's rights") from error
-    return replace(plan, url=str(commit.commit_url))
-
-
-def _check_files(folder: Path, manifest: Manifest) -> None:
-    """Raises HonesError unless the folder holds exactly the files that were written; the card may have been edited."""
     present = {path.name: path for path in folder.iterdir()}
     for name in sorted({*present, *manifest.files, MANIFEST}):
         if name not in present:
@@ -89,5 +59,31 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         path = present[name]
         if path.is_symlink() or not path.is_file() or not (path.suffix in SUFFIXES or name in LICENSE_FILES):
             raise HonesError(f"{path} is not a kind of file that an export holds", expected=", ".join(SUFFIXES))
-        if name not in (CARD, MANIFEST) and sha256_of(path) != manifest.files[name]:
+        if name not in (CARD, MANIFEST) and sha256_of(path) != manifest.files[name]:  # the card may be edited
             raise HonesError(f"{path} has changed since the export", do="export again")
+    try:
+        validate_repo_id(repo)
+        _user, _name = repo.split("/")
+    except ValueError as error:
+        raise HonesError(f"no repository name: {repo!r}", expected="USER/REPO") from error
+    token = None if token_from_env is None else os.environ.get(token_from_env, "").strip()
+    if token == "":
+        raise HonesError(f"the environment variable {token_from_env} is empty", expected="a token for the hub")
+    upload = Upload(folder, repo, private, {name: present[name].stat().st_size for name in sorted(present)})
+    if not yes:
+        return upload
+    api = HfApi(token=token)
+    try:
+        api.create_repo(repo, private=private or None, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            allow_patterns=[*upload.sizes],
+            commit_message=f"hones export: {manifest.format}",
+        )
+    except LocalTokenNotFoundError as error:
+        raise HonesError("no token for the hub", do="run `hf auth login`, or pass --token-from-env") from error
+    except (HTTPError, OSError, ValueError) as error:
+        problem = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise HonesError(f"the hub did not take {repo} ({problem})", do="see the token's rights") from error
+    return replace(upload, url=str(commit.commit_url))
