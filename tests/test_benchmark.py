@@ -17,7 +17,7 @@ import hones.benchmark.variants as variants_module
 from hones import evaluate_masking, load_items, make_task
 from hones.benchmark import run_benchmark, score_ranking
 from hones.benchmark.aggregate import percentiles, sign_flip_p, summarise, value_of
-from hones.benchmark.contenders import Contender, check_contenders, contender_of, contender_of_file, own_contender
+from hones.benchmark.contenders import Contender, contender_of, contender_of_file, own_contender
 from hones.benchmark.metrics import judge
 from hones.benchmark.page import write_page
 from hones.benchmark.results import Benchmark, Cell
@@ -210,7 +210,7 @@ def test_what_cannot_take_part(tmp_path: Path, vlms: dict[str, VLM]) -> None:
         own_contender(3, "mine")
     for names in ([], ["dvp", "dvp"]):
         with pytest.raises(HonesError, match="expected one or more"):
-            check_contenders([contender_of(make_method(name)) for name in names])
+            score_variants([], [], [contender_of(make_method(name)) for name in names], SETTINGS, tmp_path)
     (tmp_path / "own.py").write_text("x = 1\ndef rank(vlm, task, items):\n    return 1\n")
     for given, line in (
         ("own.py", "--method own.py; expected FILE.py:FUNCTION"),
@@ -334,8 +334,6 @@ def planted(c: Cell) -> list[tuple[float, int]]:
 
 def test_the_interval_equals_a_loop_over_resamples(made_up: list[Scored]) -> None:
     """Resampling pairs, then seeds, one at a time; the ends agree up to the noise of 2,000 resamples."""
-    from hones.benchmark.aggregate import _Grid
-
     rng = np.random.default_rng(1)
     values = rng.random((4, 1)) + 0.2 * rng.random((4, 3))
     first = made_up[0]
@@ -343,8 +341,8 @@ def test_the_interval_equals_a_loop_over_resamples(made_up: list[Scored]) -> Non
         replace(first.cell, model=str(p), seed=s, average_precision=float(values[p, s]))
         for p, s in product(range(4), range(3))
     ]
-    grid = _Grid([replace(first, cell=c) for c in cells])
-    found = grid.mean("hones", lambda c: c.average_precision)
+    (board,) = summarise([replace(first, cell=c) for c in cells]).leaderboards
+    found = board.standings[0].average_precision
     means = []
     for _ in range(4000):
         pairs = [values[rng.integers(4)] for _ in range(4)]

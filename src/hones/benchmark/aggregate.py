@@ -8,20 +8,19 @@ speaks of plants of this kind only. p is that of a sign-flip test over the pairs
 the smallest and largest value over its seeds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from hones.benchmark.metrics import BUDGETS
-from hones.benchmark.results import HONES, Benchmark, Cell, Leaderboard, Row, Spread, Standing
+from hones.benchmark.results import HONES, Benchmark, Leaderboard, Row, Standing
 from hones.benchmark.stage import Scored
 from hones.benchmark.variants import REPORT, SELECT
 from hones.stats import RESAMPLES, UNEDITED, Interval, Measurement
 
 SEED, MOST_FLIPPED = 3407, 16
-
-ByPair = Float[np.ndarray, "pairs seeds"]
+MEASURES = ("average_precision", "precision", "wide_recall", "without_general")
 
 
 def summarise(scored: Sequence[Scored]) -> Benchmark:
@@ -29,7 +28,10 @@ def summarise(scored: Sequence[Scored]) -> Benchmark:
     cells = tuple(s.cell for s in scored)
     roles = [role for role in (REPORT, SELECT) if any(c.role == role for c in cells)]
     boards = tuple(_Grid([s for s in scored if s.cell.role == role]).leaderboard(role) for role in roles)
-    return Benchmark(boards, _rows(scored), cells, BUDGETS)
+    by_row: dict[tuple[str, str, str], list[Scored]] = {}
+    for s in scored:
+        by_row.setdefault((s.cell.model, s.cell.task, s.cell.method), []).append(s)
+    return Benchmark(boards, tuple(_row(members) for members in by_row.values()), cells, BUDGETS)
 
 
 class _Grid:
@@ -37,28 +39,28 @@ class _Grid:
 
     def __init__(self, scored: Sequence[Scored]) -> None:
         cells = [s.cell for s in scored]
+        self.cells = cells
         self.pairs = [*dict.fromkeys((c.model, c.task) for c in cells)]
         self.seeds = [*dict.fromkeys(c.seed for c in cells)]
         self.methods = [*dict.fromkeys(c.method for c in cells)]
+        self.is_many = len(self.pairs) * len(self.seeds) > 1
         self.at = {(s.cell.method, s.cell.model, s.cell.task, s.cell.seed): s for s in scored}
         rng = np.random.default_rng(SEED)
         shape = (RESAMPLES, len(self.pairs))
-        self.drawn_pairs: Int[np.ndarray, "resamples pairs"] = rng.integers(len(self.pairs), size=shape)
-        self.drawn_seeds: Int[np.ndarray, "resamples pairs seeds"] = rng.integers(
-            len(self.seeds), size=(*shape, len(self.seeds))
-        )
+        drawn_pairs = rng.integers(len(self.pairs), size=shape)
+        # [resamples, pairs, 1] and [resamples, pairs, seeds]: pairs, and within each its seeds
+        self.drawn = drawn_pairs[..., None], rng.integers(len(self.seeds), size=(*shape, len(self.seeds)))
 
     def leaderboard(self, role: str) -> Leaderboard:
         """Best average precision first."""
-        cells = [s.cell for s in self.at.values()]
         standings = [self.standing(method) for method in self.methods]
         standings.sort(key=lambda s: (-value_of(s.average_precision), -value_of(s.precision), s.method))
         return Leaderboard(
             role=role,
-            models=tuple(dict.fromkeys(c.model for c in cells)),
-            tasks=tuple(dict.fromkeys(c.task for c in cells)),
+            models=tuple(dict.fromkeys(c.model for c in self.cells)),
+            tasks=tuple(dict.fromkeys(c.task for c in self.cells)),
             seeds=tuple(self.seeds),
-            chance=float(np.mean([c.planted / c.neurons for c in cells])),
+            chance=float(np.mean([c.planted / c.neurons for c in self.cells])),
             standings=tuple(standings),
         )
 
@@ -67,17 +69,14 @@ class _Grid:
         ahead = None
         p_value = None
         if HONES in self.methods and method != HONES and self.is_many:
-            difference = self.values(method, _ap) - self.values(HONES, _ap)
-            ahead = self.over_cells(difference)
+            difference = self.values(method, "average_precision") - self.values(HONES, "average_precision")
+            ahead = self.mean(difference)
             p_value = sign_flip_p(difference.mean(1))
-        cells = [self.at[method, *pair, seed].cell for pair in self.pairs for seed in self.seeds]
+        cells = [s.cell for of_pair in self.of(method) for s in of_pair]
         return Standing(
             method=method,
             cells=len(cells),
-            average_precision=self.mean(method, _ap),
-            precision=self.mean(method, lambda c: c.precision),
-            wide_recall=self.mean(method, lambda c: c.wide_recall),
-            without_general=self.mean(method, lambda c: c.without_general),
+            **{name: self.mean(self.values(method, name)) for name in MEASURES},
             relative=self.relative(method),
             ahead=ahead if isinstance(ahead, Interval) else None,
             p_value=p_value,
@@ -87,44 +86,32 @@ class _Grid:
             refused=sum(c.refused is not None for c in cells),
         )
 
-    @property
-    def is_many(self) -> bool:
-        return len(self.pairs) * len(self.seeds) > 1
+    def of(self, method: str) -> list[list[Scored]]:
+        """A method's cells, by pair and seed."""
+        return [[self.at[method, *pair, seed] for seed in self.seeds] for pair in self.pairs]
 
-    def values(self, method: str, of: Callable[[Cell], float]) -> ByPair:
+    def values(self, method: str, name: str) -> Float[np.ndarray, "pairs seeds"]:
         """A number of every cell of a method."""
-        return np.array([[of(self.at[method, *pair, seed].cell) for seed in self.seeds] for pair in self.pairs])
+        return np.array([[getattr(s.cell, name) for s in of_pair] for of_pair in self.of(method)])
 
-    def mean(self, method: str, of: Callable[[Cell], float]) -> Interval | float:
-        """Its mean over cells."""
-        return self.over_cells(self.values(method, of))
-
-    def over_cells(self, values: ByPair) -> Interval | float:
+    def mean(self, values: Float[np.ndarray, "pairs seeds"]) -> Interval | float:
         """The mean over cells, with its interval where there are several."""
-        return percentiles(float(values.mean()), self.resampled(values)) if self.is_many else float(values.mean())
-
-    def resampled(self, values: ByPair) -> Float[np.ndarray, " resamples"]:
-        """The mean over pairs drawn with replacement, each over its seeds drawn with replacement."""
-        return values[self.drawn_pairs[..., None], self.drawn_seeds].mean((1, 2))
+        value = float(values.mean())
+        return percentiles(value, values[self.drawn].mean((1, 2))) if self.is_many else value
 
     def relative(self, method: str) -> Interval | float | None:
         """Drop per masked neuron over that of P: ratio of the means over cells; None where P's drop is not above 0."""
-        cells = [[self.at[method, *pair, seed] for seed in self.seeds] for pair in self.pairs]
-        own = np.array([[drops_per_neuron(s)[0] for s in row] for row in cells])
-        planted = np.array([[drops_per_neuron(s)[1] for s in row] for row in cells])
+        drops = np.array([[drops_per_neuron(s) for s in of_pair] for of_pair in self.of(method)])
+        own = drops[:, :, 0]
+        planted = drops[:, :, 1]
         if not planted[..., 0].mean() > 0:
             return None
         ratio = float(own[..., 0].mean() / planted[..., 0].mean())
         if not self.is_many:
             return ratio
-        r = np.arange(RESAMPLES)[:, None, None]
-        chosen = self.drawn_pairs[..., None], self.drawn_seeds, 1 + r
+        chosen = *self.drawn, 1 + np.arange(RESAMPLES)[:, None, None]
         below = planted[chosen].mean((1, 2))
         return percentiles(ratio, own[chosen].mean((1, 2))[below > 0] / below[below > 0])
-
-
-def _ap(cell: Cell) -> float:
-    return cell.average_precision
 
 
 def drops_per_neuron(s: Scored) -> Float[np.ndarray, "2 resampled"]:
@@ -162,14 +149,8 @@ def value_of(x: Interval | float) -> float:
     return x.value if isinstance(x, Interval) else x
 
 
-def _rows(scored: Sequence[Scored]) -> tuple[Row, ...]:
-    by_row: dict[tuple[str, str, str], list[Scored]] = {}
-    for s in scored:
-        by_row.setdefault((s.cell.model, s.cell.task, s.cell.method), []).append(s)
-    return tuple(_row(members) for members in by_row.values())
-
-
 def _row(members: Sequence[Scored]) -> Row:
+    """A method on one task of one model: means over seeds, of its measures with the smallest and the largest."""
     cells = [s.cell for s in members]
     first = cells[0]
     per_neuron = np.stack([drops_per_neuron(s) for s in members])
@@ -178,6 +159,7 @@ def _row(members: Sequence[Scored]) -> Row:
     drawn = np.random.default_rng(SEED).integers(len(cells), size=(RESAMPLES, len(cells)))
     resampled = own[drawn, 1 + np.arange(RESAMPLES)[:, None]].mean(1)
     below = float(planted[0]) / first.planted
+    measured = {name: [getattr(c, name) for c in cells] for name in MEASURES}
     return Row(
         model=first.model,
         role=first.role,
@@ -185,10 +167,7 @@ def _row(members: Sequence[Scored]) -> Row:
         method=first.method,
         seeds=len(cells),
         planted=first.planted,
-        average_precision=spread([c.average_precision for c in cells]),
-        precision=spread([c.precision for c in cells]),
-        wide_recall=spread([c.wide_recall for c in cells]),
-        without_general=spread([c.without_general for c in cells]),
+        **{name: Interval(float(np.mean(x)), min(x), max(x)) for name, x in measured.items()},
         drop=percentiles(float(own[:, 0].mean()), resampled),
         planted_drop=percentiles(float(planted[0]), planted[1:]),
         relative=float(per_neuron[:, 0, 0].mean()) / below if below > 0 else None,
@@ -197,8 +176,3 @@ def _row(members: Sequence[Scored]) -> Row:
         head_seconds=float(np.mean([c.head_seconds for c in cells])),
         refused=sum(c.refused is not None for c in cells),
     )
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean, smallest and largest."""
-    return Spread(float(np.mean(values)), min(values), max(values))

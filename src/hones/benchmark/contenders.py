@@ -9,7 +9,7 @@ It is an arbitrary program: it may use labels, gradients and generation, and lea
 checked by the model's logits on one item.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -46,32 +46,23 @@ class Own(Method):
         Raises:
             HonesError: it is no finite number per neuron, or the function has changed the model.
         """
+        shape = importance_shape(context.vlm)
+        expected = f"a finite number for each of {shape[0]} x {shape[1]} neurons"
         before = _logits(context)
-        found = as_importance(self.rank(context.vlm, context.task, context.examples), context, self.called)
+        found = self.rank(context.vlm, context.task, context.examples)
+        if isinstance(found, Tensor):
+            found = found.detach().to("cpu", torch.float64).numpy()
+        if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
+            kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise HonesError(f"{self.called} returns {kind}", expected=expected)
+        if found.shape != shape:
+            raise HonesError(f"{self.called} returns shape {list(found.shape)}", expected=expected)
+        found = found.astype(np.float64)
+        if bad := int((~np.isfinite(found)).sum()):
+            raise HonesError(f"{self.called} returns {bad} numbers that are NaN or infinite", expected=expected)
         if context.vlm.model.training or not torch.equal(before, _logits(context)):
             raise HonesError(f"{self.called} has changed the model", do="remove hooks, restore weights and eval mode")
         return found
-
-
-def as_importance(found: Any, context: Context, called: str) -> Float[np.ndarray, "layers neurons"]:
-    """An array or tensor [L, I] of finite numbers as float64.
-
-    Raises:
-        HonesError: it is something else.
-    """
-    layers, neurons = importance_shape(context.vlm)
-    expected = f"a finite number for each of {layers} x {neurons} neurons"
-    if isinstance(found, Tensor):
-        found = found.detach().to("cpu", torch.float64).numpy()
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "fiub":
-        kind = f"an array of {found.dtype}" if isinstance(found, np.ndarray) else type(found).__name__
-        raise HonesError(f"{called} returns {kind}", expected=expected)
-    if found.shape != (layers, neurons):
-        raise HonesError(f"{called} returns shape {list(found.shape)}", expected=expected)
-    found = found.astype(np.float64)
-    if bad := int((~np.isfinite(found)).sum()):
-        raise HonesError(f"{called} returns {bad} numbers that are NaN or infinite", expected=expected)
-    return found
 
 
 @torch.no_grad()
@@ -127,10 +118,3 @@ def contender_of_file(given: str) -> Contender:
         raise HonesError(f"{place} has no function {function!r}", expected="def rank(vlm, task, items) -> importance")
     name = f"{Path(place).stem}:{function}"
     return Contender(name, Own(rank, given), f"{slug(name)}-{sha256(source).hexdigest()[:8]}")
-
-
-def check_contenders(contenders: Sequence[Contender]) -> None:
-    """Raises HonesError where nobody takes part, or two have one name."""
-    names = [c.name for c in contenders]
-    if not names or len(set(names)) < len(names):
-        raise HonesError(f"methods {', '.join(names) or 'none'}", expected="one or more, each with a name of its own")

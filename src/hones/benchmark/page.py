@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hones.benchmark.chart import precision_curves
-from hones.benchmark.results import SHARED, WHAT_INTERVALS_ARE, Benchmark, Leaderboard, Row, in_order
+from hones.benchmark.results import SHARED, WHAT_INTERVALS_ARE, Benchmark, Row, best_first
 from hones.benchmark.variants import REPORT
 from hones.files import write_bytes
 from hones.tabular import Column, Table
@@ -24,20 +24,6 @@ def write_page(file: Path, benchmark: Benchmark, command: str) -> list[Path]:
     Args:
         command: what was called, for whoever wants to do it again.
     """
-    written = [file]
-    for board in benchmark.leaderboards:
-        written.append(_chart_file(file, board))
-        write_bytes(written[-1], figure_svg(precision_curves(board, benchmark.budgets)))
-    write_bytes(file, page(file, benchmark, command).encode())
-    return written
-
-
-def _chart_file(file: Path, board: Leaderboard) -> Path:
-    return file.with_name(f"{file.stem}-{board.role}.svg")
-
-
-def page(file: Path, benchmark: Benchmark, command: str) -> str:
-    """The page's text."""
     first = benchmark.cells[0]
     parts = [
         "# Leaderboard: who finds the planted neurons?\n",
@@ -45,28 +31,26 @@ def page(file: Path, benchmark: Benchmark, command: str) -> str:
         f"Neurons are found on {first.items} items per seed and masked on {first.test_items} others, the same for all.",
         f"{WHAT_INTERVALS_ARE}.\n",
     ]
+    charts = []
     for board in benchmark.leaderboards:
-        parts += [f"## {_HEADINGS[board.role]}\n", _leaderboard(board), _picture(file, board)]
+        chart = file.with_name(f"{file.stem}-{board.role}.svg")
+        write_bytes(chart, figure_svg(precision_curves(board, benchmark.budgets)))
+        charts.append(chart)
+        parts += [
+            f"## {_HEADINGS[board.role]}\n",
+            markdown(board.table()),
+            f"{', '.join(board.models)}; {', '.join(board.tasks)}; seeds {', '.join(map(str, board.seeds))}. "
+            f"Chance: precision {number(board.chance)}.",
+        ]
+        if refused := [f"{s.method}: {s.refused} of {s.cells}" for s in board.standings if s.refused]:
+            parts.append(f"Cells without a ranking, scored as one without preference: {'; '.join(refused)}.")
+        parts.append(f"\n![Precision against budget, models to {board.role} on]({chart.name})\n")
         for model in board.models:
             rows = [row for row in benchmark.rows if row.model == model]
             for task in dict.fromkeys(row.task for row in rows):
                 parts.append(_details(benchmark, [row for row in rows if row.task == task]))
-    return "\n".join(parts)
-
-
-def _leaderboard(board: Leaderboard) -> str:
-    refused = [f"{s.method}: {s.refused} of {s.cells}" for s in board.standings if s.refused]
-    notes = [
-        f"{', '.join(board.models)}; {', '.join(board.tasks)}; seeds {', '.join(map(str, board.seeds))}. "
-        f"Chance: precision {number(board.chance)}."
-    ]
-    if refused:
-        notes.append(f"Cells without a ranking, scored as one without preference: {'; '.join(refused)}.")
-    return "\n".join([markdown(board.table()), *notes, ""])
-
-
-def _picture(file: Path, board: Leaderboard) -> str:
-    return f"![Precision against budget, models to {board.role} on]({_chart_file(file, board).name})\n"
+    write_bytes(file, "\n".join(parts).encode())
+    return [file, *charts]
 
 
 def _details(benchmark: Benchmark, rows: Sequence[Row]) -> str:
@@ -83,7 +67,7 @@ def _details(benchmark: Benchmark, rows: Sequence[Row]) -> str:
         Column("drop", "drop", "interval"),
         *(Column(name, name, "number", ".1f") for name in sets),
     )
-    found = [vars(row) | row.others for method in in_order(rows) for row in rows if row.method == method]
+    found = [vars(row) | row.others for row in best_first(rows)]
     planted = f"{cells[0].metric_name} {cells[0].baseline:.3f}, without P {cells[0].masked_planted:.3f}"
     title = f"### {first.model}, {first.task}: |P| = {first.planted}, {planted}\n"
     note = f"Mean [smallest, largest] over {first.seeds} seeds; drop: 95 % over test items and seeds."

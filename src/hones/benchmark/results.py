@@ -51,28 +51,14 @@ class Cell:
     refused: str | None = None
     through: float | None = None
 
-    @property
-    def drop_per_neuron(self) -> float:
-        """What zeroing one of the method's neurons costs, on average; 0 where it names none."""
-        return (self.baseline - self.masked) / self.masked_neurons if self.masked_neurons else 0.0
-
-    @property
-    def planted_drop_per_neuron(self) -> float:
-        """What zeroing one neuron of P costs, on average over P zeroed together."""
-        return (self.baseline - self.masked_planted) / self.planted
-
-
-@dataclass(frozen=True)
-class Spread(Interval):
-    """A mean over seeds, with the smallest and the largest."""
-
 
 @dataclass(frozen=True)
 class Row:
     """A method on one task of one model, over seeds.
 
-    drop: of the metric when the method's first |P| neurons are zeroed; planted_drop: when P is; 95 % over test items,
-    drop also over seeds. relative: drop per neuron over that of P, None where P's zeroing lowers nothing.
+    average_precision to without_general: the mean over seeds, with the smallest and the largest. drop: of the metric
+    when the method's first |P| neurons are zeroed; planted_drop: when P is; 95 % over test items, drop also over seeds.
+    relative: drop per neuron over that of P, None where P's zeroing lowers nothing.
     """
 
     model: str
@@ -81,10 +67,10 @@ class Row:
     method: str
     seeds: int
     planted: int
-    average_precision: Spread
-    precision: Spread
-    wide_recall: Spread
-    without_general: Spread
+    average_precision: Interval
+    precision: Interval
+    wide_recall: Interval
+    without_general: Interval
     drop: Interval
     planted_drop: Interval
     relative: float | None
@@ -172,8 +158,7 @@ class Benchmark(Tabular):
         """Standings of both roles, rows over seeds, and every cell."""
         boards = [board.table() for board in self.leaderboards]
         standings = replace(boards[0], rows=[row for board in boards for row in board.rows])
-        measured = (Interval, Spread)
-        tasks = tuple(Column(f.name, kind="interval" if f.type in measured else "name") for f in fields(Row))
+        tasks = tuple(Column(f.name, kind="interval" if f.type is Interval else "name") for f in fields(Row))
         cells = tuple(Column(f.name) for f in fields(Cell))
         return [
             standings,
@@ -184,7 +169,7 @@ class Benchmark(Tabular):
     def model_table(self, model: str) -> Table:
         """Average precision, and precision at |P|, of every method on each task of a model, mean over seeds."""
         of_model = [row for row in self.rows if row.model == model]
-        rows = [vars(row) for method in in_order(of_model) for row in of_model if row.method == method]
+        rows = [vars(row) for row in best_first(of_model)]
         cell = Column("average_precision", kind="interval", beside="precision", terse=True)
         title = f"{model}: average precision, precision at |P|"
         table = Table("", title, (Column("method", "method"),), rows)
@@ -201,8 +186,10 @@ class Benchmark(Tabular):
         return captured.get()
 
 
-def in_order(rows: Sequence[Row]) -> list[str]:
-    """The methods of some rows, best mean average precision first."""
-    methods = [*dict.fromkeys(row.method for row in rows)]
-    mean = {m: [r.average_precision.value for r in rows if r.method == m] for m in methods}
-    return sorted(methods, key=lambda m: -sum(mean[m]) / len(mean[m]))
+def best_first(rows: Sequence[Row]) -> list[Row]:
+    """The rows method by method, best mean average precision first."""
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row)
+    ranked = sorted(by_method.values(), key=lambda of: -sum(row.average_precision.value for row in of) / len(of))
+    return [row for of_method in ranked for row in of_method]

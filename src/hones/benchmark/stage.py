@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hones.benchmark.contenders import Contender, check_contenders
+from hones.benchmark.contenders import Contender
 from hones.benchmark.metrics import judge
 from hones.benchmark.results import HONES, SHARED, Cell
 from hones.benchmark.variants import Variant, check_variant, digest_of_plant, pictures
@@ -36,7 +36,7 @@ from hones.models.writing import importance_shape
 from hones.runs.artifacts import read_result, write_result
 from hones.runs.comparing import rank
 from hones.runs.locks import alone
-from hones.runs.method_inputs import CriticalHeads, MethodInputs, critical_heads, method_inputs
+from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
 from hones.runs.record import RunFolder
 from hones.runs.study import Study
@@ -88,8 +88,11 @@ def score_variants(
             folder with cells of other settings.
     """
     settings.check()
-    check_contenders(contenders)
-    run, found = RunFolder(folder), []
+    names = [contender.name for contender in contenders]
+    if not names or len(set(names)) < len(names):
+        raise HonesError(f"methods {', '.join(names) or 'none'}", expected="one or more, each with a name of its own")
+    run = RunFolder(folder)
+    found = []
     for variant in variants:
         vlm = variant.load()
         check_variant(variant.plant, vlm, tasks)
@@ -97,10 +100,10 @@ def score_variants(
         for seed in settings.seeds:
             discovery = pictures(run.path / "data", "discovery", settings.items, seed)
             place = RunFolder(run.path / variant.plant.name / f"seed-{seed}")
-            study, shared = Study(vlm, place, sweep or SweepSettings(), seed, fresh), dict[Any, Any]()
+            study = Study(vlm, place, sweep or SweepSettings(), seed, fresh)
+            shared: dict[Any, Any] = {}
             for task in tasks:
-                cells = score_task(study, task, variant.plant, discovery, test, contenders, settings.top_k, shared)
-                found += cells
+                found += score_task(study, task, variant.plant, discovery, test, contenders, settings.top_k, shared)
     return found
 
 
@@ -121,20 +124,27 @@ def score_task(
     """
     with alone(study.run.path, [task.name]):
         methods = [c.method for c in contenders]
-        items, held_out = study.prepare(task, discovery, "discovery"), study.prepare(task, test, "test")
-        folder, heads_file, head_seconds = study.run.path / task.name, None, 0.0
+        items = study.prepare(task, discovery, "discovery")
+        held_out = study.prepare(task, test, "test")
+        folder = study.run.path / task.name
+        heads_file = None
+        head_seconds = 0.0
         if any(method.needs_heads for method in methods):
             study.heads([task], discovery, top_k)
-            heads_file, head_seconds = folder / "heads.json", _seconds(study, f"{task.name}/heads")
+            heads_file = folder / "heads.json"
+            head_seconds = study.run.record.stages[f"{task.name}/heads"].seconds or 0.0
         heads = critical_heads(study.vlm, task, heads_file, methods)
+        read_through = {*plant.through.get(task.name, ())}
+        critical = {(h.layer, h.head) for h in heads.critical}
+        through = len(critical & read_through) / len(read_through) if read_through else None
         given = method_inputs(study, task, discovery, items.examples, heads, methods, shared)
-        ranked, planted = [], frozenset[Site](plant.sets[task.name])
+        ranked = []
         for contender in contenders:
-            one = _rank(study, contender, given, items, folder, len(planted))
+            one = _rank(study, contender, given, items, folder, len({*plant.sets[task.name]}))
             if contender.name == HONES and one.refused is None:
                 given = replace(given, context=replace(given.context, hones=one.importance))
             if contender.method.needs_heads:
-                one = replace(one, head_seconds=head_seconds, through=_share_found(plant.through.get(task.name), heads))
+                one = replace(one, head_seconds=head_seconds, through=through)
             ranked.append(one)
         return _mask(study, task, plant, items, held_out, ranked)
 
@@ -153,17 +163,12 @@ class _Ranked:
     through: float | None = None
 
 
-def _share_found(through: Sequence[Site] | None, heads: CriticalHeads) -> float | None:
-    """Of the heads through which a set is read, the share that are critical heads."""
-    critical = {(h.layer, h.head) for h in heads.critical}
-    return len(critical & set(through)) / len(set(through)) if through else None
-
-
 def _rank(
     study: Study, contender: Contender, given: MethodInputs, items: Prepared, task: Path, planted: int
 ) -> _Ranked:
     """One contender's ranking, from the folder where it is kept there; none where no head guides to neurons."""
-    folder, ratio = task / "methods" / contender.folder, planted / study.vlm.anatomy.total_neurons
+    folder = task / "methods" / contender.folder
+    ratio = planted / study.vlm.anatomy.total_neurons
     if not contender.kept:
         study.run.forget(str(folder.relative_to(study.run.path)))
     try:
@@ -173,10 +178,6 @@ def _rank(
         importance, seconds, refused = np.zeros(importance_shape(study.vlm), np.float32), 0.0, str(error)
     chosen = frozenset((n.layer, n.neuron) for n in select_neurons(importance, ratio))
     return _Ranked(contender, folder, importance, chosen, seconds, refused)
-
-
-def _seconds(study: Study, stage: str) -> float:
-    return study.run.record.stages[stage].seconds or 0.0
 
 
 def _mask(
@@ -190,7 +191,8 @@ def _mask(
         name = f"{ranking.folder.relative_to(study.run.path)}/cell"
         if not ranking.contender.kept:
             study.run.forget(name)
-        inputs = {"chosen": _digest(ranking.chosen), "ranked": _digest_of(ranking), **known}
+        ranked_as = sha256(ranking.importance.tobytes()).hexdigest()[:16]
+        inputs = {"chosen": _digest(ranking.chosen), "ranked": ranked_as, **known}
         stages[ranking.contender.name] = study.stage(name, held_out, **inputs)
     missing = [ranking for ranking in ranked if not stages[ranking.contender.name].is_finished()]
     if missing:
@@ -264,7 +266,3 @@ def other_sets(plant: Plant, task: str) -> dict[str, Collection[Site]]:
 
 def _digest(sites: frozenset[Site]) -> str:
     return sha256(repr(sorted(sites)).encode()).hexdigest()[:16]
-
-
-def _digest_of(one: _Ranked) -> str:
-    return sha256(one.importance.tobytes()).hexdigest()[:16]
