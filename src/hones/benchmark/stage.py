@@ -36,7 +36,7 @@ from hones.models.writing import importance_shape
 from hones.runs.artifacts import read_result, write_result
 from hones.runs.comparing import rank
 from hones.runs.locks import alone
-from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
+from hones.runs.method_inputs import CriticalHeads, MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
 from hones.runs.record import RunFolder
 from hones.runs.study import Study
@@ -133,14 +133,19 @@ def score_task(
             study.heads([task], discovery, top_k)
             heads_file = folder / "heads.json"
             head_seconds = study.run.record.stages[f"{task.name}/heads"].seconds or 0.0
-        heads = critical_heads(study.vlm, task, heads_file, methods)
+        nothing_guides = None  # what methods without heads do not need
+        try:
+            heads = critical_heads(study.vlm, task, heads_file, methods)
+        except NothingGuides as error:
+            heads, nothing_guides = CriticalHeads(), error
+            methods = [method for method in methods if not method.needs_heads]
         read_through = {*plant.through.get(task.name, ())}
         critical = {(h.layer, h.head) for h in heads.critical}
         through = len(critical & read_through) / len(read_through) if read_through else None
         given = method_inputs(study, task, discovery, items.examples, heads, methods, shared)
         ranked = []
         for contender in contenders:
-            one = _rank(study, contender, given, items, folder, len({*plant.sets[task.name]}))
+            one = _rank(study, contender, given, items, folder, len({*plant.sets[task.name]}), nothing_guides)
             if contender.name == HONES and one.refused is None:
                 given = replace(given, context=replace(given.context, hones=one.importance))
             if contender.method.needs_heads:
@@ -164,7 +169,13 @@ class _Ranked:
 
 
 def _rank(
-    study: Study, contender: Contender, given: MethodInputs, items: Prepared, task: Path, planted: int
+    study: Study,
+    contender: Contender,
+    given: MethodInputs,
+    items: Prepared,
+    task: Path,
+    planted: int,
+    nothing_guides: NothingGuides | None,
 ) -> _Ranked:
     """One contender's ranking, from the folder where it is kept there; none where no head guides to neurons."""
     folder = task / "methods" / contender.folder
@@ -172,6 +183,8 @@ def _rank(
     if not contender.kept:
         study.run.forget(str(folder.relative_to(study.run.path)))
     try:
+        if nothing_guides is not None and contender.method.needs_heads:
+            raise nothing_guides
         ranking = rank(study, [contender.method], given, items, lambda _: folder, ratio)[contender.method.name]
         importance, seconds, refused = ranking.importances[0], ranking.seconds, None
     except NothingGuides as error:
