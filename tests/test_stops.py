@@ -33,6 +33,7 @@ def config(model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Pa
         "draws": 1,
         "max_new_tokens": 2,
         "steering": {"epochs": 1},
+        "anyway": True,
     }
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(content))
@@ -52,7 +53,10 @@ def test_other_tasks_go_on_and_the_command_ends_with_1(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert {task: why["stage"] for task, why in record["stopped"].items()} == {"never": "heads", "asked": "neurons"}
     assert "retrieval/steer" in record["stages"] and "asked/heads" in record["stages"]
-    assert "hones: never stopped at heads" in said and "hones: asked stopped at neurons: asked: none of the" in said
+    assert (
+        "hones: never stopped at heads" in said
+        and "hones: asked stopped at neurons: asked has no critical heads" in said
+    )
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Tasks that could not go on" in page and "asked stopped at neurons" in page
     heard: list[Stopped] = []

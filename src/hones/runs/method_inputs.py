@@ -58,7 +58,7 @@ def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Me
         raise HonesError(f"{file} scores heads by {heads.metric_name}", expected=task.metric_name)
     if not heads.critical:
         raise NothingGuides(
-            f"{file} has no critical heads, which the method {needing[0]} needs: no head's replacement lowers "
+            f"{task.name} has no critical heads, which the method {needing[0]} needs: no head's replacement lowers "
             f"{heads.metric_name} ({heads.baseline.value:.3f} as the model is)",
             do="look at the answers with `hones answers`, or score heads with --utility logprob",
         )

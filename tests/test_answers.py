@@ -1,0 +1,302 @@
+"""What the model says is kept next to the numbers, shown, and looked at before a sweep."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_cli import call
+
+from hones import HonesError, RunFolder, Study, load_items, make_task
+from hones.cli.see import look_before
+from hones.errors import TaskStops
+from hones.method.heads import HeadResult, HeadScore
+from hones.method.steering.settings import SteeringSettings, TrainingSummary
+from hones.models.interventions import Intervention
+from hones.models.vlm import VLM
+from hones.runs.answers import AnsweredItem, Answers, Said, answers_of, keep_answers, read_answers
+from hones.runs.artifacts import read_heads, write_heads
+from hones.runs.evaluation import evaluate
+from hones.stats import UNEDITED, Interval
+from hones.sweep.answer_log import AnswerLog
+from hones.sweep.journal import Journal
+from hones.sweep.measure import measure
+from hones.sweep.run import SweepSettings
+from hones.tasks.exact import Contains
+from hones.tasks.log_probability import LogProbability
+
+SWEEP = SweepSettings(max_new_tokens=4)
+
+
+def study(vlm: VLM, folder: Path, **settings: Any) -> Study:
+    return Study(vlm, RunFolder(folder), replace(SWEEP, **settings))
+
+
+def neurons_file(folder: Path, rows: list[tuple[int, int]]) -> Path:
+    file = folder / "chosen.json"
+    ranked = [{"rank": n, "layer": at, "neuron": i, "score": 1.0} for n, (at, i) in enumerate(rows, 1)]
+    file.write_text(json.dumps(ranked))
+    return file
+
+
+@pytest.fixture
+def masked(vlms: dict[str, VLM], shapes: dict[str, Path], tmp_path: Path) -> Path:
+    """A run folder with heads and masking of two tasks."""
+    made = study(vlms["llava"], tmp_path / "run")
+    many = neurons_file(tmp_path, [(layer, i) for layer in range(2) for i in range(8)])
+    items = load_items(shapes["test"])
+    tasks = [make_task("vqa"), make_task("retrieval", candidates=4)]
+    made.heads(tasks, load_items(shapes["discovery"]))
+    for task in tasks:
+        made.mask(task, items, many, draws=2)
+    return tmp_path / "run"
+
+
+def test_the_file_holds_what_the_model_generates(vlms: dict[str, VLM], shapes: dict[str, Path], masked: Path) -> None:
+    vlm, task = vlms["llava"], make_task("vqa")
+    examples = task.examples(load_items(shapes["test"]))[0]
+    by_id = {item.id: item for item in read_answers(masked / "vqa/answers.jsonl") if item.split == "test"}
+    assert [*by_id] == [example.id for example in examples]
+    edit = Intervention(masked=frozenset((layer, i) for layer in range(2) for i in range(8)))
+    for example in examples:
+        item = by_id[example.id]
+        assert [*item.answers] == ["unedited", "masked", "random", "random #2"]
+        assert (item.prompt, item.target, item.references) == (example.prompts[0], example.target, example.references)
+        assert item.picture is not None and (masked / item.picture).resolve() == (example.image or Path()).resolve()
+        encoded = vlm.encode([example.open_picture()], [example.prompts[0]])
+        (unedited,) = vlm.generate(encoded, 4)
+        with edit.on(vlm.model):
+            (edited,) = vlm.generate(encoded, 4)
+        assert (item.answers["unedited"].answer, item.answers["masked"].answer) == (unedited, edited)
+        score = float(task.score(task.statistics(example, unedited)))
+        assert item.answers["unedited"].score == pytest.approx(score)
+
+
+def test_yes_or_no_tasks_keep_margins_and_rank(masked: Path, shapes: dict[str, Path]) -> None:
+    task = make_task("retrieval", candidates=4)
+    examples = task.examples(load_items(shapes["test"]))[0]
+    items = [item for item in read_answers(masked / "retrieval/answers.jsonl") if item.split == "test"]
+    for item, example in zip(items, examples, strict=True):
+        said = item.answers["unedited"]
+        assert said.margins is not None and len(said.margins) == 4
+        assert said.answer == example.references[int(np.argmax(said.margins))]
+        assert said.rank == 1 + sum(margin > said.margins[0] for margin in said.margins)
+        assert item.wanted == example.references[0]
+
+
+def test_engines_and_resumed_sweeps_keep_the_same_answers(
+    vlms: dict[str, VLM], shapes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [make_task("vqa"), make_task("retrieval", candidates=3)]
+    items = load_items(shapes["discovery"])
+    append = Journal.append
+
+    def once(self: Journal, *arguments: Any) -> None:
+        append(self, *arguments)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    for name, settings in {"replay": {}, "naive": {"engine": "naive"}, "killed": {"batch_size": 1}}.items():
+        if name == "killed":
+            monkeypatch.setattr(Journal, "append", once)
+            with pytest.raises(KeyboardInterrupt):
+                study(vlms["llava"], tmp_path / name, **settings).heads(tasks, items)
+            assert not (tmp_path / name / "vqa/answers.jsonl").exists()
+        study(vlms["llava"], tmp_path / name, **settings).heads(tasks, items)
+    files = {name: (tmp_path / name / "vqa/answers.jsonl").read_text() for name in ("replay", "naive", "killed")}
+    assert files["replay"] == files["naive"] == files["killed"] != ""
+    margins = [
+        [item.answers["unedited"].margins for item in read_answers(tmp_path / name / "retrieval/answers.jsonl")]
+        for name in ("replay", "naive", "killed")
+    ]
+    np.testing.assert_allclose(np.array(margins[0]), np.array(margins[1]), atol=2e-3)
+    np.testing.assert_allclose(np.array(margins[0]), np.array(margins[2]), atol=2e-3)
+
+
+def test_a_stage_replaces_its_own_arms_alone(vlms: dict[str, VLM], shapes: dict[str, Path], masked: Path) -> None:
+    vlm, task = vlms["llava"], make_task("vqa")
+    file = masked / "vqa/answers.jsonl"
+    before = read_answers(file)
+    examples = task.examples(load_items(shapes["test"]))[0]
+    log = AnswerLog({UNEDITED: UNEDITED, "edited": "steered"}.get)
+    arms = {UNEDITED: Intervention(), "edited": Intervention(masked=frozenset({(0, 1)}))}
+    measure(vlm, [(task, examples[:2])], arms, replace(SWEEP, answers=log), seed=0)
+    keep_answers(masked / "vqa", "test", log.of["vqa"], lambda arm: arm.startswith("steered"))
+    after = {(item.split, item.id): item for item in read_answers(file)}
+    assert [*after] == [(item.split, item.id) for item in before], "nothing is lost"
+    assert "steered" in after["test", examples[0].id].answers and "masked" in after["test", examples[0].id].answers
+    assert "steered" not in after["test", examples[-1].id].answers
+    keep_answers(masked / "vqa", "test", log.of["vqa"][:1], lambda arm: arm != UNEDITED)
+    left = [item.id for item in read_answers(file) if item.split == "test"]
+    assert left == [examples[0].id], "items that only the replaced arms had are gone"
+
+
+def item(name: str, **answers: tuple[str, float]) -> AnsweredItem:
+    said = {arm: Said(answer=text, score=score) for arm, (text, score) in answers.items()}
+    return AnsweredItem(split="test", id=name, prompt="Question?\nShort.", target="a", references=("a",), answers=said)
+
+
+def test_changed_items_come_first_then_wrong_ones() -> None:
+    items = [
+        item("right", unedited=("a", 1), masked=("a", 1)),
+        item("wrong", unedited=("b", 0), masked=("b", 0)),
+        item("changed", unedited=("a", 1), masked=("c", 0)),
+        item("rescored", unedited=("a", 1), masked=("a", 0.5)),
+    ]
+    answers = Answers("vqa", "test", items, ("unedited", "masked"))
+    assert [x.id for x in answers.ordered] == ["changed", "rescored", "wrong", "right"]
+    assert [x.id for x in answers.changed] == ["changed", "rescored"] and [x.id for x in answers.wrong] == ["wrong"]
+    (table,) = answers.tables()
+    assert table.rows[0]["asked"] == "Question?" and table.rows[0]["masked"] == "c (0)" and "2 changed" in table.title
+
+
+def test_answers_shows_and_writes_them(masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("answers", masked, "--task", "vqa", "--rows", 1, "--csv", tmp_path / "a.csv") == 0
+    said = capsys.readouterr().out
+    assert "vqa: " in said and "unedited" in said and "more: --rows" in said
+    rows = [*csv.DictReader((tmp_path / "a.csv").read_text().splitlines())]
+    items = answers_of(masked, "vqa").items
+    assert {row["item"]: row["unedited"].lstrip("'") for row in rows} == {
+        x.id: x.answers["unedited"].answer for x in items
+    }
+    assert call("answers", masked, "--arms", "steered") == 2
+    assert "no answers of steered; expected some of unedited, masked" in " ".join(capsys.readouterr().err.split())
+    assert call("answers", tmp_path / "nowhere") == 2
+    assert "no run folder" in capsys.readouterr().err
+
+
+def test_damaged_answers_are_one_line(masked: Path) -> None:
+    file = masked / "vqa/answers.jsonl"
+    whole = file.read_text()
+    for line in ("{", '{"split": 1}', "[1]"):
+        file.write_text(whole + line + "\n")
+        with pytest.raises(HonesError, match=rf"answers.jsonl, line {whole.count(chr(10)) + 1}"):
+            read_answers(file)
+
+
+def test_eval_asks_with_and_without_an_edit(
+    model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--model", model_folders["llava"], "--data", shapes["test"], "--limit", 2, "--max-new-tokens", 3)
+    assert call("eval", *where, "--task", "retrieval", "--candidates", 3) == 0
+    said = capsys.readouterr().out
+    assert "ndcg@5" in said and "rank " in said and " edited" not in said
+    chosen = neurons_file(tmp_path, [(0, 1)])
+    assert call("eval", *where, "--task", "vqa", "--neurons", chosen, "--csv", tmp_path / "a.csv") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "vqa, 2 items" in said and "edited" in said and "change" in said
+    assert "edited score" in (tmp_path / "a.csv").read_text()
+    assert call("eval", *where, "--task", "vqa", "--neurons", neurons_file(tmp_path, [(99, 1)])) == 2
+
+
+# --- before a sweep ---
+
+
+def test_a_baseline_of_0_stops_before_the_sweep(
+    model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--model", model_folders["llava"], "--data", shapes["test"], "--task", "vqa", "--max-new-tokens", 2)
+    out = ("--out", tmp_path / "run")
+    assert call("heads", *where, *out) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is 0 on all" in said and "--utility logprob" in said and "--anyway" in said and "unedited" in said
+    assert not (tmp_path / "run/vqa").exists(), "nothing was swept"
+    assert call("heads", *where, *out, "--anyway") == 0
+    assert "critical instead of" in " ".join(capsys.readouterr().out.split())
+    assert call("heads", *where, *out) == 0, "a finished stage is not looked at again"
+    assert call("heads", *where, "--utility", "logprob", "--out", tmp_path / "logprob") == 0
+
+
+def test_the_look_is_at_the_first_items_alone(
+    vlms: dict[str, VLM], shapes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hones.runs.stage.FIRST_LOOK", 2)
+    heard = []
+    made = study(vlms["llava"], tmp_path)
+    made.look = heard.append
+    items = load_items(shapes["test"])
+    made.look_first(make_task("vqa"), items, "test", "mask")
+    (found,) = heard
+    assert (found.items, found.of) == (2, len(items)) and found.counted == f"the first 2 of {len(items)} items"
+    chosen = neurons_file(tmp_path, [(0, 1)])
+    made.mask(make_task("vqa"), items, chosen, draws=1)
+    made.look_first(make_task("vqa"), items, "test", "mask")
+    assert len(heard) == 1, "the stage has finished"
+
+
+def test_what_would_help_is_read_from_the_answers(vlms: dict[str, VLM], shapes: dict[str, Path]) -> None:
+    vlm, task = vlms["llava"], make_task("vqa")
+    examples = task.examples(load_items(shapes["test"]))[0][:3]
+    found = evaluate(vlm, task, examples, sweep=SWEEP)
+    assert found.stuck == "floor" and not any("metric: contains" in line for line in found.advice)
+    said = [
+        x.model_copy(update={"answers": {UNEDITED: Said(answer=f"It is a {x.target}.", score=0.0)}})
+        for x in found.answers.items
+    ]
+    told = replace(found, answers=replace(found.answers, items=said))
+    assert any(line.startswith("3 of 3 answers hold the wanted text") for line in told.advice)
+    top = replace(found, level=Interval(1.0, 1.0, 1.0))
+    assert top.stuck == "ceiling" and "ceiling" in top.advice[0]
+    assert replace(found, level=Interval(0.5, 0.5, 0.5)).advice == []
+    log_p = LogProbability(task)
+    logged = evaluate(vlm, log_p, [log_p.with_gold(x) for x in examples], sweep=SWEEP)
+    assert logged.stuck is None and logged.answers.items[0].answers[UNEDITED].answer.startswith("log p -")
+    with pytest.raises(HonesError, match="no items to ask about"):
+        evaluate(vlm, task, [])
+
+
+def test_no_head_without_a_drop_is_critical(tmp_path: Path) -> None:
+    scores = tuple(HeadScore(0, h, Interval(s, s, s), 0.5, 0.5 - s, 4) for h, s in enumerate((0.25, 0.0, -0.25)))
+    result = HeadResult("exact_match", Interval(0.5, 0.25, 0.75), 4, scores, 2)
+    assert [h.head for h in result.critical] == [0]
+    assert "1 critical instead of 2" in result.table().caption
+    write_heads(tmp_path, result, 1, 3)
+    content = json.loads((tmp_path / "heads.json").read_text())
+    assert content["top_k"] == 2 and [row["head"] for row in content["top_heads"]] == [0]
+    assert read_heads(tmp_path / "heads.json") == result
+
+
+def test_an_interval_without_width_is_not_sold_as_certainty() -> None:
+    assert f"{Interval(0.0, 0.0, 0.0):.3f}" == "0.000 [at floor]"
+    assert f"{Interval(1.0, 1.0, 1.0):.3f}" == "1.000 [at ceiling]"
+    assert str(Interval(0.0, 0.0, 0.0)) == "+0.000 [no change]"
+    assert f"{Interval(0.5, 0.5, 0.5):.1f}" == "0.5 [no spread]"
+    assert f"{Interval(0.0, 0.0, 0.25):.2f}" == "0.00 [0.00, 0.25]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("The capital of Peru is Lima.", 1), ("lima", 1), ("Limassol", 0), ("", 0), ("Lima, of course", 1)],
+)
+def test_contains_takes_whole_words(shapes: dict[str, Path], answer: str, expected: int) -> None:
+    example = make_task("vqa").examples(load_items(shapes["test"]))[0][0]
+    asked = replace(example, target="Lima", references=("Lima", ""))
+    assert Contains().statistics(asked, answer).tolist() == [expected, 1]
+
+
+# --- what a training did ---
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(5000, 5e-4), (1000, 5e-4), (100, 5e-3), (4, 0.05), (0, 0.05)])
+def test_few_steps_have_a_higher_default_rate(steps: int, rate: float) -> None:
+    assert SteeringSettings().for_steps(steps).rate == pytest.approx(rate)
+    assert SteeringSettings(learning_rate=0.01).for_steps(steps).rate == 0.01
+
+
+def test_a_training_that_moved_nothing_says_so() -> None:
+    still = TrainingSummary(8, 5e-4, 2.0, 1.9, largest=0.004, median=0.001, clamped=0, scales=10)
+    assert "nothing was learned" in str(still) and not still.moved
+    moved = replace(still, largest=1.5, clamped=2)
+    assert "2 of 10 at the bound" in str(moved) and "loss 2.000 -> 1.900" in str(moved) and moved.moved
+
+
+def test_a_floor_stops_its_task_unless_anyway(vlms: dict[str, VLM], shapes: dict[str, Path]) -> None:
+    found = evaluate(
+        vlms["llava"], make_task("vqa"), make_task("vqa").examples(load_items(shapes["test"]))[0], sweep=SWEEP
+    )
+    look_before(found, anyway=True)
+    with pytest.raises(TaskStops, match="nothing can be lost"):
+        look_before(found, anyway=False)
