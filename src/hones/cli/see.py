@@ -65,16 +65,21 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
     def edit(self, vlm: "VLM") -> "Intervention | None":
         """What is done to the model; None: nothing."""
         from hones.models.interventions import Intervention
-        from hones.runs.artifacts import read_heads, read_neurons, read_scales
+        from hones.runs.artifacts import read_heads, read_neurons
+        from hones.runs.found_on import check_found_on
+        from hones.sharing.origin import scales_for
 
         if self.heads is self.neurons is self.scales is None:
             return None
+        for file in (self.heads, self.neurons):
+            if file is not None:
+                check_found_on(vlm, file)
         heads = () if self.heads is None else read_heads(self.heads).critical
         neurons = () if self.neurons is None else read_neurons(self.neurons)
         edit = Intervention(
             heads=frozenset((head.layer, head.head) for head in heads),
             masked=frozenset((neuron.layer, neuron.neuron) for neuron in neurons),
-            scales={} if self.scales is None else read_scales(self.scales).values,
+            scales={} if self.scales is None else scales_for(vlm, self.scales)[0].values,
         )
         edit.check(vlm.anatomy)
         return edit

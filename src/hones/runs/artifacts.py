@@ -1,6 +1,6 @@
 """The artifacts of a task's folder: the names and shapes that outside scripts rely on, written and read back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from hones.sweep.racing import RaceRules
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> None:
-    """heads.json and head_scores.npy [L, H]."""
+def write_heads(
+    folder: Path, result: HeadResult, layers: int, heads: int, found_on: Mapping[str, str] | None = None
+) -> None:
+    """heads.json and head_scores.npy [L, H]. found_on: the model's name and revision (`hones.runs.found_on`)."""
     rows = [
         {
             "layer": h.layer,
@@ -48,7 +50,7 @@ def write_heads(folder: Path, result: HeadResult, layers: int, heads: int) -> No
     racing = {"racing": asdict(result.racing)} if result.racing is not None else {}
     top = rows[: len(result.critical)]
     content = {"baseline": baseline, **racing, "top_k": result.top_k, "all_heads": rows, "top_heads": top}
-    write_json(folder / "heads.json", content)
+    write_json(folder / "heads.json", {**(found_on or {}), **content})
 
 
 def read_heads(path: Path) -> HeadResult:
@@ -97,11 +99,17 @@ def _interval(row: dict[str, Any], key: str) -> Interval:
 
 
 def write_neurons(
-    folder: Path, importance: Float[np.ndarray, "layers neurons"], selected: Sequence[RankedNeuron]
+    folder: Path,
+    importance: Float[np.ndarray, "layers neurons"],
+    selected: Sequence[RankedNeuron],
+    found_on: Mapping[str, str] | None = None,
 ) -> None:
-    """neuron_importance.npy [L, I] and neurons.json, best first."""
+    """neuron_importance.npy [L, I] and neurons.json, best first.
+
+    found_on: the model's name and revision (`hones.runs.found_on`), which every row has beside its neuron.
+    """
     write_npy(folder / "neuron_importance.npy", importance)
-    write_result(folder / "neurons.json", list(selected))
+    write_json(folder / "neurons.json", [{**asdict(neuron), **(found_on or {})} for neuron in selected])
 
 
 def read_neurons(path: Path) -> RankedNeurons:

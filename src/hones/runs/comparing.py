@@ -19,6 +19,7 @@ from hones.rivals.ranked import ranked
 from hones.rivals.results import Comparison
 from hones.runs.answers import MASKED
 from hones.runs.artifacts import write_neurons
+from hones.runs.found_on import found_on
 from hones.runs.locks import alone
 from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
@@ -64,7 +65,8 @@ def rank(
     for number, found in ranked(missing, given.context, summed):
         method = missing[number]
         folder = place(method)
-        write_neurons(folder, found.importance, select_neurons(found.importance, ratio))
+        selected = select_neurons(found.importance, ratio)
+        write_neurons(folder, found.importance, selected, found_on(study.vlm))
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
         budget = neuron_budget(found.importance.size, ratio)
         stages[method.name].finish(files, found.seconds, discovery=items, budget=budget)

@@ -13,6 +13,7 @@ from hones.method.heads import HeadScore
 from hones.models.vlm import VLM
 from hones.rivals.base import Context, Method
 from hones.runs.artifacts import read_heads
+from hones.runs.found_on import check_found_on
 from hones.runs.stage import Workspace
 from hones.tasks import TASKS, make_task
 from hones.tasks.base import Example, Task
@@ -53,6 +54,7 @@ def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Me
     if file is None:
         raise HonesError(f"the method {needing[0]} needs critical heads", do="give --heads, which `hones heads` writes")
     heads = read_heads(file)
+    check_found_on(vlm, file)
     others = {other.metric_name for name, other in TASKS.items() if name != task.name}
     if heads.metric_name in others - {task.metric_name}:
         raise HonesError(f"{file} scores heads by {heads.metric_name}", expected=task.metric_name)

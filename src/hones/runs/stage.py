@@ -19,6 +19,7 @@ from hones.models.vlm import VLM
 from hones.runs.answers import keep_answers
 from hones.runs.artifacts import read_neurons, read_result, write_result
 from hones.runs.evaluation import Evaluation, evaluate
+from hones.runs.found_on import check_found_on
 from hones.runs.prepared import Prepared, prepare, provenance, state_of
 from hones.runs.record import RunFolder
 from hones.sweep.answer_log import AnswerLog
@@ -82,8 +83,9 @@ class Workspace:
         return f"{task}/{stage}" in self.run.record.stages or any(task in names for names in together)
 
     def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
-        """The neurons of a neurons file, which the model must have."""
+        """The neurons of a neurons file, which must be of this model, or at least its own."""
         sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
+        check_found_on(self.vlm, neurons_file)
         for site in sites:
             self.vlm.anatomy.check_neuron(*site)
         return sites

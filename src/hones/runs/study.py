@@ -33,6 +33,7 @@ from hones.rivals.hones import Hones
 from hones.rivals.ranked import importance_of
 from hones.runs.answers import MASKED, RANDOM
 from hones.runs.artifacts import read_heads, read_neurons, write_heads, write_neurons
+from hones.runs.found_on import found_on
 from hones.runs.locks import alone
 from hones.runs.method_inputs import critical_heads, method_inputs
 from hones.runs.stage import DEFAULT_RATIO, Stage, Workspace
@@ -86,7 +87,7 @@ class Study(Workspace):
                 shared = {"swept_with": names} if len(names) > 1 else {}
                 for name, result in zip(names, results, strict=True):
                     folder = self.run.path / name
-                    write_heads(folder, result, layers, heads)
+                    write_heads(folder, result, layers, heads, found_on(self.vlm))
                     self.keep_answers(by_name[name], "discovery", log, lambda arm: False)
                     files = [folder / "heads.json", folder / "head_scores.npy"]
                     stages[name].finish(files, time.monotonic() - started, discovery=prepared[name], **shared)
@@ -130,7 +131,7 @@ class Study(Workspace):
                 # the sum over items does not depend on the ratio: a killed run may go on with another
                 importance = rank(sweep=stage.summed(depends))
                 selected = select_neurons(importance, ratio)
-                write_neurons(folder, importance, selected)
+                write_neurons(folder, importance, selected, found_on(self.vlm))
             return selected
 
     def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:

@@ -12,6 +12,7 @@ from hones.method.steering.controls import BASE, CONTROLS, HONES, Learned, Steer
 from hones.models.anatomy import Site
 from hones.rivals import make_method
 from hones.runs.artifacts import read_neurons
+from hones.runs.found_on import check_found_on
 
 SET = "set:"
 
@@ -42,6 +43,7 @@ class OtherSet(Learned):
         """The file is there, its neurons are the model's, and not more than HONES has."""
         super().check(context)
         neurons = self.neurons(context)
+        check_found_on(context.vlm, self.file(context))
         for site in neurons:
             context.vlm.anatomy.check_neuron(*site)
         if len(neurons) > len(set(context.neurons)):

@@ -22,6 +22,7 @@ from hones.method.steering.results import Elsewhere, Evidence, Tested
 from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
 from hones.runs.artifacts import read_result, read_scales
+from hones.runs.found_on import check_model
 from hones.runs.record import StageRecord, UsedItems, read_record
 from hones.sharing.manifest import MANIFEST, Figure, Metric, Provenance, Split, read_manifest
 from hones.stats import Interval
@@ -42,14 +43,7 @@ class Origin:
 
     def check(self, vlm: VLM) -> None:
         """Raises HonesError unless this is a model that the scales were learned on."""
-        if self.models and vlm.revision not in self.models.values():
-            name, revision = next(iter(self.models.items()))
-            here = f"{vlm.name} at {vlm.revision or 'no revision'}"
-            raise HonesError(
-                f"{self.where} names {name} at revision {revision}, this is {here}",
-                expected="the model that the scales were learned on",
-                do="see --model and --revision",
-            )
+        check_model(vlm, self.where, self.models, "scales were learned on")
         shape = (len(vlm.anatomy.layers), vlm.anatomy.neurons)
         if self.shape is not None and shape != self.shape:
             raise HonesError(
