@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import encoded_probe
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -200,3 +202,60 @@ def test_every_command_that_loads_a_model_takes_the_loading_options() -> None:
     with_options = {name for name, command in commands.items() if loading <= {option.name for option in command.params}}
     assert {"heads", "neurons", "mask", "steer", "compare", "analyze", "explain", "verify"} <= with_options
     assert "demo" not in with_options
+
+
+def with_config(folder: Path, to: Path, **changes: object) -> str:
+    """A copy of a model whose config.json says something else of its language model."""
+    shutil.copytree(folder, to)
+    config = json.loads((to / "config.json").read_text())
+    text = config.get("text_config", config)
+    text.update({key: value for key, value in changes.items() if value is not None})
+    for key in [key for key, value in changes.items() if value is None]:
+        del text[key]
+    (to / "config.json").write_text(json.dumps(config))
+    return str(to)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 2}, "config.json says 2 layers, the weights hold 3; expected one number of layers"),
+        ({"num_hidden_layers": 5}, "config.json says 5 layers, the weights hold 3"),
+        ({"num_attention_heads": 8}, "config.json says 8 heads of width 8, 64 together, but the weights have 32"),
+        ({"num_attention_heads": 8, "num_key_value_heads": 4}, "config.json says 8 heads of width 8, 64 together"),
+        ({"intermediate_size": 16}, "9 weights have another shape than config.json says, the first is model.lang"),
+        ({"attention_bias": True}, "12 weights are missing"),
+    ],
+)
+def test_a_config_that_contradicts_the_weights_is_refused(
+    model_folders: dict[str, Path], tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(HonesError, match=re.escape(message)):
+        load_vlm(with_config(model_folders["llava"], tmp_path / "changed", **changes))
+
+
+def test_a_decoder_with_weights_that_have_no_place_is_refused(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = with_config(model_folders["llava"], tmp_path / "changed")
+    file = Path(folder, "model.safetensors")
+    tensors = load_file(file)
+    (layer,) = (name for name in tensors if name.endswith("layers.1.self_attn.o_proj.weight") and "language" in name)
+    harmless = {
+        "vision_head.weight": torch.ones(2),
+        layer.replace("o_proj.weight", "rotary_emb.inv_freq"): torch.ones(2),
+    }
+    save_file(tensors | harmless, file, metadata={"format": "pt"})
+    assert load_vlm(folder).anatomy.shape == (3, 4, 20)
+    save_file(tensors | {layer.replace("weight", "bias"): torch.ones(24)}, file, metadata={"format": "pt"})
+    with pytest.raises(
+        HonesError, match=r"1 weights have no place .*layers\.1\.self_attn\.o_proj\.bias; expected a pl"
+    ):
+        load_vlm(folder)
+
+
+def test_a_config_that_contradicts_itself_is_one_line(model_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = with_config(model_folders["qwen"], tmp_path / "changed", num_hidden_layers=2)
+    with pytest.raises(HonesError, match=r"cannot load the model .*`num_hidden_layers` \(2\) must be equal to"):
+        load_vlm(folder)
+    folder = with_config(model_folders["qwen"], tmp_path / "dropped", num_hidden_layers=2, layer_types=None)
+    with pytest.raises(HonesError, match=r"config\.json says 2 layers, the weights hold 3"):
+        load_vlm(folder)

@@ -20,6 +20,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils.hub import resolve_revision
 
 from hones.errors import HonesError
+from hones.models.agreement import check_weights
 from hones.models.anatomy import find_anatomy
 from hones.models.head import find_after_head
 from hones.models.planted import FOLDER as PLANTED_FOLDER
@@ -55,7 +56,8 @@ def load_vlm(
         trust_remote_code: run the model's own code from the hub.
 
     Raises:
-        HonesError: no such model, an unsupported one, equal Yes and No tokens, or an edit that changes nothing.
+        HonesError: no such model, an unsupported one, weights that config.json contradicts, equal Yes and No tokens,
+            or an edit that changes nothing.
     """
     if device_map is not None and device != "auto":
         raise HonesError(f"device {device!r} and a device_map", expected="one of them")
@@ -82,14 +84,15 @@ def load_vlm(
         asked = {"device_map": device_map, "attn_implementation": attn_implementation}
         options = {option: value for option, value in asked.items() if value is not None}
         model, report = auto_model(config).from_pretrained(
-            source, config=config, dtype=DTYPES[dtype], output_loading_info=True, **options, **hub
+            source,
+            config=config,
+            dtype=DTYPES[dtype],
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by name below
+            **options,
+            **hub,
         )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise HonesError(
-            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}",
-            do="download or save the model again",
-        )
+    check_weights(name, model, report)
     model = model.to(place) if device_map is None else model
     if name in PLANTS:
         apply_difference(model, Path(source) / "model.safetensors", PLANTED_FOLDER / f"{name}.safetensors")

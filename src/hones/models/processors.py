@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
@@ -70,6 +71,8 @@ def loading(what: str, expected: str, do: str | None = None) -> Iterator[None]:
         yield
     except ImportError as error:  # of a quantisation, an attention implementation, a device map or a processor
         raise HonesError(f"cannot load {what} ({first_line(error)})", do="install that package") from error
+    except StrictDataclassError as error:  # a configuration that contradicts itself; its second line says how
+        raise HonesError(f"cannot load {what} ({' '.join(str(error).split())})", expected=expected, do=do) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise HonesError(f"cannot load {what} ({first_line(error)})", expected=expected, do=do) from error
 

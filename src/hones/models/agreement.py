@@ -1,0 +1,89 @@
+"""Whether a configuration and the weights beside it are of one model.
+
+transformers leaves weights out that have no place in the model which the configuration describes, and fills those that
+are missing with random numbers. Of the decoder, whose heads and neurons are edited, each is refused here by name. Left
+alone are weights elsewhere without a place (a head for another purpose, parts of a vision tower), buffers that other
+versions saved, layers for predicting further tokens, and what a quantisation keeps beside its weights.
+
+What no shape tells is not noticed: where config.json has no head_dim, twice the heads and twice the keys, each half as
+wide, fit the same weights.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from hones.errors import HonesError
+
+MEND = "put config.json back as it was published, or download or save the model again"
+
+
+def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Check what transformers reports of loading (`output_loading_info`).
+
+    Raises:
+        HonesError: layers, heads or other weights of config.json and of the files differ.
+    """
+    config = model.config.get_text_config()
+    decoder = model.get_decoder()
+    prefix = next((path for path, module in model.named_modules() if module is decoder), "")
+    within = re.compile(rf"{re.escape(prefix)}\.?layers\.(\d+)\.")
+    layers = len(getattr(decoder, "layers", ()))
+    unplaced = {key: int(found[1]) for key in sorted(report["unexpected_keys"]) if (found := within.match(key))}
+    missing = sorted(report["missing_keys"])
+
+    further = int(getattr(config, "num_nextn_predict_layers", None) or 0)  # saved behind the last layer, not run
+    held = 1 + max(unplaced.values(), default=-1)
+    if held > layers + further:
+        _refuse_layers(name, layers, held)
+    absent = layers
+    while absent and _is_absent(model, f"{prefix}.layers.{absent - 1}.".lstrip("."), missing):
+        absent -= 1
+    if 0 < absent < layers:
+        _refuse_layers(name, layers, absent)
+
+    shapes = {key: (tuple(held), tuple(wanted)) for key, held, wanted in sorted(report["mismatched_keys"])}
+    for key, (held_shape, wanted) in shapes.items():
+        if within.match(key) and key.endswith("o_proj.weight") and held_shape[0] == wanted[0]:
+            heads = int(config.num_attention_heads)
+            raise HonesError(
+                f"{name}: config.json says {heads} heads of width {wanted[1] // heads}, {wanted[1]} together, "
+                f"but the weights have {held_shape[1]} ({key})",
+                expected="the number of heads and the head_dim that the weights were trained with",
+                do=MEND,
+            )
+    if shapes:
+        key, (held_shape, wanted) = next(iter(shapes.items()))
+        raise HonesError(
+            f"{name}: {len(shapes)} weights have another shape than config.json says, the first is {key}: "
+            f"{list(held_shape)}",
+            expected=f"{list(wanted)}",
+            do=MEND,
+        )
+    if missing:
+        raise HonesError(
+            f"{name}: {len(missing)} weights are missing, the first is {missing[0]}",
+            do="download or save the model again",
+        )
+    parameters = [key for key, at in unplaced.items() if at < layers and key.endswith((".weight", ".bias"))]
+    if parameters and getattr(model.config, "quantization_config", None) is None:
+        raise HonesError(
+            f"{name}: {len(parameters)} weights have no place in the model that config.json describes, "
+            f"the first is {parameters[0]}",
+            expected="a place for every weight of the decoder",
+            do=MEND,
+        )
+
+
+def _is_absent(model: PreTrainedModel, layer: str, missing: list[str]) -> bool:
+    """Whether every parameter of a layer is missing."""
+    wanted = {key for key, _ in model.named_parameters() if key.startswith(layer)}
+    return bool(wanted) and wanted <= {*missing}
+
+
+def _refuse_layers(name: str, said: int, held: int) -> None:
+    raise HonesError(
+        f"{name}: config.json says {said} layers, the weights hold {held}", expected="one number of layers", do=MEND
+    )
