@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hones import attribute_neurons, evaluate_masking, learn_scales, load_items, load_vlm, make_task, write_shapes
+from hones.method.found import sites_of
 from hones.method.heads import default_top_k, localize_heads_of_tasks
-from hones.method.neurons import select_neurons, sites_of
+from hones.method.neurons import select_neurons
 from hones.method.steering.evaluate import evaluate_scales
 from hones.runs.plan.forecast import plan
 from hones.runs.plan.request import make_request

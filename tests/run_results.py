@@ -20,9 +20,8 @@ from hones.method.analysis.results import (
     TaskSets,
     Token,
 )
-from hones.method.heads import HeadResult, HeadScore
+from hones.method.found import HeadResult, HeadScore, RankedNeuron
 from hones.method.masking import MaskingResult
-from hones.method.neurons import RankedNeuron
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Elsewhere, Evidence, LayerScales, ScaleSpread, SteeredBy, Tested
 from hones.rivals.results import Comparison, Curve, MethodResult

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from hones import HonesError, RunFolder, SteeringSettings, Study, learn_scales, load_items, load_vlm, make_task
 from hones.data.items import Items
-from hones.method.neurons import RankedNeuron
+from hones.method.found import RankedNeuron
 from hones.method.steering import train
 from hones.method.steering.settings import EarlyStopping
 from hones.models.vlm import VLM

@@ -14,7 +14,7 @@ from helpers import double_inputs, gate_and_z, in_double, slow_contributions, wi
 from hones import HonesError, make_task, mask_neurons, scale_neurons, select_neurons
 from hones.data.items import Items
 from hones.method.drops import Attribution, drops
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.models.capture import Z, capture
 from hones.models.vlm import VLM
 from hones.rivals import METHODS, make_method, make_methods, qrnca

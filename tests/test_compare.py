@@ -84,7 +84,7 @@ def test_one_sweep_runs_every_distinct_mask_once(
 
     calls = []
     run = module.sweep_tasks
-    monkeypatch.setattr(module, "sweep_tasks", lambda *args: calls.append(len(args[2])) or run(*args))
+    monkeypatch.setattr(module, "sweep_tasks", lambda *args, **kept: calls.append(len(args[2])) or run(*args, **kept))
     twin = Ranking("dvp", rankings[0].importances, 0.0)
     compare_methods(vlms["qwen"], TASK, test_examples[:2], [*rankings, twin], ratio=0.1, budgets=(0.1,))
     assert calls == [6]  # the model itself, hones and its twin, ape, two draws, oracle

@@ -20,7 +20,7 @@ from torch import Tensor
 from hones import HonesError, attach, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
 from hones.data.items import Items
 from hones.data.shapes.scene import draw, make_scene
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import activations, contributions, is_plain, readout_of
 from hones.stats import Interval

@@ -30,7 +30,7 @@ from hones import (
     verify,
 )
 from hones.data.items import Items
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.models.anatomy import find_anatomy
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.processors import load_processor

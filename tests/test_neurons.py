@@ -11,7 +11,7 @@ from torch import Tensor
 from hones import HonesError, attribute_neurons, make_task, mask_neurons, select_neurons
 from hones.data.items import Items
 from hones.method.direction import target_directions, target_ids
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.models.vlm import VLM
 from hones.models.writing import contributions, readout_of
 from hones.stats import Interval

@@ -12,7 +12,7 @@ from run_results import make_analysis, write_analysis
 
 from hones.method.analysis.results import LensRow, Overlap, Token
 from hones.method.analysis.tokens import token_name
-from hones.method.heads import HeadResult, HeadScore
+from hones.method.found import HeadResult, HeadScore
 from hones.runs.artifacts import write_heads
 from hones.stats import Interval
 from hones.views.report.page import write_report

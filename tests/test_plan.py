@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from hones import Items, attribute_neurons, evaluate_masking, learn_scales, load_items, localize_heads
 from hones.cli.commands import app
 from hones.errors import HonesError
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.method.steering.settings import SteeringSettings
 from hones.models.interventions import BASELINE
 from hones.models.loading import BUILT_IN_FOLDER

@@ -11,7 +11,7 @@ from test_neurons import HEADS
 
 from hones import HonesError, RunFolder, Study, load_items, make_task
 from hones.method.drops import DropsWork
-from hones.method.heads import HeadResult
+from hones.method.found import HeadResult
 from hones.models.vlm import VLM
 from hones.rivals import METHODS
 from hones.runs.artifacts import write_heads

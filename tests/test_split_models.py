@@ -19,7 +19,7 @@ from hones import (
     verify,
 )
 from hones.data.items import Items
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.models.vlm import VLM
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings

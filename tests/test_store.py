@@ -9,7 +9,7 @@ import pytest
 
 from hones import HonesError, RunFolder
 from hones.files import read_json, read_npy, write_json, write_npy
-from hones.method.heads import HeadResult, HeadScore
+from hones.method.found import HeadResult, HeadScore
 from hones.method.masking import MaskingResult
 from hones.method.neurons import select_neurons
 from hones.method.steering.settings import Scales

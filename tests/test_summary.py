@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from run_results import make_analysis, make_comparison, make_heads, make_masking, make_steering
 
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.stats import Interval
 from hones.views.report.summary import (
     across_sentences,

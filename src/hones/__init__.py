@@ -11,10 +11,18 @@ read_run, RunStudy, explain                                what the found sets s
 replace_heads, mask_neurons, scale_neurons                 the edits, context managers on any transformers model
 """
 
-from importlib.metadata import version
+from typing import Any
 
 import lazy_loader
 
 # Names are imported when they are first used, so that `hones --help` need not wait for torch.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = version("hones")
+_of_stub, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """A public name; the version is looked up when it is asked for."""
+    if name != "__version__":
+        return _of_stub(name)
+    from importlib.metadata import version
+
+    return version("hones")

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hones.errors import HonesError
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
 BUDGETS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0)  # multiples of |P|
 WIDE = 10.0  # recall is also reported at 10 |P|

@@ -29,9 +29,9 @@ from hones.errors import HonesError, NothingGuides
 from hones.files import read_npy, write_npy
 from hones.log import LOG
 from hones.method.neurons import select_neurons
-from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.planted import Plant
+from hones.models.sites import Site
 from hones.models.writing import importance_shape
 from hones.runs.artifacts import read_result, write_result
 from hones.runs.comparing import rank

@@ -99,10 +99,21 @@ class Neurons(StageOptions):
 
 def methods() -> None:
     """Every method that ranks neurons, with a line and its source."""
-    from hones.rivals import METHODS
-    from hones.views.terminal import methods_table, show
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
 
-    OUT.print(show(methods_table(METHODS.values())))
+    from hones.rivals.known import KNOWN
+
+    # no result's table: those wait for numpy
+    table = Table(
+        "method", "ranks a neuron by", title="Methods: how neurons are ranked", title_justify="left", box=SIMPLE_HEAD
+    )
+    for name, known in KNOWN.items():
+        heads = "; needs critical heads" if known.needs_heads else ""
+        tasks = "; needs items annotated for several tasks" if known.needs_other_tasks else ""
+        table.add_row(name, Text.assemble(known.summary, "\n", (f"{known.source}{heads}{tasks}", "dim")))
+    OUT.print(table)
 
 
 @dataclass(kw_only=True)

@@ -91,7 +91,7 @@ class EvidenceOptions:
             raise HonesError(f"--ood-images {self.ood_images} without --ood", expected="both")
         if self.methods is self.seeds is self.also is self.ood is None:
             return None
-        from hones.method.steering.controls import HONES
+        from hones.method.steering.settings import HONES
         from hones.runs.evidence import EvidenceRequest
         from hones.runs.ways import make_steerings
         from hones.tasks import TASKS, make_task

@@ -8,16 +8,16 @@ Sums run in float64. There are at most 64 shards, so that few sums travel: [head
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hones.method.budget import PositivePart
 from hones.method.direction import RELEASED, Reading, target_directions, target_ids
-from hones.models.anatomy import Site
 from hones.models.interventions import Intervention, replace_heads
+from hones.models.sites import Site
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import Readouts, contributions, importance_shape, readout_of, written
 from hones.progress import progress_bar
@@ -29,7 +29,6 @@ from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Advance, ShardedWork, in_order, named
 from hones.tasks.base import Example, Task
 
-PositivePart = Literal["mean", "item"]
 MOST_SHARDS = 64
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hones.errors import HonesError, TaskStops
-from hones.method.neurons import RankedNeuron, sites_of
-from hones.models.anatomy import Site
+from hones.method.found import RankedNeuron, sites_of
 from hones.models.interventions import BASELINE, Intervention
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Interval
 from hones.sweep.measure import measure

@@ -8,54 +8,20 @@ takes max(0, .) per item before averaging, the other reading of the paper. The s
 `hones.method.drops`, shard by shard, and are added in the order of the shards (`hones.sweep.running_sum`).
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError, NothingGuides
+from hones.method.budget import PositivePart, neuron_budget
 from hones.method.direction import RELEASED, Reading
-from hones.method.drops import Attribution, PositivePart, summed_drops
-from hones.method.heads import HeadResult, HeadScore
-from hones.models.anatomy import Site
+from hones.method.drops import Attribution, summed_drops
+from hones.method.found import HeadResult, HeadScore, RankedNeuron, RankedNeurons
 from hones.models.vlm import VLM
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import portable
-from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
-
-
-@dataclass(frozen=True)
-class RankedNeuron:
-    """A selected neuron; rank 1 has the largest importance."""
-
-    rank: int
-    layer: int
-    neuron: int
-    score: float
-
-
-def sites_of(neurons: Iterable[RankedNeuron | Site]) -> list[Site]:
-    """The (layer, neuron) of each."""
-    return [(n.layer, n.neuron) if isinstance(n, RankedNeuron) else n for n in neurons]
-
-
-class RankedNeurons(Tabular, list[RankedNeuron]):
-    """Selected neurons, best first."""
-
-    def tables(self) -> list[Table]:
-        """The neurons."""
-        per_layer = sorted(Counter(n.layer for n in self).items())
-        caption = f"per layer {', '.join(f'{layer}: {count}' for layer, count in per_layer)}"
-        columns = (
-            Column("rank", "rank"),
-            Column("layer", "layer"),
-            Column("neuron", "neuron"),
-            Column("score", "importance", "number", form=".4g"),
-        )
-        return [Table("neurons", f"{len(self):,} neurons", columns, [vars(n) for n in self], caption, shown=10)]
 
 
 def attribute_neurons(
@@ -121,22 +87,6 @@ def head_importance(
     # S(h) max(0, mean_x drop) / sum_h S(h)
     scores = np.array([h.score.value for h in guides])
     return (scores / scores.sum())[:, None, None] * np.maximum(drops / len(examples), 0)
-
-
-def check_ratio(ratio: float) -> None:
-    """Raises HonesError for a ratio outside (0, 1]."""
-    if not 0 < ratio <= 1:
-        raise HonesError(str(ratio), argument="ratio", expected="a share of all neurons above 0 and at most 1")
-
-
-def neuron_budget(total: int, ratio: float) -> int:
-    """How many of `total` neurons a ratio is: rounded (1 % of LLaVA-1.5-7B's 352,256 is 3,523), at least 1.
-
-    Raises:
-        HonesError: ratio outside (0, 1].
-    """
-    check_ratio(ratio)
-    return max(1, round(ratio * total))
 
 
 def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float) -> RankedNeurons:

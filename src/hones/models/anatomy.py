@@ -21,9 +21,6 @@ POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 GATES = ("cross_attn_mlp_gate",)
 ACTIVATIONS = ("act_fn", "activation_fn")
 
-Site = tuple[int, int]
-"""(layer, head) or (layer, neuron)."""
-
 
 @dataclass(frozen=True)
 class Layer:

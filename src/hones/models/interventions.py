@@ -20,8 +20,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hones.models.anatomy import Anatomy, Site, find_anatomy
+from hones.models.anatomy import Anatomy, find_anatomy
 from hones.models.capture import HEADS, Place, Z, capture
+from hones.models.sites import Site
 
 Change = Callable[[Tensor], Tensor]
 

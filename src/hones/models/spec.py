@@ -1,10 +1,10 @@
 """Which model, and how it is loaded."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hones.models.loading import load_vlm
-from hones.models.vlm import VLM
+if TYPE_CHECKING:
+    from hones.models.vlm import VLM
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,14 @@ class ModelSpec:
     attention: str | None = None
     trust_remote_code: bool = False
 
-    def load(self) -> VLM:
+    def load(self) -> "VLM":
         """The model, loaded and checked.
 
         Raises:
             HonesError: as `load_vlm`.
         """
+        from hones.models.loading import load_vlm
+
         return load_vlm(
             self.name,
             dtype=self.dtype,

@@ -1,67 +1,78 @@
-"""Comparison methods: every rival of HONES as one file behind one interface (hones methods, hones compare)."""
+"""Comparison methods: every rival of HONES as one file behind one interface (hones methods, hones compare).
+
+`hones.rivals.known` says what each is; its class, and torch with it, is imported when it is asked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from hones.errors import HonesError
-from hones.rivals.ap import ActivationProbability
-from hones.rivals.ape import ActivationProbabilityEntropy
-from hones.rivals.atp import AttributionPatching
-from hones.rivals.base import Method
-from hones.rivals.cna import ContrastiveActivation
-from hones.rivals.dvp import DirectProjection
-from hones.rivals.hones import Hones, HonesAllTokens, HonesNormGain, HonesPerItem
-from hones.rivals.hones_plus import HonesPlus
-from hones.rivals.knowledge_neurons import KnowledgeNeurons
-from hones.rivals.layer_random import LayerRandom
-from hones.rivals.logprob_gain import LogProbabilityGain
-from hones.rivals.ma import MeanActivation
-from hones.rivals.oracle import Oracle
-from hones.rivals.qrnca import Qrnca
-from hones.rivals.uniform import Random
-from hones.rivals.wanda import Wanda
+from hones.rivals.known import KNOWN
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Hones(),
-        HonesPerItem(),
-        HonesNormGain(),
-        HonesAllTokens(),
-        HonesPlus(),
-        DirectProjection(),
-        Random(),
-        LayerRandom(),
-        ActivationProbability(),
-        MeanActivation(),
-        ActivationProbabilityEntropy(),
-        LogProbabilityGain(),
-        Wanda(),
-        AttributionPatching(),
-        KnowledgeNeurons(),
-        Qrnca(),
-        ContrastiveActivation(),
-        Oracle(),
-    )
-}
+if TYPE_CHECKING:
+    from hones.rivals.base import Method
 
 
-def make_method(name: str) -> Method:
+@cache
+def _method(name: str) -> "Method":
+    module, kind = KNOWN[name].place.split(".")
+    return getattr(import_module(f"{__name__}.{module}"), kind)()
+
+
+class _Methods(Mapping[str, "Method"]):
+    """Each method by its name, in the order of `KNOWN`."""
+
+    def __getitem__(self, name: str) -> "Method":
+        return _method(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(KNOWN)
+
+    def __len__(self) -> int:
+        return len(KNOWN)
+
+    def __contains__(self, name: object) -> bool:
+        return name in KNOWN
+
+
+METHODS: Mapping[str, "Method"] = _Methods()
+
+
+def check_method(name: str) -> str:
+    """The name.
+
+    Raises:
+        HonesError: no such method.
+    """
+    if name not in KNOWN:
+        raise HonesError(f"no method {name!r}", expected=f"one of {', '.join(KNOWN)}")
+    return name
+
+
+def check_methods(names: str) -> list[str]:
+    """The names of a comma-separated list, in the order of METHODS; `all`: every one but the oracle.
+
+    Raises:
+        HonesError: no such method, or one named twice.
+    """
+    wanted = [name for name in KNOWN if name != "oracle"] if names == "all" else names.split(",")
+    chosen = {check_method(name) for name in wanted}
+    if len(chosen) < len(wanted):
+        raise HonesError(f"--methods {names}", expected="each method once")
+    return [name for name in KNOWN if name in chosen]
+
+
+def make_method(name: str) -> "Method":
     """The method of that name.
 
     Raises:
         HonesError: no such method.
     """
-    if name not in METHODS:
-        raise HonesError(f"no method {name!r}", expected=f"one of {', '.join(METHODS)}")
-    return METHODS[name]
+    return METHODS[check_method(name)]
 
 
-def make_methods(names: str) -> list[Method]:
-    """The methods of a comma-separated list, in the order of METHODS; `all`: every one but the oracle.
-
-    Raises:
-        HonesError: no such method, or one named twice.
-    """
-    wanted = [name for name in METHODS if name != Oracle.name] if names == "all" else names.split(",")
-    chosen = [make_method(name) for name in wanted]
-    if len(set(wanted)) < len(wanted):
-        raise HonesError(f"--methods {names}", expected="each method once")
-    return [method for method in METHODS.values() if method in chosen]
+def make_methods(names: str) -> list["Method"]:
+    """The methods of a comma-separated list, as `check_methods` has them."""
+    return [METHODS[name] for name in check_methods(names)]

@@ -29,12 +29,8 @@ def activation_probability(context: Context, examples: Sequence[Example]) -> Imp
     return probability
 
 
-class ActivationProbability(Method):
+class ActivationProbability(Method, known="ap"):
     """How often a neuron is on."""
-
-    name = "ap"
-    summary = "share of prompt tokens on which the neuron is active"
-    source = "Tang et al. 2024, arXiv 2402.16438"
 
     def importance(self, context: Context) -> Importance:
         return activation_probability(context, context.examples).astype(np.float32)

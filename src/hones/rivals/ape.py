@@ -16,13 +16,8 @@ from hones.rivals.base import Context, Importance, Method
 PERCENTILE = 95
 
 
-class ActivationProbabilityEntropy(Method):
+class ActivationProbabilityEntropy(Method, known="ape"):
     """Task-specific activation."""
-
-    name = "ape"
-    summary = "lowest entropy of the activation probability over tasks"
-    source = "Tang et al. 2024, arXiv 2402.16438; Huo et al. 2024, arXiv 2406.11193"
-    needs_other_tasks = True
 
     def importance(self, context: Context) -> Importance:
         return entropy_score(np.stack([activation_probability(context, examples) for _, examples in context.jobs]))

@@ -17,12 +17,8 @@ from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import ROWS_WITH_GRADIENT, ask_with_gold, batches
 
 
-class AttributionPatching(Method):
+class AttributionPatching(Method, known="atp"):
     """A first-order guess of the oracle."""
-
-    name = "atp"
-    summary = "activation times gradient of the answer's log-probability"
-    source = "Nanda 2023; Syed et al. 2024, arXiv 2310.10348; Kramar et al. 2024, arXiv 2403.00745"
 
     def importance(self, context: Context) -> Importance:
         vlm = context.vlm

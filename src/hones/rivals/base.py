@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError, TaskStops
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.models.vlm import VLM
+from hones.rivals.known import KNOWN
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example, Task
 
@@ -53,6 +54,7 @@ class Method(ABC):
     """One method: a name, a line about it, its source, and what it needs beside the items.
 
     drawn: it is random; a comparison takes several draws. most_cells: neurons times items beyond which it is refused.
+    A class takes all of these from `hones.rivals.known`, or says them itself.
     """
 
     name: ClassVar[str]
@@ -62,6 +64,15 @@ class Method(ABC):
     needs_other_tasks: ClassVar[bool] = False
     drawn: ClassVar[bool] = False
     most_cells: ClassVar[int | None] = None
+
+    def __init_subclass__(cls, known: str | None = None) -> None:
+        """known: the method's name in `KNOWN`."""
+        super().__init_subclass__()
+        if known is None:
+            return
+        cls.name = known
+        for attribute, value in vars(KNOWN[known]).items():
+            setattr(cls, attribute, value)
 
     def check(self, context: Context) -> None:
         """Raises HonesError where the method lacks what it needs; called before anything is computed."""

@@ -17,13 +17,8 @@ from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
 from hones.tasks.base import Example
 
 
-class ContrastiveActivation(Method):
+class ContrastiveActivation(Method, known="cna"):
     """What this task's prompt adds to the activation."""
-
-    name = "cna"
-    summary = "mean activation against other tasks' prompts on the same pictures"
-    source = "contrastive activation, after Rimsky et al. 2024, arXiv 2312.06681, per neuron"
-    needs_other_tasks = True
 
     def importance(self, context: Context) -> Importance:
         """The weighted sum of all activations: 1/n for this task's prompts, -1/(n k) for a picture's k others."""

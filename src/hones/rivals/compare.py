@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.method.neurons import select_neurons, sites_of
-from hones.models.anatomy import Site
+from hones.method.found import sites_of
+from hones.method.neurons import select_neurons
 from hones.models.interventions import BASELINE, Intervention
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.rivals.base import Importance
 from hones.rivals.results import Comparison, Curve, MethodResult

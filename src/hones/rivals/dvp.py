@@ -14,12 +14,8 @@ from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
 
 
-class DirectProjection(Method):
+class DirectProjection(Method, known="dvp"):
     """Write-in toward the answer, whoever drives it."""
-
-    name = "dvp"
-    summary = "write-in toward the answer, without heads"
-    source = "Pan et al. 2024, arXiv 2311.07470 (multimodal neurons); ablation of HONES"
 
     def importance(self, context: Context) -> Importance:
         vlm = context.vlm

@@ -2,20 +2,15 @@
 
 from typing import ClassVar
 
+from hones.method.budget import PositivePart
 from hones.method.direction import RELEASED, Reading
-from hones.method.neurons import PositivePart, attribute_neurons
+from hones.method.neurons import attribute_neurons
 from hones.rivals.base import Context, Importance, Method
 
-PAPER = "Wang, Hu, Jiang 2026, arXiv 2604.17941"
 
-
-class Hones(Method):
+class Hones(Method, known="hones"):
     """Head-guided importance as released."""
 
-    name = "hones"
-    summary = "write-in toward the answer that vanishes without the critical heads"
-    source = PAPER
-    needs_heads = True
     positive_part: ClassVar[PositivePart] = "mean"
     reading: ClassVar[Reading] = RELEASED
 
@@ -31,28 +26,22 @@ class Hones(Method):
         )
 
 
-class HonesPerItem(Hones):
+class HonesPerItem(Hones, known="hones-per-item"):
     """The other reading of the paper."""
 
-    name = "hones-per-item"
-    summary = "hones, the positive part taken per item before averaging"
     positive_part = "item"
 
 
-class HonesNormGain(Hones):
+class HonesNormGain(Hones, known="hones-norm-gain"):
     """The direction as the logits see it."""
 
-    name = "hones-norm-gain"
-    summary = "hones, the final norm's gain folded into the answer's direction"
     reading = Reading(norm_gain=True)
 
 
-class HonesAllTokens(Hones):
+class HonesAllTokens(Hones, known="hones-all-tokens"):
     """The same direction u_y at every position that predicts a target token, teacher forced; the mean over positions.
 
     Where the target is one token (retrieval) this is `hones`.
     """
 
-    name = "hones-all-tokens"
-    summary = "hones, read at every answer token instead of the first alone"
     reading = Reading(all_tokens=True)

@@ -60,12 +60,8 @@ class Question:
     weight: float
 
 
-class HonesPlus(Method):
+class HonesPlus(Method, known="hones+"):
     """Contrastive attribution."""
-
-    name = "hones+"
-    summary = "what a neuron adds to knowing this item's answer rather than another item's"
-    source = "this project; measured in docs/leaderboard.md"
 
     def importance(self, context: Context) -> Importance:
         """The score above, float32.

@@ -18,20 +18,15 @@ from hones.models.writing import importance_shape
 from hones.progress import track
 from hones.rivals.base import Context, Importance, Method
 from hones.rivals.integrated_gradients import integrated_gradients
+from hones.rivals.known import KNOWLEDGE_NEURONS_STEPS as STEPS
 from hones.rivals.reading import ROWS_WITH_GRADIENT, ask_with_gold
 from hones.rivals.tail import Tail, disproof, integrated_gradients_of, tails
 from hones.sweep.prompts import Unserved
 from hones.tasks.base import Example, Task
 
-STEPS = 20
 
-
-class KnowledgeNeurons(Method):
+class KnowledgeNeurons(Method, known="knowledge-neurons"):
     """Integrated gradients of the answer's probability."""
-
-    name = "knowledge-neurons"
-    summary = f"integrated gradients of the answer's probability, {STEPS} steps"
-    source = "Dai et al. 2022, arXiv 2104.08696"
 
     def importance(self, context: Context) -> Importance:
         total = np.zeros(importance_shape(context.vlm))

@@ -10,14 +10,8 @@ from hones.rivals.base import Context, Importance, Method
 from hones.rivals.hones import Hones
 
 
-class LayerRandom(Method):
+class LayerRandom(Method, known="layer-random"):
     """Uniform, with the per-layer counts of the HONES set; one draw by the context's seed."""
-
-    name = "layer-random"
-    summary = "uniform within each layer, as many per layer as hones selects"
-    source = "control"
-    needs_heads = True
-    drawn = True
 
     def importance(self, context: Context) -> Importance:
         importance = Hones().importance(context) if context.hones is None else context.hones

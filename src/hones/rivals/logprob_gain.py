@@ -23,12 +23,8 @@ from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
 CELLS_AT_ONCE = 2**24
 
 
-class LogProbabilityGain(Method):
+class LogProbabilityGain(Method, known="logprob-gain"):
     """What a neuron alone adds to the answer's log-probability."""
-
-    name = "logprob-gain"
-    summary = "gain in the answer's log-probability from this neuron's write-in alone"
-    source = "Yu & Ananiadou 2024, arXiv 2312.12141"
 
     @torch.no_grad()
     def importance(self, context: Context) -> Importance:

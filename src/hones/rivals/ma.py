@@ -7,12 +7,8 @@ from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import mean_over_tokens
 
 
-class MeanActivation(Method):
+class MeanActivation(Method, known="ma"):
     """How much a neuron is on."""
-
-    name = "ma"
-    summary = "mean activation z over prompt tokens"
-    source = "baseline of Wang, Hu, Jiang 2026, arXiv 2604.17941"
 
     def importance(self, context: Context) -> Importance:
         mean, _ = mean_over_tokens(context, context.examples, Z, lambda z: z, "mean activation")

@@ -16,13 +16,8 @@ from hones.sweep.run import sweep
 from hones.tasks.log_probability import LogProbability
 
 
-class Oracle(Method):
+class Oracle(Method, known="oracle"):
     """What zeroing really costs, one neuron at a time; in nats."""
-
-    name = "oracle"
-    summary = "rise of the loss when the neuron alone is zeroed (tiny models only)"
-    source = "brute force"
-    most_cells = 1_000_000
 
     def importance(self, context: Context) -> Importance:
         layers, neurons = importance_shape(context.vlm)

@@ -16,19 +16,14 @@ import numpy as np
 from hones.models.writing import importance_shape
 from hones.rivals.base import Context, Importance, Method
 from hones.rivals.knowledge_neurons import attributions
+from hones.rivals.known import QRNCA_STEPS as STEPS
 from hones.tasks.base import Example, Task
 
-STEPS = 16
 THRESHOLD = 0.2
 
 
-class Qrnca(Method):
+class Qrnca(Method, known="qrnca"):
     """Integrated gradients times inverse cluster frequency."""
-
-    name = "qrnca"
-    summary = f"integrated gradients ({STEPS} steps) times inverse cluster frequency"
-    source = "Chen et al. 2025, arXiv 2406.10868"
-    needs_other_tasks = True
 
     def importance(self, context: Context) -> Importance:
         """The product, from sums in float64."""

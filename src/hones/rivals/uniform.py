@@ -6,13 +6,8 @@ from hones.models.writing import importance_shape
 from hones.rivals.base import Context, Importance, Method
 
 
-class Random(Method):
+class Random(Method, known="random"):
     """Uniform in (0, 1], one draw by the context's seed."""
-
-    name = "random"
-    summary = "uniform over all neurons"
-    source = "control"
-    drawn = True
 
     def importance(self, context: Context) -> Importance:
         rng = np.random.default_rng(context.seed)

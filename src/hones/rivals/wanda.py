@@ -9,12 +9,8 @@ from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import mean_over_tokens
 
 
-class Wanda(Method):
+class Wanda(Method, known="wanda"):
     """Size of what a neuron writes."""
-
-    name = "wanda"
-    summary = "norm of the activations times norm of the write vector"
-    source = "Sun et al. 2024, arXiv 2306.11695"
 
     def importance(self, context: Context) -> Importance:
         """Both norms in float32 or better."""

@@ -13,8 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from hones.errors import HonesError
 from hones.files import digest_of, write_bytes
 from hones.method.analysis.ablation import measure_groups, most_changed, score_ablations
@@ -24,8 +22,9 @@ from hones.method.analysis.lens import delta_lens
 from hones.method.analysis.results import Ablation, Analysis, Driver, HeadRef, LensRow, NeuronCard, TaskSets
 from hones.method.analysis.tokens import written_tokens
 from hones.method.neurons import head_importance
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 from hones.rivals.hones import Hones
+from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.artifacts import read_result, write_result
 from hones.runs.locks import alone
 from hones.runs.prepared import Prepared
@@ -37,17 +36,6 @@ from hones.tasks.base import Example
 
 THUMBNAIL = 160
 DRIVERS = 4
-
-
-class AnalysisSettings(BaseModel):
-    """lens_items, cards: of each task; draws: random sets per group; limit: test items of each task, None: all."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    lens_items: int = Field(default=2, ge=0)
-    cards: int = Field(default=8, ge=0)
-    draws: int = Field(default=3, ge=1)
-    limit: int | None = Field(default=None, ge=1)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from hones.errors import HonesError, first_invalid, from_validation
 from hones.files import read_json, short, write_json, write_npy
-from hones.method.heads import HeadResult, HeadScore
-from hones.method.neurons import RankedNeuron, RankedNeurons
+from hones.method.found import HeadResult, HeadScore, RankedNeuron, RankedNeurons
 from hones.method.steering.settings import Scales
 from hones.stats import Interval
 from hones.sweep.racing import RaceRules

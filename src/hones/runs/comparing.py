@@ -11,7 +11,8 @@ from typing import Any
 
 from hones.data.items import Items
 from hones.files import digest_of, read_npy
-from hones.method.neurons import neuron_budget, select_neurons
+from hones.method.budget import DEFAULT_RATIO, neuron_budget
+from hones.method.neurons import select_neurons
 from hones.rivals import METHODS
 from hones.rivals.base import Method
 from hones.rivals.compare import BUDGETS, Ranking, compare_methods
@@ -23,7 +24,7 @@ from hones.runs.found_on import found_on
 from hones.runs.locks import alone
 from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
-from hones.runs.stage import DEFAULT_RATIO, Workspace
+from hones.runs.stage import Workspace
 from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog
 from hones.sweep.run import SweepSettings

@@ -16,7 +16,7 @@ It is YAML; unknown keys are errors. Relative paths are taken from the configura
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -24,19 +24,18 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
 from hones.errors import HonesError, from_validation
-from hones.method.neurons import PositivePart
-from hones.method.steering.controls import HONES
-from hones.method.steering.settings import SteeringSettings
+from hones.method.budget import DEFAULT_RATIO, DEFAULT_SEED, PositivePart
+from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
-from hones.rivals import make_methods
-from hones.rivals.base import Method
-from hones.runs.analysis import AnalysisSettings
-from hones.runs.stage import DEFAULT_RATIO, DEFAULT_SEED
+from hones.rivals import METHODS, check_methods
+from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
-from hones.runs.ways import SET
-from hones.sweep.run import MAX_NEW_TOKENS, EngineName
+from hones.sweep.names import MAX_NEW_TOKENS, EngineName
 from hones.tasks import TASKS
 from hones.tasks.loading import is_file
+
+if TYPE_CHECKING:
+    from hones.rivals.base import Method
 
 SPLITS = ("discovery", "dev", "test")
 Count = Annotated[int, Field(ge=1)]
@@ -73,7 +72,7 @@ def _distinct(tasks: tuple[str, ...]) -> tuple[str, ...]:
 class Comparing(_Section):
     """Which methods are compared with HONES, how often random ones are drawn, and whether budgets are varied."""
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(make_methods)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(check_methods)]
     draws: Count = 5
     curves: bool = True
 
@@ -120,7 +119,7 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _sets_are_compared(self) -> "RunConfig":
-        compared = {method.name for method in self.compared} | {HONES} if self.compare is not None else set()
+        compared = {HONES, *self._compared} if self.compare is not None else ()
         for missing in [name for name in self.steering.sets if name not in compared]:
             raise ValueError(f"steering.methods: {SET}{missing}; expected {missing} in compare.methods too")
         return self
@@ -139,12 +138,16 @@ class RunConfig(_Section):
         )
 
     @property
-    def compared(self) -> list[Method]:
+    def compared(self) -> list["Method"]:
         """The methods that are compared with HONES; none unless asked for."""
+        return [METHODS[name] for name in self._compared]
+
+    @property
+    def _compared(self) -> list[str]:
         if self.compare is None:
             return []
         masked = () if self.positive_part == "mean" else ("hones-per-item",)
-        return make_methods(",".join(dict.fromkeys((*masked, *self.compare.methods))))
+        return check_methods(",".join(dict.fromkeys((*masked, *self.compare.methods))))
 
     @property
     def training(self) -> SteeringSettings:

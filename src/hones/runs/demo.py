@@ -8,7 +8,7 @@ compared at one budget, and groups of neurons are masked on the first test items
 from pathlib import Path
 
 from hones.data.shapes.files import write_shapes
-from hones.runs.analysis import AnalysisSettings
+from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.config import Comparing, DataFiles, RunConfig
 from hones.runs.record import RunFolder
 from hones.runs.steering_config import SteeringConfig

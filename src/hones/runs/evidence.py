@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hones.data.items import Items
 from hones.errors import HonesError
-from hones.method.steering.controls import HONES, Steering
+from hones.method.steering.controls import Steering
+from hones.method.steering.settings import HONES
 from hones.runs.stage import Stage
 from hones.tasks.base import Task
 

@@ -9,7 +9,7 @@ from typing import Any
 from hones.data.items import Items
 from hones.errors import BadItem, HonesError, NothingGuides
 from hones.files import digest_of
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.models.vlm import VLM
 from hones.rivals.base import Context, Method
 from hones.runs.artifacts import read_heads

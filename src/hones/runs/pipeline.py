@@ -14,12 +14,11 @@ from typing import Any
 from hones.data.disjoint import check_disjoint
 from hones.data.items import Items, load_items
 from hones.errors import TaskStops
-from hones.method.heads import HeadResult
+from hones.method.found import HeadResult, RankedNeuron
 from hones.method.masking import MaskingResult
-from hones.method.neurons import RankedNeuron
-from hones.method.steering.controls import HONES
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
+from hones.method.steering.settings import HONES
 from hones.method.steering.trainings import learn
 from hones.rivals.compare import BUDGETS
 from hones.rivals.results import Comparison

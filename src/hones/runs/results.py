@@ -6,9 +6,8 @@ from typing import Any
 
 from hones.errors import HonesError
 from hones.method.analysis.results import Analysis
-from hones.method.heads import HeadResult
+from hones.method.found import HeadResult, RankedNeuron
 from hones.method.masking import MaskingResult
-from hones.method.neurons import RankedNeuron
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
 from hones.rivals.results import Comparison

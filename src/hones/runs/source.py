@@ -16,8 +16,7 @@ from hones.data.items import Items, load_items
 from hones.data.readers import source_sha256
 from hones.errors import HonesError, from_validation
 from hones.files import digest_of
-from hones.method.heads import HeadResult
-from hones.method.neurons import RankedNeurons
+from hones.method.found import HeadResult, RankedNeurons
 from hones.rivals import make_method
 from hones.rivals.base import Method
 from hones.runs.artifacts import read_heads, read_neurons

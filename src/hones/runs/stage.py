@@ -15,6 +15,7 @@ from typing import Any
 from hones.data.items import MAX_LEFT_OUT, Items, LeftOut, check_left_out
 from hones.files import versions
 from hones.log import LOG
+from hones.method.budget import DEFAULT_SEED
 from hones.models.vlm import VLM
 from hones.runs.answers import keep_answers
 from hones.runs.artifacts import read_neurons, read_result, write_result
@@ -28,8 +29,6 @@ from hones.sweep.run import SweepSettings
 from hones.sweep.running_sum import RunningSum
 from hones.tasks.base import Task
 
-DEFAULT_SEED = 3407
-DEFAULT_RATIO = 0.01
 FIRST_LOOK = 32
 """Items whose answers are looked at before a sweep."""
 

@@ -20,12 +20,12 @@ from typing import Any
 
 from hones.data.items import Items
 from hones.files import digest_of
-from hones.method.steering.controls import CONTROLS, HONES, Learned, Steering, SteeringContext
+from hones.method.steering.controls import CONTROLS, Learned, Steering, SteeringContext
 from hones.method.steering.evaluate import SteeringResult, evaluate_scales
 from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.method.steering.pairs import make_plan
 from hones.method.steering.results import Evidence
-from hones.method.steering.settings import Scales, SteeringSettings, TrainingSummary, training_record
+from hones.method.steering.settings import HONES, Scales, SteeringSettings, TrainingSummary, training_record
 from hones.method.steering.trainings import Trained, TrainingJob, learn
 from hones.runs.answers import STEERED
 from hones.runs.artifacts import read_result, read_scales, write_result, write_scales

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
 from hones.errors import HonesError
-from hones.method.steering.controls import HONES
 from hones.method.steering.settings import SteeringSettings
-from hones.runs.ways import OtherSet, make_steerings
 from hones.tasks import TASKS
 from hones.tasks.loading import is_custom
+
+if TYPE_CHECKING:
+    from hones.method.steering.controls import Steering
 
 
 def known_by(make: Callable[[str], object]) -> AfterValidator:
@@ -25,6 +26,13 @@ def known_by(make: Callable[[str], object]) -> AfterValidator:
         return names
 
     return AfterValidator(known)
+
+
+def _ways(names: str) -> "list[Steering]":
+    """`make_steerings`, for which alone a configuration waits for torch."""
+    from hones.runs.ways import make_steerings
+
+    return make_steerings(names)
 
 
 def _tasks(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -48,7 +56,7 @@ class SteeringConfig(SteeringSettings):
     and pictures of another source to test on.
     """
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(make_steerings)] | None = None
+    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(_ways)] | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None = (
         None
     )
@@ -65,8 +73,11 @@ class SteeringConfig(SteeringSettings):
     @property
     def sets(self) -> list[str]:
         """The compared methods whose sets are steered."""
-        ways = make_steerings(",".join(self.methods or ()) or HONES)
-        return [way.method for way in ways if isinstance(way, OtherSet)]
+        if self.methods is None:
+            return []
+        from hones.runs.ways import OtherSet
+
+        return [way.method for way in _ways(",".join(self.methods)) if isinstance(way, OtherSet)]
 
     @property
     def training(self) -> SteeringSettings:

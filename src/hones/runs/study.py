@@ -22,9 +22,10 @@ import numpy as np
 
 from hones.data.items import Items, LeftOut
 from hones.files import digest_of
+from hones.method.budget import DEFAULT_RATIO, PositivePart, neuron_budget
 from hones.method.heads import HeadResult, critical_count, localize_heads_of_tasks, race_heads
 from hones.method.masking import MaskingResult, evaluate_masking
-from hones.method.neurons import PositivePart, RankedNeuron, attribute_neurons, neuron_budget, select_neurons
+from hones.method.neurons import RankedNeuron, attribute_neurons, select_neurons
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import SteeringSettings
 from hones.rivals import METHODS
@@ -36,7 +37,7 @@ from hones.runs.artifacts import read_heads, read_neurons, write_heads, write_ne
 from hones.runs.found_on import found_on
 from hones.runs.locks import alone
 from hones.runs.method_inputs import critical_heads, method_inputs
-from hones.runs.stage import DEFAULT_RATIO, Stage, Workspace
+from hones.runs.stage import Stage, Workspace
 from hones.runs.steering import steer
 from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog

@@ -8,13 +8,12 @@ from typing import Any
 
 from hones.errors import HonesError
 from hones.files import digest_of
-from hones.method.steering.controls import BASE, CONTROLS, HONES, Learned, Steering, SteeringContext
-from hones.models.anatomy import Site
+from hones.method.steering.controls import BASE, CONTROLS, Learned, Steering, SteeringContext
+from hones.method.steering.settings import HONES, SET
+from hones.models.sites import Site
 from hones.rivals import make_method
 from hones.runs.artifacts import read_neurons
 from hones.runs.found_on import check_found_on
-
-SET = "set:"
 
 
 class OtherSet(Learned):

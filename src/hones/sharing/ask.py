@@ -15,8 +15,8 @@ from PIL import Image
 from hones.data.pictures import open_picture
 from hones.errors import BadItem, HonesError
 from hones.method.steering.settings import Scales
-from hones.models.anatomy import Site
 from hones.models.interventions import scale_neurons
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.sharing.origin import scales_for
 from hones.tabular import Column, Table, Tabular

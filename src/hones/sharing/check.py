@@ -27,10 +27,11 @@ from torch import Tensor
 
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
-from hones.models.anatomy import Site, find_anatomy
+from hones.models.anatomy import find_anatomy
 from hones.models.interventions import scale_neurons
 from hones.models.loading import auto_model
 from hones.models.processors import processor_for
+from hones.models.sites import Site
 from hones.models.vlm import VLM, Encoded, frozen
 from hones.runs.artifacts import read_scales
 from hones.sharing.formats import merged_weights, peft, scale_vectors

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hones.errors import HonesError
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.models.writing import check_weights
 from hones.sharing.base import LICENSE_FILES, PROCESSOR_FILES, files_of

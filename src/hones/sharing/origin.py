@@ -16,10 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from hones.errors import HonesError, first_invalid
 from hones.files import digest_of, read_json, sha256_of
-from hones.method.steering.controls import HONES
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Elsewhere, Evidence, Tested
-from hones.method.steering.settings import Scales
+from hones.method.steering.settings import HONES, Scales
 from hones.models.vlm import VLM
 from hones.runs.artifacts import read_result, read_scales
 from hones.runs.found_on import check_model

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +26,7 @@ from hones.sweep.answers import Answered
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
 from hones.sweep.memory import MemoryPlan
+from hones.sweep.names import MAX_NEW_TOKENS, EngineName
 from hones.sweep.racing import Race
 from hones.sweep.resume import refuse_other_batches
 from hones.sweep.running_sum import RunningSum
@@ -34,10 +35,6 @@ from hones.tasks.base import Answer, Example, Task
 
 if TYPE_CHECKING:
     from hones.sweep.answer_log import AnswerLog
-
-EngineName = Literal["replay", "naive"]
-ENGINES: tuple[EngineName, ...] = ("replay", "naive")
-MAX_NEW_TOKENS = 24
 
 Member = tuple[Task, Example]
 Job = tuple[Task, Sequence[Example]]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from hones.method.heads import HeadResult
+from hones.method.found import HeadResult
 from hones.palette import CATEGORIES, COOL, INK, LINE, MUTED, WARM
 from hones.rivals.compare import HONES
 from hones.rivals.results import Comparison

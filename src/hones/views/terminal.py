@@ -1,7 +1,7 @@
 """Results in a terminal, 80 columns wide: any table of a result, maps of heads, trees of what an answer rests on."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import singledispatch
 from math import isnan
@@ -15,12 +15,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
-from hones.data.items import LeftOut
+from hones.data.unified import LeftOut
 from hones.method.analysis.explanation import ExplainedNeuron, Explanation
 from hones.method.analysis.results import Analysis
-from hones.method.heads import HeadResult
+from hones.method.found import HeadResult
 from hones.palette import shade
-from hones.rivals.base import Method
 from hones.rivals.results import Comparison
 from hones.stats import Interval
 from hones.tabular import Column, Row, Table, Tabular, pivot
@@ -120,14 +119,6 @@ def _tree(explanation: Explanation) -> Tree:
             tokens = " ".join(repr(token.text) for token in neuron.promotes[:TOKENS_SHOWN])
             branch.add(Text(f"neuron {neuron.layer}, {neuron.neuron} ({neuron.heads[0].value:.0%}) {tokens}"))
     return tree
-
-
-def methods_table(methods: Iterable[Method]) -> Table:
-    """Name, line and source of each."""
-    columns = (Column("name", "method"), Column("summary", "ranks a neuron by", "text", below="source"))
-    rows = [{"name": method.name, "summary": method.summary, "source": method.source} for method in methods]
-    caption = "hones methods need --heads; ape, qrnca and cna need items annotated for several tasks"
-    return Table("methods", "Methods: how neurons are ranked", columns, rows, caption)
 
 
 def head_map(result: HeadResult) -> RenderableType:

@@ -15,8 +15,8 @@ from hones.errors import HonesError
 from hones.method.analysis.groups import Tasks
 from hones.method.analysis.results import Ablation
 from hones.method.masking import layer_matched_random
-from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, ArmName, Measurement
 from hones.sweep.measure import measure

@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from hones.method.analysis.results import HeadRef
 from hones.method.direction import target_directions
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.method.neurons import guiding_heads
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.models.writing import Readouts, contributions
 from hones.progress import track

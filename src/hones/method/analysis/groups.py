@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from hones.method.analysis.results import ExclusiveGroup, Overlap
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
 Tasks = tuple[str, ...]
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from hones.method.analysis.groups import Tasks
 from hones.method.analysis.results import LensRow
 from hones.method.analysis.tokens import top_tokens
-from hones.models.anatomy import Site
 from hones.models.capture import LEAVING, collect
 from hones.models.interventions import mask_neurons
+from hones.models.sites import Site
 from hones.models.vlm import VLM, Encoded
 from hones.tasks.base import Example, Task
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.method.analysis.results import Token
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.models.writing import write_vectors
 

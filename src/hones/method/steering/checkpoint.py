@@ -19,7 +19,7 @@ from torch import Tensor
 from hones.files import digest_of, versions
 from hones.method.steering.pairs import TrainingPlan
 from hones.method.steering.settings import SteeringSettings
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.sweep.resume import DAMAGE, TensorFile
 from hones.tasks.base import Task

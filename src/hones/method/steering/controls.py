@@ -28,10 +28,10 @@ import numpy as np
 
 from hones.errors import TaskStops
 from hones.method.masking import layer_matched_random
-from hones.method.steering.settings import Scales, SteeringSettings, training_record
+from hones.method.steering.settings import HONES, Scales, SteeringSettings, training_record
 from hones.method.steering.trainings import Trained, TrainingJob, learn
-from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.sweep.run import SweepSettings
 from hones.sweep.run import sweep as run_sweep
@@ -104,7 +104,7 @@ class Learned(Steering):
     """Scales learned on a set of neurons: by default the HONES set, with the given settings."""
 
     learned: ClassVar[bool] = True
-    name = "hones"
+    name = HONES
     summary = "learned on the HONES set"
 
     def neurons(self, context: SteeringContext) -> list[Site]:
@@ -212,5 +212,4 @@ CONTROLS: dict[str, Steering] = {
     way.name: way
     for way in (Learned(), NoKl(), RandomNeurons(), FixedAmplification(), GridSearch(), AllNeurons(), Base())
 }
-HONES = Learned.name
 BASE = Base.name

@@ -20,10 +20,9 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.method.steering.controls import HONES
 from hones.method.steering.evaluate import SteeringResult, steering_result
 from hones.method.steering.results import QUANTILES, Elsewhere, LayerScales, ScaleSpread, SteeredBy, Tested
-from hones.method.steering.settings import Scales
+from hones.method.steering.settings import HONES, Scales
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, ArmName

@@ -10,8 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
+HONES = "hones"
+"""The paper's way to steer, by name (`hones.method.steering.controls`)."""
+SET = "set:"
+"""Before the name of a comparison method: steering on the set that it selects (`hones.runs.ways`)."""
 PAPER_RATE = 5e-4
 PAPER_STEPS = 1000
 HIGHEST_RATE = 0.05

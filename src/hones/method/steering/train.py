@@ -21,12 +21,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError, TaskStops
-from hones.method.neurons import RankedNeuron, sites_of
+from hones.method.found import RankedNeuron, sites_of
 from hones.method.steering.checkpoint import Checkpoint, TrainingState, fingerprint_of
 from hones.method.steering.fast import Objective, Savings, make_objective
 from hones.method.steering.pairs import TrainingPlan, make_plan
 from hones.method.steering.settings import EpochLosses, Scales, SteeringSettings, TrainingSummary
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 from hones.models.vlm import VLM, frozen
 from hones.progress import progress_bar
 from hones.tasks.base import Example, Task

@@ -8,7 +8,7 @@ from pathlib import Path
 from hones.errors import TaskStops
 from hones.method.steering.settings import Scales, SteeringSettings
 from hones.method.steering.train import learn_scales
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
 from hones.sweep.shards import Advance, ShardedWork, Workers, portable

@@ -28,7 +28,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hones.errors import HonesError
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
 FOLDER = Path(__file__).parent
 PLANTS: tuple[str, ...] = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))

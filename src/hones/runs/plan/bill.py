@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.method.heads import default_top_k
-from hones.method.steering.controls import GRID, HONES, GridSearch
+from hones.method.steering.controls import GRID, GridSearch
+from hones.method.steering.settings import HONES
 from hones.rivals.compare import BUDGETS
 from hones.runs.plan.lengths import Job
 from hones.runs.plan.rates import HEADS, MASK, NEURONS, STEER, Rates

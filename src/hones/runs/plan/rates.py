@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from hones.errors import HonesError
 from hones.files import read_json, write_json
-from hones.method.heads import HeadScore
+from hones.method.found import HeadScore
 from hones.method.neurons import attribute_neurons
 from hones.method.steering.train import learn_scales
 from hones.models.anatomy import find_anatomy

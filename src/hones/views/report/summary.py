@@ -5,7 +5,7 @@ from math import isnan
 
 from hones.errors import joined
 from hones.method.analysis.results import Analysis
-from hones.method.heads import HeadResult
+from hones.method.found import HeadResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence, Tested

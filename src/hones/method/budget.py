@@ -1,0 +1,25 @@
+"""How many neurons are selected, by which reading of the positive part, and the seed: known without a model."""
+
+from typing import Literal
+
+from hones.errors import HonesError
+
+DEFAULT_RATIO = 0.01
+DEFAULT_SEED = 3407
+PositivePart = Literal["mean", "item"]
+
+
+def check_ratio(ratio: float) -> None:
+    """Raises HonesError for a ratio outside (0, 1]."""
+    if not 0 < ratio <= 1:
+        raise HonesError(str(ratio), argument="ratio", expected="a share of all neurons above 0 and at most 1")
+
+
+def neuron_budget(total: int, ratio: float) -> int:
+    """How many of `total` neurons a ratio is: rounded (1 % of LLaVA-1.5-7B's 352,256 is 3,523), at least 1.
+
+    Raises:
+        HonesError: ratio outside (0, 1].
+    """
+    check_ratio(ratio)
+    return max(1, round(ratio * total))

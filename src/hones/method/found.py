@@ -1,0 +1,116 @@
+"""What steps 1 and 2 find: heads with their scores, and selected neurons."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.models.sites import Site
+from hones.stats import Interval
+from hones.tabular import Column, Table, Tabular, heat_map_html
+
+if TYPE_CHECKING:
+    from hones.sweep.racing import RaceRules
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """One head: its score S with interval, and the metric without (`baseline`) and with its replacement.
+
+    items: how many it was scored on. dropped: it left a race as one that cannot be critical.
+    """
+
+    layer: int
+    head: int
+    score: Interval
+    baseline: float
+    intervened: float
+    items: int = 0
+    dropped: bool = False
+
+
+@dataclass(frozen=True)
+class HeadResult(Tabular):
+    """All heads, best first, and the critical ones among the first K. racing: the rules of a race, None: all cells were
+    run.
+    """
+
+    metric_name: str
+    baseline: Interval
+    items: int
+    heads: tuple[HeadScore, ...]
+    top_k: int
+    racing: "RaceRules | None" = None
+
+    @property
+    def critical(self) -> tuple[HeadScore, ...]:
+        """H*: of the K heads of largest score those whose replacement costs something."""
+        return tuple(head for head in self.heads[: self.top_k] if head.score.value > 0)
+
+    def matrix(self, layers: int, heads: int) -> Float[np.ndarray, "layers heads"]:
+        """The scores as float32 [L, H]."""
+        matrix = np.zeros((layers, heads), dtype=np.float32)
+        for h in self.heads:
+            matrix[h.layer, h.head] = h.score.value
+        return matrix
+
+    def tables(self) -> list[Table]:
+        """Every head, best first."""
+        title = f"Critical heads, {self.metric_name} {self.baseline:.3f} on {self.items} items"
+        if self.racing is not None:
+            dropped = sum(h.dropped for h in self.heads)
+            title += f"; racing at {self.racing.confidence:g}, within {self.racing.margin:g}: {dropped} dropped early"
+        columns = (
+            Column("layer", "layer"),
+            Column("head", "head"),
+            Column("score", "drop when replaced [95 %]", "interval", "+.3f", full="drop when replaced"),
+            Column("baseline"),
+            Column("intervened", "metric without it", "number"),
+            Column("items"),
+            Column("dropped"),
+            Column("critical", "critical", detail=True),
+        )
+        count = len(self.critical)
+        rows = [{**vars(h), "critical": rank < count} for rank, h in enumerate(self.heads)]
+        fewer = f"{count} critical instead of {self.top_k}: no other head's replacement lowers the metric"
+        return [Table("heads", title, columns, rows, fewer if count < self.top_k else "", shown=max(count, 1))]
+
+    def map_html(self) -> str:
+        """The map of heads."""
+        layers, heads = (1 + max(x) for x in zip(*((h.layer, h.head) for h in self.heads), strict=True))
+        marked = {(h.layer, h.head) for h in self.critical}
+        return heat_map_html(self.matrix(layers, heads), marked, f"drop of {self.metric_name}")
+
+
+@dataclass(frozen=True)
+class RankedNeuron:
+    """A selected neuron; rank 1 has the largest importance."""
+
+    rank: int
+    layer: int
+    neuron: int
+    score: float
+
+
+def sites_of(neurons: Iterable[RankedNeuron | Site]) -> list[Site]:
+    """The (layer, neuron) of each."""
+    return [(n.layer, n.neuron) if isinstance(n, RankedNeuron) else n for n in neurons]
+
+
+class RankedNeurons(Tabular, list[RankedNeuron]):
+    """Selected neurons, best first."""
+
+    def tables(self) -> list[Table]:
+        """The neurons."""
+        per_layer = sorted(Counter(n.layer for n in self).items())
+        caption = f"per layer {', '.join(f'{layer}: {count}' for layer, count in per_layer)}"
+        columns = (
+            Column("rank", "rank"),
+            Column("layer", "layer"),
+            Column("neuron", "neuron"),
+            Column("score", "importance", "number", form=".4g"),
+        )
+        return [Table("neurons", f"{len(self):,} neurons", columns, [vars(n) for n in self], caption, shown=10)]

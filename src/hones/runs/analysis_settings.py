@@ -1,0 +1,14 @@
+"""What an analysis is asked for; a configuration holds it."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class AnalysisSettings(BaseModel):
+    """lens_items, cards: of each task; draws: random sets per group; limit: test items of each task, None: all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lens_items: int = Field(default=2, ge=0)
+    cards: int = Field(default=8, ge=0)
+    draws: int = Field(default=3, ge=1)
+    limit: int | None = Field(default=None, ge=1)
