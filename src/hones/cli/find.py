@@ -76,7 +76,7 @@ class Neurons(StageOptions):
     ids: Ids = None
 
     def execute(self) -> None:
-        from hones.method.neurons import neuron_budget
+        from hones.method.budget import neuron_budget
         from hones.rivals import make_method
         from hones.tasks import make_task
         from hones.views.terminal import view

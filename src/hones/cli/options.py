@@ -121,11 +121,10 @@ class SweepOptions:
     @property
     def sweep(self) -> "SweepSettings":
         """The settings; HonesError where there is no such engine."""
-        from hones.sweep.run import ENGINES, SweepSettings
+        from hones.sweep.names import check_engine
+        from hones.sweep.run import SweepSettings
 
-        if self.engine not in ENGINES:
-            raise HonesError(f"no engine {self.engine!r}", expected=" or ".join(ENGINES))
-        return SweepSettings(self.engine, self.batch_size)
+        return SweepSettings(check_engine(self.engine), self.batch_size)
 
 
 @dataclass(kw_only=True)

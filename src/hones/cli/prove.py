@@ -71,7 +71,7 @@ class Compare(StageOptions, AnswerOptions):
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
-        from hones.method.neurons import check_ratio
+        from hones.method.budget import check_ratio
         from hones.rivals import make_methods
         from hones.rivals.compare import BUDGETS
         from hones.runs.comparing import ComparisonRequest, compare
