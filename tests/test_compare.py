@@ -202,6 +202,23 @@ def test_what_compare_masks_is_what_neurons_selects(
     assert 'holds retrieval/neurons with method = "wanda", now "ma"' in capsys.readouterr().err
 
 
+def test_compare_masks_as_many_as_the_run_selected_unless_told_otherwise(
+    model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--model", model_folders["llava"], "--candidates", 6, "--limit", 2, "--out", tmp_path)
+    common = (*common, "--data", shapes["discovery"], "--anyway")
+    assert call("neurons", *common, "--task", "retrieval", "--method", "ma", "--ratio", 0.2) == 0
+    compare = ("compare", *common, "--tasks", "retrieval", "--test", shapes["test"], "--methods", "ma", "--no-curves")
+    assert call(*compare) == 0
+    found = json.loads((tmp_path / "retrieval/comparison.json").read_text())
+    neurons = json.loads((tmp_path / "retrieval/neurons.json").read_text())
+    assert found["ratio"] == 0.2 and found["methods"][1]["neurons"] == len(neurons)
+    assert "compared at" not in capsys.readouterr().err
+    assert call(*compare, "--ratio", 0.1, "--fresh") == 0
+    assert json.loads((tmp_path / "retrieval/comparison.json").read_text())["ratio"] == 0.1
+    assert "retrieval: compared at 10 % of all neurons, its selection is 20 %" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

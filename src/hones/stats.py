@@ -53,8 +53,8 @@ class Interval:
     def bounds(self, spec: str = "+.3f") -> str:
         """The interval alone, as "[+0.100, +0.150]"; without width it is no certainty, and says what it is."""
         if self.low == self.high == self.value:
-            if "+" in spec and self.value == 0:
-                return "[no change]"
+            if "+" in spec:
+                return "[no change]" if self.value == 0 else "[no spread]"
             return {0.0: "[at floor]", 1.0: "[at ceiling]"}.get(self.value, "[no spread]")
         return f"[{self.low:{spec}}, {self.high:{spec}}]"
 

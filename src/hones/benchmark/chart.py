@@ -5,14 +5,14 @@ import matplotlib as mpl
 from hones.benchmark.results import Leaderboard
 from hones.views.charts import Chart
 from hones.views.sheet import Sheet
-from hones.views.style import RC, WIDTH, Drawing
+from hones.views.style import RC, Drawing
 from hones.views.text import number
 
 
 @mpl.rc_context(RC)
 def precision_curves(board: Leaderboard, budgets: tuple[float, ...]) -> Chart:
     """Mean precision over cells at multiples of |P|, one curve per method, best first in the legend."""
-    drawing = Drawing(WIDTH, 3.9)
+    drawing = Drawing(4.4, 3.9)
     curves = {
         s.method: [
             (budget, precision, f"{s.method} at {budget:g} |P|: precision {number(precision)}")

@@ -65,7 +65,9 @@ class Compare(StageOptions, AnswerOptions):
         Path | None, Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
     ] = None
     top_k: TopK = None
-    ratio: Annotated[float, Option(help="Share of all neurons to mask.")] = 0.01
+    ratio: Annotated[
+        float | None, Option(help="Share of all neurons to mask. [default: that of `hones neurons` in --out, or 0.01]")
+    ] = None
     seeds: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
     curves: Annotated[bool, Option(help="Also mask budgets from 0.1 % to 10 %.")] = True
 
@@ -78,7 +80,8 @@ class Compare(StageOptions, AnswerOptions):
         from hones.tasks import make_tasks
         from hones.views.terminal import view
 
-        check_ratio(self.ratio)
+        if self.ratio is not None:
+            check_ratio(self.ratio)
         methods = make_methods(self.methods)
         tasks = make_tasks(self.tasks, candidates=self.candidates)
         splits = {"discovery": self.items(self.data), "test": self.items(self.test)}
@@ -98,6 +101,10 @@ class Compare(StageOptions, AnswerOptions):
                 file = heads[task.name]
                 result = compare(study, task, splits["discovery"], splits["test"], file, request, shared)
                 show(study, task.name, view(result), self.out / task.name / "comparison.json")
+                selected = study.run.record.ratio_of(task.name)
+                if selected not in (None, result.ratio):
+                    shares = f"{100 * result.ratio:g} % of all neurons, its selection is {100 * selected:g} %"
+                    warn(f"{task.name}: compared at {shares}")
 
 
 @dataclass(kw_only=True)

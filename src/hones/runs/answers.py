@@ -1,7 +1,7 @@
 """RUN/T/answers.jsonl: what the model says, so that a person can see what a number is made of.
 
-One line per split and item: where its picture is (from the run folder), what was asked, the target, the references,
-and under every arm the answer and its score. Arms:
+One line per split and item: where its picture is (from the run folder) and the box outlined in it, what was asked, the
+target, the references, and under every arm the answer and its score. Arms:
 
     unedited                   of every stage that sweeps
     masked, random             of the masking, its first control; random #2 is the second
@@ -65,13 +65,18 @@ class Said(BaseModel):
 
 
 class AnsweredItem(BaseModel):
-    """One item of one split, and what the model says under every arm."""
+    """One item of one split, and what the model says under every arm.
+
+    box: outlined in the picture, as `Example` has it; size: for which it was annotated.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     split: str
     id: str
     picture: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    size: tuple[int, int] | None = None
     prompt: str
     target: str
     references: tuple[str, ...]
@@ -141,6 +146,8 @@ def items_of(kept: Sequence[ItemAnswers], split: str, run: Path) -> list[Answere
             split=split,
             id=of_item.example.id,
             picture=None if of_item.example.image is None else place_from(run, of_item.example.image),
+            box=of_item.example.box,
+            size=of_item.example.size,
             prompt=of_item.example.prompts[0],
             target=of_item.example.target,
             references=of_item.example.references,
@@ -243,7 +250,21 @@ def answers_of(run: Path, task: str, split: str | None = None, arms: Sequence[st
     file = run / task / FILE
     if not file.is_file():
         raise HonesError(f"no file {file}", do="run a stage of this task, with --fresh where it has finished already")
-    items = read_answers(file)
+    return chosen_answers(task, read_answers(file), split, arms, file)
+
+
+def chosen_answers(
+    task: str,
+    items: Sequence[AnsweredItem],
+    split: str | None = None,
+    arms: Sequence[str] = (),
+    file: Path = Path(FILE),
+) -> Answers:
+    """Those of one split and of some arms, both by default as `answers_of` says.
+
+    Raises:
+        HonesError: none of that split or of those arms.
+    """
     splits = dict.fromkeys(item.split for item in items)
     chosen = split or ("test" if "test" in splits else next(iter(splits), "test"))
     of_split = [item for item in items if item.split == chosen]

@@ -33,10 +33,14 @@ from hones.tasks.base import Task
 
 @dataclass(frozen=True)
 class ComparisonRequest:
-    """What HONES is compared with, itself named or not. draws: of the random methods. budgets: further ratios."""
+    """What HONES is compared with, itself named or not.
+
+    ratio: None: that of the task's neurons in the run folder, or else 1 %. draws: of the random methods. budgets:
+    further ratios.
+    """
 
     methods: Sequence[Method]
-    ratio: float = DEFAULT_RATIO
+    ratio: float | None = None
     draws: int = 5
     budgets: Sequence[float] = BUDGETS
 
@@ -102,6 +106,8 @@ def compare(
     hones = METHODS["hones"]
     methods = [hones, *(method for method in request.methods if method is not hones)]
     ratio = request.ratio
+    if ratio is None:
+        ratio = study.run.record.ratio_of(task.name) or DEFAULT_RATIO
     neuron_budget(study.vlm.anatomy.total_neurons, ratio)
     with alone(study.run.path, [task.name]):
         heads = critical_heads(study.vlm, task, heads_file, methods)

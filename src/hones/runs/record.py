@@ -92,6 +92,12 @@ class RunRecord(BaseModel):
     stages: dict[Text, StageRecord]
     stopped: dict[Text, dict[Text, Any]] = {}
 
+    def ratio_of(self, task: str) -> float | None:
+        """The share of all neurons that `hones neurons` selected for a task; None where that has not finished."""
+        stage = self.stages.get(f"{task}/neurons")
+        ratio = None if stage is None else stage.fingerprint.get("ratio")
+        return float(ratio) if isinstance(ratio, int | float) else None
+
 
 def read_record(file: Path) -> RunRecord:
     """What a run.json says.

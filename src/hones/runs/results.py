@@ -1,5 +1,6 @@
 """Everything a run folder holds, read back for a report. What a stage has not written yet is None."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
 from hones.rivals.results import Comparison
+from hones.runs.answers import FILE as ANSWERS
+from hones.runs.answers import AnsweredItem, Answers, chosen_answers, read_answers
 from hones.runs.artifacts import read_heads, read_neurons, read_result
 from hones.runs.record import RunRecord, read_record
 from hones.tasks import in_order
@@ -20,7 +23,7 @@ FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
 
 @dataclass(frozen=True)
 class TaskResults:
-    """What the stages found for one task. steering: by method. evidence: of steering."""
+    """What the stages found for one task. steering: by method. evidence: of steering. answers: of all splits."""
 
     task: str
     heads: HeadResult | None
@@ -29,6 +32,12 @@ class TaskResults:
     comparison: Comparison | None
     steering: dict[str, SteeringResult]
     evidence: Evidence | None = None
+    answers: Sequence[AnsweredItem] = ()
+
+    @property
+    def shown_answers(self) -> Answers | None:
+        """What the model says about test items, or the others where there are none; None where nothing is kept."""
+        return chosen_answers(self.task, self.answers) if self.answers else None
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ def _read_task(folder: Path) -> TaskResults:
         _read(folder / "comparison.json", Comparison),
         {f.parent.name: read_result(f, SteeringResult) for f in sorted(folder.glob("steering/*/result.json"))},
         _read(folder / "steering" / "evidence.json", Evidence),
+        read_answers(folder / ANSWERS) if (folder / ANSWERS).is_file() else (),
     )
 
 

@@ -17,7 +17,7 @@ from hones.rivals.results import Comparison
 from hones.tabular import Table
 from hones.views.sheet import Sheet, sheet
 from hones.views.style import DASHES, MARKERS, RC, WIDTH, Drawing, category_rows
-from hones.views.text import count, metric, number, slug, with_interval
+from hones.views.text import count, metric, number, slug, with_change, with_interval
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def head_map(task: str, result: HeadResult) -> Chart:
     critical = {(h.layer, h.head) for h in result.critical}
     cells = []
     for h in result.heads:
-        label = f"layer {h.layer}, head {h.head}: drop {with_interval(h.score)}"
+        label = f"layer {h.layer}, head {h.head}: drop {with_change(h.score)}"
         label += ", critical" if (h.layer, h.head) in critical else ""
         cells.append(HeadCell(h.layer, h.head, h.score.value, label))
     table = sheet(result.table(), f"heads-{slug(task)}", f"{task}: every head, best first")
@@ -68,7 +68,7 @@ def cell_map(
     """Layers by heads, shaded by value with zero blank; negative cells carry a dash, `ringed` ones a ring."""
     layers = 1 + max(c.layer for c in cells)
     heads = 1 + max(c.head for c in cells)
-    side = min(0.4, max(0.15, 3.4 / max(heads, 8)))
+    side = min(0.4, max(0.15, 2.6 / heads))
     drawing = Drawing(heads * side + 1.35, layers * side + 0.62)
     axes, bar = drawing.figure.subplots(1, 2, width_ratios=(heads * side, 0.12))
     strongest = max(abs(c.value) for c in cells) or 1.0
@@ -174,11 +174,12 @@ def comparison_chart(comparison: Comparison) -> Chart:
         if "random" in m.method:
             looks = {"facecolor": LINE, "hatch": "////"}
         (bar,) = axes.barh(row, m.absolute_drop.value, height=0.66, linewidth=0, **looks)
-        drawing.mark(bar, f"{m.method}: drop {with_interval(m.absolute_drop)}, {count(m.neurons, 'neuron')}")
+        drawing.mark(bar, f"{m.method}: drop {with_change(m.absolute_drop)}, {count(m.neurons, 'neuron')}")
         axes.plot([m.absolute_drop.low, m.absolute_drop.high], [row, row], color=INK, linewidth=1.1)
     axes.axvline(0, color=MUTED, linewidth=0.8)
     category_rows(axes, [m.method for m in methods])
     axes.set_xlabel(f"drop of {m_name} when masked")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="x")
     caption = (
         f"Each method's neurons ({100 * comparison.ratio:.3g} % of all) masked on "

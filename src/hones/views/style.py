@@ -17,7 +17,7 @@ from hones.rivals.compare import HONES
 from hones.stats import Interval
 from hones.views.text import clean, one_line
 
-WIDTH = 4.4  # inches, of charts that fill a column or a phone
+WIDTH = 3.9  # inches, of charts that fill a column or a phone: at 400 pixels their text has 10 or more
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1)), "-", "--", ":")
 Point = tuple[int | float, int | float, str]

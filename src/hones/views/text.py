@@ -10,7 +10,9 @@ from hones.stats import Interval
 
 SHORT = 160
 _METRICS = {"vqa_soft_accuracy": "VQA soft accuracy", "anls": "ANLS", "bleu4": "BLEU-4", "ndcg@5": "NDCG@5"}
-_WHITE = {" ": "␣", "▁": "␣", "Ġ": "␣", "\n": "↵", "\t": "⇥", "\r": "↵"}
+_WHITE = {" ": "␣", "▁": "␣", "Ġ": "␣", "\n": "↵", "Ċ": "↵", "\t": "⇥", "ĉ": "⇥", "\r": "↵"}
+_BYTES = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>)+")
+_NUMBERED = re.compile(r"\ufffd+#(\d+)")
 
 
 def clean(text: str) -> str:
@@ -37,7 +39,15 @@ def one_line(text: str, length: int = SHORT) -> str:
 
 
 def token_text(text: str, length: int = 24) -> str:
-    """A token with its spaces visible."""
+    """A token with its spaces visible; one that is part of a character by its bytes, or else by its number."""
+    if numbered := _NUMBERED.fullmatch(text):
+        return f"byte #{numbered[1]}"
+    if _BYTES.fullmatch(text):
+        content = bytes.fromhex(text.replace("<0x", "").replace(">", ""))
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            return one_line(f"byte {content.hex(' ').upper()}", length)
     return one_line("".join(_WHITE.get(c, c) for c in text) or "∅", length)
 
 
@@ -51,12 +61,23 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
-def with_interval(interval: Interval, digits: int = 3) -> str:
-    """0.740 [0.620, 0.850]; the value alone where the interval is not known."""
+def with_interval(interval: Interval, digits: int = 3, *, change: bool = False) -> str:
+    """0.740 [0.620, 0.850]; the value alone where the interval is not known; words where it has no width.
+
+    Args:
+        change: whether it is a difference, and not a level that can be at a floor or a ceiling.
+    """
     value = number(interval.value, digits)
     if math.isnan(interval.low) or math.isnan(interval.high):
         return value
+    if interval.low == interval.high == interval.value:
+        return f"{value} {interval.bounds('+.3f' if change else '.3f')}"
     return f"{value} [{number(interval.low, digits)}, {number(interval.high, digits)}]"
+
+
+def with_change(interval: Interval, digits: int = 3) -> str:
+    """0.040 [−0.010, 0.090], of a difference; [no change] where no item's score differs."""
+    return with_interval(interval, digits, change=True)
 
 
 def includes_zero(interval: Interval) -> bool:

@@ -1,5 +1,6 @@
 """Neuron cards: one neuron to read, as a graph heads -> neuron -> tokens, with the pictures that drive it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Card:
-    """A card ready for the page. pictures: one for each of its drivers."""
+    """A card ready for the page. pictures, answers: one for each of its drivers; "" where no answer is kept."""
 
     id: str
     card: NeuronCard
@@ -24,10 +25,15 @@ class Card:
     table: Sheet
     suppresses: tuple[str, ...]
     pictures: tuple[Thumbnail, ...]
+    answers: tuple[str, ...] = ()
 
 
-def make_card(card: NeuronCard, folder: Path) -> Card:
-    """The card with its graph and thumbnails; the largest head shares and token weights are drawn."""
+def make_card(card: NeuronCard, folder: Path, said: Mapping[tuple[str, str, str], str]) -> Card:
+    """The card with its graph and thumbnails; the largest head shares and token weights are drawn.
+
+    Args:
+        said: the unedited model's answers, by task, item and prompt.
+    """
     name = f"card-{slug(card.task)}-{card.layer}-{card.neuron}"
     neuron = f"layer {card.layer}, neuron {card.neuron}"
     heads = card.heads[:SHOWN]
@@ -57,4 +63,5 @@ def make_card(card: NeuronCard, folder: Path) -> Card:
         table=Sheet(name, neuron.capitalize(), ("what", "which", "value"), rows),
         suppresses=tuple(token_text(t.text) for t in card.suppresses[:SHOWN]),
         pictures=tuple(thumbnail(d.picture, folder) for d in card.drivers),
+        answers=tuple(said.get((d.task, d.item, d.prompt), "") for d in card.drivers),
     )

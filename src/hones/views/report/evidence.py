@@ -14,7 +14,7 @@ from hones.tabular import Column
 from hones.views.charts import Chart
 from hones.views.sheet import Cell, Sheet, sheet
 from hones.views.style import RC, WIDTH, Drawing, category_rows
-from hones.views.text import count, metric, number, one_line, slug, with_interval
+from hones.views.text import count, metric, number, one_line, slug, with_change, with_interval
 
 
 def evidence_charts(evidences: Sequence[Evidence]) -> list[Chart]:
@@ -63,7 +63,7 @@ def gain_chart(evidence: Evidence, tested: Tested) -> Chart:
     m = metric(tested.metric_name)
     rows = []
     for w in tested.methods:
-        label = f"{w.method}: {m} {with_interval(w.steered)}, gain {with_interval(w.gain)}"
+        label = f"{w.method}: {m} {with_interval(w.steered)}, gain {with_change(w.gain)}"
         rows.append(_Change(w.method, w.gain, label, w.method == HONES))
     source = f"{count(tested.items, 'item')}" + (f" of {one_line(tested.file, 48)}" if tested.file else "")
     caption = (
@@ -82,7 +82,7 @@ def elsewhere_chart(evidences: Sequence[Evidence]) -> Chart:
     changes = []
     for row in rows:
         steered, other = row["steered_task"], row["task"]
-        label = f"scales of {steered} on {other}: change {with_interval(row['change'])}"
+        label = f"scales of {steered} on {other}: change {with_change(row['change'])}"
         changes.append(_Change(f"{steered} on {other}", row["change"], label))
     first = tables[0][1]
     merged = replace(first, columns=(Column("steered_task", "scales of"), *first.columns), rows=rows)

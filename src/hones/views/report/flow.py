@@ -8,9 +8,9 @@ from markupsafe import Markup
 from hones.method.analysis.results import Token
 from hones.views.text import clean, number, one_line, token_text
 
-_BOX = 108
+_BOX = 98
 _HEIGHT = 24
-_GAP = 48
+_GAP = 38
 _ROW = 34
 _TOP = 26
 _COLOURS = ("var(--warm)", "var(--ink)", "var(--cool)")
@@ -81,7 +81,7 @@ def flow_svg(title: str, columns: Mapping[str, Sequence[Node]], edges: Sequence[
         parts.append(line)
     for x, ys, colour, nodes in zip(left, middle, _COLOURS, columns.values(), strict=True):
         for y, node in zip(ys, nodes, strict=True):
-            text = _TEXT.format(x + _BOX / 2, y + 4, "flow-text", one_line(node.text, 16))
+            text = _TEXT.format(x + _BOX / 2, y + 4, "flow-text", one_line(node.text, 14))
             box = {"x": x, "y": y - _HEIGHT / 2, "width": _BOX, "height": _HEIGHT, "colour": colour}
             parts.append(_NODE.format(label=clean(node.label), text=text, **box))
     width = left[-1] + _BOX + 2

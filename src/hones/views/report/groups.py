@@ -12,7 +12,7 @@ from hones.palette import COOL, INK, LINE
 from hones.views.charts import Chart, shaded
 from hones.views.sheet import Sheet, sheet
 from hones.views.style import RC, WIDTH, Drawing
-from hones.views.text import count, group_name, number, one_line, with_interval
+from hones.views.text import count, group_name, number, one_line, with_change
 
 _NEURONS = "Neurons that exactly the marked tasks selected."
 _DROPS = (
@@ -32,7 +32,7 @@ def group_chart(analysis: Analysis) -> Chart:
 def ablation_chart(analysis: Analysis) -> Chart:
     """Rows: groups; columns: tasks; cells: the drop of the task when the group is masked."""
     table = sheet(analysis.table("ablations"), "ablation")
-    width = 0.95 * len(analysis.tasks) + 0.7
+    width = 0.8 * len(analysis.tasks) + 0.7
     return _chart(analysis, table, "Masking each group", _DROPS, width, drops=0.65)
 
 
@@ -107,7 +107,7 @@ def _drops(
         for column, task in enumerate(tasks):
             if (a := by_cell.get((group, task))) is None:
                 continue
-            drops = f"drop {with_interval(a.drop)}, random {number(a.random_drop.value)}"
+            drops = f"drop {with_change(a.drop)}, random {number(a.random_drop.value)}"
             cell = shaded(axes, column, row, a.drop.value / strongest, most=0.7)
             drawing.mark(cell, f"{group_name(group)} masked, {task}: {drops}")
             axes.text(column, row, number(a.drop.value, 2), ha="center", va="center")

@@ -1,29 +1,34 @@
 """The report of a run, from what the run folder holds; the template says what its sections are called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hones.errors import joined
 from hones.files import write_bytes
 from hones.method.analysis.results import LensRow
+from hones.method.steering.controls import CONTROLS
+from hones.rivals import METHODS
 from hones.rivals.compare import HONES
 from hones.runs.results import RunResults, read_results
 from hones.runs.stale import stale
+from hones.stats import UNEDITED
 from hones.tabular import Column, together
 from hones.views.charts import Chart, budget_curves, comparison_chart, head_map, layer_curves, level_chart
+from hones.views.glossary import TERMS
 from hones.views.report.cards import Card, make_card
 from hones.views.report.evidence import evidence_charts
 from hones.views.report.groups import ablation_chart, group_chart
+from hones.views.report.items import items_of_task
 from hones.views.report.pictures import Thumbnail, thumbnail
 from hones.views.report.provenance import provenance
-from hones.views.report.summary import sentences
+from hones.views.report.summary import budget_sentence, sentences
 from hones.views.report.templating import render
 from hones.views.sheet import Sheet, sheet
 from hones.views.text import group_name, token_text
 
-Lens = tuple[LensRow, Thumbnail, list[tuple[Sequence[LensRow], Sheet]]]
-"""An item, its picture, and for every group its rows, layer by layer, with their data."""
+Lens = tuple[LensRow, Thumbnail, str, list[tuple[Sequence[LensRow], Sheet]]]
+"""An item, its picture, the unedited model's answer or "", and for every group its rows, layer by layer, and data."""
 
 
 def write_report(folder: Path, to: Path | None = None) -> Path:
@@ -43,6 +48,12 @@ def render_report(results: RunResults) -> str:
     tables: list[Sheet] = []
     cards: dict[str, list[Card]] = {}
     lens: list[Lens] = []
+    said = {
+        (t.task, item.id, item.prompt): item.answers[UNEDITED].answer
+        for t in results.tasks
+        for item in t.answers
+        if UNEDITED in item.answers
+    }
     if (analysis := results.analysis) is not None:
         if analysis.groups:
             charts["groups"].append(group_chart(analysis))
@@ -51,10 +62,10 @@ def render_report(results: RunResults) -> str:
         if (overlap := analysis.table("overlap")).rows:
             tables.append(sheet(overlap))
         pictures = results.folder / "analysis"
-        lens = _lens(analysis.lens, pictures)
+        lens = _lens(analysis.lens, pictures, said)
         for card in analysis.cards:
-            cards.setdefault(card.task, []).append(make_card(card, pictures))
-    parts = ("heads", "neurons", "masking", "comparison", "steering")
+            cards.setdefault(card.task, []).append(make_card(card, pictures, said))
+    parts = ("heads", "neurons", "masking", "comparison", "steering", "answers")
     without = {part: [t.task for t in results.tasks if not getattr(t, part)] for part in parts}
     return render(
         "report.html.j2",
@@ -66,7 +77,12 @@ def render_report(results: RunResults) -> str:
         sentences=sentences(results),
         stale=stale(results),
         stopped=[f"{task} stopped at {x.get('stage')}: {x.get('why')}" for task, x in results.record.stopped.items()],
+        items=[items_of_task(x, results.folder) for t in results.tasks if (x := t.shown_answers) is not None],
         charts=charts,
+        budgets=[line for t in results.tasks if (line := budget_sentence(t, results.record.ratio_of(t.task)))],
+        methods=_methods(results),
+        ways=_ways(results),
+        glossary=TERMS,
         without={part: joined(tasks) if tasks else "" for part, tasks in without.items()},
         analysed=analysis is not None,
         overlap=tables,
@@ -75,6 +91,18 @@ def render_report(results: RunResults) -> str:
         steered=_steered(results),
         provenance=provenance(results),
     )
+
+
+def _methods(results: RunResults) -> list[tuple[str, str]]:
+    """The methods of the comparisons, and by what they rank neurons."""
+    names = dict.fromkeys(m.method for t in results.tasks if t.comparison is not None for m in t.comparison.methods)
+    return [(name, METHODS[name].summary) for name in names if name in METHODS]
+
+
+def _ways(results: RunResults) -> list[tuple[str, str]]:
+    """The ways to steer of the evidence, and how their scales come about."""
+    names = dict.fromkeys(w.method for t in results.tasks if t.evidence is not None for w in t.evidence.test.methods)
+    return [(name, CONTROLS[name].summary) for name in names if name in CONTROLS]
 
 
 def run_charts(results: RunResults) -> dict[str, list[Chart]]:
@@ -96,7 +124,7 @@ def run_charts(results: RunResults) -> dict[str, list[Chart]]:
     }
 
 
-def _lens(rows: Sequence[LensRow], folder: Path) -> list[Lens]:
+def _lens(rows: Sequence[LensRow], folder: Path, said: Mapping[tuple[str, str, str], str]) -> list[Lens]:
     """Items with the group of their task alone, or else their first, before the others."""
     by_item: dict[tuple[str, ...], dict[tuple[str, ...], list[LensRow]]] = {}
     for row in rows:
@@ -109,7 +137,8 @@ def _lens(rows: Sequence[LensRow], folder: Path) -> list[Lens]:
             caption = f"Tokens that fall, {group_name(of_group[0].group)}"
             groups.append((of_group, Sheet(f"lens-{i}-{n}", caption, ("layer", "token", "fall"), cells)))
         first = groups[0][0][0]
-        lens.append((first, thumbnail(first.picture, folder), groups))
+        answer = said.get((first.task, first.item, first.prompt), "")
+        lens.append((first, thumbnail(first.picture, folder), answer, groups))
     return lens
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hones.data.pictures import open_picture
 from hones.errors import BadItem
+from hones.runs.answers import AnsweredItem
 
 SIDE = 240
 
@@ -38,6 +39,17 @@ def thumbnail(name: str, folder: Path, side: int = SIDE) -> Thumbnail:
         return encoded(name, open_picture(path), side)
     except BadItem as error:
         return Thumbnail(name, problem=str(error).replace(f"{folder}/", "").replace(f" {name}", "", 1))
+
+
+def picture_asked_about(item: AnsweredItem, run: Path, side: int) -> Thumbnail:
+    """The picture of an item, wherever its data lie, with the box outlined in it; one that cannot be read is named."""
+    if item.picture is None:
+        return Thumbnail("")
+    try:
+        picture = open_picture(run / item.picture.replace("\x00", "�"), item.box, item.size)
+        return encoded(item.picture, picture, side)
+    except BadItem as error:
+        return Thumbnail(item.picture, problem=error.kind)
 
 
 def encoded(name: str, picture: Image.Image, side: int = SIDE) -> Thumbnail:

@@ -13,31 +13,67 @@ from hones.rivals.compare import HONES
 from hones.rivals.results import Comparison
 from hones.runs.results import RunResults, TaskResults
 from hones.stats import LEVEL, Interval
-from hones.views.text import count, group_name, includes_zero, metric, number, with_interval
+from hones.tasks.log_probability import LogProbability
+from hones.views.text import count, group_name, includes_zero, metric, number, with_change, with_interval
 
 NO_CHANGE = "no change that the interval supports"
 
 
 def sentences(results: RunResults) -> list[tuple[str, list[str]]]:
     """The findings of each task, then those across tasks."""
-    told = [(t.task, [*_of_task(t)]) for t in results.tasks]
+    told = [(t.task, [*_of_task(t, results.record.ratio_of(t.task))]) for t in results.tasks]
     if results.analysis is not None and len(results.analysis.tasks) > 1:
         told.append(("across tasks", [*across_sentences(results.analysis)]))
     return [(name, texts) for name, texts in told if texts]
 
 
-def _of_task(t: TaskResults) -> Iterator[str]:
+def _of_task(t: TaskResults, ratio: float | None) -> Iterator[str]:
+    yield from stuck_sentences(t)
     if t.heads is not None:
         yield heads_sentence(t.heads)
     if t.masking is not None:
         yield masking_sentence(t.task, t.masking)
     if t.comparison is not None:
         yield comparison_sentence(t.comparison)
+        yield from filter(None, [budget_sentence(t, ratio)])
     if t.evidence is not None:
         yield from evidence_sentences(t.evidence)
         return
     for method, result in t.steering.items():
         yield steering_sentence(t.task, method, result)
+
+
+def stuck_sentences(t: TaskResults) -> Iterator[str]:
+    """Where the unedited metric is at its end on all items, and what that means for everything that follows."""
+    levels = [] if t.heads is None else [(t.heads.metric_name, t.heads.baseline, t.heads.items, "discovery item")]
+    tested = t.masking or t.comparison
+    if tested is not None:
+        levels.append((tested.metric_name, tested.baseline, tested.items, "test item"))
+    elif t.steering:
+        steered = next(iter(t.steering.values()))
+        levels.append((steered.metric_name, steered.base, steered.items, "test item"))
+    ends: dict[tuple[str, float], list[str]] = {}
+    for name, level, items, what in levels:
+        if name != LogProbability.metric_name and level.value in (0.0, 1.0):
+            ends.setdefault((name, level.value), []).append(f"the {count(items, what)}")
+    for (name, end), places in ends.items():
+        said = "0, its floor: nothing can be lost" if end == 0 else "1, its ceiling: a loss can show, a gain cannot"
+        yield f"On {joined(places)} the unedited model's {metric(name)} is {said}."
+
+
+def budget_sentence(t: TaskResults, ratio: float | None) -> str:
+    """Where the comparison ran at another budget than the task's neurons; else nothing.
+
+    Args:
+        ratio: of the task's neurons, as run.json says.
+    """
+    if t.comparison is None or ratio in (None, t.comparison.ratio):
+        return ""
+    compared, selected = (f"{100 * x:.3g} %" for x in (t.comparison.ratio, ratio))
+    return (
+        f"The comparison of {t.task} ran at another budget: {compared} of all neurons, where the selection that is "
+        f"masked and steered has {selected}; its drops are not those of the masking."
+    )
 
 
 def heads_sentence(r: HeadResult) -> str:
@@ -52,9 +88,9 @@ def heads_sentence(r: HeadResult) -> str:
     if all(isnan(h.score.low) for h in r.critical):
         text = f"{replaced} costs {number(best.score.value, 2)} {of}; its heads file gives no intervals."
     else:
-        cost = f"costs {with_interval(best.score, 2)}"
+        cost = f"costs {with_change(best.score, 2)}"
         if includes_zero(best.score):
-            cost = f"makes {NO_CHANGE} (drop {with_interval(best.score, 2)})"
+            cost = f"makes {NO_CHANGE} (drop {with_change(best.score, 2)})"
         certain = sum(h.score.low > 0 for h in r.critical)
         have = f"{'has' if certain == 1 else 'have'} an interval above zero"
         text = f"{replaced} {cost} {of}; {certain} of the {count(len(r.critical), 'critical head')} {have}."
@@ -67,7 +103,7 @@ def masking_sentence(task: str, r: MaskingResult) -> str:
     text = f"Masking the {count(r.neurons, 'neuron')} {_moves(on, r.baseline, r.masked, r.absolute_drop, 'drop')}"
     cost = number(r.baseline.value - r.control.value, 2)
     if includes_zero(r.advantage):
-        verdict = f"no difference that the interval supports ({with_interval(r.advantage, 2)})"
+        verdict = f"no difference that the interval supports ({with_change(r.advantage, 2)})"
     else:
         more = "more" if r.advantage.value > 0 else "less"
         verdict = f"{number(abs(r.advantage.value), 2)} {more} for the selection, an interval that excludes zero"
@@ -88,7 +124,7 @@ def comparison_sentence(c: Comparison) -> str:
     tied = f"; with {undecided} the interval of the difference includes zero" if undecided else ""
     return (
         f"Against {count(len(others), 'other method')} at the same budget, HONES (drop "
-        f"{with_interval(hones.absolute_drop, 2)}) {' and '.join(parts)}{tied}."
+        f"{with_change(hones.absolute_drop, 2)}) {' and '.join(parts)}{tied}."
     )
 
 
@@ -112,7 +148,7 @@ def evidence_sentences(e: Evidence) -> Iterator[str]:
         yield f"Out of domain, it {_gains(e.task, e.out_of_domain)}."
     if e.elsewhere:
         parts = [
-            f"{'raise' if o.change.value > 0 else 'lower'} {o.task} (change {with_interval(o.change, 2)})"
+            f"{'raise' if o.change.value > 0 else 'lower'} {o.task} (change {with_change(o.change, 2)})"
             for o in e.elsewhere
             if not includes_zero(o.change)
         ]
@@ -143,7 +179,7 @@ def _moves(what: str, base: Interval, now: Interval, change: Interval, called: s
     rises = change.value > 0 if called == "gain" else change.value < 0
     did = f"makes {NO_CHANGE} to" if includes_zero(change) else "raises" if rises else "lowers"
     from_to = f"from {number(base.value, 2)} to {number(now.value, 2)}"
-    return f"{did} {what} {from_to} ({called} {with_interval(change, 2)})"
+    return f"{did} {what} {from_to} ({called} {with_change(change, 2)})"
 
 
 def across_sentences(analysis: Analysis) -> Iterator[str]:
@@ -164,7 +200,7 @@ def across_sentences(analysis: Analysis) -> Iterator[str]:
         most = max(certain, key=lambda a: a.advantage.value)
         yield (
             f"The group that matters most beyond chance is {group_name(most.group)}: masking it costs {most.task} "
-            f"{with_interval(most.drop, 2)}, random neurons {number(most.random_drop.value, 2)}."
+            f"{with_change(most.drop, 2)}, random neurons {number(most.random_drop.value, 2)}."
         )
     elif pairs:
         yield "No group's drop is larger than that of random neurons by more than its interval."

@@ -19,7 +19,6 @@
       const mark = event.target.closest && event.target.closest(".mark");
       if (mark) say(mark);
     });
-  for (const readout of document.querySelectorAll(".readout")) readout.textContent = "Point at a mark, or use the arrow keys.";
 
   const ways = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const centre = (mark) => {
