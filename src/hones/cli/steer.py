@@ -24,8 +24,8 @@ class TrainingOptions:
     learning_rate: Annotated[
         float | None,
         Option(
-            help="Of AdamW, falling by a cosine to a tenth; the paper's is 5e-4. [default: 5e-4 x 1,000 / steps, from "
-            "5e-4 to 0.05: scales go as far as the paper's in fewer steps]"
+            help="Of AdamW, falling by a cosine to a tenth. [default: the paper's 5e-4 from 1,000 steps on, 0.05 up to "
+            "200 steps, between them in between]"
         ),
     ] = None
     epochs: Annotated[int, Option(min=1, help="Passes over the dev items.")] = 2
