@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from test_cli import call
 
-from hones import load_items
-from hones.tasks.check import check_items
+from hones import load_items, make_task
+from hones.errors import NOT_ANNOTATED
+from hones.tasks.check import Usable, check_items
 
 
 @pytest.fixture
@@ -104,3 +105,54 @@ def test_too_few_captions_are_a_problem_of_retrieval_alone(shapes: dict[str, Pat
     assert [(one.where, one.kind, one.count) for one in report.problems] == [
         ("retrieval", "too few captions for 400 candidates", 5)
     ]
+
+
+def checked(file: Path, task: str) -> tuple[Usable, dict[tuple[str, str], str], dict[tuple[str, str], int]]:
+    """One task's counts, its problems with their example, its remarks with their count."""
+    report = check_items(load_items(file), tasks=[make_task(task)])
+    (row,) = report.tasks
+    problems = {(one.where, one.kind): one.example for one in report.problems}
+    return row, problems, {(one.where, one.kind): one.count for one in report.remarks}
+
+
+def yaml_task(folder: Path, **changes: Any) -> str:
+    content = {"name": "mine", "prompt": "{vqa.question}", "target": "vqa.answer", "metric": "exact_match"} | changes
+    (folder / "mine.yaml").write_text(json.dumps(content))
+    return str(folder / "mine.yaml")
+
+
+def test_a_task_of_ones_own_is_counted_with_reasons(broken: Path, tmp_path: Path) -> None:
+    row, problems, remarks = checked(broken, yaml_task(tmp_path))
+    own, of_vqa, _ = checked(broken, "vqa")
+    assert row == Usable("mine", own.usable, own.refused, own.not_annotated) == Usable("mine", 2, 6, 5)
+    assert problems["mine", "its field vqa.answer is empty"] and of_vqa["vqa", "empty answer"]
+    assert ("picture", "missing picture") in problems and remarks["mine", NOT_ANNOTATED] == 5
+
+    row, problems, _ = checked(broken, yaml_task(tmp_path, picture="none"))
+    assert row == Usable("mine", 7, 1, 5) and not [where for where, _ in problems if where == "picture"]
+
+    row, problems, remarks = checked(broken, yaml_task(tmp_path, prompt="{vqa.quest}"))
+    assert row.refused == 8 and problems["mine", "it has no field vqa.quest"]
+
+    row, _, remarks = checked(broken, yaml_task(tmp_path, max_items=1))
+    assert row == Usable("mine", 1, 6, 5) and remarks["mine", "usable, beyond max_items"] == 1
+
+
+def test_boxes_of_a_task_of_ones_own_are_drawn(broken: Path, tmp_path: Path) -> None:
+    task = yaml_task(tmp_path, prompt="Read.", target="ocr.text", box="ocr.bbox")
+    row, problems, _ = checked(broken, task)
+    own, *_ = checked(broken, "ocr")
+    assert (row.usable, row.refused) == (own.usable, own.refused)
+    assert {("mine", "box without area"), ("mine", "box outside the picture")} <= problems.keys()
+
+
+def test_the_command_checks_the_named_task(
+    shapes: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.json"
+    assert call("data", "check", shapes["dev"], "--task", f"{yaml_task(tmp_path)},ocr", "--json", report) == 0
+    said = json.loads(report.read_text())
+    assert [(row["task"], row["usable"]) for row in said["tasks"]] == [("mine", 5), ("ocr", 5)]
+    assert "mine" in capsys.readouterr().out
+    assert call("data", "check", shapes["dev"], "--task", tmp_path / "none.yaml") == 2
+    assert "cannot read the task" in capsys.readouterr().err

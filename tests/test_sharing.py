@@ -586,7 +586,7 @@ def test_the_commands(
     for wrong, message in {
         ("--task", "caption", "What?"): "a question with caption",
         (): "no question",
-        ("--task", "retrieval"): "no prompt for 'retrieval'",
+        ("--task", "retrieval"): "no question for retrieval",
         ("--box", "1,2,3", "--task", "ocr"): "expected four numbers X,Y,W,H",
         ("--box", "1,2,3,4", "What?"): "a box for vqa",
         ("--image", tmp_path / "no.png", "What?"): "no picture",

@@ -109,6 +109,10 @@ def check(
     images: Images = None,
     format: Format = "auto",
     pictures: Annotated[bool, Option(help="Open every picture too.")] = True,
+    task: Annotated[
+        str | None,
+        Option(help="vqa, ocr, caption, retrieval, your TASK.yaml or FILE.py:CLASS; with commas. [default: the four]"),
+    ] = None,
     candidates: Candidates = 50,
     strict: Annotated[bool, Option("--strict", help="Exit code 2 if there is any problem.")] = False,
     json: Annotated[Path | None, Option(help="Write the report as JSON too.")] = None,
@@ -116,17 +120,22 @@ def check(
     """Count the items that each task can use and name every problem with the first ids.
 
     Example: hones data check textvqa_val.json --images train_images
+
+    For a task of your own: hones data check items.csv --task docs/examples/capitals/task.yaml
     """
     from rich.table import Table
 
     from hones.data.items import load_items
     from hones.data.sources import Source, refuse_source
     from hones.files import write_json
+    from hones.tasks import make_tasks
     from hones.tasks.check import check_items
 
     if json is not None:
         refuse_source(Source.parse(file, format), json)
-    report = check_items(load_items(file, images=images, format=format), candidates=candidates, pictures=pictures)
+    tasks = None if task is None else make_tasks(task, candidates=candidates)
+    items = load_items(file, images=images, format=format)
+    report = check_items(items, candidates=candidates, pictures=pictures, tasks=tasks)
     table = Table("task", "usable", "refused", "not annotated", title=f"{file}: {report.items} items ({report.format})")
     for row in report.tasks:
         table.add_row(row.task, str(row.usable), str(row.refused), str(row.not_annotated))

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Option
 
-from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, StageOptions, TaskName, TopK
+from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, QuestionOptions, StageOptions, TaskName, TopK
 from hones.cli.shown import OUT, say, show, warn
 from hones.errors import HonesError
 
@@ -117,16 +117,14 @@ def methods() -> None:
 
 
 @dataclass(kw_only=True)
-class Explain(ModelOptions, AnswerOptions):
+class Explain(ModelOptions, AnswerOptions, QuestionOptions):
     """Why does the model answer this? The heads its answer hangs on, the neurons they feed, the tokens these promote.
 
     Example: hones explain --model tiny-llava --image photo.jpg "What colour is the star?"
     """
 
-    question: Annotated[str, Argument(help="What to ask about the picture.")]
-    image: Annotated[Path | None, Option(help="The picture. [default: the question alone]")] = None
     answer: Annotated[str | None, Option(help="The answer to explain. [default: the model's own]")] = None
-    raw: Annotated[bool, Option("--raw", help="Ask the bare question, not as the vqa task words it.")] = False
+    raw: Annotated[bool, Option("--raw", help="Ask the bare question, not as vqa words it.")] = False
     top_k: Annotated[int | None, Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None
     neurons: Annotated[int, Option(min=1, help="Neurons to name.")] = 12
     out: Annotated[
@@ -141,6 +139,7 @@ class Explain(ModelOptions, AnswerOptions):
         from hones.views.terminal import view
 
         sweep = self.sweep
+        asked = self.asked()
         explanation = explain(
             self.load(),
             self.image,
@@ -150,6 +149,7 @@ class Explain(ModelOptions, AnswerOptions):
             neurons=self.neurons,
             raw=self.raw,
             settings=sweep,
+            **asked,
         )
         OUT.print(view(explanation))
         if self.out is not None:

@@ -4,9 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Option
 
-from hones.cli.options import AnswerOptions, ModelOptions, NeuronsFile, NewTokens, StageOptions, TaskName
+from hones.cli.options import (
+    AnswerOptions,
+    ModelOptions,
+    NeuronsFile,
+    NewTokens,
+    QuestionOptions,
+    StageOptions,
+    TaskName,
+)
 from hones.cli.shown import OUT, show
 from hones.errors import HonesError, first_invalid
 
@@ -151,45 +159,27 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
 
 
 @dataclass(kw_only=True)
-class Ask(ModelOptions):
+class Ask(ModelOptions, QuestionOptions):
     """Ask about a picture: the answers without and with steering, side by side.
 
     Example: hones ask --model tiny-llava --scales scales.json --image photo.jpg "What is this?"
+
+    In the words of a task: hones ask --model tiny-llava --task docs/examples/pope.yaml --image photo.jpg "red circle"
     """
 
-    question: Annotated[str | None, Argument(help="What to ask about the picture; for vqa.")] = None
-    image: Annotated[Path | None, Option(help="The picture. [default: the question alone]")] = None
     scales: Annotated[
         Path | None, Option(help="scales.json; both answers are shown. [default: the model as it is]")
     ] = None
-    task: Annotated[str, Option(help="How to ask: vqa, ocr or caption.")] = "vqa"
-    box: Annotated[str | None, Option(metavar="X,Y,W,H", help="ocr: the box to read, in pixels.")] = None
     max_new_tokens: NewTokens = 24
 
     def execute(self) -> None:
         from hones.runs.artifacts import read_scales
-        from hones.sharing.ask import ask, read_question
+        from hones.sharing.ask import ask
         from hones.views.terminal import view
 
-        box = None if self.box is None else _box(self.box)
-        read_question(self.image, self.question, self.task, box)
+        asked = self.asked()
         if self.scales is not None:
             read_scales(self.scales)  # a bad file is named before a model is loaded
-        answers = ask(
-            self.load(),
-            self.image,
-            self.question,
-            scales=self.scales,
-            task=self.task,
-            box=box,
-            max_new_tokens=self.max_new_tokens,
-        )
+        tokens = self.max_new_tokens
+        answers = ask(self.load(), self.image, self.question, scales=self.scales, max_new_tokens=tokens, **asked)
         OUT.print(view(answers))
-
-
-def _box(text: str) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise HonesError(f"--box {text}", expected="four numbers X,Y,W,H") from error
-    return x, y, width, height

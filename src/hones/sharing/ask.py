@@ -10,9 +10,7 @@ from math import exp
 from pathlib import Path
 
 import torch
-from PIL import Image
 
-from hones.data.pictures import open_picture
 from hones.errors import BadItem, HonesError
 from hones.method.steering.settings import Scales
 from hones.models.interventions import scale_neurons
@@ -20,9 +18,10 @@ from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.sharing.origin import scales_for
 from hones.tabular import Column, Table, Tabular
-from hones.tasks import caption, ocr, vqa
+from hones.tasks import make_task
+from hones.tasks.asking import Box, ask_as
+from hones.tasks.base import Task
 
-PROMPTED = ("vqa", "ocr", "caption")
 FIRST_TOKENS = 3
 
 
@@ -81,23 +80,26 @@ def ask(
     question: str | None = None,
     *,
     scales: str | Path | Scales | None = None,
-    task: str = "vqa",
-    box: tuple[float, float, float, float] | None = None,
+    task: str | Task = "vqa",
+    fields: Mapping[str, str] | None = None,
+    box: Box | None = None,
     max_new_tokens: int = 24,
 ) -> Asked:
     """Ask about a picture, with and without scales.
 
     Args:
-        picture: None: the question alone, worded as for vqa.
-        question: for vqa; the other tasks ask their own.
+        picture: None: the prompt alone.
+        question: what the task's prompt has a field for; some ask their own (`hones.tasks.asking`).
         scales: scales.json or scales just learned; without it only the model as it is answers.
-        task: vqa, ocr or caption: how the prompt is worded.
-        box: [x, y, width, height] to outline in blue, for ocr.
+        task: how the prompt is worded: a task, or what `make_task` takes.
+        fields: values of further fields of the task's prompt, by name.
+        box: [x, y, width, height] to outline in blue, for ocr and tasks with a box.
 
     Raises:
         HonesError: a picture that cannot be read, no question, an unknown task, scales that do not fit the model.
     """
-    opened, prompt = read_question(picture, question, task, box)
+    asked = ask_as(make_task(task) if isinstance(task, str) else task, picture, question, fields, box)
+    opened, (prompt,) = asked.open_picture(), asked.prompts
     try:
         vlm.wrap(prompt, opened is not None)
     except BadItem as error:
@@ -124,34 +126,3 @@ def ask(
         others = next((p[arm] for arm in arms if arm != name), None)
         replies.append(replace(drafts[name], probability=p[name], others=others))
     return Asked(prompt, sum(s != 0 for s in arms.get("steered", {}).values()), tuple(replies))
-
-
-def read_question(
-    picture: str | Path | None, question: str | None, task: str, box: tuple[float, float, float, float] | None
-) -> tuple[Image.Image | None, str]:
-    """The picture if there is one, and the prompt without template.
-
-    Raises:
-        HonesError: a picture that cannot be read, an unknown task, vqa without a question, another task with one, a box
-            for another task than ocr.
-    """
-    if task not in PROMPTED:
-        raise HonesError(f"no prompt for {task!r}", expected=" or ".join(PROMPTED))
-    if task == "vqa":
-        if question is None or not question.strip():
-            raise HonesError("no question", expected="what to ask about the picture")
-        prompt = vqa.PROMPT.format(question=question.strip())
-    else:
-        if question is not None:
-            raise HonesError(f"a question with {task}", expected="none: the task asks its own")
-        prompt = ocr.PROMPT if task == "ocr" else caption.PROMPT
-    if box is not None and task != "ocr":
-        raise HonesError(f"a box for {task}", expected="a box for ocr alone")
-    if picture is None:
-        if task != "vqa":
-            raise HonesError(f"no picture for {task}", expected="the one to ask about, with --image")
-        return None, prompt
-    try:
-        return open_picture(Path(picture), box), prompt
-    except BadItem as error:
-        raise HonesError(str(error), expected="a picture") from error

@@ -5,7 +5,7 @@ box that leaves the picture in part, pictures that several items share, or whose
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,12 +14,14 @@ from hones.data.disjoint import content_hash
 from hones.data.items import Items
 from hones.data.pictures import open_picture
 from hones.data.unified import LeftOut
-from hones.errors import BadItem, HonesError
+from hones.errors import NOT_ANNOTATED, BadItem, HonesError
 from hones.progress import track
 from hones.tasks import TASKS, make_task
+from hones.tasks.base import Example, Task, examples_of
+from hones.tasks.custom import FieldTask
+from hones.tasks.retrieval import Retrieval
 
 FIRST = 5
-_FIELD = {"vqa": "vqa", "ocr": "ocr", "caption": "captions", "retrieval": "captions"}
 
 
 @dataclass(frozen=True)
@@ -61,37 +63,49 @@ class Report:
         return asdict(self)
 
 
-def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) -> Report:
+def check_items(
+    items: Items, *, candidates: int = 50, pictures: bool = True, tasks: Sequence[Task] | None = None
+) -> Report:
     """Check every item for every task.
 
     Args:
         candidates: of retrieval, the true one included.
-        pictures: open every picture.
+        pictures: open every picture, unless no task shows one.
+        tasks: which; None: the four that are built in. Of tasks that are named, items that are not annotated for them
+            are a remark with the reason.
     """
-    of = {item.id: item for item in items}
+    named = tasks is not None
+    tasks = [make_task(name, candidates=candidates) for name in TASKS] if tasks is None else tasks
+    asked = [_asked(task, items) for task in tasks]
+    if named:
+        pictures = pictures and any(example.image is not None for examples, _ in asked for example in examples)
     names = {item.file_name for item in items if item.file_name is not None}
     files = {name: partial(open_picture, items.images / name) for name in sorted(names)}
     broken: Mapping[str | None, BadItem] = _broken(files, "opening pictures") if pictures else {}
+    gone = {items.images / name for name in broken if name is not None}
     problems = [("file", bad) for bad in items.left_out]
     problems += [("picture", LeftOut.of(item.id, broken[item.file_name])) for item in items if item.file_name in broken]
+    remarks = [("remark", remark) for remark in _remarks(items, broken, pictures)]
     rows = []
-    for name in TASKS:
-        annotated = {item.id for item in items if getattr(item, _FIELD[name])}
-        try:
-            examples, bad = make_task(name, candidates=candidates).examples(items)
-        except HonesError as error:
-            few = f"too few captions for {candidates} candidates"
-            examples = []
-            bad = [LeftOut(id, str(error), few) for id in of]
-        examples = [example for example in examples if of[example.id].file_name not in broken]
-        bad = [left_out for left_out in bad if left_out.id in annotated]
-        if pictures and name == "ocr":
-            boxed = {example.id: example.open_picture for example in examples}
-            bad += [LeftOut.of(name, error) for name, error in _broken(boxed, "drawing boxes").items()]
-        refused = {left_out.id for left_out in bad}
-        usable = sum(example.id not in refused for example in examples)
-        problems += [(name, left_out) for left_out in bad]
-        rows.append(Usable(name, usable, len(annotated) - usable, len(items) - len(annotated)))
+    for task, (found, left_out) in zip(tasks, asked, strict=True):
+        examples = [example for example in found if example.image not in gone]
+        unseen = len(found) - len(examples)
+        bad = [one for one in left_out if one.kind != NOT_ANNOTATED]
+        not_annotated = [one for one in left_out if one.kind == NOT_ANNOTATED]
+        if pictures:
+            opened = {items.images / name for name in names}
+            drawn = {e.id: e.open_picture for e in examples if e.box is not None or e.image not in opened}
+            undrawn = _broken(drawn, f"drawing what {task.name} shows") if drawn else {}
+            bad += [LeftOut.of(name, error) for name, error in undrawn.items()]
+            examples = [example for example in examples if example.id not in undrawn]
+        problems += [(task.name, one) for one in bad]
+        if named:
+            remarks += [(task.name, one) for one in not_annotated]
+        most = task.file.max_items if isinstance(task, FieldTask) else None
+        if most is not None:
+            reason = f"max_items: {most}, of {len(examples)} that could be asked"
+            remarks += [(task.name, LeftOut(e.id, reason, "usable, beyond max_items")) for e in examples[most:]]
+        rows.append(Usable(task.name, len(examples[:most]), len(bad) + unseen, len(not_annotated)))
     return Report(
         file=str(items.file or items.images),
         format=items.format,
@@ -100,8 +114,21 @@ def check_items(items: Items, *, candidates: int = 50, pictures: bool = True) ->
         pictures=len(names),
         tasks=tuple(rows),
         problems=_findings(problems),
-        remarks=_findings(("remark", remark) for remark in _remarks(items, broken, pictures)),
+        remarks=_findings(remarks),
     )
+
+
+def _asked(task: Task, items: Items) -> tuple[list[Example], list[LeftOut]]:
+    """Every item that the task can use, and those that it cannot, with the reason."""
+    if isinstance(task, FieldTask):  # all, also beyond max_items
+        return examples_of(items, lambda item: task.example(item, items.images))
+    try:
+        return task.examples(items)
+    except HonesError as error:
+        if not isinstance(task, Retrieval):
+            raise
+        few = f"too few captions for {task.candidates} candidates"
+        return [], [LeftOut(item.id, str(error), few if item.captions else NOT_ANNOTATED) for item in items]
 
 
 def _broken(pictures: Mapping[str, Callable[[], Any]], doing: str) -> dict[Any, BadItem]:

@@ -8,7 +8,7 @@ With the answer y, by default the model's own, and log p(y, end | picture, quest
 over those of the K heads of largest drop that lower the probability: step 2 of the method on this one item, u_y from y.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import exp
 from pathlib import Path
@@ -25,9 +25,11 @@ from hones.models.interventions import BASELINE
 from hones.models.vlm import VLM
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings, sweep
-from hones.tasks.base import Example
+from hones.tasks import make_task
+from hones.tasks.asking import Box, ask_as
+from hones.tasks.base import Example, Task
 from hones.tasks.log_probability import LogProbability
-from hones.tasks.vqa import PROMPT, Vqa
+from hones.tasks.vqa import Vqa
 
 NEURONS = 12
 
@@ -35,8 +37,11 @@ NEURONS = 12
 def explain(
     vlm: VLM,
     picture: str | Path | None,
-    question: str,
+    question: str | None = None,
     *,
+    task: str | Task = "vqa",
+    fields: Mapping[str, str] | None = None,
+    box: Box | None = None,
     answer: str | None = None,
     top_k: int | None = None,
     neurons: int = NEURONS,
@@ -46,34 +51,37 @@ def explain(
     """Explain one answer.
 
     Args:
+        question, task, fields, box: as `hones.ask` takes them.
         answer: the answer to explain; default: the model's own.
         top_k: heads that may feed neurons; default 3 %, at least 5.
         neurons: how many are named.
-        raw: ask the question as it is, not as the vqa task words it.
+        raw: ask the question as it is, not as vqa words it.
 
     Raises:
-        HonesError: a picture that cannot be read, a question or answer without text, an impossible top_k.
+        HonesError: a picture that cannot be read, a question or answer without text, a field of the task's prompt
+            without a value, an impossible top_k.
     """
     k = critical_count(vlm, top_k)
-    if not question.strip():
-        raise HonesError(f"the question {question!r} is empty", expected="what to ask about the picture")
     if neurons < 1:
         raise HonesError(f"{neurons} neurons to name", expected="at least one")
     settings = settings or SweepSettings()
     layers, width, _ = vlm.anatomy.shape
-    prompt = question if raw else PROMPT.format(question=question.strip())
-    example = Example("question", None if picture is None else Path(picture), (prompt,), "", ())
+    task = make_task(task) if isinstance(task, str) else task
+    example = ask_as(task, picture, question, fields, box)
+    if raw:
+        if question is None or not isinstance(task, Vqa):
+            raise HonesError(f"raw with {task.name}", expected="a question for vqa alone")
+        example = replace(example, prompts=(question,))
     try:
-        example.open_picture()
-        vlm.wrap(prompt, picture is not None)
+        vlm.wrap(example.prompts[0], picture is not None)
     except BadItem as error:
-        raise HonesError(str(error), expected="a picture and a question that the model can take") from error
+        raise HonesError(str(error), expected="a question that the model can take") from error
     example, cut = _answered(vlm, example, answer, settings.max_new_tokens)
     base, heads = head_drops(vlm, example, settings)
     return Explanation(
         model=vlm.name,
         picture="" if picture is None else str(picture),
-        question=question,
+        question=question if question is not None and isinstance(task, Vqa) else example.prompts[0],
         answer=example.target,
         probability=exp(base),
         layers=layers,

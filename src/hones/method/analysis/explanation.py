@@ -38,6 +38,7 @@ class ExplainedNeuron:
 class Explanation(Tabular):
     """Why a model gives its answer to one question about one picture, or about none (picture "").
 
+    question: as asked of vqa; of another task its whole prompt.
     probability: of the answer and its end token. all_heads: every head, best first. cut: the model had not ended its
     answer where it was cut; the end token is then not its own.
     """
