@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from run_results import around, make_analysis, make_comparison, make_masking, write_analysis
 from test_report import HOSTILE, Balanced
 
@@ -15,9 +16,11 @@ from hones.errors import HonesError
 from hones.runs.answers import AnsweredItem, Answers, Said
 from hones.runs.artifacts import write_result
 from hones.stats import Interval
+from hones.tabular import Column, Table
 from hones.views.glossary import TERMS, linked
 from hones.views.report.items import MOST, change_of, told
 from hones.views.report.page import write_report
+from hones.views.terminal import show
 from hones.views.text import token_text, with_change, with_interval
 
 RIGHT, WRONG, PART = Said(answer="red", score=1.0), Said(answer="blue", score=0.0), Said(answer="re", score=0.5)
@@ -173,4 +176,9 @@ def test_hostile_answers_stay_text(tmp_path: Path, text: str) -> None:
 def test_parts_of_characters_and_markers_are_readable() -> None:
     shown = {"<0xE2>": "byte E2", "<0x0A>": "↵", "<0xE2><0x82><0xAC>": "€", "\ufffd#174": "byte #174", "Ċ": "↵"}
     assert {text: token_text(text) for text in shown} == shown
+    columns = (Column("falls", "falls", "tokens"),)
+    console = Console(width=80)
+    with console.capture() as seen:
+        console.print(show(Table("t", "T", columns, [{"falls": (" red", "\ufffd#174")}])))
+    assert "' red' byte #174" in seen.get()
     assert token_text("Ġthe") == token_text("▁the") == "␣the"

@@ -159,7 +159,11 @@ TERMS = (
         ("ANLS",),
     ),
     Term(
-        "bleu4", "BLEU-4", "How many runs of one to four words an answer has in common with the captions.", ("BLEU-4",)
+        "bleu4",
+        "BLEU-4",
+        "How many runs of one to four words an answer has in common with the captions; 0 for one answer "
+        "without a common run of four.",
+        ("BLEU-4",),
     ),
     Term(
         "ndcg",

@@ -23,6 +23,7 @@ from hones.palette import shade
 from hones.rivals.results import Comparison
 from hones.stats import Interval
 from hones.tabular import Column, Row, Table, Tabular, pivot
+from hones.views.text import token_text
 
 WIDTH = 80
 BARS = " ▁▂▃▄▅▆▇█"
@@ -116,7 +117,7 @@ def _tree(explanation: Explanation) -> Tree:
         label = f"head {head.layer}, {head.head}  {explanation.probability:.3g} -> {without:.3g}"
         branch = tree.add(Text(label, style="bold"))
         for neuron in fed[head.layer, head.head]:
-            tokens = " ".join(repr(token.text) for token in neuron.promotes[:TOKENS_SHOWN])
+            tokens = " ".join(_token(token.text) for token in neuron.promotes[:TOKENS_SHOWN])
             branch.add(Text(f"neuron {neuron.layer}, {neuron.neuron} ({neuron.heads[0].value:.0%}) {tokens}"))
     return tree
 
@@ -208,10 +209,16 @@ def _short(column: Column, value: object) -> str:
             bars = "".join(BARS[-(-count * (len(BARS) - 1) // highest)] for count in value)
             return f"{bars}  layer {value.index(highest)}: {highest}"
         case "tokens", tuple():
-            return column.text(value[:TOKENS_SHOWN])
+            return " ".join(map(_token, value[:TOKENS_SHOWN]))
         case "list", tuple():
             return "\n".join(value[:LIST_SHOWN])
     return column.text(value)
+
+
+def _token(text: str) -> str:
+    """A token in quotes; one that is part of a character as it is on a page."""
+    shown = token_text(text)
+    return shown if shown.startswith("byte ") else repr(text)
 
 
 def _width(drawn: rich.Table) -> int:
