@@ -91,7 +91,7 @@ def test_learned_ways_differ_in_their_set_and_beta_only(
     for way in ("hones", "no-kl", "rand-neuron", "ia3"):
         details = CONTROLS[way].make(given).details
         assert CONTROLS[way].learned
-        assert details == {"losses": (1.0,), "epochs": [], "held_out": None, "epoch": None}
+        assert details == {"losses": (1.0,), "epochs": [], "held_out": None, "epoch": None, "learned": None}
     layers, _, width = given.vlm.anatomy.shape
     assert seen["hones"] == (NEURONS, SETTINGS)
     assert seen["no-kl"] == (NEURONS, SETTINGS.model_copy(update={"beta": 0.0}))
@@ -242,7 +242,7 @@ def test_one_sweep_answers_every_distinct_arm_once(vlms, test_examples, arms: li
 
     calls = []
     run = module.sweep_tasks
-    monkeypatch.setattr(module, "sweep_tasks", lambda *args: calls.append(len(args[2])) or run(*args))
+    monkeypatch.setattr(module, "sweep_tasks", lambda *args, **more: calls.append(len(args[2])) or run(*args, **more))
     twin = Arm("no-kl", arms[0].scales)
     evaluate_arms(vlms["qwen"], TASK, test_examples[:2], [*arms, twin], sweep=SWEEP)
     assert calls == [6], "the model itself, which is also the grid's factor 1; four learned; twice"
@@ -446,7 +446,7 @@ def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, ca
     from hones.sweep.replay import Replay
 
     answered = []
-    run = Replay.statistics
+    run = Replay.answer
     monkeypatch.setattr(Replay, "answer", lambda *a: answered.append(a[1][0][1].image.parent) or run(*a))
     assert call(*arguments, *more) == 0
     assert set(answered) == {folder / "signs/images"}, "only the file that was not swept"
