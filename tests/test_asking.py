@@ -153,6 +153,8 @@ def test_the_commands_take_task_files(
     assert call(*explaining, *two, "--field", "a=red", "blue") == 0
     assert read_json(tmp_path / "explanation.json")["question"] == "red or blue?"
     capsys.readouterr()
+    assert call(*explaining, *two, "--raw", "blue") == 2
+    assert "hones: --raw with --task" in capsys.readouterr().err
     for field in ("a", "=x"):
         assert call(*asking, *two, "--field", field) == 2
         assert f"hones: --field {field}; expected NAME=VALUE, each name once" in capsys.readouterr().err

@@ -10,8 +10,10 @@ from test_cli import call
 
 from hones import HonesError, load_vlm, make_task
 from hones.data.items import Items
+from hones.method.steering.settings import Scales
 from hones.models.vlm import VLM
 from hones.rivals import METHODS
+from hones.runs.artifacts import write_scales
 from hones.runs.comparing import ComparisonRequest, compare
 from hones.runs.record import RunFolder
 from hones.runs.study import Study
@@ -65,12 +67,21 @@ def test_another_model_refuses_them_by_name(
 
 
 def test_eval_refuses_them_too(
-    found: Path, model_folders: dict[str, Path], shapes: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    found: Path,
+    model_folders: dict[str, Path],
+    shapes: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    scales = tmp_path / "vqa" / "steering" / "hones" / "scales.json"
+    write_scales(scales, Scales({(0, 0): 0.5}))
+    RunFolder(tmp_path).finish("vqa/steer", {"model": "llava", "revision": "sha256:1"}, {}, [scales])
     asked = ("eval", "--model", model_folders["qwen"], "--task", "vqa", "--data", shapes["dev"], "--limit", 1)
     for option, file in (("--heads", found / "heads.json"), ("--neurons", found / "neurons.json")):
         assert call(*asked, option, file) == 2
         assert f"hones: {file} names llava at revision" in capsys.readouterr().err
+    assert call(*asked, "--scales", scales) == 2
+    assert f"hones: {tmp_path / 'run.json'} names llava at revision sha256:1" in capsys.readouterr().err
 
 
 def test_the_revision_decides_and_not_the_place(

@@ -139,6 +139,8 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
         from hones.views.terminal import view
 
         sweep = self.sweep
+        if self.raw and self.task != "vqa":
+            raise HonesError(f"--raw with --task {self.task}", expected="one of them: raw is vqa without its words")
         asked = self.asked()
         explanation = explain(
             self.load(),
