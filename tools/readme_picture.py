@@ -1,6 +1,6 @@
 """Draw the README's picture from the artifacts of a run.
 
-python tools/readme_picture.py hones-demo/tiny-llava docs/demo.svg
+python tools/readme_picture.py hones-demo/tiny-qwen2.5-vl docs/demo.svg
 """
 
 import argparse

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hones.runs.config import RunConfig
 
 
-def demo(model: Model = "tiny-llava", out: Out = Path("hones-demo"), fresh: Fresh = False) -> None:
+def demo(model: Model = "tiny-qwen2.5-vl", out: Out = Path("hones-demo"), fresh: Fresh = False) -> None:
     """The whole pipeline on a built-in model and pictures, all four tasks, in a few minutes; ends in a report."""
     from hones.runs.demo import demo_config
 

@@ -34,6 +34,11 @@ class Prepared:
     candidates: int | None
     definition: Definition | None = None
 
+    @property
+    def label(self) -> str:
+        """The file with its folder, which often says where it is from."""
+        return "" if self.file is None else "/".join(self.file.absolute().parts[-2:])
+
 
 def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
     """The examples whose picture opens and whose prompt the model's processor takes; the others are named.

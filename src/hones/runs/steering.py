@@ -31,7 +31,6 @@ from hones.runs.answers import STEERED
 from hones.runs.artifacts import read_result, read_scales, write_result, write_scales
 from hones.runs.evidence import EvidenceRequest, let_grow
 from hones.runs.locks import alone
-from hones.runs.prepared import Prepared
 from hones.runs.stage import Stage, Workspace
 from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog
@@ -264,7 +263,7 @@ class TaskSteering:
         def options(part: str, log: AnswerLog | None = None) -> dict[str, Any]:
             return {"sweep": stage.journalled(part=f".{part}.{digest}", answers=log), "seed": study.seed}
 
-        file = _file_name(self.held_out)
+        file = self.held_out.label
         examples = self.held_out.examples
         names = {arm.method: STEERED if arm.method == HONES else f"{STEERED}:{arm.method}" for arm in arms}
         log = AnswerLog({UNEDITED: UNEDITED, **names}.get)
@@ -274,7 +273,7 @@ class TaskSteering:
         elsewhere = measure_elsewhere(study.vlm, jobs, arms[0], **options("also")) if jobs else ()
         ood = None
         if self.outside is not None:
-            file = _file_name(self.outside)
+            file = self.outside.label
             examples = self.outside.examples
             ood, _ = evaluate_arms(study.vlm, self.task, examples, arms, file=file, **options("ood"))
         learned = [arm for arm, way in zip(arms, self.request.ways, strict=True) if way.learned]
@@ -298,8 +297,3 @@ class TaskSteering:
 def folder_name(way: str) -> str:
     """The folder of a way: its name with a dash for the colon."""
     return way.replace(":", "-")
-
-
-def _file_name(prepared: Prepared) -> str:
-    """A file with its folder, which often says where it is from."""
-    return "" if prepared.file is None else "/".join(prepared.file.absolute().parts[-2:])
