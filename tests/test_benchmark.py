@@ -418,7 +418,7 @@ def rank(vlm, task, items):
 @pytest.mark.usefixtures("fake_plants")
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(FILE)
-    few = ("--tasks", "retrieval", "--candidates", 6, "--items", 3, "--test", 3, "--seeds", 1)
+    few = ("--task", "retrieval", "--candidates", 6, "--items", 3, "--test", 3, "--draws", 1)
     own = ("--methods", "dvp,random", "--method", f"{tmp_path}/mine.py:rank")
     arguments = (
         "benchmark",

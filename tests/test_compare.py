@@ -140,7 +140,7 @@ def test_methods_lists_every_method_with_its_source(capsys: pytest.CaptureFixtur
 
 def arguments_of(model: Path, shapes: dict[str, Path], out: Path, *more: object) -> tuple[object, ...]:
     files = ("--data", shapes["discovery"], "--test", shapes["test"])
-    common = ("--model", model, "--tasks", "retrieval", "--candidates", 6, "--ratio", 0.1, "--limit", 3)
+    common = ("--model", model, "--task", "retrieval", "--candidates", 6, "--ratio", 0.1, "--limit", 3)
     return ("compare", *common, *files, "--out", out, *more)
 
 
@@ -151,7 +151,7 @@ def test_compare_writes_each_method_and_picks_up(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    chosen = ("--methods", "dvp,random,layer-random,cna", "--seeds", 2, "--no-curves")
+    chosen = ("--methods", "dvp,random,layer-random,cna", "--draws", 2, "--no-curves")
     arguments = arguments_of(model_folders["qwen"], shapes, tmp_path / "run", *chosen)
     assert call(*arguments) == 0
     first = capsys.readouterr().out
@@ -224,7 +224,7 @@ def test_compare_masks_as_many_as_the_run_selected_unless_told_otherwise(
     [
         (("--methods", "dvp,telepathy"), "no method 'telepathy'; expected one of hones, "),
         (("--methods", "dvp,dvp"), "--methods dvp,dvp; expected each method once"),
-        (("--tasks", "vqa,vqa"), "two tasks are named vqa; expected each task once"),
+        (("--task", "vqa,vqa"), "two tasks are named vqa; expected each task once"),
         (("--heads-from", "nowhere"), "no file nowhere/retrieval/heads.json; run `hones heads` there first"),
         (("--ratio", 0), "--ratio 0.0; expected a share of all neurons above 0"),
     ],
@@ -261,7 +261,7 @@ def test_shared_pictures_and_missing_heads_are_one_line(
         tmp_path / "o",
     )
     assert call("neurons", *common) == 2
-    assert "--method hones without --heads; expected heads.json" in capsys.readouterr().err
+    assert "--heads is not given, and there is no file" in capsys.readouterr().err
     assert call("neurons", *common, "--method", "dvp", "--per-item") == 2
     assert "--per-item with --method dvp" in capsys.readouterr().err
 

@@ -164,7 +164,7 @@ def test_max_items_takes_the_first_usable_ones(discovery: Items) -> None:
         ({"metric": "accuracy"}, "metric: no metric 'accuracy', there are exact_match"),
         ({"answers": "yes_no"}, "answers: yes_no cannot be scored by exact_match"),
         ({"max_items": 0}, "max_items: Input should be greater"),
-        ({"colour": 1}, "colour: Extra inputs"),
+        ({"colour": 1}, "no key colour; expected some of name, prompt, target"),
     ],
 )
 def test_mistakes_in_a_task_file_are_one_line(changes: dict[str, Any], message: str) -> None:

@@ -162,7 +162,7 @@ def test_names(given: SteeringContext, tmp_path: Path) -> None:
 def test_another_methods_set_is_read_and_must_have_the_same_budget(given: SteeringContext, tmp_path: Path) -> None:
     way = make_steering("set:dvp")
     for methods in (None, tmp_path):
-        with pytest.raises(HonesError, match="hones compare --tasks retrieval --methods dvp"):
+        with pytest.raises(HonesError, match="hones compare --task retrieval --methods dvp"):
             way.check(replace(given, methods=methods))
     importance = np.random.default_rng(0).random((3, given.vlm.anatomy.neurons), dtype=np.float32)
     chosen = select_neurons(importance, 0.2)
@@ -458,7 +458,7 @@ def test_a_killed_run_redoes_nothing_that_had_finished(found, tmp_path: Path, ca
     [
         (("--methods", "telepathy"), "no way to steer 'telepathy'; expected one of hones, "),
         (("--methods", "ia3,ia3"), "--methods ia3,ia3; expected each once"),
-        (("--methods", "set:dvp"), "run `hones compare --tasks retrieval --methods dvp` with the same --out first"),
+        (("--methods", "set:dvp"), "run `hones compare --task retrieval --methods dvp` with the same --out first"),
         (("--seeds", "1,x"), "--seeds 1,x; expected whole numbers with commas"),
         (("--seeds", "1,1"), "seeds 1, 1; expected distinct numbers from 0"),
         (("--seeds", "-1"), "seeds -1; expected distinct numbers from 0"),

@@ -252,7 +252,7 @@ def test_logits_that_are_not_finite_are_an_error(vlm: VLM) -> None:
 
 
 def test_unknown_models_and_options_are_errors(model_folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(HonesError, match=r"cannot load the model .*expected tiny-llava"):
+    with pytest.raises(HonesError, match=r"no folder .*nothing; expected .*tiny-llava"):
         load_vlm(str(tmp_path / "nothing"))
     with pytest.raises(HonesError, match="unknown dtype 'float8'"):
         load_vlm(str(model_folders["llava"]), dtype="float8")

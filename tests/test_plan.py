@@ -377,7 +377,7 @@ def test_the_command_prints_and_writes(
 ) -> None:
     monkeypatch.setenv("HONES_CACHE", str(tmp_path))
     file = tmp_path / "plan.json"
-    arguments = ["plan", "--model", "tiny-llava", "--data", str(shapes["discovery"]), "--tasks", "vqa,ocr"]
+    arguments = ["plan", "--model", "tiny-llava", "--data", str(shapes["discovery"]), "--task", "vqa,ocr"]
     arguments += ["--items", "100,50,60", "--tflops", "1", "--memory", "8", "--gpus", "4", "--json", str(file)]
     arguments += ["--compare", "dvp,random", "--analyze", "--racing-share", "0.15", "--steering", "all"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)

@@ -70,5 +70,5 @@ def test_what_concerns_the_whole_run_stops_it(config: Path, shapes: dict[str, Pa
     shapes_gone = yaml.safe_load(config.read_text())
     shapes_gone["model"] = "no/such/folder"
     config.write_text(yaml.safe_dump(shapes_gone))
-    with pytest.raises(HonesError, match="cannot load the model"):
+    with pytest.raises(HonesError, match="no folder no/such/folder"):
         run_config(read_config(config), on_stopped=lambda _: None)

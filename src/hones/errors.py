@@ -1,10 +1,12 @@
 """The two ways in which things go wrong: a stop with one clear line, and a bad item that is named and left out."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 if TYPE_CHECKING:
     import pydantic
+    from pydantic.fields import FieldInfo
 
 NOT_ANNOTATED = "not annotated for the task"
 
@@ -71,10 +73,35 @@ def first_invalid(error: "pydantic.ValidationError") -> Invalid:
     return Invalid(first["loc"], first["msg"].removeprefix("Value error, "), first["input"])
 
 
+def keys_inside(field: "FieldInfo") -> "type[pydantic.BaseModel] | None":
+    """The keys inside a key; None where there are none."""
+    kinds: list[Any] = [field.annotation, *get_args(field.annotation)]
+    return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+
+
 def from_validation(
-    error: "pydantic.ValidationError", what: str, *, expected: str | None = None, do: str | None = None
+    error: "pydantic.ValidationError",
+    what: str,
+    *,
+    keys: "type[pydantic.BaseModel] | None" = None,
+    expected: str | None = None,
+    do: str | None = None,
 ) -> HonesError:
-    """The line for content that pydantic refuses; what: the file, or whatever else holds it."""
+    """The line for content that pydantic refuses.
+
+    Args:
+        what: the file, or whatever else holds it.
+        keys: of the content; a key that is none of them is said with the nearest and all others.
+    """
+    if keys is not None and error.errors()[0]["type"] == "extra_forbidden":
+        *sections, key = map(str, first_invalid(error).where)
+        for name in sections:
+            field = keys.model_fields.get(name) if keys is not None else None
+            keys = keys_inside(field) if field is not None else None
+        known = [] if keys is None else [*keys.model_fields]
+        near = "".join(f", perhaps {name}" for name in get_close_matches(key, known, 1))
+        found = f"{what}: no key {'.'.join((*sections, key))}{near}"
+        return HonesError(found, expected=f"some of {', '.join(known)}", do=do)
     return HonesError(f"{what}: {first_invalid(error)}", expected=expected, do=do)
 
 

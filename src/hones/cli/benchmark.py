@@ -4,7 +4,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -18,18 +18,20 @@ class Planted(SweepOptions):
 
     Your own method takes part by --method; docs/benchmark.md says how and what the columns mean.
 
-    Example: hones benchmark planted --methods hones,dvp,atp --seeds 1 --out runs/planted
+    Example: hones benchmark planted --methods hones,dvp,atp --draws 1 --out runs/planted
     """
+
+    renamed: ClassVar[dict[str, str]] = {"--tasks": "--task", "--seeds": "--draws"}
 
     out: Annotated[Path, typer.Option(help="Run folder; what it holds is not computed again.")]
     models: Annotated[str, typer.Option(help="Planted models with commas, or all.")] = "all"
-    tasks: Annotated[str, typer.Option(help="Tasks with commas, or all.")] = "all"
+    task: Annotated[str, typer.Option(help="Tasks with commas, or all.")] = "all"
     methods: Annotated[str, typer.Option(help="Methods with commas, all: every one but oracle, or none.")] = "all"
     method: Annotated[
         list[str] | None, typer.Option(help="FILE.py:FUNCTION, rank(vlm, task, items) -> [L, I]; repeatable.")
     ] = None
-    seeds: Annotated[int, typer.Option(min=1, help="How often discovery items are drawn anew.")] = 3
-    first_seed: Annotated[int, typer.Option("--seed", min=0, help="The first of them.")] = 0
+    draws: Annotated[int, typer.Option(min=1, help="How often discovery items are drawn anew.")] = 3
+    seed: Annotated[int, typer.Option(min=0, help="Of the first draw; the others have the next.")] = 0
     items: Annotated[int, typer.Option(min=1, help="Discovery items, to rank on.")] = 48
     test: Annotated[int, typer.Option(min=1, help="Test items, to mask on.")] = 100
     candidates: Candidates = 8
@@ -55,9 +57,9 @@ class Planted(SweepOptions):
         methods = [] if self.methods == "none" else make_methods(self.methods)
         contenders = [contender_of(method) for method in methods]
         contenders += [contender_of_file(file) for file in self.method or ()]
-        tasks = make_tasks(self.tasks, candidates=self.candidates)
+        tasks = make_tasks(self.task, candidates=self.candidates)
         variants = planted_variants(None if self.models == "all" else self.models.split(","), self.device)
-        seeds = tuple(range(self.first_seed, self.first_seed + self.seeds))
+        seeds = tuple(range(self.seed, self.seed + self.draws))
         sweep = self.sweep
         RunFolder(self.out)
         log_to(self.out)

@@ -1,19 +1,20 @@
 """All commands, in panels named by what a person wants."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from hones.cli.benchmark import Planted
+from hones.cli.command import Commands, DataclassCommand
 from hones.cli.data import Coco, check, convert, shapes
 from hones.cli.find import Explain, Heads, Neurons, methods
-from hones.cli.options import DataclassCommand
 from hones.cli.plan import Plan
 from hones.cli.prove import Analyze, Compare, Mask
 from hones.cli.see import Answers, Eval
 from hones.cli.share import Export, figures, push, report
-from hones.cli.start import Run, Verify, demo
+from hones.cli.shown import say
+from hones.cli.start import Run, Verify, demo, init
 from hones.cli.steer import Ask, Steer
 
 HELP = """Find which attention heads and FFN neurons of a vision-language model do a task, prove it by intervention, and
@@ -27,7 +28,7 @@ BENCHMARK = "Score methods where the truth is known: who finds planted neurons?"
 DATA = "Make, convert and check annotation files."
 
 PANELS = {
-    "Start here": (demo, Run, Verify, Plan),
+    "Start here": (demo, init, Run, Verify, Plan),
     "See": (Eval, Answers),
     "Find": (Heads, Neurons, methods, Explain),
     "Prove": (Mask, Compare, Analyze),
@@ -44,8 +45,32 @@ def add(group: typer.Typer, *commands: Callable[..., Any], panel: str | None = N
 
 
 app = typer.Typer(
-    help=HELP, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False
+    cls=Commands,
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
 )
+
+
+def show_version(wanted: bool) -> None:
+    """Of this installation."""
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"hones {version('hones')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None: ...
+
+
 for panel, commands in PANELS.items():
     add(app, *commands, panel=panel)
 

@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from typer import Option
 
-from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, QuestionOptions, StageOptions, TaskName, TopK
+from hones.cli.next import say_next
+from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, StageOptions, TaskName, TopK
+from hones.cli.prove import Mask
+from hones.cli.question import QuestionOptions
 from hones.cli.shown import OUT, say, show, warn
+from hones.cli.steer import Steer
 from hones.errors import HonesError
 
 
@@ -35,11 +39,15 @@ class Heads(StageOptions, AnswerOptions):
     racing_margin: Annotated[float, Option(help="Racing: heads this close by the metric count as equal.")] = 0.005
 
     def execute(self) -> None:
+        from hones.method.budget import check_top_k
+        from hones.models.place import heads_by_config
         from hones.sweep.racing import RaceRules
-        from hones.tasks import make_tasks
+        from hones.tasks import TASKS, make_tasks
         from hones.tasks.log_probability import LogProbability
         from hones.views.terminal import view
 
+        if (heads := heads_by_config(self.model)) is not None:
+            check_top_k(self.top_k, heads)
         tasks = make_tasks(self.task, candidates=self.candidates)
         items = self.items(self.data, self.ids)
         if self.utility not in ("metric", "logprob"):
@@ -55,46 +63,54 @@ class Heads(StageOptions, AnswerOptions):
                 if len(tasks) > 1:
                     OUT.rule(task.name)
                 show(study, task.name, view(result), self.out / task.name / "heads.json")
+        for name in TASKS if self.task == "all" else self.task.split(","):
+            say_next(self, Neurons, task=name)
 
 
 @dataclass(kw_only=True)
 class Neurons(StageOptions):
     """Step 2: rank FFN neurons by their write-in toward the answer that depends on the critical heads.
 
-    Example: hones neurons --model tiny-llava --task vqa --data discovery.json --heads runs/a/vqa/heads.json --out
-    runs/a
+    Example: hones neurons --model tiny-llava --task vqa --data discovery.json --out runs/a
     """
 
     task: TaskName
     data: Data
-    heads: Annotated[Path | None, Option(help="heads.json of `hones heads`, for methods that use critical heads.")] = (
-        None
-    )
+    heads: Annotated[
+        Path | None,
+        Option(help="heads.json of `hones heads`, for methods that use critical heads. [default: the one in --out]"),
+    ] = None
     method: Annotated[str, Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones"
     ratio: Annotated[float, Option(help="Share of all neurons to select.")] = 0.01
     per_item: Annotated[bool, Option(help="Take the positive part per item, not of the mean.")] = False
     ids: Ids = None
 
     def execute(self) -> None:
-        from hones.method.budget import neuron_budget
-        from hones.rivals import make_method
+        from hones.method.budget import check_ratio, neuron_budget
+        from hones.rivals import METHODS, check_method
+        from hones.rivals.known import KNOWN
+        from hones.runs.artifacts import read_heads
         from hones.tasks import make_task
         from hones.views.terminal import view
 
+        check_ratio(self.ratio)
         if self.per_item and self.method not in ("hones", "hones-per-item"):
             what = f"--per-item with --method {self.method}"
             raise HonesError(what, expected="one of them: per item is a reading of hones")
-        method = make_method("hones-per-item" if self.per_item else self.method)
-        if method.needs_heads and self.heads is None:
-            raise HonesError(f"--method {method.name} without --heads", expected="heads.json of `hones heads`")
+        name = check_method("hones-per-item" if self.per_item else self.method)
         task = make_task(self.task, candidates=self.candidates)
+        heads = self.found(self.heads, task.name, "heads") if KNOWN[name].needs_heads else None
+        if heads is not None:
+            read_heads(heads)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         with self.study() as study:
-            neurons = study.neurons(task, items, self.heads, self.ratio, method=method)
+            neurons = study.neurons(task, items, heads, self.ratio, method=METHODS[name])
             budget = neuron_budget(study.vlm.anatomy.total_neurons, self.ratio)
             if len(neurons) < budget:
                 warn(f"{len(neurons)} neurons instead of {budget}: no other has a positive importance")
             show(study, task.name, view(neurons), self.out / task.name / "neurons.json")
+        say_next(self, Mask, data="TEST.json", ids=None)
+        say_next(self, Steer, dev="DEV.json", test="TEST.json")
 
 
 def methods() -> None:
@@ -123,15 +139,21 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
     Example: hones explain --model tiny-llava --image photo.jpg "What colour is the star?"
     """
 
+    renamed: ClassVar[dict[str, str]] = {"--out": "--to"}
+
     answer: Annotated[str | None, Option(help="The answer to explain. [default: the model's own]")] = None
     raw: Annotated[bool, Option("--raw", help="Ask the bare question, not as vqa words it.")] = False
     top_k: Annotated[int | None, Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None
     neurons: Annotated[int, Option(min=1, help="Neurons to name.")] = 12
-    out: Annotated[
+    to: Annotated[
         Path | None, Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]")
     ] = None
 
     def execute(self) -> None:
+        if self.raw and self.task != "vqa":
+            raise HonesError(f"--raw with --task {self.task}", expected="one of them: raw is vqa without its words")
+        asked = self.asked()
+
         from hones.files import write_bytes
         from hones.method.analysis.explain import explain
         from hones.runs.artifacts import write_result
@@ -139,9 +161,6 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
         from hones.views.terminal import view
 
         sweep = self.sweep
-        if self.raw and self.task != "vqa":
-            raise HonesError(f"--raw with --task {self.task}", expected="one of them: raw is vqa without its words")
-        asked = self.asked()
         explanation = explain(
             self.load(),
             self.image,
@@ -154,8 +173,8 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
             **asked,
         )
         OUT.print(view(explanation))
-        if self.out is not None:
-            page = self.out / "explanation.html"
-            write_result(self.out / "explanation.json", explanation)
+        if self.to is not None:
+            page = self.to / "explanation.html"
+            write_result(self.to / "explanation.json", explanation)
             write_bytes(page, render_explanation(explanation, self.image).encode())
             say(f"written: {page} and explanation.json")

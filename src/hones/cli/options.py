@@ -1,7 +1,11 @@
 """The options that several commands share, in groups that say what they mean: a model, a sweep, items, workers, a run.
 
 A command is a dataclass that inherits the groups it needs and adds its own options; the command line constructs it and
-calls `execute`. Modules that import torch are imported inside, so that help and bad arguments answer at once.
+calls `execute`. Modules that import torch are imported inside, after all that can be checked without it, so that help
+and bad arguments answer at once.
+
+Names mean one thing each: --task is a task (or several with commas), --seed and --seeds are of random numbers, --draws
+is how often something random is drawn, --out is a run folder, --to any other file or folder that is written.
 """
 
 from collections.abc import Iterator
@@ -9,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from typer import Argument, Option
-from typer.core import TyperCommand
+from typer import Option
 
+from hones.cli.shown import warn
 from hones.errors import HonesError
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 Model = Annotated[str, Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
 TaskName = Annotated[str, Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
 Data = Annotated[Path, Option(help="Annotations: unified JSON or another format of docs/data.md.")]
-NeuronsFile = Annotated[Path, Option(help="neurons.json of `hones neurons`.")]
+NeuronsFile = Annotated[Path | None, Option(help="neurons.json of `hones neurons`. [default: the one in --out]")]
 Out = Annotated[Path, Option(help="Run folder; created if need be.")]
 Images = Annotated[Path | None, Option(help="Folder of the pictures. [default: images/ beside the file]")]
 Ids = Annotated[Path | None, Option(help="Text file of image ids to keep, one per line.")]
@@ -43,32 +47,20 @@ Fresh = Annotated[bool, Option("--fresh/--resume", help="Compute again what the 
 MaxLeftOut = Annotated[float, Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
 
 
-class DataclassCommand(TyperCommand):
-    """A command whose callback is a dataclass of options: it is constructed from what was typed, then executed.
+class Checked:
+    """A group of options that checks them as soon as they are typed, each group what is its own, without torch."""
 
-    In the help the needed options stand first, --out last of them, then the command's own, then those of its groups.
-    """
+    panel: ClassVar[str]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        own = getattr(self.callback, "__annotations__", {})
-
-        def place(param: Any) -> int:
-            if param.required:
-                return 1 if param.name == "out" else 0
-            return 2 if param.name in own else 3
-
-        self.params.sort(key=place)
-
-    def invoke(self, ctx: Any) -> None:
-        """The callback is the dataclass."""
-        super().invoke(ctx).execute()
+    def __post_init__(self) -> None:
+        """Raises HonesError where an option makes no sense."""
 
 
 @dataclass(kw_only=True)
-class LoadingOptions:
+class LoadingOptions(Checked):
     """How a model is loaded, whichever it is."""
 
+    panel: ClassVar[str] = "Model"
     device: Device = "auto"
     device_map: Annotated[
         str | None, Option(help="auto: spread the layers over all GPUs; in place of --device.", show_default=False)
@@ -101,6 +93,12 @@ class ModelOptions(LoadingOptions):
     dtype: Dtype = "auto"
     revision: Revision = None
 
+    def __post_init__(self) -> None:
+        from hones.models.place import check_place
+
+        super().__post_init__()
+        check_place(self.model)
+
     @property
     def spec(self) -> "ModelSpec":
         """The model that is named, not loaded yet."""
@@ -112,15 +110,22 @@ class ModelOptions(LoadingOptions):
 
 
 @dataclass(kw_only=True)
-class SweepOptions:
+class SweepOptions(Checked):
     """How a sweep over edits is computed."""
 
+    panel: ClassVar[str] = "Speed"
     batch_size: BatchSize = None
     engine: Annotated[str, Option(help="replay (fast) or naive (the definition); the numbers are the same.")] = "replay"
 
+    def __post_init__(self) -> None:
+        from hones.sweep.names import check_engine
+
+        super().__post_init__()
+        check_engine(self.engine)
+
     @property
     def sweep(self) -> "SweepSettings":
-        """The settings; HonesError where there is no such engine."""
+        """The settings."""
         from hones.sweep.names import check_engine
         from hones.sweep.run import SweepSettings
 
@@ -131,6 +136,7 @@ class SweepOptions:
 class AnswerOptions(SweepOptions):
     """A sweep in which the model writes answers."""
 
+    panel: ClassVar[str] = "Data"
     max_new_tokens: NewTokens = 24
 
     @property
@@ -143,13 +149,14 @@ class AnswerOptions(SweepOptions):
 class ItemOptions:
     """Which items are read, and how a task that needs several of them takes them."""
 
+    panel: ClassVar[str] = "Data"
     images: Images = None
     limit: Annotated[int | None, Option(min=1, help="Use the first N items only.")] = None
     candidates: Candidates = 50
 
     def items(self, file: Path, ids: Path | None = None) -> "Items":
         """The items of a file; ids: a file of those to keep."""
-        from hones.data.items import load_items
+        from hones.data.items import check_pictures, load_items
 
         kept = None
         if ids is not None:
@@ -157,54 +164,16 @@ class ItemOptions:
                 kept = [line.strip() for line in ids.read_text(encoding="utf-8").splitlines() if line.strip()]
             except (OSError, UnicodeDecodeError) as error:
                 raise HonesError(f"cannot read {ids} ({error})", expected="image ids, one per line") from error
-        return load_items(file, images=self.images, ids=kept, limit=self.limit)
-
-
-@dataclass(kw_only=True)
-class QuestionOptions:
-    """One question in the words of a task, without an annotation file."""
-
-    question: Annotated[
-        str | None, Argument(help="What to ask: it fills the one field of the task's prompt that is not given.")
-    ] = None
-    image: Annotated[Path | None, Option(help="The picture. [default: the question alone]")] = None
-    task: Annotated[
-        str, Option(help="How to ask: vqa, ocr, caption, retrieval (a candidate), TASK.yaml or FILE.py:CLASS.")
-    ] = "vqa"
-    field: Annotated[
-        list[str] | None, Option(metavar="NAME=VALUE", help="Another field of the task's prompt; repeatable.")
-    ] = None
-    box: Annotated[
-        str | None, Option(metavar="X,Y,W,H", help="The box to outline, in pixels; for ocr and tasks with a box.")
-    ] = None
-
-    def asked(self) -> dict[str, Any]:
-        """The task, fields and box as `ask` and `explain` take them, checked before a model is loaded."""
-        from hones.tasks import make_task
-        from hones.tasks.asking import ask_as
-
-        fields = {}
-        for text in self.field or ():
-            name, equals, value = text.partition("=")
-            if not equals or not name.strip() or name.strip() in fields:
-                raise HonesError(f"--field {text}", expected="NAME=VALUE, each name once")
-            fields[name.strip()] = value
-        box = None
-        if self.box is not None:
-            try:
-                x, y, width, height = (float(part) for part in self.box.split(","))
-            except ValueError as error:
-                raise HonesError(f"--box {self.box}", expected="four numbers X,Y,W,H") from error
-            box = (x, y, width, height)
-        task = make_task(self.task)
-        ask_as(task, self.image, self.question, fields, box)
-        return {"task": task, "fields": fields, "box": box}
+        items = load_items(file, images=self.images, ids=kept, limit=self.limit)
+        check_pictures(items)
+        return items
 
 
 @dataclass(kw_only=True)
 class RayOptions:
     """The workers that a stage runs on."""
 
+    panel: ClassVar[str] = "Cluster"
     ray: Annotated[
         str | None,
         Option(help="Compute on Ray workers: local, auto, or HOST:PORT of a cluster's head.", show_default=False),
@@ -228,6 +197,7 @@ class RayOptions:
 class RunOptions:
     """The run folder of a stage."""
 
+    panel: ClassVar[str] = "Run"
     out: Out
     seed: Seed = 3407
     fresh: Fresh = False
@@ -240,21 +210,40 @@ class StageOptions(RayOptions, RunOptions, ModelOptions, SweepOptions, ItemOptio
     """A stage of a run: all of the above."""
 
     def __post_init__(self) -> None:
-        """Workers that make no sense are named before anything is read."""
+        super().__post_init__()
         self.check_workers()
+
+    def found(self, given: Path | None, task: str, name: str) -> Path:
+        """What an earlier stage found: the file that was named, else the one of this run; a line says that.
+
+        Raises:
+            HonesError: there is none.
+        """
+        if given is not None:
+            return given
+        file = self.out / task / f"{name}.json"
+        if not file.is_file():
+            raise HonesError(
+                f"--{name} is not given, and there is no file {file}",
+                do=f"run `hones {name}` with the same --out first, or name its {name}.json with --{name}",
+            )
+        warn(f"--{name} {file}, as this run has it")
+        return file
 
     @contextmanager
     def study(self) -> Iterator["Study"]:
         """The model, loaded and checked, or workers that have it, and the run folder. Workers end with the context."""
-        from hones.cli.see import look_before
         from hones.log import log_to
         from hones.runs.record import RunFolder
+
+        folder = RunFolder(self.out)
+        log_to(self.out)
+
+        from hones.cli.see import look_before
         from hones.runs.study import Study
         from hones.sweep.ray import open_pool
 
         sweep = self.sweep
-        folder = RunFolder(self.out)
-        log_to(self.out)
 
         def study(vlm: "VLM", sweep: "SweepSettings") -> Study:
             look = partial(look_before, anyway=self.anyway)

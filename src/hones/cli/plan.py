@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -38,6 +38,8 @@ class Plan:
     For devices elsewhere: hones plan --model FOLDER --data discovery.json --gpus 8 --memory 80 --tflops 300
     """
 
+    renamed: ClassVar[dict[str, str]] = {"--tasks": "--task", "--seeds": "--trainings"}
+
     config: Annotated[
         Path | None,
         typer.Argument(metavar="[CONFIG.yaml]", help="A run's configuration, in place of options."),
@@ -50,7 +52,7 @@ class Plan:
     dev: Annotated[Path | None, typer.Option(help="Annotations of the dev items, for steering.")] = None
     test: Annotated[Path | None, typer.Option(help="Annotations of the test items, for masking and steering.")] = None
     images: Images = None
-    tasks: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, your own; with commas, or all.")] = "all"
+    task: Annotated[str, typer.Option(help="vqa, ocr, caption, retrieval, your own; with commas, or all.")] = "all"
     items: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +79,7 @@ class Plan:
     draws: Annotated[int, typer.Option(min=1, help="Random control sets.")] = 5
     compare: Annotated[str | None, typer.Option(help="Methods to compare, with commas. [default: none]")] = None
     steering: Annotated[str, typer.Option(help="Ways to steer, with commas, or all.")] = "hones"
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each learned way.")] = 1
+    trainings: Annotated[int, typer.Option(min=1, help="Of each learned way, each with its seed.")] = 1
     epochs: Annotated[int, typer.Option(min=1, help="Of a training.")] = 2
     step_size: Annotated[int, typer.Option(min=1, help="Pairs per training step.")] = 4
     analyze: Annotated[bool, typer.Option("--analyze", help="Also the analysis.")] = False
@@ -130,7 +132,7 @@ class Plan:
             raise HonesError("nothing to plan", expected="--model and --data, or a CONFIG.yaml")
         steering = {
             "methods": self.steering.split(","),
-            "seeds": range(self.seed, self.seed + self.seeds),
+            "seeds": range(self.seed, self.seed + self.trainings),
             "also": [],
             "epochs": self.epochs,
             "batch_size": self.step_size,
@@ -138,7 +140,7 @@ class Plan:
         return make_request(
             model=self.model,
             data={"discovery": self.data, "dev": self.dev, "test": self.test, "images": self.images},
-            tasks=tuple(TASKS) if self.tasks == "all" else tuple(self.tasks.split(",")),
+            tasks=tuple(TASKS) if self.task == "all" else tuple(self.task.split(",")),
             limit={} if self.items is None else _counts(self.items),
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from typer import Argument, Option
 
+from hones.cli.next import say_next, say_results
 from hones.cli.options import (
     AnswerOptions,
     Fresh,
@@ -19,6 +20,7 @@ from hones.cli.options import (
     TopK,
 )
 from hones.cli.shown import show, warn
+from hones.cli.steer import Steer
 from hones.errors import HonesError
 
 
@@ -26,40 +28,47 @@ from hones.errors import HonesError
 class Mask(StageOptions, AnswerOptions):
     """Step 3: zero the selected neurons on test items, beside random neurons of the same layers.
 
-    Example: hones mask --model tiny-llava --task vqa --data test.json --neurons runs/a/vqa/neurons.json --out runs/a
+    Example: hones mask --model tiny-llava --task vqa --data test.json --out runs/a
     """
 
     task: TaskName
     data: Annotated[Path, Option(help="Unified JSON file of the *test* items.")]
-    neurons: NeuronsFile
+    neurons: NeuronsFile = None
     draws: Annotated[int, Option(min=1, help="Random layer-matched control sets.")] = 5
     ids: Ids = None
 
     def execute(self) -> None:
+        from hones.runs.artifacts import read_neurons
         from hones.tabular import together
         from hones.tasks import make_task
         from hones.views import terminal
 
         task = make_task(self.task, candidates=self.candidates)
+        neurons = self.found(self.neurons, task.name, "neurons")
+        read_neurons(neurons)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         with self.study() as study:
             study.look_first(task, items, "test", "mask")
-            result = study.mask(task, items, self.neurons, self.draws)
+            result = study.mask(task, items, neurons, self.draws)
             table = terminal.show(together([(task.name, result)]))
             show(study, task.name, table, self.out / task.name / "masking.json")
+        say_next(self, Steer, dev="DEV.json", test=self.data)
+        say_results(self.out)
 
 
 @dataclass(kw_only=True)
 class Compare(StageOptions, AnswerOptions):
     """Mask every method's neurons, found on discovery items, on the same test items: who finds what matters?
 
-    Example: hones compare --model tiny-llava --tasks vqa --methods hones,dvp,atp,random --data discovery.json --test
+    Example: hones compare --model tiny-llava --task vqa --methods hones,dvp,atp,random --data discovery.json --test
     test.json --out runs/a
     """
 
+    renamed: ClassVar[dict[str, str]] = {"--tasks": "--task", "--seeds": "--draws"}
+
     data: Annotated[Path, Option(help="Unified JSON file of the *discovery* items.")]
     test: Annotated[Path, Option(help="Unified JSON file of the *test* items; no common pictures.")]
-    tasks: Annotated[str, Option(help="Tasks with commas (vqa, TASK.yaml, FILE.py:CLASS), or all.")] = "all"
+    task: Annotated[str, Option(help="Tasks with commas (vqa, TASK.yaml, FILE.py:CLASS), or all.")] = "all"
     methods: Annotated[str, Option(help="Methods with commas, or all: every one but oracle.")] = "all"
     heads_from: Annotated[
         Path | None, Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
@@ -68,31 +77,34 @@ class Compare(StageOptions, AnswerOptions):
     ratio: Annotated[
         float | None, Option(help="Share of all neurons to mask. [default: that of `hones neurons` in --out, or 0.01]")
     ] = None
-    seeds: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
+    draws: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
     curves: Annotated[bool, Option(help="Also mask budgets from 0.1 % to 10 %.")] = True
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
         from hones.method.budget import check_ratio
-        from hones.rivals import make_methods
-        from hones.rivals.compare import BUDGETS
-        from hones.runs.comparing import ComparisonRequest, compare
+        from hones.rivals import check_methods
         from hones.tasks import make_tasks
         from hones.views.terminal import view
 
         if self.ratio is not None:
             check_ratio(self.ratio)
-        methods = make_methods(self.methods)
-        tasks = make_tasks(self.tasks, candidates=self.candidates)
+        methods = check_methods(self.methods)
+        tasks = make_tasks(self.task, candidates=self.candidates)
         splits = {"discovery": self.items(self.data), "test": self.items(self.test)}
         check_disjoint(splits)
         heads = {task.name: (self.heads_from or self.out) / task.name / "heads.json" for task in tasks}
         for file in heads.values():
             if self.heads_from is not None and not file.is_file():
                 raise HonesError(f"no file {file}", do="run `hones heads` there first")
-        request = ComparisonRequest(methods, self.ratio, self.seeds, BUDGETS if self.curves else ())
         shared: dict[Any, Any] = {}
         with self.study() as study:
+            from hones.rivals import METHODS
+            from hones.rivals.compare import BUDGETS
+            from hones.runs.comparing import ComparisonRequest, compare
+
+            budgets = BUDGETS if self.curves else ()
+            request = ComparisonRequest([METHODS[name] for name in methods], self.ratio, self.draws, budgets)
             for task in tasks:
                 study.look_first(task, splits["test"], "test", "compare")
             if self.heads_from is None:
@@ -105,6 +117,7 @@ class Compare(StageOptions, AnswerOptions):
                 if selected not in (None, result.ratio):
                     shares = f"{100 * result.ratio:g} % of all neurons, its selection is {100 * selected:g} %"
                     warn(f"{task.name}: compared at {shares}")
+        say_results(self.out)
 
 
 @dataclass(kw_only=True)
@@ -151,3 +164,4 @@ class Analyze(LoadingOptions, SweepOptions):
         settings = AnalysisSettings(lens_items=self.lens_items, cards=self.cards, draws=self.draws, limit=self.limit)
         analysis = study.analyze(run, settings)
         show(study, None, view(analysis), self.run / "analysis" / "analysis.json")
+        say_results(self.run)

@@ -44,13 +44,19 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
 
     def execute(self) -> None:
         from hones.data.items import check_left_out
-        from hones.runs.evaluation import evaluate
-        from hones.runs.prepared import prepare
+        from hones.runs.artifacts import read_heads, read_neurons, read_scales
         from hones.tasks import make_task
         from hones.views.terminal import left_out_list
 
         task = make_task(self.task, candidates=self.candidates)
+        for file, read in ((self.heads, read_heads), (self.neurons, read_neurons), (self.scales, read_scales)):
+            if file is not None:
+                read(file)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
+
+        from hones.runs.evaluation import evaluate
+        from hones.runs.prepared import prepare
+
         sweep = self.sweep
         vlm = self.load()
         prepared = prepare(vlm, task, items, "given")

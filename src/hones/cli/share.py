@@ -77,14 +77,18 @@ class Export(LoadingOptions):
 
     def execute(self) -> None:
         from hones.log import LOG, log_to
+        from hones.models.place import check_place
         from hones.runs.artifacts import read_scales
+
+        check_place(self.model)
+        read_scales(self.scales)  # a bad file is named before torch is imported
+
         from hones.sharing.base import stored_dtype
         from hones.sharing.export import check_request, export_scales
         from hones.sharing.origin import run_of
         from hones.views.terminal import view
 
         check_request(self.form, self.to, self.overwrite)
-        read_scales(self.scales)  # a bad file is named before a model is loaded
         run = self.run or run_of(self.scales)
         if run is not None and (run / "run.json").is_file():
             log_to(run)

@@ -1,10 +1,11 @@
 """Start here: the whole pipeline, from built-in data or from a configuration, and the self-check of a model."""
 
+import shlex
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Argument, Exit, Option
 
@@ -12,6 +13,7 @@ from hones.cli.options import Fresh, Model, ModelOptions, Out, RayOptions
 from hones.cli.see import look_before
 from hones.cli.share import report
 from hones.cli.shown import OUT, fail, name_left_out, say
+from hones.errors import HonesError
 
 if TYPE_CHECKING:
     from hones.runs.config import RunConfig
@@ -24,9 +26,31 @@ def demo(model: Model = "tiny-qwen2.5-vl", out: Out = Path("hones-demo"), fresh:
     follow(demo_config(model, out / Path(model).name), fresh)
 
 
+def init(
+    file: Annotated[Path, Argument(metavar="FILE.yaml", help="File to write; not one that is there.")] = Path(
+        "hones.yaml"
+    ),
+) -> None:
+    """Write a configuration for `hones run`, every key explained.
+
+    Example: hones init run.yaml
+    """
+    from hones.files import write_bytes
+    from hones.runs.commented import commented_config
+    from hones.runs.config import RunConfig
+
+    if file.exists():
+        raise HonesError(f"{file} is there already", do="name another file, or remove it")
+    write_bytes(file, commented_config(RunConfig).encode())
+    say(f"written: {file}")
+    say(f"next: fill in model, out and data, then {shlex.join(['hones', 'run', str(file)])}")
+
+
 @dataclass(kw_only=True)
 class Run(RayOptions):
     """All stages of all tasks from one configuration; picks up after finished stages.
+
+    `hones init` writes a configuration with every key explained.
 
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
     ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
@@ -41,9 +65,17 @@ class Run(RayOptions):
     fresh: Fresh = False
 
     def execute(self) -> None:
+        from hones.data.content import check_there
+        from hones.data.sources import Source
+        from hones.models.place import check_place
         from hones.runs.config import RayConfig, read_config
 
         config = read_config(self.config)
+        check_place(config.model)
+        for file in (config.data.discovery, config.data.dev, config.data.test):
+            source = Source.parse(file)
+            if not source.hub:
+                check_there(source.path)
         if self.ray is not None or config.ray is None:
             self.check_workers()
         options = {"address": self.ray, "workers": self.workers, "gpus_per_worker": self.gpus_per_worker}
@@ -100,7 +132,9 @@ class Verify(ModelOptions):
     Example: hones verify --model tiny-llava
     """
 
-    out: Annotated[Path | None, Option(metavar="FILE.json", help="Write the measured claims as JSON.")] = None
+    renamed: ClassVar[dict[str, str]] = {"--out": "--json"}
+
+    json: Annotated[Path | None, Option(metavar="FILE.json", help="Write the measured claims as JSON too.")] = None
 
     def execute(self) -> None:
         from hones.files import write_json
@@ -109,8 +143,8 @@ class Verify(ModelOptions):
 
         verification = verify(self.load())
         OUT.print(view(verification))
-        if self.out is not None:
+        if self.json is not None:
             tables = {table.name: table.rows for table in verification.tables()}
-            write_json(self.out, asdict(verification) | {"ok": not verification.failed, **tables})
-            say(f"written: {self.out}")
+            write_json(self.json, asdict(verification) | {"ok": not verification.failed, **tables})
+            say(f"written: {self.json}")
         verification.check()

@@ -2,19 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Option
 
-from hones.cli.options import (
-    AnswerOptions,
-    ModelOptions,
-    NeuronsFile,
-    NewTokens,
-    QuestionOptions,
-    StageOptions,
-    TaskName,
-)
+from hones.cli.next import say_next, say_results
+from hones.cli.options import AnswerOptions, ModelOptions, NeuronsFile, NewTokens, StageOptions, TaskName
+from hones.cli.question import QuestionOptions
+from hones.cli.see import Eval
 from hones.cli.shown import OUT, show
 from hones.errors import HonesError, first_invalid
 
@@ -29,6 +24,7 @@ if TYPE_CHECKING:
 class TrainingOptions:
     """How scales are learned."""
 
+    panel: ClassVar[str] = "Training"
     learning_rate: Annotated[
         float | None,
         Option(
@@ -75,6 +71,7 @@ class TrainingOptions:
 class EvidenceOptions:
     """What scales are tested beside, and on what else."""
 
+    panel: ClassVar[str] = "Evidence"
     methods: Annotated[
         str | None,
         Option(
@@ -123,39 +120,45 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
 
     With --methods, --seeds, --also or --ood the evidence too: controls, several seeds, the other tasks, another source.
 
-    Example: hones steer --model tiny-llava --task vqa --neurons runs/a/vqa/neurons.json --dev dev.json --test test.json
-    --out runs/a
+    Example: hones steer --model tiny-llava --task vqa --dev dev.json --test test.json --out runs/a
     """
 
     task: TaskName
-    neurons: NeuronsFile
+    neurons: NeuronsFile = None
     dev: Annotated[Path, Option(help="Unified JSON file to learn on.")]
     test: Annotated[Path, Option(help="Unified JSON file to evaluate on; no common pictures.")]
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
-        from hones.data.items import load_items
-        from hones.runs.steering import steer
+        from hones.data.items import check_pictures, load_items
+        from hones.runs.artifacts import read_neurons
         from hones.tabular import together
         from hones.tasks import make_task
         from hones.views import terminal
 
         settings = self.training(self.seed)
+        task = make_task(self.task, candidates=self.candidates)
+        neurons = self.found(self.neurons, task.name, "neurons")
+        read_neurons(neurons)  # a bad file is named before a model is loaded
         splits = {"dev": self.items(self.dev), "test": self.items(self.test)}
         if self.ood is not None:
             splits["ood"] = load_items(self.ood, images=self.ood_images, limit=self.limit)
+            check_pictures(splits["ood"])
         check_disjoint(splits)
-        task = make_task(self.task, candidates=self.candidates)
         request = self.request(task, self.seed, splits.get("ood"), self.candidates)
         folder = self.out / task.name / "steering"
         with self.study() as study:
+            from hones.runs.steering import steer
+
             study.look_first(task, splits["test"], "test", "steer")
-            steered = steer(study, task, splits["dev"], splits["test"], self.neurons, settings, request)
+            steered = steer(study, task, splits["dev"], splits["test"], neurons, settings, request)
             if steered.evidence is not None:
                 show(study, task.name, terminal.view(steered.evidence), folder / "evidence.json")
-                return
-            table = terminal.show(together([(task.name, steered.result)]))
-            show(study, task.name, table, folder / "hones" / "scales.json")
+            else:
+                table = terminal.show(together([(task.name, steered.result)]))
+                show(study, task.name, table, folder / "hones" / "scales.json")
+        say_next(self, Eval, data=self.test, scales=folder / "hones" / "scales.json")
+        say_results(self.out)
 
 
 @dataclass(kw_only=True)
@@ -174,12 +177,14 @@ class Ask(ModelOptions, QuestionOptions):
 
     def execute(self) -> None:
         from hones.runs.artifacts import read_scales
-        from hones.sharing.ask import ask
-        from hones.views.terminal import view
 
         asked = self.asked()
         if self.scales is not None:
-            read_scales(self.scales)  # a bad file is named before a model is loaded
+            read_scales(self.scales)  # a bad file is named before torch is imported
+
+        from hones.sharing.ask import ask
+        from hones.views.terminal import view
+
         tokens = self.max_new_tokens
         answers = ask(self.load(), self.image, self.question, scales=self.scales, max_new_tokens=tokens, **asked)
         OUT.print(view(answers))

@@ -64,14 +64,19 @@ def read_raw(file: Path) -> bytes:
     Raises:
         HonesError: it does not exist or cannot be read.
     """
-    if not exists(file):
-        like_hub_id = len(file.parts) == 2 and not file.suffix and not file.is_absolute()
-        hint = f", or write {HUB}{file} for a dataset of the hub" if like_hub_id else ""
-        raise HonesError(f"no file {file}", expected="an annotation file", do=f"check --data{hint}")
+    check_there(file)
     try:
         return file.read_bytes()
     except OSError as error:
         raise HonesError(f"cannot read {file} ({error.strerror})", do="check --data") from error
+
+
+def check_there(file: Path) -> None:
+    """Raises HonesError where there is no such file or folder."""
+    if not exists(file):
+        like_hub_id = len(file.parts) == 2 and not file.suffix and not file.is_absolute()
+        hint = f", or write {HUB}{file} for a dataset of the hub" if like_hub_id else ""
+        raise HonesError(f"no file {file}", expected="an annotation file", do=f"check --data{hint}")
 
 
 def read_json_file(file: Path) -> tuple[Any, str]:

@@ -140,6 +140,17 @@ def _inside(rows: Sequence[Item | LeftOut], folder: Path) -> list[Item | LeftOut
     return checked
 
 
+def check_pictures(items: Items) -> None:
+    """Raises HonesError where the items name pictures and not one of them is in their folder."""
+    named = [item.file_name for item in items if item.file_name is not None]
+    if named and not any((items.images / name).exists() for name in named):
+        raise HonesError(
+            f"none of the {len(named)} pictures of {items.file} is in {items.images} (no {items.images / named[0]})",
+            expected="the folder that holds them",
+            do="name it with --images (images under data in a configuration)",
+        )
+
+
 def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: float = MAX_LEFT_OUT) -> None:
     """Stop when more than the share `most` of the items, by default 5 %, had to be left out, or none is left.
 

@@ -1,4 +1,4 @@
-"""How many neurons are selected, by which reading of the positive part, and the seed: known without a model."""
+"""How many heads and neurons are selected, by which reading of the positive part, and the seed."""
 
 from typing import Literal
 
@@ -13,6 +13,12 @@ def check_ratio(ratio: float) -> None:
     """Raises HonesError for a ratio outside (0, 1]."""
     if not 0 < ratio <= 1:
         raise HonesError(str(ratio), argument="ratio", expected="a share of all neurons above 0 and at most 1")
+
+
+def check_top_k(top_k: int | None, heads: int) -> None:
+    """Raises HonesError for a K that is not 1 to the number of heads; None: the default, which always is."""
+    if top_k is not None and not 1 <= top_k <= heads:
+        raise HonesError(str(top_k), argument="top_k", expected=f"1 to {heads}, the number of heads")
 
 
 def neuron_budget(total: int, ratio: float) -> int:

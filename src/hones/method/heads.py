@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hones.errors import HonesError
+from hones.method.budget import check_top_k
 from hones.method.found import HeadResult, HeadScore
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.sites import Site
@@ -146,8 +147,7 @@ def critical_count(vlm: VLM, top_k: int | None) -> int:
         HonesError: an impossible K, or a model with one head per layer.
     """
     layers, heads, _ = vlm.anatomy.shape
-    if top_k is not None and not 1 <= top_k <= layers * heads:
-        raise HonesError(str(top_k), argument="top_k", expected=f"1 to {layers * heads}, the number of heads")
+    check_top_k(top_k, layers * heads)
     if heads < 2:
         raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
     return default_top_k(layers, heads) if top_k is None else top_k

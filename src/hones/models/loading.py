@@ -4,7 +4,9 @@ Pictures are always prepared by the PIL backend (the two backends of transformer
 """
 
 import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,21 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import logging
 from transformers.utils.hub import resolve_revision
 
 from hones.errors import HonesError
 from hones.models.agreement import check_weights
 from hones.models.anatomy import find_anatomy
 from hones.models.head import find_after_head
+from hones.models.place import BUILT_IN, BUILT_IN_FOLDER, check_place
 from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted import PLANTS, apply_difference, load_plant
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
 from hones.models.processors import TextProcessor, is_causal, loading, processor_for
 from hones.models.vlm import VLM
 
-BUILT_IN_FOLDER = Path(__file__).parent / "tiny"
-BUILT_IN = ("tiny-llava", "tiny-qwen2.5-vl")
+BAR_FROM = 2 * 2**30  # bytes of a folder
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -65,6 +68,7 @@ def load_vlm(
     dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
     if dtype not in DTYPES:
         raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    check_place(name)
     source = source_of(name)
     try:
         place = torch.empty(0, device=device).device
@@ -77,7 +81,8 @@ def load_vlm(
     digest = pool.submit(_digest, name, source)  # beside loading: it reads every byte too
     pool.shutdown(wait=False)
     known = f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text or causal language model, a hub id"
-    with loading(f"the model {name!r}", expected=known, do="check the spelling, the folder or the network"):
+    remedy = "check the spelling, the folder or the network"
+    with _bar(source), loading(f"the model {name!r}", expected=known, do=remedy):
         config = AutoConfig.from_pretrained(source, **hub)
         if device_map is None and getattr(config, "quantization_config", None) is not None:
             device_map = {"": place}  # packed weights cannot be moved afterwards
@@ -149,6 +154,21 @@ def source_of(name: str) -> str:
     if name in BUILT_IN:
         return str(BUILT_IN_FOLDER / name)
     return str(BUILT_IN_FOLDER / load_plant(name).base) if name in PLANTS else name
+
+
+@contextmanager
+def _bar(source: str) -> Iterator[None]:
+    """transformers' bar of the weights, unless they are on this machine and load at once."""
+    folder = Path(source)
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder.is_dir() else BAR_FROM
+    hidden = size < BAR_FROM and logging.is_progress_bar_enabled()
+    if hidden:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if hidden:
+            logging.enable_progress_bar()
 
 
 def auto_model(config: Any) -> Any:

@@ -74,6 +74,12 @@ def loading(what: str, expected: str, do: str | None = None) -> Iterator[None]:
     except StrictDataclassError as error:  # a configuration that contradicts itself; its second line says how
         raise HonesError(f"cannot load {what} ({' '.join(str(error).split())})", expected=expected, do=do) from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise HonesError(
+                f"cannot load {what}: it needs code of its own, which would run here",
+                expected="a model that transformers knows",
+                do="read that code, then allow it with --trust-remote-code (trust_remote_code in Python and in YAML)",
+            ) from error
         raise HonesError(f"cannot load {what} ({first_line(error)})", expected=expected, do=do) from error
 
 

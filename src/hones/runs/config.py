@@ -48,19 +48,19 @@ class _Section(BaseModel):
 class DataFiles(_Section):
     """One annotation file per split, of any format (docs/data.md); their pictures are disjoint."""
 
-    discovery: Path
-    dev: Path
-    test: Path
-    images: Path | None = None
+    discovery: Path = Field(description="what heads and neurons are found on")
+    dev: Path = Field(description="what scales are learned on")
+    test: Path = Field(description="what masking and steering are tested on")
+    images: Path | None = Field(default=None, description="folder of the pictures; null: images/ beside each file")
 
 
 class Limits(_Section):
-    """How many items of each split are used; default all."""
+    """How many items of each split are used; null: all."""
 
     discovery: Count | None = None
     dev: Count | None = None
     test: Count | None = None
-    ood: Count | None = None
+    ood: Count | None = Field(default=None, description="of steering.ood")
 
 
 def _distinct(tasks: tuple[str, ...]) -> tuple[str, ...]:
@@ -72,50 +72,60 @@ def _distinct(tasks: tuple[str, ...]) -> tuple[str, ...]:
 class Comparing(_Section):
     """Which methods are compared with HONES, how often random ones are drawn, and whether budgets are varied."""
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(check_methods)]
-    draws: Count = 5
-    curves: bool = True
+    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(check_methods)] = Field(
+        description="`hones methods` lists them; all: every one but oracle", examples=[["dvp", "atp", "random"]]
+    )
+    draws: Count = Field(default=5, description="of random methods")
+    curves: bool = Field(default=True, description="also mask budgets from 0.1 % to 10 %")
 
 
 class RayConfig(_Section):
     """The workers of a run: --ray, --workers and --gpus-per-worker."""
 
-    address: str
-    workers: Count = 1
-    gpus_per_worker: float | None = Field(default=None, ge=0)
+    address: str = Field(description="local, auto, or HOST:PORT of a cluster's head", examples=["local"])
+    workers: Count = Field(default=1, description="a replica of the model each")
+    gpus_per_worker: float | None = Field(default=None, ge=0, description="null: 1, or 0 where there are none")
 
 
 class RunConfig(_Section):
-    """Everything a run depends on. compare, analyze: stages that are left out unless asked for. anyway: sweep even
-    where the unedited model scores 0.
-    """
+    """Everything a run depends on. compare, analyze: stages that are left out unless asked for."""
 
-    model: str
-    out: Path
-    data: DataFiles
-    tasks: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = tuple(TASKS)
-    limit: Limits = Limits()
-    revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | dict[str, int | str] | None = None
-    attn_implementation: str | None = None
-    trust_remote_code: bool = False
-    top_k: Count | None = None
-    ratio: float = Field(default=DEFAULT_RATIO, gt=0, le=1)
-    positive_part: PositivePart = "mean"
-    draws: Count = 5
-    candidates: int = Field(default=50, ge=2)
-    max_new_tokens: Count = MAX_NEW_TOKENS
-    batch_size: Count | None = None
-    engine: EngineName = "replay"
-    max_left_out: float = Field(default=MAX_LEFT_OUT, ge=0, le=1)
-    seed: int = Field(default=DEFAULT_SEED, ge=0)
-    anyway: bool = False
-    steering: Annotated[SteeringConfig, BeforeValidator(as_steering_config)] = SteeringConfig()
-    compare: Comparing | None = None
-    analyze: AnalysisSettings | None = None
-    ray: RayConfig | None = None
+    model: str = Field(description="hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl", examples=["MODEL"])
+    out: Path = Field(description="run folder", examples=["runs/a"])
+    data: DataFiles = Field(description="an annotation file per split, no picture in two of them (docs/data.md)")
+    tasks: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = Field(
+        default=tuple(TASKS), description="or yours: TASK.yaml, FILE.py:CLASS (docs/tasks.md)"
+    )
+    limit: Limits = Field(default=Limits(), description="the first N items of a split only; null: all")
+    revision: str | None = Field(default=None, description="branch, tag or commit of the model on the hub")
+    dtype: str = Field(default="auto", description="auto, float32, bfloat16 or float16")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
+    device_map: str | dict[str, int | str] | None = Field(
+        default=None, description="auto: spread the layers over all GPUs; in place of device"
+    )
+    attn_implementation: str | None = Field(
+        default=None, description="eager, sdpa or flash_attention_2; null: the model's"
+    )
+    trust_remote_code: bool = Field(default=False, description="run the model's own code from the hub")
+    top_k: Count | None = Field(default=None, description="critical heads; null: 3 %, at least 5")
+    ratio: float = Field(default=DEFAULT_RATIO, gt=0, le=1, description="share of all neurons to select")
+    positive_part: PositivePart = Field(default="mean", description="mean, as released, or item: the other reading")
+    draws: Count = Field(default=5, description="random control sets of masking")
+    candidates: int = Field(default=50, ge=2, description="retrieval: captions per picture, one of them true")
+    max_new_tokens: Count = Field(default=MAX_NEW_TOKENS, description="longest answer")
+    batch_size: Count | None = Field(default=None, description="pictures at once; null: by the device's memory")
+    engine: EngineName = Field(default="replay", description="replay (fast) or naive (the definition); same numbers")
+    max_left_out: float = Field(
+        default=MAX_LEFT_OUT, ge=0, le=1, description="share of unusable items beyond which a stage stops"
+    )
+    seed: int = Field(default=DEFAULT_SEED, ge=0, description="of bootstraps, controls and training")
+    anyway: bool = Field(default=False, description="sweep even where the unedited model scores 0")
+    steering: Annotated[SteeringConfig, BeforeValidator(as_steering_config)] = Field(
+        default=SteeringConfig(), description="step 4: the training, and the evidence that is wanted"
+    )
+    compare: Comparing | None = Field(default=None, description="other methods, masked on the same items")
+    analyze: AnalysisSettings | None = Field(default=None, description="what the sets of the tasks share and do")
+    ray: RayConfig | None = Field(default=None, description="compute on Ray workers (docs/cluster.md)")
 
     @model_validator(mode="after")
     def _sets_are_compared(self) -> "RunConfig":
@@ -166,7 +176,7 @@ def read_config(file: Path) -> RunConfig:
         content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise HonesError(
-            f"cannot read {file} ({error.strerror})", expected="a YAML configuration", do="see `hones run --help`"
+            f"cannot read {file} ({error.strerror})", expected="a YAML configuration", do="`hones init` writes one"
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})") from error
@@ -175,7 +185,7 @@ def read_config(file: Path) -> RunConfig:
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
-        raise from_validation(error, str(file)) from error
+        raise from_validation(error, str(file), keys=RunConfig) from error
     base = file.parent
     data = config.data
     files = {name: source_in(base, path) for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from hones.data.disjoint import check_disjoint
-from hones.data.items import Items, load_items
+from hones.data.items import Items, check_pictures, load_items
 from hones.errors import TaskStops
 from hones.method.found import HeadResult, RankedNeuron
 from hones.method.masking import MaskingResult
@@ -201,5 +201,7 @@ def load_splits(config: RunConfig) -> dict[str, Items]:
     if config.steering.ood is not None:
         images = config.steering.ood_images
         splits["ood"] = load_items(config.steering.ood, images=images, limit=config.limit.ood)
+    for items in splits.values():
+        check_pictures(items)
     check_disjoint(splits)
     return splits

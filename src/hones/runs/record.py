@@ -146,8 +146,13 @@ class RunFolder:
         """What run.json says; no stages for a new run."""
         return read_record(self.file) if self.file.exists() else RunRecord(stages={})
 
-    def is_finished(self, stage: str, fingerprint: Mapping[str, Any]) -> bool:
+    def is_finished(
+        self, stage: str, fingerprint: Mapping[str, Any], asked: Mapping[str, Sequence[str]] | None = None
+    ) -> bool:
         """Whether `stage` ("vqa/heads") has finished with exactly these inputs and its artifacts are still whole.
+
+        Args:
+            asked: the items behind each digest of the fingerprint, by which other items are said in words.
 
         Raises:
             HonesError: it has finished with other inputs; the line names the first difference.
@@ -163,8 +168,12 @@ class RunFolder:
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 where, was, now = _difference(key, old.get(key), new.get(key))
+                before, after = _items_of(done, where), (asked or {}).get(str(now), [])
+                differs = f"with {where} = {short(was)}, now {short(now)}"
+                if before and after and before != after:
+                    differs = f"computed {_counted(before, after)}, now {_counted(after, before)}"
                 raise HonesError(
-                    f"{self.path} holds {stage} with {where} = {short(was)}, now {short(now)}",
+                    f"{self.path} holds {stage} {differs}",
                     expected="the same inputs to pick up from",
                     do="use a new --out, or --fresh to compute it again",
                 )
@@ -216,6 +225,23 @@ class RunFolder:
                     write_json(self.file, content)
         except Timeout as error:
             raise HonesError(f"another process keeps {self.path / '.run.lock'}", do="wait for it to end") from error
+
+
+def _items_of(done: StageRecord, where: str) -> Sequence[str]:
+    """The items that a stage has asked about, where its fingerprint has their digest; else none.
+
+    A split of a name of its own (dev.asked) is that one, `asked` that which the stage was tested on, or worked on.
+    """
+    split, _, key = where.rpartition(".")
+    own = next((done.splits[name] for name in ("test", "discovery", "dev") if name in done.splits), None)
+    used = done.splits.get(split) if split else own
+    return [] if key != "asked" or used is None else used.items
+
+
+def _counted(items: Sequence[str], others: Sequence[str]) -> str:
+    """How many items; those with which the others begin are what a --limit leaves."""
+    limited = len(items) < len(others) and [*others[: len(items)]] == [*items]
+    return f"with --limit {len(items)} ({len(items)} items)" if limited else f"on {len(items)} items"
 
 
 def _difference(where: str, old: Any, new: Any) -> tuple[str, Any, Any]:

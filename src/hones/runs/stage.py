@@ -62,6 +62,12 @@ class Workspace:
         check_left_out(prepared.left_out, len(prepared.examples), f"{task.name}, {split} items", self.max_left_out)
         return prepared
 
+    @property
+    def asked(self) -> dict[str, list[str]]:
+        """The ids of all items prepared so far, by the digest that stands for them in fingerprints."""
+        prepared = [prepared for _, _, prepared in self._checked.values()]
+        return {x.fingerprint["asked"]: [example.id for example in x.examples] for x in prepared}
+
     def look_first(self, task: Task, items: Items, split: str, stage: str) -> None:
         """Let `look` hear what the unedited model says about the first items, unless the stage has been begun.
 
@@ -145,7 +151,7 @@ class Stage:
             HonesError: it has finished with other inputs.
         """
         vlm, run = self.workspace.vlm, self.workspace.run
-        if not self.workspace.fresh and run.is_finished(self.name, self.inputs):
+        if not self.workspace.fresh and run.is_finished(self.name, self.inputs, self.workspace.asked):
             LOG.info("%s is finished already", self.name)
             return True
         LOG.info("%s starts (%s on %s)", self.name, vlm.name, vlm.device)

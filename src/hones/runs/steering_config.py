@@ -56,13 +56,17 @@ class SteeringConfig(SteeringSettings):
     and pictures of another source to test on.
     """
 
-    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(_ways)] | None = None
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None = (
-        None
+    methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(_ways)] | None = Field(
+        default=None, description="ways to steer, or [all]; null: hones alone", examples=[["all"]]
     )
-    also: Annotated[tuple[str, ...], AfterValidator(_tasks)] | None = None
-    ood: Path | None = None
-    ood_images: Path | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] | None = (
+        Field(default=None, description="of the training; null: its seed", examples=[[3407, 3408]])
+    )
+    also: Annotated[tuple[str, ...], AfterValidator(_tasks)] | None = Field(
+        default=None, description="other tasks to test under the learned scales; null: those of the run"
+    )
+    ood: Path | None = Field(default=None, description="annotations of another source to test on")
+    ood_images: Path | None = Field(default=None, description="their pictures; null: images/ beside the file")
 
     @model_validator(mode="after")
     def _pictures_have_items(self) -> "SteeringConfig":

@@ -34,7 +34,7 @@ class OtherSet(Learned):
         if file is None or not file.is_file():
             raise HonesError(
                 f"{self.name}: no file {file or f'methods/{self.method}/neurons.json'}",
-                do=f"run `hones compare --tasks {context.task.name} --methods {self.method}` with the same --out first",
+                do=f"run `hones compare --task {context.task.name} --methods {self.method}` with the same --out first",
             )
         return file
 

@@ -62,6 +62,12 @@ class ResumeFile:
         for key in sorted(depends.keys() | self.fingerprint.keys()):
             old = depends.get(key)
             new = self.fingerprint.get(key)
+            if old != new and key.rpartition(".")[2] == "asked":
+                raise HonesError(
+                    f"{self.path} belongs to a {self.what} of other items or prompts",
+                    expected="the same --limit, --ids, data and task to go on from",
+                    do="use a new --out, or --fresh to start again",
+                )
             if old != new:
                 raise HonesError(
                     f"{self.path} belongs to a {self.what} with {key} = {old!r}, now {new!r}",

@@ -180,7 +180,7 @@ def task_of_content(content: Any, given: str) -> FieldTask:
     try:
         return FieldTask(TaskFile.model_validate(dict(content)), given)
     except ValidationError as error:
-        raise from_validation(error, given, do="see docs/tasks.md") from error
+        raise from_validation(error, given, keys=TaskFile, do="see docs/tasks.md") from error
 
 
 def task_of_file(given: str) -> FieldTask:

@@ -33,8 +33,8 @@ class EarlyStopping(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    share: float = Field(default=0.2, gt=0, lt=1)
-    patience: int = Field(default=1, ge=1)
+    share: float = Field(default=0.2, gt=0, lt=1, description="of the dev pictures")
+    patience: int = Field(default=1, ge=1, description="epochs without improvement")
 
 
 class SteeringSettings(BaseModel):
@@ -46,16 +46,16 @@ class SteeringSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    beta: float = Field(default=0.05, ge=0)
-    gamma: float = Field(default=1e-5, ge=0)
-    learning_rate: float | None = Field(default=None, gt=0, description="None: by the number of steps")
+    beta: float = Field(default=0.05, ge=0, description="weight of the KL divergence from the original model")
+    gamma: float = Field(default=1e-5, ge=0, description="weight of the mean squared scale")
+    learning_rate: float | None = Field(default=None, gt=0, description="null: by the number of steps; paper: 5e-4")
     final_learning_rate: float = Field(default=0.1, ge=0, le=1, description="as a share of learning_rate")
-    epochs: int = Field(default=2, ge=1)
-    batch_size: int = Field(default=4, ge=1)
-    clip: float = Field(default=1.0, gt=0)
-    max_scale: float = Field(default=1.5, gt=0)
-    seed: int = Field(default=3407, ge=0)
-    early_stopping: EarlyStopping | None = None
+    epochs: int = Field(default=2, ge=1, description="passes over the dev items")
+    batch_size: int = Field(default=4, ge=1, description="items per training step")
+    clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
+    max_scale: float = Field(default=1.5, gt=0, description="bound of each |s|")
+    seed: int = Field(default=3407, ge=0, description="of the training; left out: the run's")
+    early_stopping: EarlyStopping | None = Field(default=None, description="hold out dev pictures, keep the best epoch")
 
     @property
     def rate(self) -> float:

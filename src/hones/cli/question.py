@@ -1,0 +1,50 @@
+"""The options of a command that asks one question."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from hones.errors import HonesError
+
+
+@dataclass(kw_only=True)
+class QuestionOptions:
+    """One question in the words of a task, without an annotation file."""
+
+    question: Annotated[
+        str | None, Argument(help="What to ask: it fills the one field of the task's prompt that is not given.")
+    ] = None
+    image: Annotated[Path | None, Option(help="The picture. [default: the question alone]")] = None
+    task: Annotated[
+        str, Option(help="How to ask: vqa, ocr, caption, retrieval (a candidate), TASK.yaml or FILE.py:CLASS.")
+    ] = "vqa"
+    field: Annotated[
+        list[str] | None, Option(metavar="NAME=VALUE", help="Another field of the task's prompt; repeatable.")
+    ] = None
+    box: Annotated[
+        str | None, Option(metavar="X,Y,W,H", help="The box to outline, in pixels; for ocr and tasks with a box.")
+    ] = None
+
+    def asked(self) -> dict[str, Any]:
+        """The task, fields and box as `ask` and `explain` take them, checked before a model is loaded."""
+        from hones.tasks import make_task
+        from hones.tasks.asking import ask_as
+
+        fields = {}
+        for text in self.field or ():
+            name, equals, value = text.partition("=")
+            if not equals or not name.strip() or name.strip() in fields:
+                raise HonesError(f"--field {text}", expected="NAME=VALUE, each name once")
+            fields[name.strip()] = value
+        box = None
+        if self.box is not None:
+            try:
+                x, y, width, height = (float(part) for part in self.box.split(","))
+            except ValueError as error:
+                raise HonesError(f"--box {self.box}", expected="four numbers X,Y,W,H") from error
+            box = (x, y, width, height)
+        task = make_task(self.task)
+        ask_as(task, self.image, self.question, fields, box)
+        return {"task": task, "fields": fields, "box": box}

@@ -1,0 +1,37 @@
+"""What a model's name says before anything is loaded: whether its folder is there, and how many heads it has."""
+
+from pathlib import Path
+from typing import Any
+
+from hones.errors import HonesError
+from hones.files import read_json
+
+BUILT_IN_FOLDER = Path(__file__).parent / "tiny"
+BUILT_IN = ("tiny-llava", "tiny-qwen2.5-vl")
+
+
+def check_place(name: str) -> None:
+    """Whether a name that can only be a folder is one; a hub id is OWNER/NAME.
+
+    Raises:
+        HonesError: there is no such folder.
+    """
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.endswith("/")
+    if is_path and not Path(name).is_dir():
+        raise HonesError(
+            f"no folder {name}", expected=f"a folder with a model, a hub id OWNER/NAME, or {' or '.join(BUILT_IN)}"
+        )
+
+
+def heads_by_config(name: str) -> int | None:
+    """How many heads the decoder of a built-in or local model has, as its config.json says; None: not said."""
+    file = (BUILT_IN_FOLDER / name if name in BUILT_IN else Path(name)) / "config.json"
+    if not file.is_file():
+        return None
+    content: Any = read_json(file)
+    if isinstance(content, dict):
+        content = content.get("text_config", content)
+    try:
+        return int(content["num_hidden_layers"]) * int(content["num_attention_heads"])
+    except (KeyError, TypeError, ValueError):
+        return None
