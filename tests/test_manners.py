@@ -17,7 +17,7 @@ from test_cli import call
 
 import hones
 from hones.cli.find import Heads, Neurons
-from hones.cli.next import say_next
+from hones.cli.following import say_next
 from hones.errors import HonesError
 from hones.models.loading import load_vlm
 from hones.models.processors import loading

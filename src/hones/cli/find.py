@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from typer import Option
 
-from hones.cli.next import say_next
+from hones.cli.following import say_next
 from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, StageOptions, TaskName, TopK
 from hones.cli.prove import Mask
 from hones.cli.question import QuestionOptions

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from typer import Argument, Option
 
-from hones.cli.next import say_next, say_results
+from hones.cli.following import say_next, say_results
 from hones.cli.options import (
     AnswerOptions,
     Fresh,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Option
 
-from hones.cli.next import say_next, say_results
+from hones.cli.following import say_next, say_results
 from hones.cli.options import AnswerOptions, ModelOptions, NeuronsFile, NewTokens, StageOptions, TaskName
 from hones.cli.question import QuestionOptions
 from hones.cli.see import Eval
