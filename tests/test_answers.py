@@ -216,11 +216,15 @@ def test_the_look_is_at_the_first_items_alone(
     monkeypatch.setattr("hones.runs.stage.FIRST_LOOK", 2)
     heard = []
     made = study(vlms["llava"], tmp_path)
-    made.look = heard.append
+    made.look = lambda found, stage: heard.append((found, stage))
     items = load_items(shapes["test"])
     made.look_first(make_task("vqa"), items, "test", "mask")
-    (found,) = heard
-    assert (found.items, found.of) == (2, len(items)) and found.counted == f"the first 2 of {len(items)} items"
+    ((found, stage),) = heard
+    assert (
+        stage == "mask"
+        and (found.items, found.of) == (2, len(items))
+        and found.counted == f"the first 2 of {len(items)} items"
+    )
     chosen = neurons_file(tmp_path, [(0, 1)])
     made.mask(make_task("vqa"), items, chosen, draws=1)
     made.look_first(make_task("vqa"), items, "test", "mask")
@@ -295,10 +299,15 @@ def test_a_training_that_moved_nothing_says_so() -> None:
     assert "2 of 10 at the bound" in str(moved) and "loss 2.000 -> 1.900" in str(moved) and moved.moved
 
 
-def test_a_floor_stops_its_task_unless_anyway(vlms: dict[str, VLM], shapes: dict[str, Path]) -> None:
+def test_a_floor_stops_what_loses_and_a_ceiling_what_gains(vlms: dict[str, VLM], shapes: dict[str, Path]) -> None:
     found = evaluate(
         vlms["llava"], make_task("vqa"), make_task("vqa").examples(load_items(shapes["test"]))[0], sweep=SWEEP
     )
-    look_before(found, anyway=True)
-    with pytest.raises(TaskStops, match="nothing can be lost"):
-        look_before(found, anyway=False)
+    look_before(found, "heads", anyway=True)
+    look_before(found, "steer", anyway=False)
+    with pytest.raises(TaskStops, match="is 0 on .* nothing can be lost"):
+        look_before(found, "heads", anyway=False)
+    top = replace(found, level=Interval(1.0, 1.0, 1.0))
+    look_before(top, "mask", anyway=False)
+    with pytest.raises(TaskStops, match="is 1 on .* nothing can be gained"):
+        look_before(top, "steer", anyway=False)

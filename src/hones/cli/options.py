@@ -202,7 +202,9 @@ class RunOptions:
     seed: Seed = 3407
     fresh: Fresh = False
     max_left_out: MaxLeftOut = 0.05
-    anyway: Annotated[bool, Option("--anyway", help="Sweep even where the model scores 0 without an edit.")] = False
+    anyway: Annotated[bool, Option("--anyway", help="Go on even where the unedited model scores 0, or to steer 1.")] = (
+        False
+    )
 
 
 @dataclass(kw_only=True)

@@ -160,11 +160,12 @@ def show_evaluation(found: "Evaluation", rows: int) -> None:
         warn(line)
 
 
-def look_before(found: "Evaluation", anyway: bool) -> None:
-    """Before a sweep: the baseline and some answers on standard error.
+def look_before(found: "Evaluation", stage: str, anyway: bool) -> None:
+    """Before a stage: the baseline and some answers on standard error.
 
     Raises:
-        TaskStops: a metric of 0 that was not asked for with --anyway.
+        TaskStops: the stage can find nothing, and was not asked for with --anyway: a loss where the metric is 0, a gain
+            by steering where it is 1.
     """
     from hones.views.terminal import show
 
@@ -172,6 +173,7 @@ def look_before(found: "Evaluation", anyway: bool) -> None:
     ERR.print(show(replace(found.answers.table(), title=title, caption="", shown=EXAMPLES)))
     for line in found.advice:
         warn(line)
-    if found.stuck == "floor" and not anyway:
-        what = f"{found.task}: {found.metric_name} is 0 on {found.counted}: nothing can be lost"
-        raise TaskStops(what, do="mend the task as said above, or --anyway")
+    hopeless, change = ("ceiling", "gained") if stage == "steer" else ("floor", "lost")
+    if found.stuck == hopeless and not anyway:
+        what = f"{found.task}: {found.metric_name} is {found.level.value:g} on {found.counted}: nothing can be {change}"
+        raise TaskStops(what, do="mend the task or its items as said above, or --anyway")

@@ -58,7 +58,7 @@ def run_config(
     config: RunConfig,
     *,
     fresh: bool = False,
-    look: Callable[[Evaluation], None] | None = None,
+    look: Callable[[Evaluation, str], None] | None = None,
     on_outcome: Callable[[Study, Outcome], None] | None = None,
     on_stopped: Callable[[Stopped], None] | None = None,
 ) -> list[Outcome]:

@@ -38,7 +38,7 @@ class Workspace:
     """One model at work in one run folder: what all stages share.
 
     sweep: how sweeps run. fresh: compute finished stages again. max_left_out: share of unusable items beyond which a
-    stage stops. look: hears of what the unedited model says before a sweep, and may raise TaskStops.
+    stage stops. look: hears of what the unedited model says before a stage, and may raise TaskStops.
     """
 
     vlm: VLM
@@ -47,7 +47,7 @@ class Workspace:
     seed: int = DEFAULT_SEED
     fresh: bool = False
     max_left_out: float = MAX_LEFT_OUT
-    look: Callable[[Evaluation], None] | None = None
+    look: Callable[[Evaluation, str], None] | None = None
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
     _checked: dict[Any, tuple[Task, Items, Prepared]] = field(default_factory=dict, init=False, repr=False)
 
@@ -79,7 +79,8 @@ class Workspace:
         examples = self.prepare(task, items, split).examples
         if examples:
             first = examples[:FIRST_LOOK]
-            self.look(evaluate(self.vlm, task, first, sweep=self.sweep, seed=self.seed, split=split, of=len(examples)))
+            options = {"sweep": self.sweep, "seed": self.seed, "split": split, "of": len(examples)}
+            self.look(evaluate(self.vlm, task, first, **options), stage)
 
     def _is_begun(self, task: str, stage: str) -> bool:
         """Whether a stage of the task has finished, or has a journal, alone or together with other tasks."""
