@@ -305,9 +305,9 @@ def test_a_floor_stops_what_loses_and_a_ceiling_what_gains(vlms: dict[str, VLM],
     )
     look_before(found, "heads", anyway=True)
     look_before(found, "steer", anyway=False)
-    with pytest.raises(TaskStops, match="is 0 on .* nothing can be lost"):
+    with pytest.raises(TaskStops, match=r"is 0 on .* nothing can be lost"):
         look_before(found, "heads", anyway=False)
     top = replace(found, level=Interval(1.0, 1.0, 1.0))
     look_before(top, "mask", anyway=False)
-    with pytest.raises(TaskStops, match="is 1 on .* nothing can be gained"):
+    with pytest.raises(TaskStops, match=r"is 1 on .* nothing can be gained"):
         look_before(top, "steer", anyway=False)
