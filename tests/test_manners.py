@@ -45,6 +45,13 @@ def test_cheap_checks_and_the_methods_need_no_torch(shapes: dict[str, Path], tmp
     (tmp_path / "heads.json").write_text(json.dumps(HEADS))
     (tmp_path / "bad.yaml").write_text("model: x\nratioo: 3")
     (tmp_path / "bad.json").write_text("[1]")
+    content: dict[str, Any] = {
+        "model": "tiny-llava",
+        "out": "r",
+        "data": {name: str(file) for name, file in shapes.items()},
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump({**content, "tasks": ["telepathy"]}))
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({**content, "data": {**content["data"], "dev": "absent.json"}}))
     data = shapes["discovery"]
     model = f"--model tiny-llava --out {tmp_path}/run"
     stage = f"{model} --task vqa --data {data}"
@@ -63,11 +70,15 @@ def test_cheap_checks_and_the_methods_need_no_torch(shapes: dict[str, Path], tmp
         f"mask {stage}",
         f"mask {stage} --neurons {tmp_path}/absent.json",
         f"steer {model} --task vqa --dev {data} --test {data} --learning-rate 0",
+        f"compare {model} --data {data} --test {data} --top-k 100000",
+        "explain --model tiny-llava --top-k 100000 why",
         f"compare {model} --data {data} --test {data} --methods dvp,telepathy",
         f"eval --model tiny-llava --task vqa --data {data} --scales {tmp_path}/absent.json",
         f"ask --model tiny-llava --scales {tmp_path}/absent.json why",
         f"run {tmp_path}/absent.yaml",
         f"run {tmp_path}/bad.yaml",
+        f"run {tmp_path}/task.yaml",
+        f"run {tmp_path}/data.yaml",
     ]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH], input="\n".join([*lines, "methods"]), capture_output=True, text=True

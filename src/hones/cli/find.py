@@ -39,15 +39,12 @@ class Heads(StageOptions, AnswerOptions):
     racing_margin: Annotated[float, Option(help="Racing: heads this close by the metric count as equal.")] = 0.005
 
     def execute(self) -> None:
-        from hones.method.budget import check_top_k
-        from hones.models.place import heads_by_config
         from hones.sweep.racing import RaceRules
         from hones.tasks import TASKS, make_tasks
         from hones.tasks.log_probability import LogProbability
         from hones.views.terminal import view
 
-        if (heads := heads_by_config(self.model)) is not None:
-            check_top_k(self.top_k, heads)
+        self.check_top_k(self.top_k)
         tasks = make_tasks(self.task, candidates=self.candidates)
         items = self.items(self.data, self.ids)
         if self.utility not in ("metric", "logprob"):
@@ -150,6 +147,7 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
     ] = None
 
     def execute(self) -> None:
+        self.check_top_k(self.top_k)
         if self.raw and self.task != "vqa":
             raise HonesError(f"--raw with --task {self.task}", expected="one of them: raw is vqa without its words")
         asked = self.asked()

@@ -104,6 +104,14 @@ class ModelOptions(LoadingOptions):
         """The model that is named, not loaded yet."""
         return self.spec_of(self.model, self.dtype, self.revision)
 
+    def check_top_k(self, top_k: int | None) -> None:
+        """Raises HonesError for more heads than the model has, where its config.json is on this machine."""
+        from hones.method.budget import check_top_k
+        from hones.models.place import heads_by_config
+
+        if (heads := heads_by_config(self.model)) is not None:
+            check_top_k(top_k, heads)
+
     def load(self) -> "VLM":
         """The model, loaded and checked."""
         return self.spec.load()

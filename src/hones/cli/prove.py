@@ -87,6 +87,7 @@ class Compare(StageOptions, AnswerOptions):
         from hones.tasks import make_tasks
         from hones.views.terminal import view
 
+        self.check_top_k(self.top_k)
         if self.ratio is not None:
             check_ratio(self.ratio)
         methods = check_methods(self.methods)

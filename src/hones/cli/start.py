@@ -69,9 +69,13 @@ class Run(RayOptions):
         from hones.data.sources import Source
         from hones.models.place import check_place
         from hones.runs.config import RayConfig, read_config
+        from hones.tasks import is_custom, make_task
 
         config = read_config(self.config)
         check_place(config.model)
+        for name in config.tasks:
+            if not is_custom(name):
+                make_task(name)
         for file in (config.data.discovery, config.data.dev, config.data.test):
             source = Source.parse(file)
             if not source.hub:

@@ -24,14 +24,11 @@ def check_place(name: str) -> None:
 
 
 def heads_by_config(name: str) -> int | None:
-    """How many heads the decoder of a built-in or local model has, as its config.json says; None: not said."""
+    """How many heads the decoder of a built-in or local model has, as its config.json says; None: it does not."""
     file = (BUILT_IN_FOLDER / name if name in BUILT_IN else Path(name)) / "config.json"
-    if not file.is_file():
-        return None
-    content: Any = read_json(file)
-    if isinstance(content, dict):
-        content = content.get("text_config", content)
     try:
+        content: Any = read_json(file)
+        content = content.get("text_config", content)
         return int(content["num_hidden_layers"]) * int(content["num_attention_heads"])
-    except (KeyError, TypeError, ValueError):
-        return None
+    except (HonesError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # whoever loads the model says what is wrong with the file
