@@ -31,8 +31,8 @@ from hones.method.steering.checkpoint import TrainingState
 from hones.method.steering.definition import Losses
 from hones.method.steering.fast import FastObjective, Objective, Savings
 from hones.method.steering.pairs import Pair, TrainingPlan, make_plan
-from hones.models.anatomy import Site
 from hones.models.interventions import scaling
+from hones.models.sites import Site
 from hones.models.vlm import frozen
 from hones.tasks import TASKS
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hones.benchmark.metrics import BUDGETS, budget, judge, membership, tied_ranking
 from hones.errors import HonesError
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
 
 def orders(importance: np.ndarray) -> list[list[int]]:

@@ -22,7 +22,8 @@ from hones.method.analysis.results import (
     TaskSets,
     Token,
 )
-from hones.method.neurons import RankedNeurons, select_neurons
+from hones.method.found import RankedNeurons
+from hones.method.neurons import select_neurons
 from hones.rivals.results import Comparison, Curve, MethodResult
 from hones.stats import Interval
 from hones.tabular import Column, Table, Tabular, heat_map_html, table_html

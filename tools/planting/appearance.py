@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hones.models.anatomy import Site
 from hones.models.planted import Plant
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.rivals import METHODS
 from hones.rivals.base import Context

@@ -14,7 +14,7 @@ import torch
 from tiny.writers import first_of_each_row
 from torch import Tensor
 
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
 from .designs import FFN, LAYERS, TASKS
 

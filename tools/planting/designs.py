@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
 LAYERS, HEADS, FFN = 6, 6, 640
 TASKS = ("vqa", "ocr", "caption", "retrieval")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from hones.models.anatomy import Site
+from hones.models.sites import Site
 
 Wanted = Literal["keep", "fail"]
 

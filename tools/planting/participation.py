@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from hones import load_items, load_vlm, make_task, write_shapes
-from hones.models.anatomy import Site
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.planted import FOLDER, Plant, load_plant, read_record
+from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.sweep.run import sweep
 from hones.tasks import TASKS

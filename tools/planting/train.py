@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoModelForImageTextToText
 
-from hones.models.anatomy import Site
 from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.sites import Site
 
 from .decoys import make_decoys
 from .designs import DESIGNS, FFN, HEADS, LAYERS, TASKS, Design, choose_sets
