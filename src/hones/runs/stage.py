@@ -21,6 +21,7 @@ from hones.runs.answers import keep_answers
 from hones.runs.artifacts import read_neurons, read_result, write_result
 from hones.runs.evaluation import Evaluation, evaluate
 from hones.runs.found_on import check_found_on
+from hones.runs.locks import alone
 from hones.runs.prepared import Prepared, prepare, provenance, state_of
 from hones.runs.record import RunFolder
 from hones.sweep.answer_log import AnswerLog
@@ -80,7 +81,8 @@ class Workspace:
         if examples:
             first = examples[:FIRST_LOOK]
             options = {"sweep": self.sweep, "seed": self.seed, "split": split, "of": len(examples)}
-            self.look(evaluate(self.vlm, task, first, **options), stage)
+            with alone(self.run.path, [task.name]):
+                self.look(evaluate(self.vlm, task, first, **options), stage)
 
     def _is_begun(self, task: str, stage: str) -> bool:
         """Whether a stage of the task has finished, or has a journal, alone or together with other tasks."""
