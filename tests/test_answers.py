@@ -1,6 +1,7 @@
 """What the model says is kept next to the numbers, shown, and looked at before a sweep."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from test_cli import call
 
 from hones import HonesError, RunFolder, Study, load_items, make_task
 from hones.cli.see import look_before
 from hones.errors import TaskStops
+from hones.files import write_json
 from hones.method.heads import HeadResult, HeadScore
 from hones.method.steering.settings import SteeringSettings, TrainingSummary
 from hones.models.interventions import Intervention
@@ -20,13 +23,15 @@ from hones.models.vlm import VLM
 from hones.runs.answers import AnsweredItem, Answers, Said, answers_of, keep_answers, read_answers
 from hones.runs.artifacts import read_heads, write_heads
 from hones.runs.evaluation import evaluate
+from hones.runs.prepared import prepare
 from hones.stats import UNEDITED, Interval
-from hones.sweep.answer_log import AnswerLog
+from hones.sweep.answer_log import AnswerLog, ArmAnswer, ItemAnswers
 from hones.sweep.journal import Journal
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tasks.exact import Contains
 from hones.tasks.log_probability import LogProbability
+from hones.views.terminal import show
 
 SWEEP = SweepSettings(max_new_tokens=4)
 
@@ -134,6 +139,38 @@ def test_a_stage_replaces_its_own_arms_alone(vlms: dict[str, VLM], shapes: dict[
     assert left == [examples[0].id], "items that only the replaced arms had are gone"
 
 
+def test_items_of_one_name_about_other_pictures_stay_apart(shapes: dict[str, Path], tmp_path: Path) -> None:
+    first, second = make_task("vqa").examples(load_items(shapes["test"]))[0][:2]
+    second = replace(second, id=first.id, prompts=first.prompts)
+    for arm, example in (("masked", first), ("steered", second)):
+        kept = [ItemAnswers(example, {UNEDITED: ArmAnswer(arm, 1.0), arm: ArmAnswer("x", 0.0)})]
+        keep_answers(tmp_path / "vqa", "test", kept, lambda name, arm=arm: name == arm)
+    items = read_answers(tmp_path / "vqa/answers.jsonl")
+    assert [[*item.answers] for item in items] == [["unedited", "masked"], ["unedited", "steered"]]
+
+
+def test_half_a_character_is_left_out(vlms: dict[str, VLM], tmp_path: Path, shapes: dict[str, Path]) -> None:
+    content = json.loads(shapes["test"].read_text())
+    content["data"][0]["vqa"]["question"] = "What is \ud83d?"
+    content["data"][1]["image_id"] = "\udcff"
+    file = tmp_path / "items.json"
+    file.write_text(json.dumps(content))
+    found = prepare(vlms["llava"], make_task("vqa"), load_items(file, images=shapes["test"].parent / "images"), "test")
+    assert [(x.reason, x.kind) for x in found.left_out] == [
+        (f"its text has half a character, \\u{code}", "half a character") for code in ("d83d", "dcff")
+    ]
+    assert len(found.examples) == len(content["data"]) - 2
+    write_json(tmp_path / "run.json", [x.id for x in found.left_out])
+
+
+def test_control_characters_of_an_answer_do_not_reach_the_terminal() -> None:
+    answers = Answers("vqa", "test", [item("a", unedited=("\x1b[2J\u202egone", 0))], ("unedited",))
+    console = Console(file=io.StringIO(), width=80)
+    console.print(show(answers.table()))
+    shown = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "␛[2J" in shown and "\x1b" not in shown and "\u202e" not in shown
+
+
 def item(name: str, **answers: tuple[str, float]) -> AnsweredItem:
     said = {arm: Said(answer=text, score=score) for arm, (text, score) in answers.items()}
     return AnsweredItem(split="test", id=name, prompt="Question?\nShort.", target="a", references=("a",), answers=said)
@@ -163,7 +200,8 @@ def test_answers_shows_and_writes_them(masked: Path, tmp_path: Path, capsys: pyt
         x.id: x.answers["unedited"].answer for x in items
     }
     assert call("answers", masked, "--arms", "steered") == 2
-    assert "no answers of steered; expected some of unedited, masked" in " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "answers.jsonl has no answers of steered; expected some of unedited, masked" in said
     assert call("answers", tmp_path / "nowhere") == 2
     assert "no run folder" in capsys.readouterr().err
 
@@ -173,7 +211,7 @@ def test_damaged_answers_are_one_line(masked: Path) -> None:
     whole = file.read_text()
     for line in ("{", '{"split": 1}', "[1]"):
         file.write_text(whole + line + "\n")
-        with pytest.raises(HonesError, match=rf"answers.jsonl, line {whole.count(chr(10)) + 1}"):
+        with pytest.raises(HonesError, match=rf"answers.jsonl, line {whole.count(chr(10)) + 1}.*; remove it"):
             read_answers(file)
 
 
@@ -190,6 +228,21 @@ def test_eval_asks_with_and_without_an_edit(
     assert "vqa, 2 items" in said and "edited" in said and "change" in said
     assert "edited score" in (tmp_path / "a.csv").read_text()
     assert call("eval", *where, "--task", "vqa", "--neurons", neurons_file(tmp_path, [(99, 1)])) == 2
+    nothing = Interval(0.0, 0.0, 0.0)
+    heads = HeadResult("vqa_soft_accuracy", nothing, 4, (HeadScore(0, 0, nothing, 0.0, 0.0, 4),), 1)
+    write_heads(tmp_path, heads, 1, 1)
+    capsys.readouterr()
+    assert call("eval", *where, "--task", "vqa", "--heads", tmp_path / "heads.json") == 2
+    assert "name no head, neuron or scale" in " ".join(capsys.readouterr().err.split())
+    content = json.loads(shapes["test"].read_text())
+    for row in content["data"]:
+        row["vqa"]["question"] = ""
+    (tmp_path / "empty.json").write_text(json.dumps(content))
+    images = ("--images", shapes["test"].parent / "images")
+    none = ("--model", model_folders["llava"], "--data", tmp_path / "empty.json", *images, "--task", "vqa")
+    assert call("eval", *none) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "can be asked about for vqa" in said and "empty question" in said and "--max-left-out" not in said
 
 
 # --- before a sweep ---
@@ -202,7 +255,13 @@ def test_a_baseline_of_0_stops_before_the_sweep(
     out = ("--out", tmp_path / "run")
     assert call("heads", *where, *out) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "is 0 on all" in said and "--utility logprob" in said and "--anyway" in said and "unedited" in said
+    assert (
+        "is 0 on " in said
+        and "its floor" in said
+        and "--utility logprob" in said
+        and "--anyway" in said
+        and "unedited" in said
+    )
     assert not (tmp_path / "run/vqa").exists(), "nothing was swept"
     assert call("heads", *where, *out, "--anyway") == 0
     assert "critical instead of" in " ".join(capsys.readouterr().out.split())
@@ -210,16 +269,18 @@ def test_a_baseline_of_0_stops_before_the_sweep(
     assert call("heads", *where, "--utility", "logprob", "--out", tmp_path / "logprob") == 0
 
 
-def test_the_look_is_at_the_first_items_alone(
+def test_the_look_is_at_the_first_items_alone_and_at_more_where_these_are_all_wrong(
     vlms: dict[str, VLM], shapes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hones.runs.stage.FIRST_LOOK", 2)
+    monkeypatch.setattr("hones.runs.stage.FIRST_LOOK", 1)
+    monkeypatch.setattr("hones.runs.stage.LONG_LOOK", 2)
     heard = []
     made = study(vlms["llava"], tmp_path)
     made.look = lambda found, stage: heard.append((found, stage))
     items = load_items(shapes["test"])
     made.look_first(make_task("vqa"), items, "test", "mask")
     ((found, stage),) = heard
+    assert found.stuck is not None, "one item that is wrong is not believed"
     assert (
         stage == "mask"
         and (found.items, found.of) == (2, len(items))
@@ -229,6 +290,8 @@ def test_the_look_is_at_the_first_items_alone(
     made.mask(make_task("vqa"), items, chosen, draws=1)
     made.look_first(make_task("vqa"), items, "test", "mask")
     assert len(heard) == 1, "the stage has finished"
+    with pytest.raises(TaskStops, match=r"on the first 2 of .* nothing can be lost there"):
+        look_before(found, "heads", anyway=False)
 
 
 def test_what_would_help_is_read_from_the_answers(vlms: dict[str, VLM], shapes: dict[str, Path]) -> None:
@@ -295,6 +358,8 @@ def test_few_steps_have_a_higher_default_rate(steps: int, rate: float) -> None:
 def test_a_training_that_moved_nothing_says_so() -> None:
     still = TrainingSummary(8, 5e-4, 2.0, 1.9, largest=0.004, median=0.001, clamped=0, scales=10)
     assert "nothing was learned" in str(still) and not still.moved
+    assert replace(still, clamped=3).moved, "at a bound that is near"
+    assert "early stopping" in str(replace(still, largest=0.0)) and "raise" not in str(replace(still, largest=0.0))
     moved = replace(still, largest=1.5, clamped=2)
     assert "2 of 10 at the bound" in str(moved) and "loss 2.000 -> 1.900" in str(moved) and moved.moved
 

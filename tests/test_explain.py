@@ -71,6 +71,14 @@ def render(found: Explanation) -> str:
     return shown.get()
 
 
+def test_heads_whose_replacement_costs_nothing_are_not_marked(vlm: VLM, picture: Path) -> None:
+    found = explain(vlm, picture, QUESTION, answer="red", top_k=12, neurons=6)
+    costly = [h for h in found.all_heads if h.log_probability_drop > 0]
+    assert list(found.critical) == costly and 0 < len(costly) < 12
+    assert render(found).count("●") == len(costly) + 1, "the last one is the legend"
+    assert f"Ringed: the first {len(costly)}." in render_explanation(found, None)
+
+
 def test_both_engines_explain_alike(vlm: VLM, picture: Path) -> None:
     fast, slow = (explain(vlm, picture, QUESTION, settings=SweepSettings(engine)) for engine in ("replay", "naive"))
     assert fast.answer == slow.answer

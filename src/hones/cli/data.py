@@ -99,7 +99,7 @@ def convert(
     items = load_items(source, images=images, format=format, limit=limit)
     folder = write(items, to)
     if items.left_out:
-        ERR.print(left_out_list([("file", item) for item in items.left_out]))
+        ERR.print(left_out_list([("file", item) for item in items.left_out], ""))
     say(f"{len(items)} items ({items.format}): {to}")
     say(f"pictures: {folder}")
 

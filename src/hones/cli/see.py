@@ -43,7 +43,6 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
     csv: Csv = None
 
     def execute(self) -> None:
-        from hones.data.items import check_left_out
         from hones.runs.artifacts import read_heads, read_neurons, read_scales
         from hones.tasks import make_task
         from hones.views.terminal import left_out_list
@@ -60,8 +59,10 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
         sweep = self.sweep
         vlm = self.load()
         prepared = prepare(vlm, task, items, "given")
-        ERR.print(left_out_list([(task.name, item) for item in prepared.left_out]))
-        check_left_out(prepared.left_out, len(prepared.examples), f"{task.name} items", 1.0)
+        ERR.print(left_out_list([(task.name, item) for item in prepared.left_out], ""))
+        if not prepared.examples:
+            what = f"{self.data}: none of its {len(items)} items can be asked about for {task.name}"
+            raise HonesError(what, do="see the reasons above, or `hones data check` of the file")
         edit = self.edit(vlm)
         found = evaluate(vlm, task, prepared.examples, edit, sweep=sweep, split="given")
         show_evaluation(found, self.rows)
@@ -87,6 +88,8 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
             masked=frozenset((neuron.layer, neuron.neuron) for neuron in neurons),
             scales={} if self.scales is None else scales_for(vlm, self.scales)[0].values,
         )
+        if not (edit.heads or edit.masked or edit.scales):
+            raise HonesError("the given files name no head, neuron or scale", expected="something to edit, or no file")
         edit.check(vlm.anatomy)
         return edit
 
@@ -123,6 +126,7 @@ class Answers:
         several = []
         for name in names:
             answers = answers_of(self.run, name, self.split, arms)
+            total = len(answers.items)
             chosen = answers.items
             if self.changed:
                 chosen = answers.changed
@@ -132,7 +136,8 @@ class Answers:
             answers = replace(answers, items=chosen, shown=self.rows)
             several.append(answers)
             if not chosen:
-                say(f"{name}: no such {answers.split} item")
+                asked = " and ".join(word for word, on in (("changed", self.changed), ("wrong", self.wrong)) if on)
+                say(f"{name}: none of {total} {answers.split} items is {asked}")
                 continue
             OUT.print(show(*answers.tables()))
             if len(chosen) > self.rows:
@@ -176,4 +181,6 @@ def look_before(found: "Evaluation", stage: str, anyway: bool) -> None:
     hopeless, change = ("ceiling", "gained") if stage == "steer" else ("floor", "lost")
     if found.stuck == hopeless and not anyway:
         what = f"{found.task}: {found.metric_name} is {found.level.value:g} on {found.counted}: nothing can be {change}"
+        if found.of not in (None, found.items):
+            what += " there"
         raise TaskStops(what, do="mend the task or its items as said above, or --anyway")

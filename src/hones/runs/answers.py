@@ -8,7 +8,8 @@ target, the references, and under every arm the answer and its score. Arms:
     masked:METHOD              of a comparison, at its ratio
     steered, steered:WAY       of HONES and of the other ways, their first seeds; steered #2 is the second seed
 
-Every stage replaces its own arms, and the file is replaced as a whole.
+Every stage replaces its own arms, and the file is replaced as a whole. Items of one name and prompt about different
+pictures, or scored against other references, as two files may have them, are two lines.
 """
 
 import json
@@ -83,6 +84,11 @@ class AnsweredItem(BaseModel):
     answers: dict[str, Said]
 
     @property
+    def asked(self) -> tuple[object, ...]:
+        """All but the answers: equal for one item under several arms."""
+        return self.split, self.id, self.picture, self.box, self.prompt, self.target, self.references
+
+    @property
     def question(self) -> str:
         """The first line of the prompt."""
         return next(iter(self.prompt.strip().splitlines()), "")
@@ -126,15 +132,14 @@ def keep_answers(folder: Path, split: str, kept: Sequence[ItemAnswers], owned: C
     """
     file = folder / FILE
     earlier = read_answers(file) if file.is_file() else []
-    items: dict[tuple[str, str, str], AnsweredItem] = {}
+    items: dict[Any, AnsweredItem] = {}
     for item in earlier:
         left = {arm: x for arm, x in item.answers.items() if item.split != split or not owned(arm)}
         if item.split != split or {*left} - {UNEDITED}:
-            items[item.split, item.id, item.prompt] = item.model_copy(update={"answers": left})
+            items[item.asked] = item.model_copy(update={"answers": left})
     for new in items_of(kept, split, folder.parent):
-        key = (split, new.id, new.prompt)
-        before = items[key].answers if key in items else {}
-        items[key] = new.model_copy(update={"answers": before | new.answers})
+        before = items[new.asked].answers if new.asked in items else {}
+        items[new.asked] = new.model_copy(update={"answers": before | new.answers})
     lines = [json.dumps(item.model_dump(exclude_none=True), ensure_ascii=False) + "\n" for item in items.values()]
     write_bytes(file, "".join(lines).encode(errors="surrogateescape"))
 
@@ -163,7 +168,7 @@ def read_answers(file: Path) -> list[AnsweredItem]:
     Raises:
         HonesError: no such file, or a line that is not of that form.
     """
-    again = "run the stage again with --fresh"
+    again = "remove it, then run the stages of its task again with --fresh"
     try:
         lines = file.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError as error:
@@ -227,7 +232,7 @@ class Answers(Tabular):
                 f"{arm} score": x.score for arm, x in shown.items()
             }
             rows.append(row)
-        title = f"{self.task}: {len(self.items)} {self.split} items"
+        title = f"{self.task}: {len(self.items)} {self.split} item{'' if len(self.items) == 1 else 's'}"
         if len(self.arms) > 1:
             title += f", {len(self.changed)} changed"
         return [Table("answers", title, columns, rows, "in brackets: the metric of the answer alone", self.shown)]
@@ -273,5 +278,5 @@ def chosen_answers(
     there = dict.fromkeys(arm for item in of_split for arm in item.answers)
     unknown = [arm for arm in arms if arm not in there]
     if unknown:
-        raise HonesError(f"no answers of {', '.join(unknown)}", expected=f"some of {', '.join(there)}")
+        raise HonesError(f"{file} has no answers of {', '.join(unknown)}", expected=f"some of {', '.join(there)}")
     return Answers(task, chosen, of_split, tuple(arms) or tuple(arm for arm in MAIN if arm in there))

@@ -54,19 +54,19 @@ class Evaluation(Tabular):
         """What a floor or a ceiling means, and what would help."""
         if self.stuck == "ceiling":
             return [
-                f"{self.metric_name} is 1 on all {self.items} items, its ceiling: a loss will show, a gain cannot",
+                f"{self.metric_name} is 1 on {self.counted}, its ceiling: a loss will show, a gain cannot",
                 "to see gains: harder items",
             ]
         if self.stuck is None:
             return []
         texts = [(item, item.answers[UNEDITED]) for item in self.answers.items]
-        lines = [f"{self.metric_name} is 0 on all {self.items} items, its floor: no head or neuron can lower it"]
+        lines = [f"{self.metric_name} is 0 on {self.counted}, its floor: no head or neuron can lower it"]
         held = sum(any(holds(x.answer, reference) for reference in item.references) for item, x in texts)
         if any(x.rank is None and x.margins is None for _, x in texts):
             if held:
                 lines.append(f"{held} of {self.items} answers hold the wanted text: metric: contains in a TASK.yaml")
             lines.append("look at the prompt: does it say how to answer, in the words of the references?")
-        lines.append("to find heads all the same: --utility logprob, the log-probability of the wanted answer")
+        lines.append("to find heads all the same: hones heads --utility logprob, by log-probability of the answer")
         return lines
 
     def tables(self) -> list[Table]:
@@ -89,7 +89,9 @@ class Evaluation(Tabular):
     def counted(self) -> str:
         """How many items."""
         whole = self.of in (None, self.items)
-        return f"{self.items} items" if whole else f"the first {self.items} of {self.of} items"
+        if not whole:
+            return f"the first {self.items} of {self.of} items"
+        return f"{self.items} item{'' if self.items == 1 else 's'}"
 
 
 def evaluate(

@@ -62,13 +62,15 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
     good, digest = [], sha256(task.answers.encode())
     for example in track(examples, f"checking {split} items"):
         try:
+            _check_text(example)
             picture = example.open_picture()
             vlm.encode([picture], [example.prompts[0]])
             for prompt in example.prompts:
                 vlm.wrap(prompt, picture is not None)
         except (BadItem, ValueError) as error:
             kind = error.kind if isinstance(error, BadItem) else ""
-            left_out.append(LeftOut(example.id, " ".join(str(error).split()), kind))
+            name = example.id.encode(errors="backslashreplace").decode()
+            left_out.append(LeftOut(name, " ".join(str(error).split()), kind))
             continue
         good.append(example)
         asked = (example.id, example.prompts, example.target, example.references, example.box)
@@ -81,6 +83,16 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
         fingerprint["task"] = task.definition.digest
     candidates = task.candidates if isinstance(task, Retrieval) else None
     return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
+
+
+def _check_text(example: Example) -> None:
+    """Raises BadItem where a text is none that can be written: half of a pair of surrogates, as cut JSON has it."""
+    for text in (example.id, *example.prompts, example.target, *example.references):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(text[error.start]):04x}"
+            raise BadItem(f"its text has half a character, {half}", kind="half a character") from error
 
 
 def state_of(items: Items) -> int:

@@ -32,6 +32,8 @@ from hones.tasks.base import Task
 
 FIRST_LOOK = 32
 """Items whose answers are looked at before a sweep."""
+LONG_LOOK = 256
+"""As many where the first are all right or all wrong, which by itself says little of the others."""
 
 
 @dataclass
@@ -79,10 +81,12 @@ class Workspace:
             return
         examples = self.prepare(task, items, split).examples
         if examples:
-            first = examples[:FIRST_LOOK]
             options = {"sweep": self.sweep, "seed": self.seed, "split": split, "of": len(examples)}
             with alone(self.run.path, [task.name]):
-                self.look(evaluate(self.vlm, task, first, **options), stage)
+                found = evaluate(self.vlm, task, examples[:FIRST_LOOK], **options)
+                if found.stuck is not None and len(examples) > FIRST_LOOK:
+                    found = evaluate(self.vlm, task, examples[:LONG_LOOK], **options)
+                self.look(found, stage)
 
     def _is_begun(self, task: str, stage: str) -> bool:
         """Whether a stage of the task has finished, or has a journal, alone or together with other tasks."""

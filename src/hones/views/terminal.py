@@ -23,7 +23,7 @@ from hones.palette import shade
 from hones.rivals.results import Comparison
 from hones.stats import Interval
 from hones.tabular import Column, Row, Table, Tabular, pivot
-from hones.views.text import token_text
+from hones.views.text import clean, token_text
 
 WIDTH = 80
 BARS = " ▁▂▃▄▅▆▇█"
@@ -96,7 +96,7 @@ def _(explanation: Explanation) -> RenderableType:
         f"   probability {explanation.probability:.3g}",
         ("\ncut before its end: raise --max-new-tokens" if explanation.cut else "", "yellow"),
     )
-    marked = {(h.layer, h.head) for h in explanation.all_heads[: explanation.top_k]}
+    marked = {(h.layer, h.head) for h in explanation.critical}
     heads = heat_map(explanation.drops(), marked, "the answer's log-probability")
     if not explanation.neurons:
         nothing = Text("no head's replacement lowers the probability through a neuron", style="yellow")
@@ -110,9 +110,7 @@ def _tree(explanation: Explanation) -> Tree:
     for neuron in explanation.neurons:
         fed[neuron.heads[0].layer, neuron.heads[0].head].append(neuron)
     tree = Tree(Text("head (its replacement: probability) -> neurons it feeds most -> tokens they promote", "dim"))
-    for head in explanation.all_heads[: explanation.top_k]:
-        if head.log_probability_drop <= 0:
-            continue
+    for head in explanation.critical:
         without = explanation.probability - head.probability_drop
         label = f"head {head.layer}, {head.head}  {explanation.probability:.3g} -> {without:.3g}"
         branch = tree.add(Text(label, style="bold"))
@@ -148,12 +146,14 @@ def heat_map(
     return Group(*lines)
 
 
-def left_out_list(left_out: Sequence[tuple[str, LeftOut]]) -> RenderableType:
-    """Every item that was left out, by name."""
-    lines = [Text(f"left out ({where}): item {item.id}: {item.reason}", style="yellow") for where, item in left_out]
+def left_out_list(left_out: Sequence[tuple[str, LeftOut]], named: str = ", all named in run.json") -> RenderableType:
+    """Every item that was left out, by name; named: where all of many are."""
+    lines = [
+        Text(clean(f"left out ({where}): item {item.id}: {item.reason}"), style="yellow") for where, item in left_out
+    ]
     hidden = len(lines) - LEFT_OUT_SHOWN
     if hidden > 0:
-        lines = [*lines[:LEFT_OUT_SHOWN], Text(f"... and {hidden} more, all named in run.json", style="yellow")]
+        lines = [*lines[:LEFT_OUT_SHOWN], Text(f"... and {hidden} more{named}", style="yellow")]
     return Group(*lines)
 
 
@@ -211,8 +211,8 @@ def _short(column: Column, value: object) -> str:
         case "tokens", tuple():
             return " ".join(map(_token, value[:TOKENS_SHOWN]))
         case "list", tuple():
-            return "\n".join(value[:LIST_SHOWN])
-    return column.text(value)
+            return clean("\n".join(value[:LIST_SHOWN]))
+    return clean(column.text(value))
 
 
 def _token(text: str) -> str:

@@ -55,6 +55,11 @@ class Explanation(Tabular):
     neurons: tuple[ExplainedNeuron, ...]
     cut: bool = False
 
+    @property
+    def critical(self) -> tuple[ExplainedHead, ...]:
+        """Of the first `top_k` heads those whose replacement lowers the answer's probability."""
+        return tuple(head for head in self.all_heads[: self.top_k] if head.log_probability_drop > 0)
+
     def drops(self) -> Float[np.ndarray, "layers heads"]:
         """How much each head's replacement lowers the answer's log-probability."""
         matrix = np.zeros((self.layers, self.heads_per_layer), dtype=np.float32)
@@ -89,5 +94,5 @@ class Explanation(Tabular):
 
     def map_html(self) -> str:
         """The map of heads."""
-        marked = {(h.layer, h.head) for h in self.all_heads[: self.top_k]}
+        marked = {(h.layer, h.head) for h in self.critical}
         return heat_map_html(self.drops(), marked, "drop of the answer's log-probability")

@@ -104,8 +104,8 @@ class TrainingSummary:
 
     @property
     def moved(self) -> bool:
-        """Whether any scale went further than rounding and the first steps carry it."""
-        return self.largest > STILL
+        """Whether any scale went further than rounding and the first steps carry it, or to a bound nearer than that."""
+        return self.largest > STILL or self.clamped > 0
 
     def __str__(self) -> str:
         text = (
@@ -115,12 +115,14 @@ class TrainingSummary:
         )
         if self.moved:
             return text
+        if self.largest == 0:
+            return f"nothing was learned, every scale is 0: {text}; early stopping keeps that where no epoch was better"
         return f"nothing was learned, an effect is not of the scales: {text}; raise the learning rate or the epochs"
 
 
 @dataclass(frozen=True)
 class Scales:
-    """TrainingSummary scales s by (layer, neuron), and the mean objective of each epoch.
+    """Learned scales s by (layer, neuron), and the mean objective of each epoch.
 
     epochs: all losses of each epoch. held_out: the objective on the pictures held out, before training. epoch: whose
     scales these are, from 1 (0: none was better than no scaling); None: the last one's, without early stopping.

@@ -37,11 +37,11 @@ def render_explanation(explanation: Explanation, picture: Path | Image.Image | N
 
 
 def _head_chart(e: Explanation) -> Chart:
-    top = {(h.layer, h.head) for h in e.all_heads[: e.top_k]}
+    top = {(h.layer, h.head) for h in e.critical}
     cells = [HeadCell(h.layer, h.head, h.log_probability_drop, _head_label(h)) for h in e.all_heads]
     caption = (
         "Drop of the answer's log-probability, in nats, when a head is replaced by the mean of its layer's others. "
-        f"Orange: the answer needs the head; blue with a dash: it is likelier without. Ringed: the first {e.top_k}."
+        f"Orange: the answer needs the head; blue with a dash: it is likelier without. Ringed: the first {len(top)}."
     )
     return cell_map("Heads that this answer needs", caption, sheet(e.table("heads")), cells, top)
 
@@ -56,7 +56,7 @@ def _head_label(h: ExplainedHead) -> str:
 def _graph(e: Explanation) -> Markup | None:
     neurons = e.neurons[:NEURONS_SHOWN]
     fed = {(h.layer, h.head) for n in neurons for h in n.heads}
-    heads = [h for h in e.all_heads[: e.top_k] if (h.layer, h.head) in fed]
+    heads = [h for h in e.critical if (h.layer, h.head) in fed]
     if not heads:
         return None
     place = {(h.layer, h.head): i for i, h in enumerate(heads)}
