@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,13 @@ def test_items_of_one_name_about_other_pictures_stay_apart(shapes: dict[str, Pat
         keep_answers(tmp_path / "vqa", "test", kept, lambda name, arm=arm: name == arm)
     items = read_answers(tmp_path / "vqa/answers.jsonl")
     assert [[*item.answers] for item in items] == [["unedited", "masked"], ["unedited", "steered"]]
+    # the same picture, named absolutely and relatively, is one
+    assert first.image is not None and second.image is not None
+    here = replace(second, image=Path(os.path.relpath(second.image)))
+    arms = {UNEDITED: ArmAnswer("steered", 1.0), "random": ArmAnswer("x", 0.0)}
+    keep_answers(tmp_path / "vqa", "test", [ItemAnswers(here, arms)], lambda name: name == "random")
+    (_, item) = read_answers(tmp_path / "vqa/answers.jsonl")
+    assert [*item.answers] == ["unedited", "steered", "random"]
 
 
 def test_half_a_character_is_left_out(vlms: dict[str, VLM], tmp_path: Path, shapes: dict[str, Path]) -> None:

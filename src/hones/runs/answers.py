@@ -13,6 +13,7 @@ pictures, or scored against other references, as two files may have them, are tw
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +84,10 @@ class AnsweredItem(BaseModel):
     references: tuple[str, ...]
     answers: dict[str, Said]
 
-    @property
-    def asked(self) -> tuple[object, ...]:
-        """All but the answers: equal for one item under several arms."""
-        return self.split, self.id, self.picture, self.box, self.prompt, self.target, self.references
+    def asked(self, run: Path) -> tuple[object, ...]:
+        """All but the answers, the picture wherever it was named from: equal for one item under several arms."""
+        picture = None if self.picture is None else os.path.realpath(run / self.picture)
+        return self.split, self.id, picture, self.box, self.prompt, self.target, self.references
 
     @property
     def question(self) -> str:
@@ -136,10 +137,11 @@ def keep_answers(folder: Path, split: str, kept: Sequence[ItemAnswers], owned: C
     for item in earlier:
         left = {arm: x for arm, x in item.answers.items() if item.split != split or not owned(arm)}
         if item.split != split or {*left} - {UNEDITED}:
-            items[item.asked] = item.model_copy(update={"answers": left})
+            items[item.asked(folder.parent)] = item.model_copy(update={"answers": left})
     for new in items_of(kept, split, folder.parent):
-        before = items[new.asked].answers if new.asked in items else {}
-        items[new.asked] = new.model_copy(update={"answers": before | new.answers})
+        asked = new.asked(folder.parent)
+        before = items[asked].answers if asked in items else {}
+        items[asked] = new.model_copy(update={"answers": before | new.answers})
     lines = [json.dumps(item.model_dump(exclude_none=True), ensure_ascii=False) + "\n" for item in items.values()]
     write_bytes(file, "".join(lines).encode(errors="surrogateescape"))
 
