@@ -29,7 +29,8 @@ from hones.stats import UNEDITED, Interval
 from hones.sweep.answer_log import AnswerLog, ArmAnswer, ItemAnswers
 from hones.sweep.journal import Journal
 from hones.sweep.measure import measure
-from hones.sweep.run import SweepSettings
+from hones.sweep.run import KeptAnswers, SweepSettings
+from hones.tasks.custom import task_of_content
 from hones.tasks.exact import Contains
 from hones.tasks.log_probability import LogProbability
 from hones.views.terminal import show
@@ -198,6 +199,10 @@ def test_changed_items_come_first_then_wrong_ones() -> None:
     assert table.rows[0]["asked"] == "Question?" and table.rows[0]["masked"] == "c (0)" and "2 changed" in table.title
 
 
+def test_an_empty_answer_is_visible() -> None:
+    assert str(Said(answer=" ", score=0.0)) == "nothing (0)" and str(Said(answer="a", score=1.0)) == "a (1)"
+
+
 def test_answers_shows_and_writes_them(masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("answers", masked, "--task", "vqa", "--rows", 1, "--csv", tmp_path / "a.csv") == 0
     said = capsys.readouterr().out
@@ -251,6 +256,17 @@ def test_eval_asks_with_and_without_an_edit(
     assert call("eval", *none) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "can be asked about for vqa" in said and "empty question" in said and "--max-left-out" not in said
+
+
+def test_a_right_no_is_right_where_the_metric_is_f1(shapes: dict[str, Path]) -> None:
+    content = {"name": "p", "prompt": "?", "target": "vqa.answer", "metric": "yes_no_f1", "answers": "yes_no"}
+    task = task_of_content(content, "p")
+    example = replace(make_task("vqa").examples(load_items(shapes["test"]))[0][0], references=("No",))
+    right, wrong = (task.statistics(example, np.array([margin])) for margin in (-1.0, 1.0))
+    log = AnswerLog({UNEDITED: UNEDITED, "edited": "masked"}.get)
+    kept = KeptAnswers([0, 1], {(0, 0): [np.array([-1.0]), np.array([1.0])]})
+    log.take([(task, [example])], log.rows({UNEDITED: [0], "edited": [1]}), kept, [np.array([[right], [wrong]])])
+    assert [x.score for x in log.of["p"][0].arms.values()] == [1, 0]
 
 
 # --- before a sweep ---

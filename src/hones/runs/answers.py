@@ -63,7 +63,7 @@ class Said(BaseModel):
     def __str__(self) -> str:
         rank = "" if self.rank is None else f"rank {self.rank}: "
         score = "" if self.score is None else f" ({self.score:.2g})"
-        return f"{rank}{self.answer}{score}"
+        return f"{rank}{self.answer if self.answer.strip() else 'nothing'}{score}"
 
 
 class AnsweredItem(BaseModel):

@@ -16,7 +16,7 @@ from hones.tasks.base import Answer, Example
 
 @dataclass(frozen=True)
 class ArmAnswer:
-    """What was answered under one arm, and the task's metric of this answer alone."""
+    """What was answered under one arm, and the task's metric of this answer alone (`Metric.score_alone`)."""
 
     answer: Answer
     score: float
@@ -60,7 +60,7 @@ class AnswerLog:
         """
         place = {edit: at for at, edit in enumerate(kept.edits)}
         for j, ((task, examples), statistics) in enumerate(zip(jobs, swept, strict=True)):
-            scores = {name: task.score(statistics[row].astype(float)) for name, row in rows.items()}
+            scores = {name: task.score_alone(statistics[row].astype(float)) for name, row in rows.items()}
             self.of[task.name] = [
                 ItemAnswers(
                     example,

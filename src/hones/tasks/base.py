@@ -93,6 +93,10 @@ class Metric(ABC):
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """The metric, in [0, 1], of summed statistics; NaN where no item was summed."""
 
+    def score_alone(self, statistics: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """How right one answer is, in [0, 1], from its statistics, for people to read; by default its own metric."""
+        return self.score(statistics)
+
     def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
         """Further metrics worth reporting."""
         return {}

@@ -156,6 +156,10 @@ class FieldTask(Task):
         """The metric, in [0, 1]; NaN where no item was summed."""
         return self.metric.score(sums)
 
+    def score_alone(self, statistics: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """As the metric."""
+        return self.metric.score_alone(statistics)
+
     def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
         """Those of the metric."""
         return self.metric.details(sums)

@@ -67,6 +67,10 @@ class YesNo(Metric):
         gold = example.references[0].strip().lower() == "yes"
         return np.array([yes and gold, yes and not gold, not yes and not gold, not yes and gold], dtype=float)
 
+    def score_alone(self, statistics: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
+        """1 for a right answer, yes or no; F1 does not count a right no."""
+        return _share(statistics, *PARTS["accuracy"])
+
     def details(self, sums: Float[np.ndarray, " k"]) -> dict[str, float]:
         """Accuracy, precision, recall, F1 and the share of yes answers, in [0, 1]; NaN where no item was summed."""
         return {name: float(_share(sums, *parts)) for name, parts in PARTS.items()}
