@@ -185,6 +185,23 @@ def item(name: str, **answers: tuple[str, float]) -> AnsweredItem:
     return AnsweredItem(split="test", id=name, prompt="Question?\nShort.", target="a", references=("a",), answers=said)
 
 
+def test_arms_of_a_model_that_answers_otherwise_go(
+    vlms: dict[str, VLM], shapes: dict[str, Path], tmp_path: Path
+) -> None:
+    made = study(vlms["llava"], tmp_path / "run")
+    task, items = make_task("vqa"), load_items(shapes["test"])
+    made.mask(task, items, neurons_file(tmp_path, [(0, 1)]), draws=1)
+    file = tmp_path / "run/vqa/answers.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        row["answers"]["steered"] = row["answers"]["unedited"]
+    rows[0]["answers"]["unedited"] = {"answer": "of another dtype", "score": 0.0}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made.fresh = True
+    made.mask(task, items, neurons_file(tmp_path, [(0, 2)]), draws=1)
+    assert ["steered" in x.answers for x in read_answers(file)] == [False] + [True] * (len(rows) - 1)
+
+
 def test_changed_items_come_first_then_wrong_ones() -> None:
     items = [
         item("right", unedited=("a", 1), masked=("a", 1)),

@@ -141,6 +141,9 @@ def keep_answers(folder: Path, split: str, kept: Sequence[ItemAnswers], owned: C
     for new in items_of(kept, split, folder.parent):
         asked = new.asked(folder.parent)
         before = items[asked].answers if asked in items else {}
+        if UNEDITED in before and UNEDITED in new.answers and before[UNEDITED].answer != new.answers[UNEDITED].answer:
+            # the other arms are of a model that answers otherwise: of another dtype, or fewer tokens
+            before = {}
         items[asked] = new.model_copy(update={"answers": before | new.answers})
     lines = [json.dumps(item.model_dump(exclude_none=True), ensure_ascii=False) + "\n" for item in items.values()]
     write_bytes(file, "".join(lines).encode(errors="surrogateescape"))
