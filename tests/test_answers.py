@@ -18,6 +18,7 @@ from hones.cli.see import look_before
 from hones.errors import TaskStops
 from hones.files import write_json
 from hones.method.heads import HeadResult, HeadScore
+from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import SteeringSettings, TrainingSummary
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
@@ -30,6 +31,7 @@ from hones.sweep.answer_log import AnswerLog, ArmAnswer, ItemAnswers
 from hones.sweep.journal import Journal
 from hones.sweep.measure import measure
 from hones.sweep.run import KeptAnswers, SweepSettings
+from hones.tabular import together
 from hones.tasks.custom import task_of_content
 from hones.tasks.exact import Contains
 from hones.tasks.log_probability import LogProbability
@@ -403,6 +405,15 @@ def test_a_training_that_moved_nothing_says_so() -> None:
     assert "early stopping" in str(replace(still, largest=0.0)) and "raise" not in str(replace(still, largest=0.0))
     moved = replace(still, largest=1.5, clamped=2)
     assert "2 of 10 at the bound" in str(moved) and "loss 2.000 -> 1.900" in str(moved) and moved.moved
+
+
+def test_several_trainings_in_one_table_are_told_apart() -> None:
+    some = Interval(0.5, 0.25, 0.75)
+    learned = TrainingSummary(8, 5e-4, 2.0, 1.9, largest=1.0, median=0.1, clamped=0, scales=10)
+    results = [SteeringResult("anls", 4, some, some, some, learned=replace(learned, steps=n)) for n in (8, 9)]
+    caption = together(zip(("ocr", "vqa"), results, strict=True)).caption
+    assert [line.split(" steps")[0] for line in caption.splitlines()] == ["ocr: 8", "vqa: 9"]
+    assert together([("ocr", results[0])]).caption == str(results[0].learned)
 
 
 def test_a_floor_stops_what_loses_and_a_ceiling_what_gains(vlms: dict[str, VLM], shapes: dict[str, Path]) -> None:

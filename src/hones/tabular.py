@@ -188,7 +188,9 @@ def together(results: Iterable[tuple[str, Tabular]]) -> Table:
         row["metric"] = row["metric_name"].removeprefix(f"{row['task']}_")
     first = tables[0][1]
     columns = (Column("task", "task", below="metric"), *first.columns)
-    return replace(first, title=f"{first.title}, {several} test items", columns=columns, rows=rows)
+    captions = dict.fromkeys(table.caption for _, table in tables)
+    caption = first.caption if len(captions) == 1 else "\n".join(f"{task}: {table.caption}" for task, table in tables)
+    return replace(first, title=f"{first.title}, {several} test items", columns=columns, rows=rows, caption=caption)
 
 
 def table_html(table: Table, most: int = MOST_ROWS) -> str:
