@@ -196,7 +196,7 @@ def test_equal_yes_and_no_ids_are_an_error(vlm: VLM, monkeypatch: pytest.MonkeyP
 def test_an_edit_that_changes_nothing_is_an_error(vlm: VLM, site: str) -> None:
     model = copy.deepcopy(vlm.model)
     getattr(find_anatomy(model).layers[1], site).weight.data.zero_()
-    with pytest.raises(HonesError, match=f"an edit at {site} of layer 1 changes no logit"):
+    with pytest.raises(HonesError, match=f"an edit at {site} of layer 1 changes nothing that leaves it"):
         attach("model", model, vlm.processor)
 
 
@@ -206,7 +206,7 @@ def test_an_edit_whose_hook_does_nothing_is_an_error(vlm: VLM, site: str, monkey
     model = copy.deepcopy(vlm.model)
     projection = getattr(find_anatomy(model).layers[2], site)
     monkeypatch.setattr(type(projection), "__call__", _calls_all_but(projection))
-    with pytest.raises(HonesError, match=f"an edit at {site} of layer 2 changes no logit"):
+    with pytest.raises(HonesError, match=f"an edit at {site} of layer 2 changes nothing that leaves it"):
         attach("model", model, vlm.processor)
 
 
@@ -217,7 +217,9 @@ def _calls_all_but(silent: torch.nn.Linear) -> Any:
 
 def test_an_edit_that_stays_behind_is_an_error(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.utils.hooks.RemovableHandle.remove", lambda self: None)
-    with pytest.raises(HonesError, match=r"an edit at \w+ of layer 0 changes no logit; expected a change, gone when"):
+    with pytest.raises(
+        HonesError, match=r"at \w+ of layer 0 changes nothing that leaves it; expected a change, gone when"
+    ):
         attach("model", copy.deepcopy(vlm.model), vlm.processor)
 
 
@@ -225,7 +227,7 @@ def test_a_layer_that_is_not_run_is_an_error(vlm: VLM) -> None:
     model = copy.deepcopy(vlm.model)
     blocks: Any = model.get_decoder().layers
     blocks[1].__class__ = type("Skipped", (type(blocks[1]),), {"__call__": lambda self, x, *_, **__: x})
-    with pytest.raises(HonesError, match="an edit at o_proj of layer 1 changes no logit"):
+    with pytest.raises(HonesError, match="an edit at o_proj of layer 1 changes nothing that leaves it"):
         attach("model", model, vlm.processor)
 
 

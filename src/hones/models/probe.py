@@ -132,7 +132,8 @@ def _last_position(output: Any) -> Tensor:
 
 def _no_effect(vlm: VLM, site: str, layer: int) -> HonesError:
     return HonesError(
-        f"{vlm.name}: an edit at {site} of layer {layer} changes no logit", expected="a change, gone when it is over"
+        f"{vlm.name}: an edit at {site} of layer {layer} changes nothing that leaves it",
+        expected="a change, gone when it is over",
     )
 
 
