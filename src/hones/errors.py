@@ -1,6 +1,8 @@
 """The two ways in which things go wrong: a stop with one clear line, and a bad item that is named and left out."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
@@ -9,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 NOT_ANNOTATED = "not annotated for the task"
+_MOST_OF_A_CAUSE = 300
 
 
 class HonesError(Exception):
@@ -54,6 +57,41 @@ class BadItem(Exception):
     def __init__(self, reason: str, *, kind: str = "") -> None:
         super().__init__(reason)
         self.kind = kind or reason
+
+
+@contextmanager
+def seam(action: str, *, expected: str | None = None, do: str | None = None) -> Iterator[None]:
+    """Around a library that reads, loads or decodes what others wrote: whatever it raises becomes one line.
+
+    No list of exception types decides that: a library may raise anything for what it was not made for. Our own errors
+    and interrupts pass. The cause stays chained, and its traceback is in the log. Nothing but the library's own work
+    belongs inside, as a mistake of ours would be said in the same way.
+
+    Args:
+        action: what was being done, "load the model of PLACE"; the line reads `cannot load the model of PLACE (cause)`.
+
+    Raises:
+        HonesError: the library raised something.
+    """
+    try:
+        yield
+    except (HonesError, BadItem, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # also the panics of libraries in Rust, which are no Exception
+        logging.getLogger("hones").info("cannot %s", action, exc_info=True)
+        raise HonesError(f"cannot {action} ({cause(error)})", expected=expected, do=do) from error
+
+
+def cause(error: BaseException) -> str:
+    """What a library's error says, on one line; with its type where the text alone is no sentence."""
+    said = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return f"out of memory: {said}" if said else "out of memory"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if " " not in said or isinstance(error, LookupError | AttributeError | TypeError):  # KeyError: 'weight_map'
+        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return said if len(said) <= _MOST_OF_A_CAUSE else f"{said[: _MOST_OF_A_CAUSE - 3]}..."
 
 
 class Invalid(NamedTuple):
