@@ -1,7 +1,9 @@
 """Text-only models and tasks without pictures: every family's claims, every stage, and both engines alike."""
 
+import copy
 import csv
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from hones.runs.results import read_results
 from hones.sharing.ask import ask
 from hones.sharing.export import export_scales
 from hones.sweep.run import SweepSettings, sweep, sweep_tasks
-from hones.tasks.base import Task
+from hones.tasks.base import BarePrompt, Task
 from hones.tasks.custom import task_of_content
 from hones.views.report.explain import render_explanation
 from hones.views.report.page import render_report
@@ -225,6 +227,50 @@ def test_splits_share_no_text() -> None:
 def test_a_box_needs_a_picture() -> None:
     with pytest.raises(HonesError, match="a box without a picture"):
         capitals(box="ocr.bbox")
+
+
+def test_a_bare_prompt_is_asked_as_it_is(llama: VLM, vlms: dict[str, VLM], tmp_path: Path) -> None:
+    """Without the template that others get, its answer after its own lead; both engines and workers take it so."""
+    rows = [{"item_id": i, "text": text, "answer": "b c"} for i, text in enumerate(["One two", "Three", "Four of 5"])]
+    bare = {"prompt": "{text} and", "target": "answer", "template": "none"}
+    items = Items(tuple(_items(rows)), Path(), "")
+    spaced, close, wrapped = capitals(**bare), capitals(**bare, lead=""), capitals(prompt="{text} and")
+    (prompt, *_), (near, *_) = (task.examples(items)[0][0].prompts for task in (spaced, close))
+    for vlm in (llama, vlms["llava"]):
+        ids = vlm.encode([None], [prompt]).inputs["input_ids"][0].tolist()
+        assert ids == vlm.tokenizer("One two and")["input_ids"]
+        assert ids + vlm.answer_ids(prompt, "b") == vlm.tokenizer("One two and b")["input_ids"]
+        assert vlm.answer_ids(near, "2") == vlm.tokenizer("One two and2")["input_ids"][len(ids) :]
+        forced = vlm.encode_with_answers([None], [prompt], ["b"])
+        assert forced.inputs["input_ids"][0].tolist() == [*ids, *vlm.gold_ids(prompt, "b")]
+    assert isinstance(prompt, BarePrompt)
+    assert pickle.loads(pickle.dumps(near)).lead == "" and copy.deepcopy(prompt).lead == " "
+    with pytest.raises(HonesError, match="the bare prompt 'One two and' with a picture; expected Example"):
+        vlms["llava"].wrap(prompt, picture=True)
+    examples, _ = spaced.examples(items)
+    edits = [BASELINE, Intervention(heads=frozenset({(0, 1)})), Intervention(masked=frozenset({(0, 3)}))]
+    found, expected = (
+        sweep(llama, spaced, examples, edits, SweepSettings(e, max_new_tokens=SHORT)) for e in ("replay", "naive")
+    )
+    np.testing.assert_array_equal(found, expected)
+    digests = {task.definition.digest for task in (spaced, close, wrapped) if task.definition is not None}
+    assert len(digests) == 3, "how it is asked is part of what a task says"
+    assert capitals(template="model").definition == capitals().definition
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"picture": "shown"}, "template: none shows no picture; it needs picture: none"),
+        ({"answers": "yes_no", "metric": "yes_no_accuracy"}, "answers: yes_no reads how the model goes on after"),
+        ({"prompt": "{question} "}, "a prompt that ends in white space is followed by more of it"),
+        ({"template": "model", "lead": ""}, "a lead with the model's template"),
+        ({"template": "chat"}, "'model' or 'none'"),
+    ],
+)
+def test_what_a_bare_prompt_cannot_be(more: dict[str, Any], reason: str) -> None:
+    with pytest.raises(HonesError, match=reason):
+        capitals(**{"template": "none"} | more)
 
 
 def test_a_text_task_is_planned(tmp_path_factory: pytest.TempPathFactory, llama: VLM) -> None:

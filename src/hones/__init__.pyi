@@ -67,6 +67,7 @@ from .sharing.push import push_export as push_export
 from .sweep.verify import Verification as Verification
 from .sweep.verify import verify as verify
 from .tasks import make_task as make_task
+from .tasks.base import BarePrompt as BarePrompt
 from .tasks.base import Example as Example
 from .tasks.base import Task as Task
 

@@ -1,7 +1,8 @@
 """Prompts as a model takes them: its template around the user's text, with or without a picture, and the inputs.
 
 LLaVA prompts are wrapped as `USER: <image>\\n{prompt}\\nASSISTANT:`, PaliGemma's (base models) end in a line break,
-other models use their own chat template; a text-only model without one is given the prompt as it is.
+other models use their own chat template; a text-only model without one is given the prompt as it is, and every model a
+bare prompt.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import BadItem, HonesError
 from hones.models.processors import TextProcessor
+from hones.tasks.base import BarePrompt
 
 LLAVA_TEMPLATE = "USER: {image}{prompt}\nASSISTANT:"
 PALIGEMMA_TEMPLATE = "{image}{start}{prompt}\n"
@@ -28,12 +30,14 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str, picture
 
     Raises:
         BadItem: the prompt's own text holds the picture's placeholder.
-        HonesError: the processor has no chat template, or the model takes no picture.
+        HonesError: the processor has no chat template, the model takes no picture, or a bare prompt shows one.
     """
+    if isinstance(prompt, BarePrompt) and picture:
+        raise HonesError(f"the bare prompt {prompt!r} with a picture", expected="Example(image=None), as it shows none")
     if isinstance(processor, TextProcessor):
         if picture:
             raise HonesError(f"{model.config.model_type} is a text-only model", do="ask it a task without pictures")
-        if processor.chat_template is None:  # a base model
+        if processor.chat_template is None or isinstance(prompt, BarePrompt):  # None: a base model
             return _without_start(processor, prompt)
         of_text: Any = processor.tokenizer.apply_chat_template
         said = [{"role": "user", "content": prompt}]
@@ -41,6 +45,8 @@ def wrap(model: PreTrainedModel, processor: ProcessorMixin, prompt: str, picture
     placeholder = processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
     if placeholder in prompt:
         raise BadItem(f"its text holds {placeholder}, the picture's placeholder")
+    if isinstance(prompt, BarePrompt):
+        return _without_start(processor, prompt)
     if model.config.model_type == "llava" and type(processor).__name__ == "LlavaProcessor":
         return LLAVA_TEMPLATE.format(image=f"{placeholder}\n" if picture else "", prompt=prompt)
     if model.config.model_type == "paligemma":

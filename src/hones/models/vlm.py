@@ -22,6 +22,7 @@ from hones.models.anatomy import Anatomy
 from hones.models.capture import before
 from hones.models.head import PLAIN_HEAD, AfterHead, check_finite, forward_logits
 from hones.models.prompting import encode, input_device, wrap
+from hones.tasks.base import BarePrompt
 
 TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
 
@@ -119,25 +120,30 @@ class VLM:
         """The prompt inside the model's template.
 
         Args:
-            picture: with one placeholder for the picture; None: if the model takes pictures.
+            picture: with one placeholder for the picture; None: if the model takes pictures and the prompt is not bare.
         """
-        return wrap(self.model, self.processor, prompt, self.shows_pictures if picture is None else picture)
+        if picture is None:
+            picture = self.shows_pictures and not isinstance(prompt, BarePrompt)
+        return wrap(self.model, self.processor, prompt, picture)
+
+    def followed(self, prompt: str, answer: str, picture: bool | None = None) -> str:
+        """The wrapped prompt with an answer behind it, as the model itself would go on."""
+        lead = prompt.lead if isinstance(prompt, BarePrompt) else self.answer_tokens.lead
+        return f"{self.wrap(prompt, picture)}{lead}{answer}"
 
     def encode(self, pictures: Sequence[Image.Image | None], prompts: Sequence[str]) -> Encoded:
         """Inputs of B (picture, prompt) pairs, padded on the left; all with a picture, or all without (None)."""
-        return Encoded(encode(self.model, self.processor, pictures, self._wrapped(pictures, prompts)))
-
-    def _wrapped(self, pictures: Sequence[Image.Image | None], prompts: Sequence[str]) -> list[str]:
-        return [self.wrap(text, picture is not None) for picture, text in zip(pictures, prompts, strict=True)]
+        wrapped = [self.wrap(text, picture is not None) for picture, text in zip(pictures, prompts, strict=True)]
+        return Encoded(encode(self.model, self.processor, pictures, wrapped))
 
     def encode_with_answers(
         self, pictures: Sequence[Image.Image | None], prompts: Sequence[str], answers: Sequence[str]
     ) -> Encoded:
         """Inputs of prompts followed by their answers and the end token; `answer` marks the answer's tokens."""
-        wrapped = self._wrapped(pictures, prompts)
-        texts = [f"{text}{self.answer_tokens.lead}{answer}" for text, answer in zip(wrapped, answers, strict=True)]
         end = self.tokenizer.decode([self.eos_ids[0]])
-        inputs = encode(self.model, self.processor, pictures, [text + end for text in texts])
+        asked = zip(pictures, prompts, answers, strict=True)
+        texts = [self.followed(prompt, answer, picture is not None) + end for picture, prompt, answer in asked]
+        inputs = encode(self.model, self.processor, pictures, texts)
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             marks[row, -len(self.gold_ids(prompt, answer)) :] = True
@@ -155,7 +161,7 @@ class VLM:
             HonesError: the tokenizer merges the answer's start with the template's end.
         """
         before = self.tokenizer(self.wrap(prompt))["input_ids"]
-        after = self.tokenizer(f"{self.wrap(prompt)}{self.answer_tokens.lead}{answer}")["input_ids"]
+        after = self.tokenizer(self.followed(prompt, answer))["input_ids"]
         if after[: len(before)] != before:
             raise HonesError(f"the tokenizer of {self.name} merges the template with the answer {answer!r}")
         return after[len(before) :]

@@ -24,12 +24,29 @@ NO_PICTURE = "item without a picture"
 Answer = str | float | Float[np.ndarray, " candidates"]
 
 
+class BarePrompt(str):
+    """A prompt that is asked as it is, without the model's template, for the model to go on writing.
+
+    A text like any other, which carries how it is asked through whatever passes prompts on. It shows no picture.
+
+    lead: what stands between the prompt and its answer.
+    """
+
+    lead: str
+
+    def __new__(cls, text: str, lead: str = " ") -> "BarePrompt":
+        prompt = super().__new__(cls, text)
+        prompt.lead = lead
+        return prompt
+
+
 @dataclass(frozen=True)
 class Example:
     """One item as a task asks it.
 
     image: the picture's file; None for a task that shows none.
-    prompts: the user's text without template; one, or for retrieval one per candidate, the true caption first.
+    prompts: the user's text without template; one, or for retrieval one per candidate, the true caption first. A
+        `BarePrompt` is asked without template.
     target: the text whose direction u_y attribution uses; asked with prompts[0].
     references: what answers are scored against (vqa: the annotators' answers; caption: the captions).
     box: [x, y, width, height] to outline in blue, native pixels; size: the (width, height) it was annotated for.

@@ -7,6 +7,8 @@
     references: pope.answer                          # what they are scored against; default: the target
     answers: yes_no                                  # text (default), or the logits of Yes and No
     picture: none                                    # the prompt alone, no picture; default: the item's is shown
+    template: none                                   # the model goes on with the prompt itself; default: its template
+    lead: ""                                         # between such a prompt and its answer; default: a space
     box: ocr.bbox                                    # outlined in blue; default: none
     max_items: 500                                   # the first usable ones; default: all
 
@@ -29,7 +31,7 @@ from hones.data.items import Items
 from hones.data.unified import Item, LeftOut
 from hones.errors import BadItem, HonesError, from_validation
 from hones.files import digest
-from hones.tasks.base import Answer, AnswerKind, Definition, Example, Metric, Task, examples_of, picture_of
+from hones.tasks.base import Answer, AnswerKind, BarePrompt, Definition, Example, Metric, Task, examples_of, picture_of
 from hones.tasks.caption import Captioning
 from hones.tasks.exact import Contains, ExactMatch
 from hones.tasks.fields import PATH, fill, numbers_at, paths_in, text_at, values_at
@@ -40,6 +42,8 @@ from hones.tasks.yes_no import YesNoAccuracy, YesNoF1
 _ALL: tuple[Metric, ...] = (ExactMatch(), Contains(), Vqa(), Ocr(), Captioning(), YesNoAccuracy(), YesNoF1())
 METRICS: dict[str, Metric] = {metric.metric_name: metric for metric in _ALL}
 RESERVED = ("vqa", "ocr", "caption", "retrieval", "all", "analysis", "journal", "figures", "data")
+ADDED = {"picture": "shown", "template": "model"}
+"""Keys younger than the first runs, with the value at which a task is what it was without them."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -90,6 +94,8 @@ class TaskFile(BaseModel):
     references: FieldPath | None = None
     answers: Literal["text", "yes_no"] = "text"
     picture: Literal["shown", "none"] = "shown"
+    template: Literal["model", "none"] = "model"
+    lead: str | None = None
     box: FieldPath | None = None
     max_items: int | None = Field(default=None, ge=1)
 
@@ -99,7 +105,26 @@ class TaskFile(BaseModel):
             raise ValueError(f"answers: yes_no cannot be scored by {self.metric}, but by yes_no_accuracy or yes_no_f1")
         if self.box is not None and self.picture == "none":
             raise ValueError("a box without a picture: leave out box, or picture: none")
+        if self.template == "none":
+            self._check_bare()
+        elif self.lead is not None:
+            raise ValueError("a lead with the model's template, whose answers start as the model starts them")
         return self
+
+    def _check_bare(self) -> None:
+        """Raises ValueError for what the model's template is needed for."""
+        if self.picture != "none":
+            raise ValueError("template: none shows no picture; it needs picture: none")
+        if self.answers == "yes_no":
+            raise ValueError("answers: yes_no reads how the model goes on after its template; it needs answers: text")
+        if self.prompt[-1:].isspace() and self.lead != "":
+            raise ValueError('a prompt that ends in white space is followed by more of it; end it before, or lead: ""')
+
+    def asked(self, text: str) -> str:
+        """A filled-in prompt as the model is to be asked it."""
+        if self.template == "model":
+            return text
+        return BarePrompt(text) if self.lead is None else BarePrompt(text, self.lead)
 
 
 class FieldTask(Task):
@@ -117,7 +142,7 @@ class FieldTask(Task):
         self.answers: AnswerKind = file.answers  # pyright: ignore[reportIncompatibleVariableOverride]
         self.metric_name = file.metric  # pyright: ignore[reportAttributeAccessIssue]
         self.statistic_names = self.metric.statistic_names  # pyright: ignore[reportAttributeAccessIssue]
-        content = file.model_dump(exclude_none=True, exclude={"picture"} if file.picture == "shown" else None)
+        content = file.model_dump(exclude_none=True, exclude={key for key in ADDED if getattr(file, key) == ADDED[key]})
         self.definition = Definition(given, digest(json.dumps(content, sort_keys=True).encode()), content)
 
     @property
@@ -137,7 +162,7 @@ class FieldTask(Task):
         return Example(
             id=item.id,
             image=None if file.picture == "none" else picture_of(item, images),
-            prompts=(fill(file.prompt, item),),
+            prompts=(file.asked(fill(file.prompt, item)),),
             target=target.capitalize() if file.answers == "yes_no" else target,
             references=self.metric.references_among(values_at(item, file.references or file.target)),
             box=None if file.box is None else _box(item, file.box),
