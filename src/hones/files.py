@@ -1,5 +1,8 @@
-"""Files written whole or not at all (written beside, flushed, renamed), and what identifies them: digests, versions."""
+"""Files written whole or not at all (written beside, flushed, renamed), what identifies them (digests, versions), and
+reading what users hand over: regular files only, whatever mark of its encoding a text begins with.
+"""
 
+import codecs
 import hashlib
 import io
 import json
@@ -13,9 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from hones.errors import HonesError
+from hones.errors import HonesError, cause
 
 _LIBRARIES = ("hones", "torch", "transformers", "tokenizers", "numpy", "pillow", "nltk", "sacrebleu", "rapidfuzz")
+
+_LFS = b"version https://git-lfs.github.com/spec/"
+_MARKS = (  # UTF-32's little end begins as UTF-16's does
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
 def versions() -> dict[str, str]:
@@ -36,18 +48,90 @@ def write_npy(path: Path, array: np.ndarray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def read_bytes(file: Path, do: str | None = None, *, what: str = "") -> bytes:
+    """The bytes of a file that someone names.
+
+    Args:
+        what: stands before its name in a line, "the task ".
+
+    Raises:
+        HonesError: no such file, a folder, a device or a pipe (which may never end), not readable, a git-lfs pointer.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            found = "a folder" if file.is_dir() else "a device, a pipe or a socket"
+            raise HonesError(f"{what}{file} is {found}", expected="a file", do=do)
+        content = file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise HonesError(f"cannot read {what}{file} ({reason})", do=do) from error
+    refuse_lfs_pointer(file, content)
+    return content
+
+
+def refuse_lfs_pointer(file: Path, content: bytes | None = None) -> None:
+    """Raises HonesError for what git-lfs leaves in place of a file that was not fetched; content: where it was read."""
+    if is_lfs_pointer(file, content):
+        raise HonesError(
+            f"{file} is a git-lfs pointer, not the file that it stands for", do="fetch the files: `git lfs pull`"
+        )
+
+
+def is_lfs_pointer(file: Path, content: bytes | None = None) -> bool:
+    """Whether this is a git-lfs pointer: a few lines of text that name the real file's digest and size."""
+    if content is None:
+        try:
+            with file.open("rb") as opened:
+                content = opened.read(len(_LFS))
+        except OSError:
+            return False
+    return content.startswith(_LFS)
+
+
+def decoded(content: bytes) -> str:
+    """The text of bytes: UTF-8, or what their byte order mark says; the mark is no part of it.
+
+    Raises:
+        ValueError: they are not that; says what to write.
+    """
+    mark, encoding = next((known for known in _MARKS if content.startswith(known[0])), (b"", "utf-8"))
+    try:
+        return content[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{content[len(mark) + error.start]:02x} at {len(mark) + error.start:,} is not {encoding}"
+        raise ValueError(f"{found}; write the text in UTF-8") from error
+
+
+def read_text(file: Path, do: str | None = None, *, what: str = "") -> str:
+    """The text of a file that someone names, in UTF-8 or as its byte order mark says, which is no part of it.
+
+    Args:
+        what: as of `read_bytes`.
+
+    Raises:
+        HonesError: as `read_bytes`, or it is no such text.
+    """
+    content = read_bytes(file, do, what=what)
+    try:
+        return decoded(content)
+    except ValueError as error:
+        raise HonesError(f"cannot read {what}{file} ({error})", do=do) from error
+
+
 def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
         HonesError: no such file, or not JSON.
     """
+    again = "run the stage that writes it again"
+    if not path.exists():
+        raise HonesError(f"no file {path}", do="run the stage that writes it first")
+    content = read_bytes(path, again)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise HonesError(f"no file {path}", do="run the stage that writes it first") from error
-    except (ValueError, RecursionError, OSError) as error:  # also undecodable bytes, digits or brackets without end
-        raise HonesError(f"{path} is not readable JSON ({error})", do="run the stage that writes it again") from error
+        return json.loads(decoded(content))
+    except (ValueError, RecursionError) as error:  # also digits or brackets without end
+        raise HonesError(f"{path} is not readable JSON ({cause(error)})", do=again) from error
 
 
 def read_npy(path: Path) -> np.ndarray:

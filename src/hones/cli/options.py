@@ -8,6 +8,7 @@ Names mean one thing each: --task is a task (or several with commas), --seed and
 is how often something random is drawn, --out is a run folder, --to any other file or folder that is written.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typer import Option
 
 from hones.cli.shown import warn
 from hones.errors import HonesError
+from hones.files import read_text
 
 if TYPE_CHECKING:
     from hones.data.items import Items
@@ -168,10 +170,8 @@ class ItemOptions:
 
         kept = None
         if ids is not None:
-            try:
-                kept = [line.strip() for line in ids.read_text(encoding="utf-8").splitlines() if line.strip()]
-            except (OSError, UnicodeDecodeError) as error:
-                raise HonesError(f"cannot read {ids} ({error})", expected="image ids, one per line") from error
+            lines = re.split(r"\r\n?|\n", read_text(ids, do="--ids takes image ids, one per line"))
+            kept = [line.strip() for line in lines if line.strip()]
         items = load_items(file, images=self.images, ids=kept, limit=self.limit)
         check_pictures(items)
         return items

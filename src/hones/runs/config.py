@@ -23,7 +23,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
-from hones.errors import HonesError, from_validation
+from hones.errors import HonesError, from_validation, seam
+from hones.files import read_text
 from hones.method.budget import DEFAULT_RATIO, DEFAULT_SEED, PositivePart
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
@@ -172,14 +173,9 @@ def read_config(file: Path) -> RunConfig:
     Raises:
         HonesError: no such file, not YAML, an unknown or missing key, or a value out of range.
     """
-    try:
-        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HonesError(
-            f"cannot read {file} ({error.strerror})", expected="a YAML configuration", do="`hones init` writes one"
-        ) from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})") from error
+    text = read_text(file, do="`hones init` writes a configuration")
+    with seam(f"read {file} as YAML"):
+        content: Any = yaml.safe_load(text)
     if not isinstance(content, dict):
         raise HonesError(f"{file} holds a {type(content).__name__}", expected="keys such as model, out and data")
     try:

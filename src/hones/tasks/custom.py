@@ -29,8 +29,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hones.data.items import Items
 from hones.data.unified import Item, LeftOut
-from hones.errors import BadItem, HonesError, from_validation
-from hones.files import digest
+from hones.errors import BadItem, HonesError, from_validation, seam
+from hones.files import digest, read_text
 from hones.tasks.base import Answer, AnswerKind, BarePrompt, Definition, Example, Metric, Task, examples_of, picture_of
 from hones.tasks.caption import Captioning
 from hones.tasks.exact import Contains, ExactMatch
@@ -219,12 +219,9 @@ def task_of_file(given: str) -> FieldTask:
         HonesError: no such file, not YAML, or not a task.
     """
     file = Path(given)
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HonesError(f"cannot read the task {file} ({error.strerror})", do="check --task") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise HonesError(f"{file} is not YAML ({' '.join(str(error).split())})", do="check --task") from error
+    text = read_text(file, do="check --task", what="the task ")
+    with seam(f"read the task {file} as YAML", do="check --task"):
+        content = yaml.safe_load(text)
     return task_of_content(content, given)
 
 

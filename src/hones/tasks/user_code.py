@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hones.errors import HonesError
-from hones.files import digest
+from hones.files import digest, read_bytes
 
 USER_MODULES: set[str] = set()
 """The names of the modules that the user has named as a task or a method."""
@@ -22,10 +22,7 @@ def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, byte
     Raises:
         HonesError: it cannot be read, or does not import.
     """
-    try:
-        source = file.read_bytes()
-    except OSError as error:
-        raise HonesError(f"cannot read {what} {file} ({error.strerror})", do=f"check {option}") from error
+    source = read_bytes(file, f"check {option}", what=f"{what} ")
     name = f"hones_user_{digest(str(file.resolve()).encode())}_{digest(source)}"
     if name in sys.modules:
         return sys.modules[name], source
