@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hones.tasks.exact import Contains
 from rich.console import Console
 from test_cli import call
 
@@ -33,7 +34,6 @@ from hones.sweep.measure import measure
 from hones.sweep.run import KeptAnswers, SweepSettings
 from hones.tabular import together
 from hones.tasks.custom import task_of_content
-from hones.tasks.exact import Contains
 from hones.tasks.log_probability import LogProbability
 from hones.views.terminal import show
 

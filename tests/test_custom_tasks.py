@@ -105,8 +105,8 @@ def test_a_margin_that_is_no_number_stops(discovery: Items) -> None:
         task.statistics(example, np.array([np.nan]))
 
 
-def test_exact_match_forgets_case_articles_and_punctuation() -> None:
-    task = task_like(references="vqa.all_answers")
+def test_vqa_exact_match_forgets_case_articles_and_punctuation() -> None:
+    task = task_like(references="vqa.all_answers", metric="vqa_exact_match")
     example = task.example(item(vqa={"question": "?", "answer": "cat", "all_answers": ["cat", "two dogs"]}), IMAGES)
     assert [task.statistics(example, a)[0] for a in ("A cat!", "2 dogs", "cats")] == [1, 1, 0]
 

@@ -2,7 +2,7 @@
 
 With W(c) the distinct lower-cased words of caption c, the negatives of a true caption p are the captions c of largest
 |W(p) & W(c)|, ties in file order. Two captions of the same words in the same order are one caption, whatever their
-case, spacing and punctuation; none that equals a caption of the picture itself is a negative.
+case, spacing, punctuation and form of accents (NFC); none that equals a caption of the picture itself is a negative.
 
 The M distinct captions of a file are indexed by word (word -> ascending caption numbers), so that one ranking adds up a
 handful of index arrays instead of comparing M sets of words.
@@ -11,6 +11,7 @@ handful of index arrays instead of comparing M sets of words.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from unicodedata import normalize
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from hones.errors import HonesError
 
 def words(caption: str) -> tuple[str, ...]:
     """The lower-cased words of a caption in order; equal words make equal captions."""
-    return tuple(re.findall(r"\w+", caption.lower()))
+    return tuple(re.findall(r"\w+", normalize("NFC", caption).lower()))
 
 
 def distinct(captions: Iterable[str], but: Iterable[str] = ()) -> list[str]:

@@ -19,7 +19,7 @@ from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
-from hones.tasks.exact import holds
+from hones.tasks.reading import holds
 
 EDITED = "edited"
 

@@ -95,10 +95,14 @@ class Definition:
 
 
 class Metric(ABC):
-    """How answers are scored: statistics of one answer, score of a sum of statistics."""
+    """How answers are scored: statistics of one answer, score of a sum of statistics.
+
+    meaning: counts up where a metric's name comes to mean something else, so that no older result is gone on with.
+    """
 
     metric_name: ClassVar[str]
     statistic_names: ClassVar[tuple[str, ...]]
+    meaning: ClassVar[int] = 1
 
     @abstractmethod
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
@@ -145,11 +149,13 @@ class MeanMetric(Metric):
 class Task(Metric):
     """One task: prompt and target of an item, and the metric of its answers.
 
+    stop: a written answer ends before the first of these texts; None: where the model's do (`hones.models.stopping`).
     definition: where a custom task comes from; None for the built-in ones.
     """
 
     name: ClassVar[str]
     answers: ClassVar[AnswerKind]
+    stop: ClassVar[tuple[str, ...] | None] = None
     definition: Definition | None = None
 
     @abstractmethod
@@ -166,9 +172,7 @@ class Task(Metric):
 
     def guess(self, examples: Sequence[Example]) -> float:
         """The score of the best answer that does not depend on the picture, among all references of the examples."""
-        constants = {reference for example in examples for reference in example.references}
-        sums = (sum(self.statistics(example, constant) for example in examples) for constant in constants)
-        return max(float(self.score(np.asarray(s))) for s in sums)
+        return best_constant(self, examples)
 
     def answers_to_learn(self, example: Example) -> tuple[str, ...]:
         """The answers that steering may train on; one is drawn per epoch."""
@@ -192,6 +196,13 @@ def examples_of(
         except BadItem as error:
             bad.append(LeftOut.of(item.id, error))
     return good, bad
+
+
+def best_constant(metric: Metric, examples: Sequence[Example]) -> float:
+    """The best score of one answer to all examples, among their references."""
+    constants = {reference for example in examples for reference in example.references}
+    sums = (sum(metric.statistics(example, constant) for example in examples) for constant in constants)
+    return max(float(metric.score(np.asarray(s))) for s in sums)
 
 
 def mean_over_items(sums: Float[np.ndarray, "*batch k"], statistic: int = 0) -> Float[np.ndarray, "*batch"]:

@@ -6,8 +6,9 @@ Of their sums over items,
 
     BLEU-4 = exp(min(0, 1 - ref_len / hyp_len)) * (prod over n of match_n / total_n) ^ (1/4),
 
-without smoothing: 0 where some match_n is 0. Tokens: Penn Treebank, lower case, punctuation tokens dropped; brackets
-stay, as in the COCO script, whose list names them in an upper case that its lower-cased tokens never have.
+without smoothing: 0 where some match_n is 0. Tokens: of the text in Unicode's composed form, Penn Treebank, lower case,
+punctuation tokens dropped; brackets stay, as in the COCO script, whose list names them in an upper case that its
+lower-cased tokens never have.
 
 Token weights of a target, over N targets of which df_t contain token t: w_t = ln((N + 1) / (df_t + 1)) + 1.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Float
@@ -39,7 +41,9 @@ _BLEU = BLEU(tokenize="none", smooth_method="none", force=True)
 @lru_cache(maxsize=2**17)  # a sweep scores the same references once per intervention
 def tokens(caption: str) -> str:
     """The tokens that are compared, joined by spaces."""
-    return " ".join(token for token in _TREEBANK.tokenize(caption.lower()) if token not in PUNCTUATION)
+    return " ".join(
+        token for token in _TREEBANK.tokenize(normalize("NFC", caption).lower()) if token not in PUNCTUATION
+    )
 
 
 class Captioning(Task):

@@ -9,6 +9,8 @@
     picture: none                                    # the prompt alone, no picture; default: the item's is shown
     template: none                                   # the model goes on with the prompt itself; default: its template
     lead: ""                                         # between such a prompt and its answer; default: a space
+    stop: ["\\n", "Question:"]                       # an answer ends before the first of these; default: the model's
+    pattern: "answer is (\\\\w+)"                       # picks what is scored from the answer; default: all of it
     box: ocr.bbox                                    # outlined in blue; default: none
     max_items: 500                                   # the first usable ones; default: all
 
@@ -25,22 +27,35 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import yaml
 from jaxtyping import Float
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hones.data.items import Items
 from hones.data.unified import Item, LeftOut
 from hones.errors import BadItem, HonesError, from_validation, seam
 from hones.files import digest, read_text
-from hones.tasks.base import Answer, AnswerKind, BarePrompt, Definition, Example, Metric, Task, examples_of, picture_of
+from hones.tasks.base import (
+    Answer,
+    AnswerKind,
+    BarePrompt,
+    Definition,
+    Example,
+    Metric,
+    Task,
+    best_constant,
+    examples_of,
+    picture_of,
+)
 from hones.tasks.caption import Captioning
-from hones.tasks.exact import Contains, ExactMatch
 from hones.tasks.fields import PATH, fill, numbers_at, paths_in, text_at, values_at
+from hones.tasks.matching import Choice, Contains, ExactMatch, Number, Prefix, Regex, VqaExactMatch
 from hones.tasks.ocr import Ocr, check_box, size_of
+from hones.tasks.picking import check_pattern, picked
 from hones.tasks.vqa import Vqa
 from hones.tasks.yes_no import YesNoAccuracy, YesNoF1
 
-_ALL: tuple[Metric, ...] = (ExactMatch(), Contains(), Vqa(), Ocr(), Captioning(), YesNoAccuracy(), YesNoF1())
-METRICS: dict[str, Metric] = {metric.metric_name: metric for metric in _ALL}
+_MATCHING: tuple[Metric, ...] = (ExactMatch(), Contains(), Prefix(), Choice(), Number(), Regex(), VqaExactMatch())
+_OTHERS: tuple[Metric, ...] = (Vqa(), Ocr(), Captioning(), YesNoAccuracy(), YesNoF1())
+METRICS: dict[str, Metric] = {metric.metric_name: metric for metric in (*_MATCHING, *_OTHERS)}
 RESERVED = ("vqa", "ocr", "caption", "retrieval", "all", "analysis", "journal", "figures", "data")
 ADDED = {"picture": "shown", "template": "model"}
 """Keys younger than the first runs, with the value at which a task is what it was without them."""
@@ -79,7 +94,16 @@ def _check_metric(name: str) -> str:
     return name
 
 
+def _check_stop(stop: str) -> str:
+    if not stop:
+        raise ValueError("an empty text, at which every answer would end before it begins")
+    if re.fullmatch(r"(\\[nrt])+", stop):
+        raise ValueError(f'a backslash and {stop[1:]!r}; YAML reads a line\'s end in double quotes: "{stop}"')
+    return stop
+
+
 FieldPath = Annotated[str, AfterValidator(_check_path)]
+Stop = Annotated[str, AfterValidator(_check_stop)]
 
 
 class TaskFile(BaseModel):
@@ -96,6 +120,8 @@ class TaskFile(BaseModel):
     picture: Literal["shown", "none"] = "shown"
     template: Literal["model", "none"] = "model"
     lead: str | None = None
+    stop: Annotated[tuple[Stop, ...], BeforeValidator(lambda x: [x] if isinstance(x, str) else x)] | None = None
+    pattern: Annotated[str, AfterValidator(check_pattern)] | None = None
     box: FieldPath | None = None
     max_items: int | None = Field(default=None, ge=1)
 
@@ -103,6 +129,12 @@ class TaskFile(BaseModel):
     def _fits_together(self) -> "TaskFile":
         if self.answers == "yes_no" and not self.metric.startswith("yes_no"):
             raise ValueError(f"answers: yes_no cannot be scored by {self.metric}, but by yes_no_accuracy or yes_no_f1")
+        if self.stop is not None and self.answers == "yes_no":
+            raise ValueError("stop with answers: yes_no, which are not written: leave out one of them")
+        if self.pattern is None and self.metric == Regex.metric_name:
+            raise ValueError('metric: regex without a pattern, which picks the answer: pattern: "answer is (.*)"')
+        if self.pattern is not None and self.metric.startswith("yes_no"):
+            raise ValueError(f"a pattern with {self.metric}, which reads whole answers: leave it out")
         if self.box is not None and self.picture == "none":
             raise ValueError("a box without a picture: leave out box, or picture: none")
         if self.template == "none":
@@ -142,8 +174,11 @@ class FieldTask(Task):
         self.answers: AnswerKind = file.answers  # pyright: ignore[reportIncompatibleVariableOverride]
         self.metric_name = file.metric  # pyright: ignore[reportAttributeAccessIssue]
         self.statistic_names = self.metric.statistic_names  # pyright: ignore[reportAttributeAccessIssue]
-        content = file.model_dump(exclude_none=True, exclude={key for key in ADDED if getattr(file, key) == ADDED[key]})
-        self.definition = Definition(given, digest(json.dumps(content, sort_keys=True).encode()), content)
+        self.stop = file.stop  # pyright: ignore[reportAttributeAccessIssue]
+        without = {key for key in ADDED if getattr(file, key) == ADDED[key]}
+        content = file.model_dump(mode="json", exclude_none=True, exclude=without)
+        meant = json.dumps(content | _meaning(self.metric), sort_keys=True)
+        self.definition = Definition(given, digest(meant.encode()), content)
 
     @property
     def _describes(self) -> bool:
@@ -174,8 +209,14 @@ class FieldTask(Task):
         return examples_of(items, lambda item: self.example(item, items.images), self.file.max_items)
 
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
-        """Those of the metric."""
+        """Those of the metric, of what the pattern picks where there is one."""
+        if self.file.pattern is not None and isinstance(answer, str):
+            answer = picked(self.file.pattern, answer)
         return self.metric.statistics(example, answer)
+
+    def guess(self, examples: Sequence[Example]) -> float:
+        """The score of the best answer that does not depend on the picture, as if the pattern had picked it."""
+        return best_constant(self.metric, examples)
 
     def score(self, sums: Float[np.ndarray, "*batch k"]) -> Float[np.ndarray, "*batch"]:
         """The metric, in [0, 1]; NaN where no item was summed."""
@@ -196,6 +237,11 @@ class FieldTask(Task):
     def answers_to_learn(self, example: Example) -> tuple[str, ...]:
         """The references for BLEU-4, else the target."""
         return example.references if self._describes else (example.target,)
+
+
+def _meaning(metric: Metric) -> dict[str, int]:
+    """Which meaning of a metric's name a digest is of; nothing for its first, as in older run folders."""
+    return {} if metric.meaning == 1 else {"meaning": metric.meaning}
 
 
 def task_of_content(content: Any, given: str) -> FieldTask:

@@ -1,7 +1,7 @@
 """Reading the text in a box: average normalised Levenshtein similarity, ANLS (Biten et al. 2019).
 
-With the edit distance d between the answer a and a reference r, both in lower case, inner spaces and punctuation kept,
-surrounding white space stripped,
+With the edit distance d between the answer a and a reference r, both in lower case and Unicode's composed form, inner
+spaces and punctuation kept, surrounding white space stripped,
 
     NL(a, r) = d(a, r) / max(|a|, |r|),    anls = max over r of (1 - NL if NL < 0.5 else 0).
 
@@ -20,6 +20,7 @@ from hones.data.pictures import BOX_OUTSIDE
 from hones.data.unified import ImageInfo, Item
 from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, MeanMetric, Task, picture_of
+from hones.tasks.reading import plain
 from hones.tasks.vqa import PROMPT as QUESTION_PROMPT
 
 PROMPT = "Transcribe the text inside the blue box.\nOutput text only."
@@ -28,7 +29,7 @@ THRESHOLD = 0.5
 
 def anls(answer: str, reference: str) -> float:
     """The similarity of two texts in [0, 1]; 0 where half of the longer one or more would have to be edited."""
-    distance = Levenshtein.normalized_distance(answer.strip().lower(), reference.strip().lower())
+    distance = Levenshtein.normalized_distance(plain(answer), plain(reference))
     return 1 - distance if distance < THRESHOLD else 0.0
 
 

@@ -12,7 +12,8 @@ With one answer only (n = 1) it is an exact match. Statistics: [accuracy, 1]; sc
 
 Normalisation, in the official order: line breaks and tabs to spaces; punctuation; lower case; number words to digits;
 articles out; apostrophes put back into contractions. Ours is applied to both sides always, whereas the official script
-skips it when all annotators wrote the same string, so that "Yes" misses ten times "yes".
+skips it when all annotators wrote the same string, so that "Yes" misses ten times "yes". A text of which it leaves
+nothing, such as the answer A, an article, is compared as it is: it never equals an empty one.
 """
 
 import re
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
+from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Float
@@ -27,6 +29,7 @@ from jaxtyping import Float
 from hones.data.unified import Item
 from hones.errors import NOT_ANNOTATED, BadItem
 from hones.tasks.base import Answer, AnswerKind, Example, MeanMetric, Task, picture_of
+from hones.tasks.reading import plain
 
 PROMPT = "Question: {question}\nAnswer the question with a short phrase."
 
@@ -53,9 +56,14 @@ _PERIOD = re.compile(r"\.(?!\d)")
 
 
 @lru_cache(maxsize=2**17)  # a sweep scores the same references once per intervention
+def compared(answer: str) -> str:
+    """What of an answer is compared: the normalised text, or all of it where normalisation leaves nothing (A, ?)."""
+    return normalise(answer) or plain(answer)
+
+
 def normalise(answer: str) -> str:
-    """The answer as vqaEval compares it."""
-    text = answer.replace("\n", " ").replace("\t", " ").strip()
+    """The answer as vqaEval compares it, in Unicode's composed form."""
+    text = normalize("NFC", answer).replace("\n", " ").replace("\t", " ").strip()
     words = (NUMBERS.get(word, word) for word in _strip_punctuation(text).lower().split())
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
@@ -112,9 +120,9 @@ class Vqa(MeanMetric, Task):
     def statistics(self, example: Example, answer: Answer) -> Float[np.ndarray, " k"]:
         """[soft accuracy, 1] of one answer."""
         assert isinstance(answer, str)
-        given = normalise(answer)
+        given = compared(answer)
         n = len(example.references)
-        m = sum(normalise(reference) == given for reference in example.references)
+        m = sum(compared(reference) == given for reference in example.references)
         if n == 1:
             return np.array([m, 1.0])
         return np.array([(m * min(1, (m - 1) / 3) + (n - m) * min(1, m / 3)) / n, 1.0])

@@ -171,8 +171,25 @@ TERMS = (
         "Whether the true caption is ranked among the first five, and how far up: 1 at rank one, 0 beyond rank five.",
         ("NDCG@5",),
     ),
-    Term("exact", "exact_match", "1 where the answer is one of the references, else 0.", ("exact_match",)),
-    Term("contains", "contains", "1 where the answer holds one of the references, else 0.", ()),
+    Term(
+        "exact",
+        "exact_match",
+        "1 where the answer is one of the references but for case and outer space, else 0; `vqa_exact_match`: where "
+        "it is one after articles and punctuation go; `regex`: where what a pattern picks from it is one.",
+        ("vqa_exact_match", "exact_match"),
+    ),
+    Term(
+        "contains",
+        "contains, prefix",
+        "1 where the answer holds one of the references as whole words, or begins with one, else 0.",
+        (),
+    ),
+    Term(
+        "choice",
+        "choice, number",
+        "1 where the letter that the answer chooses, or the number that it ends in, is that of a reference, else 0.",
+        (),
+    ),
     Term(
         "yes-no",
         "yes_no_accuracy, yes_no_f1",
