@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint golden bench tiny planted clean
+.PHONY: demo test test-slow lint golden bench hub tiny planted clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -33,6 +33,9 @@ bench: .venv/ready
 	$(BIN)/python bench/data.py
 	$(BIN)/python bench/plan.py
 	OMP_NUM_THREADS=1 $(BIN)/python bench/cluster.py
+
+hub: .venv/ready  # with the hub and a GPU: three models of it through verify, eval and heads; HUB=--dry-run checks the commands
+	$(BIN)/python bench/hub.py $(HUB)
 
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints

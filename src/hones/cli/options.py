@@ -46,6 +46,10 @@ Revision = Annotated[str | None, Option(help="Branch, tag or commit of the model
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the model's own code from the hub.")]
 Seed = Annotated[int, Option(min=0, help="Of bootstraps, controls and training.")]
 Fresh = Annotated[bool, Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
+Changes = Annotated[
+    list[str] | None,
+    Option("--set", metavar="KEY=VALUE", help="In place of what the configuration says: limit.test=100. Repeatable."),
+]
 MaxLeftOut = Annotated[float, Option(min=0, max=1, help="Share of unusable items beyond which a stage stops.")]
 
 

@@ -9,6 +9,7 @@ import typer
 from hones.cli.options import (
     BatchSize,
     Candidates,
+    Changes,
     Device,
     Dtype,
     Images,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from hones.runs.plan.request import Request
 
 
-OF_PLAN = ("config", "racing_share", "to_json")
+OF_PLAN = ("config", "changes", "racing_share", "to_json")
 """What a configuration leaves to options, beside what the request of a plan adds to it."""
 
 
@@ -44,6 +45,7 @@ class Plan:
         Path | None,
         typer.Argument(metavar="[CONFIG.yaml]", help="A run's configuration, in place of options."),
     ] = None
+    changes: Changes = None
     model: Annotated[
         str | None,
         typer.Option(help="Hub id, built-in name, or a folder with config.json and the processor's files; no weights."),
@@ -127,7 +129,10 @@ class Plan:
             if beside:
                 what = f"{self.config} and {', '.join(beside)}"
                 raise HonesError(what, expected="a configuration, or options in its place")
-            return make_request(**read_config(self.config).model_dump(exclude_unset=True), **of_plan)
+            config = read_config(self.config, self.changes or ())
+            return make_request(**config.model_dump(exclude_unset=True), stand_in=True, **of_plan)
+        if self.changes:
+            raise HonesError("--set without a configuration", expected="the option itself in its place")
         if self.model is None or self.data is None:
             raise HonesError("nothing to plan", expected="--model and --data, or a CONFIG.yaml")
         steering = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Argument, Exit, Option
 
-from hones.cli.options import Fresh, Model, ModelOptions, Out, RayOptions
+from hones.cli.options import Changes, Fresh, Model, ModelOptions, Out, RayOptions
 from hones.cli.see import look_before
 from hones.cli.share import report
 from hones.cli.shown import OUT, fail, name_left_out, say
@@ -27,23 +27,37 @@ def demo(model: Model = "tiny-qwen2.5-vl", out: Out = Path("hones-demo"), fresh:
 
 
 def init(
-    file: Annotated[Path, Argument(metavar="FILE.yaml", help="File to write; not one that is there.")] = Path(
-        "hones.yaml"
-    ),
+    file: Annotated[
+        Path | None,
+        Argument(
+            metavar="[FILE.yaml]", help="File to write; not one that is there. [default: hones.yaml or PAPER.yaml]"
+        ),
+    ] = None,
+    paper: Annotated[
+        str | None,
+        Option(help="The paper's run on one of its models: llava-1.5-7b or qwen2.5-vl-7b.", show_default=False),
+    ] = None,
 ) -> None:
-    """Write a configuration for `hones run`, every key explained.
+    """Write a configuration for `hones run`, every key explained, or with --paper that of the paper's table.
 
     Example: hones init run.yaml
     """
     from hones.files import write_bytes
     from hones.runs.commented import commented_config
     from hones.runs.config import RunConfig
+    from hones.runs.paper import paper_config
 
+    text = commented_config(RunConfig) if paper is None else paper_config(paper)
+    file = file or Path(f"{paper or 'hones'}.yaml")
     if file.exists():
         raise HonesError(f"{file} is there already", do="name another file, or remove it")
-    write_bytes(file, commented_config(RunConfig).encode())
+    write_bytes(file, text.encode())
     say(f"written: {file}")
-    say(f"next: fill in model, out and data, then {shlex.join(['hones', 'run', str(file)])}")
+    if paper is None:
+        say(f"next: fill in model, out and data, then {shlex.join(['hones', 'run', str(file)])}")
+    else:
+        say(f"next: {shlex.join(['hones', 'plan', str(file), '--memory', '80', '--tflops', '300'])}, what it costs")
+        say(f"next: {shlex.join(['hones', 'run', str(file)])}, once the data is there; the file says how")
 
 
 @dataclass(kw_only=True)
@@ -62,6 +76,7 @@ class Run(RayOptions):
     """
 
     config: Annotated[Path, Argument(help="YAML configuration; unknown keys are errors.")]
+    changes: Changes = None
     fresh: Fresh = False
 
     def execute(self) -> None:
@@ -71,7 +86,7 @@ class Run(RayOptions):
         from hones.runs.config import RayConfig, read_config
         from hones.tasks import is_custom, make_task
 
-        config = read_config(self.config)
+        config = read_config(self.config, self.changes or ())
         check_place(config.model)
         for name in config.tasks:
             if not is_custom(name):

@@ -167,8 +167,11 @@ class RunConfig(_Section):
         return self.steering.training if own else self.steering.training.model_copy(update={"seed": self.seed})
 
 
-def read_config(file: Path) -> RunConfig:
+def read_config(file: Path, changes: Sequence[str] = ()) -> RunConfig:
     """Read a configuration.
+
+    Args:
+        changes: what stands in place of the file's own, `key=value` or `section.key=value`, the value as YAML.
 
     Raises:
         HonesError: no such file, not YAML, an unknown or missing key, or a value out of range.
@@ -178,6 +181,8 @@ def read_config(file: Path) -> RunConfig:
         content: Any = yaml.safe_load(text)
     if not isinstance(content, dict):
         raise HonesError(f"{file} holds a {type(content).__name__}", expected="keys such as model, out and data")
+    for change in changes:
+        _set(content, change)
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
@@ -191,6 +196,28 @@ def read_config(file: Path) -> RunConfig:
     steering = steering.model_copy(update={**outside, **({"also": also} if steering.also is not None else {})})
     places = {"out": base / config.out, "data": DataFiles(**files), "tasks": tasks, "steering": steering}
     return config.model_copy(update=places)
+
+
+def _set(content: dict[str, Any], change: str) -> None:
+    """Put one `section.key=value` into a configuration's content.
+
+    Raises:
+        HonesError: it is not of that form, its value is not YAML, or what stands before a dot has no keys.
+    """
+    path, sign, text = change.partition("=")
+    *sections, key = path.strip().split(".")
+    if not sign or not all((*sections, key)):
+        raise HonesError(f"--set {change}", expected="KEY=VALUE or SECTION.KEY=VALUE, such as limit.test=100")
+    with seam(f"read the value of --set {change} as YAML"):
+        value = yaml.safe_load(text)
+    inside = content
+    for section in sections:
+        if inside.get(section) is None:
+            inside[section] = {}
+        inside = inside[section]
+        if not isinstance(inside, dict):
+            raise HonesError(f"--set {change}: {section} is {inside!r}", expected="a section with keys")
+    inside[key] = value
 
 
 def _tasks_in(base: Path, names: Sequence[str]) -> tuple[str, ...]:

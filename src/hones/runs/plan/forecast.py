@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hones.data.items import load_items
 from hones.errors import HonesError
 from hones.models.loading import DTYPES
 from hones.models.vlm import VLM
+from hones.runs.plan.absent import planned_items, planned_model
 from hones.runs.plan.bill import Bill, Stage
 from hones.runs.plan.lengths import Job, measure
 from hones.runs.plan.rates import (
@@ -25,7 +25,7 @@ from hones.runs.plan.rates import (
     saved_rates,
 )
 from hones.runs.plan.request import Request
-from hones.runs.plan.shapes import GIB, Memory, Number, Shapes, gib, shapes_of, weightless
+from hones.runs.plan.shapes import GIB, Memory, Number, Shapes, gib, shapes_of
 from hones.sweep.memory import free_memory
 from hones.tasks import check_distinct, make_task
 
@@ -111,9 +111,10 @@ def plan(request: Request, *, on_calibration: Callable[[str], object] = lambda s
         HonesError: no such model or file, items that tasks cannot use, or a model that does not fit.
     """
     device, dtype = _device(request)
-    light = weightless(request.model, revision=request.revision, trust_remote_code=request.trust_remote_code)
+    light, assumed = planned_model(request)
     shapes = shapes_of(light, dtype)
     splits, notes = _measure(request, light, shapes)
+    notes = [*assumed, *notes]
     memory = float(free_memory(device)) if request.memory is None else request.memory * GIB
     bill = Bill(request, shapes, device.type, memory - shapes.bytes, splits)
     stages = bill.stages()
@@ -184,10 +185,10 @@ def _measure(request: Request, light: VLM, shapes: Shapes) -> tuple[dict[str, di
     for split, file in request.files.items():
         count = getattr(request.limit, split)
         if file is not None:
-            items = load_items(file, images=request.steering.ood_images if split == "ood" else request.data.images)
+            items, stand_in = planned_items(request, split, file)
             how: dict[str, Any] = {"max_new_tokens": request.max_new_tokens, "seed": request.seed, "split": split}
             splits[split], assumed = measure(light, shapes, tasks, items, **how)
-            notes += assumed
+            notes += stand_in + assumed
         elif count is not None and split != "ood":
             splits[split] = splits["discovery"]
             notes.append(f"{split}: no file given, lengths are those of the discovery items")

@@ -22,7 +22,8 @@ class Request(RunConfig):
 
     racing: least and most share of the cells that a race is supposed to run; None: no scenario. memory: GiB of a
     device, None: this device's. tflops: reached on a device elsewhere. calibrate: measure this device now. load:
-    minutes to load a copy.
+    minutes to load a copy. stand_in: where an annotation file is not there but its number of items is known, the
+    built-in pictures' lengths stand for its own.
     """
 
     out: Path = Path()
@@ -33,6 +34,7 @@ class Request(RunConfig):
     tflops: float | None = None
     calibrate: bool = False
     load: float = Field(default=0.0, ge=0)
+    stand_in: bool = False
 
     def model_post_init(self, _: Any) -> None:
         """Raises HonesError for sizes that mean nothing."""

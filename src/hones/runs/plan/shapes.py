@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
+from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import HonesError
 from hones.models.anatomy import find_anatomy
@@ -179,15 +180,28 @@ def weightless(name: str, *, revision: str | None = None, trust_remote_code: boo
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
     try:
         config = AutoConfig.from_pretrained(source, **hub)
-        with torch.device("meta"):
-            model = auto_model(config).from_config(config, trust_remote_code=trust_remote_code)
+        model = _on_meta(config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise HonesError(
             f"cannot read the configuration of {name!r} ({' '.join(str(error).split())[:200]})",
             expected=f"{', '.join(BUILT_IN)}, a folder with config.json and the processor's files, or a hub id",
             do="check the spelling, the folder or the network; weights are not needed",
         ) from error
-    processor, backend = processor_for(source, config, **hub), "none" if is_text_only(config) else "pil"
+    return _light(name, model, processor_for(source, config, **hub))
+
+
+def weightless_of(name: str, config: Any, processor: ProcessorMixin) -> VLM:
+    """As `weightless`, of a configuration and a processor that are at hand."""
+    return _light(name, _on_meta(config), processor)
+
+
+def _on_meta(config: Any, **options: Any) -> PreTrainedModel:
+    with torch.device("meta"):
+        return auto_model(config).from_config(config, **options)
+
+
+def _light(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> VLM:
+    backend = "none" if is_text_only(model.config) else "pil"
     return VLM(name, model, processor, find_anatomy(model), "", backend, AnswerTokens(0, 1, "", 0.0))
 
 
