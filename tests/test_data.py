@@ -59,8 +59,8 @@ def test_items_are_a_sequence(discovery: Items) -> None:
     [
         (b"\xff\xfe\x00", "is not JSON"),
         (b"{", "is not JSON"),
-        (b"[1, 2]", "no list under 'data'"),
-        (b'{"data": {}}', "no list under 'data'"),
+        (b"[1, 2]", "in no known format: it holds no objects with keys"),
+        (b'{"data": {}}', "in no known format: it has the keys data; expected one of unified"),
         (b'{"data": []}', "no usable item"),
         (b'{"data": [3, null]}', "no usable item; expected at least one; first problem: item #0"),
     ],

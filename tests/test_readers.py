@@ -278,15 +278,24 @@ def test_a_file_is_recognised_by_its_content_alone(write: Callable[..., Path], n
 
 
 def test_a_file_that_two_readers_recognise_is_not_guessed(write: Callable[..., Path]) -> None:
-    file = write("image,caption\na.png,A cat.\na.png,Cat.\n", "captions.csv")
-    with pytest.raises(
-        HonesError, match=r"can be read as flickr30k and table; choose: add \?format=flickr30k"
-    ) as caught:
+    file = write({**UNIFIED, "questions": QUESTIONS["questions"]})
+    with pytest.raises(HonesError, match=r"can be read as unified and vqav2; choose: add \?format=unified") as caught:
         load_items(file)
     assert "\n" not in str(caught.value)
-    assert [len(load_items(file, format=name)) for name in ("flickr30k", "table")] == [1, 2]
-    items = load_items(f"{file}?format=table")
-    assert items.format == "table" and load_items(items.file or "").format == "table"
+    items = load_items(f"{file}?format=unified")
+    assert items.format == "unified" and load_items(items.file or "").format == "unified"
+
+
+def test_captions_of_pictures_that_repeat_are_one_item_a_picture(write: Callable[..., Path]) -> None:
+    rows = [{"image": "a.png", "caption": "A cat."}, {"image": "a.png", "caption": "Cat."}]
+    for file in (
+        write("image,caption\na.png,A cat.\na.png,Cat.\n", "captions.csv"),
+        write("Image\tCaption\na.png\tA cat.\na.png\tCat.\n", "captions.tsv"),
+        write("\n".join(map(json.dumps, rows)), "captions.jsonl"),
+    ):
+        items = load_items(file)
+        assert [[c.caption for c in item.captions] for item in items] == [["A cat.", "Cat."]]
+        assert items.format == "flickr30k" and len(load_items(file, format="table")) == 2
 
 
 @pytest.mark.parametrize("reader", READERS)

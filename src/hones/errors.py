@@ -91,7 +91,12 @@ def cause(error: BaseException) -> str:
         return "nested too deeply"
     if " " not in said or isinstance(error, LookupError | AttributeError | TypeError):  # KeyError: 'weight_map'
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return said if len(said) <= _MOST_OF_A_CAUSE else f"{said[: _MOST_OF_A_CAUSE - 3]}..."
+    return shortened(said, _MOST_OF_A_CAUSE)
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text in at most so many characters."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 class Invalid(NamedTuple):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hones.errors import HonesError, cause
+from hones.errors import HonesError, cause, shortened
 
 _LIBRARIES = ("hones", "torch", "transformers", "tokenizers", "numpy", "pillow", "nltk", "sacrebleu", "rapidfuzz")
 
@@ -206,5 +206,4 @@ def sha256_of(file: Path) -> str:
 
 def short(value: Any) -> str:
     """A value of a JSON file in at most 60 characters."""
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shortened(json.dumps(value))

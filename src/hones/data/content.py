@@ -1,30 +1,48 @@
 """What a source holds: a file is read once, and what it is is told by its content, never by its name.
 
-A file's text is read by its own format's rule in one place, `_parsed`: JSON, JSON lines, or a table with its separator
-and quoting. Every line of a table becomes a row or is named as left out.
+A file's text is read by its own format's rule in one place, `_parsed`: JSON, JSON lines, or a table
+(`hones.data.delimited`). Every line of a table or of JSON lines becomes a row or is named as left out.
 """
 
-import csv
 import hashlib
-import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hones.data.delimited import read_delimited
 from hones.data.sources import HUB, Source, exists, is_dir
 from hones.data.unified import UNREADABLE, LeftOut, Row
-from hones.errors import HonesError
+from hones.errors import HonesError, cause, seam
+from hones.files import decoded, read_bytes
 
 TABLE_SUFFIXES = frozenset((".csv", ".tsv", ".jsonl", ".ndjson", ".json"))
 DATASET_FILES = ("dataset_dict.json", "state.json", "dataset_info.json")
+_BESIDE = frozenset(("__MACOSX", "Thumbs.db", "desktop.ini"))  # what systems leave in folders, beside hidden files
+_NO_TEXT = {  # files of other kinds by how they begin, and what to do with them
+    b"PK\x03\x04": ("an Excel workbook or a zip archive", "save the sheet as CSV UTF-8, or unpack the archive"),
+    b"\xd0\xcf\x11\xe0": ("an old Excel workbook", "save the sheet as CSV UTF-8"),
+    b"\x1f\x8b": ("compressed (gzip)", "unpack it: gunzip"),
+    b"BZh": ("compressed (bzip2)", "unpack it: bunzip2"),
+    b"\xfd7zXZ": ("compressed (xz)", "unpack it: unxz"),
+    b"\x28\xb5\x2f\xfd": ("compressed (zstd)", "unpack it: unzstd"),
+    b"ARROW1": ("an Arrow file", "write parquet, or name the data set's folder"),
+    b"SQLite": ("a database", "export its table as CSV"),
+    b"%PDF": ("a PDF", "name the annotation file"),
+    b"\x89PNG": ("a picture", "name the annotation file, and the pictures' folder as --images"),
+    b"\xff\xd8\xff": ("a picture", "name the annotation file, and the pictures' folder as --images"),
+    b"\x93NUMPY": ("a numpy array", "write CSV or JSON"),
+    b"\x80\x04\x95": ("a pickle, which is never read", "write CSV, JSON or parquet"),
+}
 
 
 @dataclass(frozen=True)
 class Content:
     """What a source holds. value: the parsed JSON, or the rows as dicts; columns: of a CSV file, in order.
 
-    path: the file that was read: the source's, or the one annotation file of a folder.
+    path: the file that was read: the source's, or the one annotation file of a folder. remarks: what was read otherwise
+    than it looks.
     """
 
     kind: Literal["json", "lines", "csv", "dataset"]
@@ -32,6 +50,7 @@ class Content:
     sha256: str
     path: Path
     columns: tuple[str, ...] = ()
+    remarks: tuple[LeftOut, ...] = ()
 
 
 def read_content(source: Source) -> Content:
@@ -49,12 +68,18 @@ def read_content(source: Source) -> Content:
     sha256 = hashlib.sha256(raw).hexdigest()
     if raw.startswith(b"PAR1"):
         return Content("dataset", None, sha256, file)
+    for beginning, (what, do) in _NO_TEXT.items():
+        if raw.startswith(beginning):
+            raise HonesError(f"{file} is {what}", expected="JSON, JSON lines, CSV or parquet", do=do)
     try:
-        return _parsed(raw.decode("utf-8-sig"), sha256, file)
-    except (ValueError, RecursionError, csv.Error) as error:
-        problem = " ".join(str(error).split())
+        text = decoded(raw)
+        if "\0" in text:
+            line = text.count("\n", 0, text.index("\0")) + 1
+            raise ValueError(f"NUL bytes, the first in line {line}; write the text in UTF-8")
+        return _parsed(text, sha256, file)
+    except (ValueError, RecursionError) as error:
         raise HonesError(
-            f"{file} is not JSON, JSON lines, CSV or parquet ({problem})", expected="one of them"
+            f"{file} is not JSON, JSON lines, CSV or parquet ({cause(error)})", expected="one of them"
         ) from error
 
 
@@ -62,13 +87,10 @@ def read_raw(file: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        HonesError: it does not exist or cannot be read.
+        HonesError: it does not exist, is no regular file, cannot be read, or is a git-lfs pointer.
     """
     check_there(file)
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise HonesError(f"cannot read {file} ({error.strerror})", do="check --data") from error
+    return read_bytes(file, "check --data")
 
 
 def check_there(file: Path) -> None:
@@ -87,13 +109,20 @@ def read_json_file(file: Path) -> tuple[Any, str]:
     """
     raw = read_raw(file)
     try:
-        return json.loads(raw), hashlib.sha256(raw).hexdigest()
+        return json.loads(decoded(raw)), hashlib.sha256(raw).hexdigest()
     except (ValueError, RecursionError) as error:
-        raise HonesError(f"{file} is not JSON ({error})") from error
+        raise HonesError(f"{file} is not JSON ({cause(error)})") from error
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's: hidden, or left there by the system."""
+    return name.startswith(".") or name in _BESIDE
 
 
 def _only_table(folder: Path) -> Path:
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in TABLE_SUFFIXES and f.is_file())
+    with seam(f"list the folder {folder}"):
+        there = sorted(file for file in folder.iterdir() if not is_hidden(file.name))
+    files = [file for file in there if file.suffix.lower() in TABLE_SUFFIXES and file.is_file()]
     if len(files) != 1:
         named = ": " + ", ".join(f.name for f in files[:5]) if files else ""
         raise HonesError(
@@ -108,22 +137,46 @@ def _parsed(text: str, sha256: str, file: Path) -> Content:
     """JSON and JSON lines begin with a bracket; anything else is a table.
 
     Raises:
-        ValueError, RecursionError, csv.Error: it is none of them.
+        ValueError, RecursionError: it is none of them.
     """
     if text.lstrip()[:1] not in ("{", "["):
-        columns, rows = _table(text, file)
-        return Content("csv", rows, sha256, file, columns)
+        table = read_delimited(text)
+        twice = next((name for name in table.columns if table.columns.count(name) > 1), None)
+        if twice is not None:
+            raise HonesError(f"{file} has two columns {twice!r}", expected="each once")
+        return Content("csv", table.rows, sha256, file, table.columns, tuple(table.remarks))
     try:
         return Content("json", json.loads(text), sha256, file)
-    except (ValueError, RecursionError):
-        lines = [line for line in text.split("\n") if line.strip()]
-        if len(lines) < 2 or _object(lines[0]) is None:
+    except (ValueError, RecursionError) as error:
+        rows = _json_lines(text)
+        if rows is None and _holds_several(text):
+            raise HonesError(
+                f"{file} holds several JSON values one after another",
+                expected="one object a line, or one list",
+                do="write it anew: jq -c . FILE > FILE.jsonl",
+            ) from error
+        if rows is None:
             raise
-    rows = [_object(line) for line in lines]
-    if None in rows:
-        number = rows.index(None) + 1
-        raise HonesError(f"{file} is not JSON lines: line {number} is no object", expected="one object per line")
     return Content("lines", rows, sha256, file)
+
+
+def _json_lines(text: str) -> list[Row] | None:
+    """The objects of JSON lines, lines that are none as left out; None where most lines are none."""
+    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n?|\n", text), 1) if line.strip()]
+    objects = [(number, _object(line)) for number, line in lines]
+    rows = [LeftOut(f"line {n}", "is no JSON object", UNREADABLE) if row is None else row for n, row in objects]
+    good = sum(row is not None for _, row in objects)
+    return rows if 2 * good > len(rows) else None
+
+
+def _holds_several(text: str) -> bool:
+    decoder = json.JSONDecoder()
+    try:
+        _, end = decoder.raw_decode(text.lstrip())
+        decoder.raw_decode(text.lstrip()[end:].lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -132,23 +185,3 @@ def _object(line: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
-
-
-def _table(text: str, file: Path) -> tuple[tuple[str, ...], list[Row]]:
-    """The columns and rows of a table; its separator is the one of `|`, tab, `;` and `,` that its first line has."""
-    header = text.split("\n", 1)[0]
-    separator = next((mark for mark in "|\t;" if mark in header), ",")
-    quoting = csv.QUOTE_NONE if separator == "|" else csv.QUOTE_MINIMAL
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting)
-    columns = tuple(name.strip() for name in next(lines, []))
-    rows: list[Row] = []
-    for cells in lines:
-        if len(cells) == len(columns) and any(cells):
-            rows.append(dict(zip(columns, cells, strict=True)))
-        elif any(cells):
-            reason = f"has {len(cells)} cells, the header {len(columns)}"
-            rows.append(LeftOut(f"line {lines.line_num}", reason, UNREADABLE))
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise HonesError(f"{file} has two columns {twice!r}", expected="each once")
-    return columns, rows

@@ -1,22 +1,21 @@
 """The items of a file in any known format, which of them were left out, and why.
 
 A file's rows become unified rows (`hones.data.readers`), these become items (`hones.data.unified`); ids and a limit
-select among them. Pictures are opened when a stage needs them, not here; a name that leads out of the picture folder,
-by itself or through a symbolic link, is left out.
+select among them. Pictures are opened when a stage needs them, not here; where they are in the picture folder, and that
+no name leads out of it, is found here (`hones.data.names`).
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import overload
 
+from hones.data.names import found_pictures
 from hones.data.readers import read_source
-from hones.data.sources import Source, default_images
-from hones.data.unified import OUTSIDE, Item, LeftOut
+from hones.data.sources import Source, default_images, refuse_address
+from hones.data.unified import Item, LeftOut
 from hones.errors import NOT_ANNOTATED, HonesError, TaskStops
+from hones.log import LOG
 
 MAX_LEFT_OUT = 0.05
 
@@ -29,7 +28,7 @@ class Items:
 
     `captions_of` holds the captions of the whole file, also of items that a limit leaves aside: retrieval takes its
     negatives from there, so that a limit does not change an item's candidates. `file` is what `load_items` reads again;
-    `format` the name of its reader.
+    `format` the name of its reader; `remarks` what was read otherwise than it looks, and keeps no item from a task.
     """
 
     items: tuple[Item, ...]
@@ -39,6 +38,7 @@ class Items:
     captions_of: dict[str, tuple[str, ...]] = field(default_factory=dict)
     file: Path | None = None
     format: str = "unified"
+    remarks: tuple[LeftOut, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -101,43 +101,22 @@ def load_items(
         rows = rows[: readable[limit - 1] + 1] if len(readable) >= limit else rows
     chosen = [row for row in rows if isinstance(row, Item)]
     if images is not None:
+        refuse_address(images, "name its folder here")
         folder = Path(images)
     else:
         folder = found.pictures(chosen) if found.pictures is not None else default_images(source.path)
     if any(item.file_name for item in chosen) and not folder.is_dir():
         raise HonesError(f"no picture folder {folder}", expected="an existing folder", do="pass it as --images")
-    rows = _inside(rows, folder)
+    rows, remarks = found_pictures(rows, folder)
+    remarks = (*found.remarks, *remarks)
+    for remark in remarks:
+        LOG.info("remark on %s: %s: %s", source, remark.id, remark.reason)
     items = [row for row in rows if isinstance(row, Item)]
     bad = [row for row in rows if isinstance(row, LeftOut)]
     if not items:
         first = f"first problem: item {bad[0].id}: {bad[0].reason}" if bad else None
         raise HonesError(f"{source}: no usable item", expected="at least one", do=first)
-    return Items(tuple(items), folder, found.sha256, tuple(bad), captions_of, found.file, found.format)
-
-
-def _inside(rows: Sequence[Item | LeftOut], folder: Path) -> list[Item | LeftOut]:
-    """The rows, those left out whose picture is reached through a symbolic link out of the folder."""
-    root = os.path.realpath(folder)
-
-    @cache  # pictures lie in few folders, and every look at the file system takes its time
-    def is_inside(path: Path) -> bool:
-        return Path(os.path.realpath(path)).is_relative_to(root)
-
-    @cache
-    def leaves(name: str) -> bool:
-        path = folder / name
-        with suppress(OSError):  # a name that is too long; whoever opens the picture will say so
-            if path.is_symlink():
-                return not is_inside(path)
-        return not is_inside(path.parent)
-
-    checked: list[Item | LeftOut] = []
-    for row in rows:
-        if isinstance(row, Item) and row.file_name is not None and leaves(row.file_name):
-            reason = f"{row.file_name} is a symbolic link out of the picture folder {folder}"
-            row = LeftOut(row.id, reason, OUTSIDE)
-        checked.append(row)
-    return checked
+    return Items(tuple(items), folder, found.sha256, tuple(bad), captions_of, found.file, found.format, remarks)
 
 
 def check_pictures(items: Items) -> None:

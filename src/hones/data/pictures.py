@@ -5,6 +5,7 @@ COCO-Text and the `width` and `height` of annotation files mean, and turn with i
 are those of the upright picture and not of the stored one, its box was measured upright and stays.
 """
 
+import stat
 import struct
 import warnings
 import zlib
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageDraw, ImageFile
 
-from hones.errors import BadItem
+from hones.errors import BadItem, cause
+from hones.files import is_lfs_pointer
 
 BOX_COLOUR = (0, 0, 255)
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
@@ -61,6 +63,7 @@ def open_picture(
         BadItem: the file is missing, truncated, not a picture, or larger than Pillow's limit against decompression
             bombs; the box lies outside it, or was annotated for a picture whose sides differ by more than 5 %.
     """
+    check_file(path)
     picture, orientation = _read(path)
     if box is None:
         return picture
@@ -108,6 +111,34 @@ def _read(path: Path) -> tuple[Image.Image, int]:
     return picture if turned_by_pillow else picture.transpose(_TURNS[orientation]), orientation
 
 
+def check_file(path: Path) -> None:
+    """Raises BadItem for a device or a pipe, which may never end, and for a git-lfs pointer."""
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return  # whoever opens it says so
+    if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
+        raise BadItem(f"cannot read picture {path} (a device, a pipe or a socket)", kind=UNREADABLE)
+    if state.st_size < 1024 and is_lfs_pointer(path):
+        raise BadItem(f"picture {path} is a git-lfs pointer, git lfs pull fetches it", kind=UNREADABLE)
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture as it is stored, from its first bytes.
+
+    Raises:
+        BadItem: there is no such picture, or it does not say.
+    """
+    check_file(path)
+    if not path.exists():
+        raise BadItem(f"no picture {path}", kind=MISSING)
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as file:
+            return file.size
+    except Exception as error:
+        raise BadItem(f"cannot read picture {path} ({cause(error)})", kind=UNREADABLE) from error
+
+
 def _rgb(picture: ImageFile.ImageFile) -> Image.Image:
     """The picture in 8-bit RGB. 16 bits of grey keep their upper 8; transparency is dropped.
 
@@ -150,7 +181,8 @@ def draw_box(picture: Image.Image, box: Sequence[int | float]) -> Image.Image:
     The line is about 1/160 of the shorter side, at least one pixel, at the picture's native resolution.
     """
     x, y, width, height = box
-    boxed = picture.copy()
+    right, bottom = (end - (end == side) for end, side in zip((x + width, y + height), picture.size, strict=True))
+    boxed = picture.copy()  # a box that ends with the picture shows its last line within it
     line = max(1, round(min(picture.size) / 160))
-    ImageDraw.Draw(boxed).rectangle((x, y, x + width, y + height), outline=BOX_COLOUR, width=line)
+    ImageDraw.Draw(boxed).rectangle((x, y, right, bottom), outline=BOX_COLOUR, width=line)
     return boxed

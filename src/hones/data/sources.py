@@ -9,14 +9,17 @@ tables (`image=file`, `question=query`) belong to readers; an option that the re
 named in an option is looked for beside the source.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
-from hones.errors import HonesError
+from hones.errors import HonesError, shortened
 
 HUB = "hf:"
+_ADDRESS = re.compile(r"(?i)data:|(?!hf:/?[^/])[a-z][a-z0-9+.-]+:/")  # a path has lost the second slash
+_PICTURE_IN_BASE64 = re.compile(r"(iVBORw0KGgo|/9j/|R0lGOD|UklGR|Qk[0-3])[A-Za-z0-9+/=\s]{64}")
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,9 @@ class Source:
         """The source that `text` names; a file whose name contains a question mark is that file.
 
         Raises:
-            HonesError: `?` is not followed by option=value, or an option is given twice.
+            HonesError: it is an address, `?` is not followed by option=value, or an option is given twice.
         """
+        refuse_address(text, f"name the file here, or {HUB}OWNER/NAME for a dataset of the hub")
         name, mark, query = str(text).partition("?")
         if exists(Path(text)):
             name, mark = str(text), ""
@@ -62,9 +66,27 @@ class Source:
         return self.path.parent / self.options[option]
 
 
+def is_address(name: str) -> bool:
+    """Whether a name is that of something elsewhere (https://, s3://, data:), not of a file here."""
+    return _ADDRESS.match(name) is not None
+
+
+def is_picture_in_base64(name: str) -> bool:
+    """Whether this is a picture itself, as text."""
+    return _PICTURE_IN_BASE64.match(name) is not None
+
+
+def refuse_address(name: str | Path, do: str) -> None:
+    """Raises HonesError for a place that is not on this machine; nothing is downloaded unasked."""
+    if is_address(str(name)) and not exists(Path(name)):
+        raise HonesError(
+            f"{shortened(str(name))} is an address, and nothing is downloaded", do=f"download it, and {do}"
+        )
+
+
 def source_in(base: Path, place: Path) -> Path:
     """A source as a configuration in the folder `base` names it."""
-    return place if str(place).startswith(HUB) else base / place
+    return place if str(place).startswith(HUB) or is_address(str(place)) else base / place
 
 
 def refuse_source(source: Source, to: Path) -> None:

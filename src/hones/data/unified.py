@@ -2,9 +2,10 @@
 
 A file is `{"data": [item, ...]}`. An item has `image_info` {file_name, height, width} and, for each task it serves,
 `vqa` {question, answer, all_answers}, `captions` [{caption}], `ocr` {text, bbox = [x, y, width, height]} (without a
-box: {text, question, all_texts}) or `retrieval` {negatives}. Where several items ask about one picture, `item_id` tells
-them apart. An item of text alone, for custom tasks, has an `item_id` and neither `image_id` nor `image_info`. Unknown
-fields are kept: published files carry many, and custom tasks read them.
+box: {text, question, all_texts}, or {text, whole_picture: true}, a picture of one word) or `retrieval` {negatives}.
+Where several items ask about one picture, `item_id` tells them apart. An item of text alone, for custom tasks, has an
+`item_id` and neither `image_id` nor `image_info`. Unknown fields are kept: published files carry many, and custom tasks
+read them.
 
 bbox is in pixels of the picture as it is stored, before any EXIF rotation (`hones.data.pictures`).
 """
@@ -16,7 +17,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from hones.errors import BadItem, first_invalid
+from hones.data.sources import is_address, is_picture_in_base64
+from hones.errors import BadItem, first_invalid, shortened
 
 OUTSIDE = "picture outside the folder"
 UNREADABLE = "row that cannot be read"
@@ -37,6 +39,10 @@ class ImageInfo(_Record):
     @field_validator("file_name")
     @classmethod
     def _inside(cls, name: str) -> str:
+        if is_picture_in_base64(name):
+            raise ValueError("is a picture itself, in base64: write it to a file, and the file's name here")
+        if is_address(name):
+            raise ValueError(f"{shortened(name)!r} is an address: download the picture, and write its file's name here")
         for path in (PurePosixPath(name), PureWindowsPath(name)):
             if path.anchor or ".." in path.parts:
                 raise ValueError(f"{name!r} leaves the picture folder")
@@ -56,16 +62,25 @@ class Caption(_Record):
 
 
 class OcrFields(_Record):
-    """A text in a box; or, where there is no box, the answer to a question about it (TextVQA)."""
+    """A text in a box; or, where there is no box, the answer to a question about it (TextVQA).
+
+    whole_picture: it is a picture of one word; its box, if none is given, is the whole picture.
+    """
 
     text: str
     bbox: tuple[float, float, float, float] | None = None
     question: str | None = None
     all_texts: list[str] = []
+    whole_picture: bool = False
+
+    @property
+    def unboxed(self) -> bool:
+        """Whether it is a picture of one word whose size is not known yet."""
+        return self.whole_picture and self.bbox is None
 
     @model_validator(mode="after")
     def _asks_something(self) -> "OcrFields":
-        if self.bbox is None and self.question is None:
+        if self.bbox is None and self.question is None and not self.whole_picture:
             raise ValueError("neither bbox nor question")
         return self
 
@@ -141,7 +156,8 @@ def parse_rows(rows: Iterable[Any]) -> list[Item | LeftOut]:
             kind = OUTSIDE if invalid.problem.endswith("leaves the picture folder") else UNREADABLE
             names = (row[key] for key in ("item_id", "image_id") if key in row) if isinstance(row, dict) else ()
             name = next(iter(names), None)
-            parsed.append(LeftOut(f"#{position}" if name is None else str(name), str(invalid), kind))
+            called = f"#{position}" if name is None else shortened(str(name))
+            parsed.append(LeftOut(called, str(invalid), kind))
             continue
         key = "image_id" if item.item_id is None else "item_id"
         parsed.append(LeftOut(item.id, f"duplicate {key}", DUPLICATE) if item.id in seen else item)

@@ -85,7 +85,7 @@ def check_items(
     gone = {items.images / name for name in broken if name is not None}
     problems = [("file", bad) for bad in items.left_out]
     problems += [("picture", LeftOut.of(item.id, broken[item.file_name])) for item in items if item.file_name in broken]
-    remarks = [("remark", remark) for remark in _remarks(items, broken, pictures)]
+    remarks = [("remark", remark) for remark in (*items.remarks, *_remarks(items, broken, pictures))]
     rows = []
     for task, (found, left_out) in zip(tasks, asked, strict=True):
         examples = [example for example in found if example.image not in gone]

@@ -1,31 +1,40 @@
 """Readers of published formats: one file each behind one interface (`base.py`), told apart by what a file holds.
 
-    unified     vqav2     gqa     textvqa     flickr30k     table     hf
+    unified     vqav2     gqa     textvqa     docvqa     flickr30k     llava     table     hf
 
-A source that no reader or more than one recognises is refused with the candidates named; nothing is guessed.
+A source that no reader or more than one recognises is refused with the candidates named, or the keys that were seen;
+nothing is guessed. Only the table is what is left where no published format fits.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hones.data.content import Content, read_content
 from hones.data.readers.base import Pictures, Reader
+from hones.data.readers.docvqa import DocVqa
 from hones.data.readers.flickr30k import Flickr30k
 from hones.data.readers.gqa import Gqa
 from hones.data.readers.hub import HuggingFace
-from hones.data.readers.table import Table
+from hones.data.readers.llava import Llava
+from hones.data.readers.table import Table, keys_of, objects_of
 from hones.data.readers.textvqa import TextVqa
 from hones.data.readers.unified_json import Unified
 from hones.data.readers.vqav2 import VqaV2
 from hones.data.sources import Source
 from hones.data.unified import Item, LeftOut, parse_rows
-from hones.errors import HonesError
+from hones.errors import HonesError, shortened
 
 READERS: dict[str, Reader] = {
-    reader.name: reader for reader in (Unified(), VqaV2(), Gqa(), TextVqa(), Flickr30k(), Table(), HuggingFace())
+    reader.name: reader
+    for reader in (Unified(), VqaV2(), Gqa(), TextVqa(), DocVqa(), Flickr30k(), Llava(), Table(), HuggingFace())
 }
+
+
+_MOST_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Found:
     """What a source holds: rows in file order. sha256: of everything that was read and the options.
 
     file: what `load_items` reads again. pictures: puts pictures into a folder where the source itself holds them.
+    remarks: what was read otherwise than it looks.
     """
 
     rows: list[Item | LeftOut]
@@ -40,6 +50,7 @@ class Found:
     file: Path
     format: str
     pictures: Pictures | None = field(default=None, repr=False)
+    remarks: tuple[LeftOut, ...] = ()
 
 
 def read_source(source: Source) -> Found:
@@ -62,7 +73,9 @@ def read_source(source: Source) -> Found:
         options = sorted((name, value) for name, value in source.options.items() if name != "annotations")
         parts = [content.sha256, *reading.also, json.dumps(options)]
         sha256 = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    return Found(parse_rows(reading.rows), sha256, reading.file or source.place, reader.name, reading.pictures)
+    rows = parse_rows(reading.rows)
+    remarks = (*content.remarks, *reading.remarks)
+    return Found(rows, sha256, reading.file or source.place, reader.name, reading.pictures, remarks)
 
 
 def detect(content: Content, source: Source) -> Reader:
@@ -73,14 +86,52 @@ def detect(content: Content, source: Source) -> Reader:
     """
     claiming = [reader for reader in READERS.values() if reader.claims(content, source)]
     fitting = [reader for reader in claiming if set(source.options) <= set(reader.options)] or claiming
+    if len(fitting) > 1:
+        fitting = [reader for reader in fitting if not isinstance(reader, Table)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = " and ".join(reader.name for reader in fitting)
         raise HonesError(f"{content.path} can be read as {names}", do=f"choose: add ?format={fitting[0].name}, say")
-    seen = f"its columns are {', '.join(content.columns)}" if content.columns else "it has no list under 'data'"
     raise HonesError(
-        f"{content.path} is in no known format: {seen}", expected=f"one of {', '.join(READERS)} (docs/data.md)"
+        f"{content.path} is in no known format: {_seen(content)}",
+        expected=f"one of {', '.join(READERS)} (docs/data.md)",
+        do=_remedy(content),
+    )
+
+
+def _seen(content: Content) -> str:
+    """What a file holds, by the names in it."""
+    if content.kind == "csv":
+        return f"its columns are {_listed(content.columns)}" if content.columns else "it is empty"
+    value = content.value
+    if isinstance(value, dict):
+        inside = {key: rows for key, rows in value.items() if isinstance(rows, list) and _keys(rows)}
+        under = [f"the objects under {key!r} have {_listed(_keys(rows))}" for key, rows in inside.items()]
+        return "; ".join([f"it has the keys {_listed(value)}" if value else "it is an empty object", *under[:3]])
+    keys = keys_of(content)
+    return f"its objects have the keys {_listed(keys)}" if keys else "it holds no objects with keys"
+
+
+def _remedy(content: Content) -> str | None:
+    """What to write in its place, where that can be told."""
+    value = content.value
+    if isinstance(value, dict) and any(isinstance(value.get(key), dict | list) for key in ("image", "question")):
+        return "write rows, not columns: to_json(FILE, orient='records', lines=True) of pandas"
+    if not keys_of(content):
+        return None
+    return "name the columns, ?image=COLUMN&question=COLUMN&answer=COLUMN, say; image holds file names"
+
+
+def _keys(rows: list[Any]) -> list[str]:
+    return [*dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row)]
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first of the names, each short."""
+    shown = [shortened(name) for name in names]
+    return ", ".join(shown[:_MOST_NAMES]) + (
+        f" and {len(shown) - _MOST_NAMES} more" if len(shown) > _MOST_NAMES else ""
     )
 
 

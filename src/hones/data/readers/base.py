@@ -23,7 +23,8 @@ class Reading:
 
     rows: dicts, or what is left out. also: SHA-256 of further files that were read. sha256: of the data, where it is
     not of the source's files. file: what is read again instead of the source. pictures: puts the pictures of the items
-    it is given into a folder, where the source holds them itself.
+    it is given into a folder, where the source holds them itself. remarks: what was read otherwise than it looks, once
+    all rows were.
     """
 
     rows: Iterable[Any]
@@ -31,6 +32,7 @@ class Reading:
     file: Path | None = None
     sha256: str | None = None
     pictures: Pictures | None = field(default=None, repr=False)
+    remarks: Sequence[LeftOut] = ()
 
 
 class Reader(ABC):
@@ -98,6 +100,15 @@ def any_has(rows: Iterable[Any], *keys: str) -> bool:
 def most_common(answers: Sequence[str]) -> str:
     """The answer given most often, the first such in order."""
     return max(answers, key=answers.count)
+
+
+def question_about(question: Any, answers: list[str]) -> dict[str, Any]:
+    """The fields of a question that is answered by reading: for vqa, and for ocr in place of a box."""
+    answer = most_common(answers)
+    return {
+        "vqa": {"question": question, "answer": answer, "all_answers": answers},
+        "ocr": {"question": question, "text": answer, "all_texts": answers},
+    }
 
 
 def texts(value: Any) -> list[str] | None:

@@ -1,6 +1,7 @@
 """Flickr30k: five captions for each picture, as CSV or as Karpathy's JSON.
 
     image_name| comment_number| comment          results.csv, one caption a line; `,` instead of `|` as well
+    image,caption                                Flickr8k; any table of captions alone whose pictures repeat
     {"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}        dataset_flickr30k.json; `?split=test`
 
 One item per picture; its id is the file's name without suffix. One line of the published CSV lacks its last separator:
@@ -13,8 +14,9 @@ from typing import Any, ClassVar
 
 from hones.data.content import Content
 from hones.data.readers.base import Reader, Reading, Unreadable, any_has, each, named, rows_of
+from hones.data.readers.table import keys_of, objects_of
 from hones.data.sources import Source
-from hones.data.unified import LeftOut, Row
+from hones.data.unified import UNREADABLE, LeftOut, Row
 from hones.errors import HonesError
 
 _PICTURE = ("image_name", "image")
@@ -29,20 +31,19 @@ class Flickr30k(Reader):
     options: ClassVar[tuple[str, ...]] = ("split",)
 
     def claims(self, content: Content, source: Source) -> bool:
-        if content.kind != "csv":
-            return any_has(rows_of(content, "images"), "sentences", "filename")
         pictures, captions = _columns(content)
         if pictures is None or captions is None:
-            return False
-        files = [row[pictures] for row in content.value if isinstance(row, dict)]
-        only_captions = set(content.columns) <= {*_PICTURE, *_CAPTION, "comment_number"}
-        return pictures == _PICTURE[0] or (only_captions and len(set(files)) < len(files))
+            return any_has(rows_of(content, "images"), "sentences", "filename")
+        files = [row.get(pictures) for row in objects_of(content) or [] if isinstance(row, dict)]
+        names = [file for file in files if isinstance(file, str)]
+        only_captions = {_plain(key) for key in keys_of(content)} <= {*_PICTURE, *_CAPTION, "comment_number"}
+        return _plain(pictures) == _PICTURE[0] or (only_captions and len(set(names)) < len(names))
 
     def read(self, content: Content, source: Source) -> Reading:
         split = source.options.get("split")
-        if content.kind == "csv":
+        if content.kind == "csv" or None not in _columns(content):
             if split is not None:
-                raise HonesError(f"split={split} of {content.path}", expected="no split: a CSV file has none")
+                raise HonesError(f"split={split} of {content.path}", expected="no split: a table has none")
             return Reading(_of_table(content))
         images = rows_of(content, "images")
         if not any_has(images, "sentences", "filename"):
@@ -55,20 +56,28 @@ class Flickr30k(Reader):
         return Reading(each(chosen, _of_json))
 
 
+def _plain(name: str) -> str:
+    return name.strip().lower()
+
+
 def _columns(content: Content) -> tuple[str | None, str | None]:
     """Those of the pictures and of the captions."""
-    pictures = next((name for name in _PICTURE if name in content.columns), None)
-    return pictures, next((name for name in _CAPTION if name in content.columns), None)
+    of = {_plain(key): key for key in reversed(keys_of(content))}
+    pictures = next((of[name] for name in _PICTURE if name in of), None)
+    return pictures, next((of[name] for name in _CAPTION if name in of), None)
 
 
 def _of_table(content: Content) -> Iterator[Row]:
     pictures, captions = _columns(content)
-    if pictures is None or captions is None:
+    rows = objects_of(content)
+    if pictures is None or captions is None or rows is None:
         raise HonesError(f"{content.path} lacks image_name and comment", expected="the columns of Flickr30k")
     captions_of: dict[str, list[str]] = {}
-    for row in content.value:
+    for name, row in named(rows):
         if isinstance(row, LeftOut):
             yield row
+        elif not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in (pictures, captions)):
+            yield LeftOut(name, "no picture with a caption", UNREADABLE)
         else:
             captions_of.setdefault(row[pictures].strip(), []).append(row[captions].strip())
     for file, texts in captions_of.items():

@@ -8,17 +8,17 @@ decoded nor read before items are chosen; those of the chosen items are then cop
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hones.data.content import Content
+from hones.data.content import DATASET_FILES, Content, check_there, is_hidden
 from hones.data.readers.base import Reader, Reading
 from hones.data.readers.table import COLUMNS, columns_of, unified_rows
-from hones.data.sources import Source
+from hones.data.sources import Source, is_dir
 from hones.data.unified import Item, LeftOut, parse_rows
-from hones.errors import HonesError
-from hones.files import digest, sha256_of, write_bytes, write_json
+from hones.errors import HonesError, seam
+from hones.files import digest, refuse_lfs_pointer, sha256_of, write_bytes, write_json
 from hones.progress import track
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _text_alone(dataset: "Dataset", columns: Mapping[str, str], source: Source) 
         raise HonesError(
             f"{source} holds pictures in {pictures[0]!r}, and no column 'image'", do=f"write ?image={pictures[0]}"
         )
-    rows = [*track(dataset, "reading rows", len(dataset))]
+    rows = _read(dataset)
     content = json.dumps([rows, sorted(columns.items())], default=str)
     return Reading(unified_rows(rows, columns), sha256=hashlib.sha256(content.encode()).hexdigest())
 
@@ -76,23 +76,22 @@ def _open(content: Content, source: Source) -> "Dataset":
     """The one split that is asked for, or the only one there is."""
     try:
         import datasets
-        from datasets.exceptions import DatasetsError
-        from pyarrow.lib import ArrowException
     except ImportError as error:
         raise HonesError(f"{source} is a dataset", do="pip install 'hones[datasets]'") from error
+    if source.path.is_absolute() or not source.hub:
+        check_there(source.path)
+    if is_dir(source.path):
+        _refuse_folder(source)
     config = source.options.get("config")
     revision = source.options.get("revision")
     split = source.options.get("split")
-    try:
+    with seam(f"load the dataset {source}", do="check its name and options"):
         if source.hub:
             loaded: Any = datasets.load_dataset(str(source.path), config, split=split, revision=revision)
         elif content.path.is_dir():
             loaded = datasets.load_from_disk(str(content.path))
         else:
             loaded = datasets.Dataset.from_parquet(str(content.path), cache_dir=str(_cache() / "parquet"))
-    except (OSError, ValueError, TypeError, KeyError, ArrowException, DatasetsError) as error:
-        problem = " ".join(str(error).split())[:300]
-        raise HonesError(f"cannot load the dataset {source} ({problem})", do="check its name and options") from error
     if not isinstance(loaded, Mapping):
         if split is not None and not source.hub:
             raise HonesError(f"split={split} of {source}", expected="no split: it has one only")
@@ -105,13 +104,45 @@ def _open(content: Content, source: Source) -> "Dataset":
     return next(iter(loaded.values())) if split is None else loaded[split]
 
 
+def _refuse_folder(source: Source) -> None:
+    """Raises HonesError for a folder whose data set is made by a script, or whose files were not fetched."""
+    for file in sorted(source.path.rglob("*")):
+        if not any(is_hidden(part) for part in file.relative_to(source.path).parts) and file.is_file():
+            refuse_lfs_pointer(file)
+    script = source.path / f"{source.path.resolve().name}.py"
+    if script.is_file() and not any((source.path / name).is_file() for name in DATASET_FILES):
+        raise HonesError(
+            f"{source} is made by the script {script.name}, and no code of a data set is run",
+            expected="parquet, CSV or JSON lines",
+            do="on the hub, ?revision=refs/convert/parquet often has it as parquet",
+        )
+
+
 def _rows(dataset: "Dataset", columns: Mapping[str, str], inside: bool) -> Any:
     """The rows without their pictures, whose names are the rows' numbers."""
     picture = columns["image"]
     wanted = [column for column in dict.fromkeys(columns.values()) if not (inside and column == picture)]
-    rows: Any = dataset.select_columns(wanted)
-    for number, row in enumerate(track(rows, "reading rows", len(dataset))):
+    for number, row in enumerate(_read(dataset.select_columns(wanted))):
         yield {**row, picture: f"row-{number:08d}"} if inside else row
+
+
+def _read(dataset: "Dataset") -> list[dict[str, Any]]:
+    """All rows, the numbers of classes as their names."""
+    named = {column: name for column, feature in dataset.features.items() if (name := _names_of(feature)) is not None}
+    with seam("read the rows of the dataset"):
+        rows: list[Any] = [*track(dataset, "reading rows", len(dataset))]
+    return [row | {column: name(row[column]) for column, name in named.items()} for row in rows] if named else rows
+
+
+def _names_of(feature: Any) -> Callable[[Any], Any] | None:
+    """What makes the names of a column's classes, alone or in a list, of their numbers; None: it holds none."""
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel):
+        return lambda value: feature.int2str(value) if isinstance(value, int) and value >= 0 else None
+    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else None)
+    name = None if inner is None else _names_of(inner)
+    return None if name is None else lambda values: [name(value) for value in values or ()]
 
 
 def _unpack(dataset: "Dataset", column: str, items: Sequence[Item], folder: Path) -> Path:

@@ -13,8 +13,8 @@ from hones.data.readers.base import (
     Unreadable,
     any_has,
     each,
-    most_common,
     named,
+    question_about,
     rows_of,
     texts,
     value_of,
@@ -44,12 +44,10 @@ def _unified(name: str, row: Any) -> Row:
     answers = texts(row.get("answers"))
     if answers is None:
         raise Unreadable("no answers")
-    answer = most_common(answers)
     size = {key: row[f"image_{key}"] for key in ("width", "height") if f"image_{key}" in row}
     return {
         "image_id": picture,
         "item_id": name,
         "image_info": {"file_name": f"{picture}.jpg", **size},
-        "vqa": {"question": row.get("question"), "answer": answer, "all_answers": answers},
-        "ocr": {"question": row.get("question"), "text": answer, "all_texts": answers},
+        **question_about(row.get("question"), answers),
     }
