@@ -1,0 +1,107 @@
+"""Do the heads that `hones heads` finds for the indirect object look where name movers look?
+
+    python bench/name_movers.py --model FOLDER --heads RUN/indirect-object/heads.json [--data FILE] [--out FILE.md]
+
+In "When Mary and John went to the shop, John gave the ring to", the receiver (IO) is named once and the giver twice
+(S1, S2). Wang et al. 2022 (arXiv 2211.00593) found in GPT-2 small that name movers attend from the last position to IO
+and write that name, S-inhibition heads attend from there to S2, and others from S2 to S1. Printed are, for each
+critical head and for all heads, the attention from the last position to each name (summed over the name's tokens), and
+how far the critical heads are above the mean of all, by paired bootstrap over items; then the heads that look most at
+IO, with what their replacement costs.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.table import Table
+
+from hones import VLM, load_items, load_vlm, make_task
+from hones.data.unified import Item
+from hones.runs.artifacts import read_heads
+from hones.stats import Interval, Measurement
+from hones.tasks.fields import text_at
+
+EXAMPLE = Path(__file__).parents[1] / "docs/examples/indirect-object"
+NAMES = ("IO", "S1", "S2")
+SHOWN = 8
+
+
+def names_in(prompt: str, item: Item) -> list[tuple[int, int]]:
+    """Where IO, S1 and S2 begin and end in the prompt's text."""
+    receiver, giver = text_at(item, "answer"), text_at(item, "giver")
+    first = prompt.index(giver)
+    starts = ((prompt.index(receiver), receiver), (first, giver), (prompt.index(giver, first + 1), giver))
+    return [(start, start + len(name)) for start, name in starts]
+
+
+@torch.no_grad()
+def attention(vlm: VLM, prompt: str, item: Item) -> Float[np.ndarray, "names layers heads"]:
+    """From the last position to each name, of every head."""
+    encoded: Any = vlm.encode([None], [prompt]).inputs
+    found = vlm.model(**encoded, output_attentions=True).attentions
+    last = torch.stack([layer[0, :, -1] for layer in found]).float().cpu().numpy()
+    spans: Any = vlm.tokenizer(vlm.wrap(prompt, False), return_offsets_mapping=True)["offset_mapping"]
+    assert len(spans) == last.shape[-1]
+    inside = [[start < b and a < end for start, end in spans] for a, b in names_in(prompt, item)]
+    return np.stack([last[..., np.array(of_name)].sum(-1) for of_name in inside])
+
+
+def mean(sums: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch"]:
+    return sums[..., 0] / sums[..., 1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--heads", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=EXAMPLE / "test.csv")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    found = read_heads(options.heads)
+    task, items = make_task(str(EXAMPLE / "task.yaml")), load_items(options.data)
+    examples, _ = task.examples(items)
+    vlm = load_vlm(options.model, attn_implementation="eager")  # other kernels do not give their attention
+    pairs = zip(examples, items, strict=True)
+    seen = np.stack([attention(vlm, example.prompts[0], item) for example, item in pairs])  # [items, names, L, H]
+
+    critical = [(head.layer, head.head) for head in found.critical]
+    arms: dict[Any, Any] = {}
+    for number, name in enumerate(NAMES):
+        of_name = seen[:, number]
+        by_arm = {site: of_name[:, *site] for site in np.ndindex(of_name.shape[1:])}
+        by_arm |= {"critical": np.stack([by_arm[site] for site in critical]).mean(0), "all": of_name.mean((1, 2))}
+        arms |= {(name, arm): np.stack([x, np.ones_like(x)], -1)[None] for arm, x in by_arm.items()}
+    measured = Measurement(arms, mean, seed=3407)
+
+    def row(arm: Any) -> list[str]:
+        return [f"{measured.level((name, arm)):.3f}" for name in NAMES]
+
+    console = Console(record=True, width=120)
+    title = f"{options.model}: attention from the last position to the names, {len(examples)} items"
+    table = Table("heads", "drop when replaced", *NAMES, title=title)
+    drops: dict[Any, Interval] = {(head.layer, head.head): head.score for head in found.heads}
+    for site in critical:
+        table.add_row(f"{site[0]}.{site[1]}", f"{drops[site]:+.3f}", *row(site))
+    table.add_row(f"mean of these {len(critical)}", "", *row("critical"))
+    table.add_row(f"mean of all {len(drops)}", "", *row("all"))
+    above = [f"{measured.difference((name, 'critical'), (name, 'all')):+.3f}" for name in NAMES]
+    table.add_row("difference", "", *above)
+    console.print(table)
+    ranked = sorted(drops, key=lambda site: -measured.value(("IO", site)))
+    most = Table("heads", "drop when replaced", *NAMES, title="the heads that look most at IO")
+    for site in ranked[:SHOWN]:
+        most.add_row(f"{site[0]}.{site[1]}", f"{drops[site]:+.3f}", *row(site))
+    console.print(most)
+    places = ", ".join(f"{x}.{h}: {1 + ranked.index((x, h))}" for x, h in critical)
+    console.print(f"rank of each critical head by attention to IO, of {len(drops)}: {places}")
+    if options.out is not None:
+        options.out.write_text(f"```\n{console.export_text()}```\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
