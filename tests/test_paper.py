@@ -2,6 +2,7 @@
 
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,18 @@ def test_what_is_not_known_does_not_stand_in(tmp_path: Path, no_hub: None) -> No
         planned("limit.discovery=null")
     with pytest.raises(HonesError, match=r"no file .*discovery.json"):
         planned(stand_in=False)
+    with pytest.raises(HonesError, match=r"no file .*discovery.json"):
+        planned(f"tasks=[{ROOT / 'docs/examples/pope.yaml'}]")
+
+
+def test_annotations_are_planned_without_their_pictures(tmp_path: Path, no_hub: None) -> None:
+    file = write_shapes(tmp_path, {"discovery": 3})["discovery"]
+    shutil.rmtree(tmp_path / "images")
+    (tmp_path / "paper.yaml").write_text(paper_config("llava-1.5-7b"))
+    changes = [f"data.discovery={file}", "data.images=nowhere", "tasks=[vqa]", "limit.dev=2", "compare=null"]
+    config = read_config(tmp_path / "paper.yaml", changes).model_dump(exclude_unset=True)
+    found = plan(make_request(**config, stand_in=True, memory=80.0, tflops=300.0))
+    assert "discovery: 3 of 3 measured pictures are not there; their annotated sizes were taken" in found.notes
 
 
 def test_set_takes_the_place_of_what_a_file_says(tmp_path: Path) -> None:

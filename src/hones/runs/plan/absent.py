@@ -23,6 +23,7 @@ from hones.models.vlm import VLM
 from hones.runs.plan.lengths import SAMPLE
 from hones.runs.plan.request import Request
 from hones.runs.plan.shapes import weightless, weightless_of
+from hones.tasks import is_custom
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,15 @@ def planned_items(request: Request, split: str, file: Path) -> tuple[Items, list
     """The items of a split, and what had to be assumed of them.
 
     Raises:
-        HonesError: as `load_items`; so for a file that is not there if it must be, or the number of its items is open.
+        HonesError: as `load_items`; so for a file that is not there where nothing stands in, the number of its items is
+            open, or a task is not one of the four.
     """
     images = request.steering.ood_images if split == "ood" else request.data.images
     source = Source.parse(file)
-    if not request.stand_in or source.hub or exists(source.path) or getattr(request.limit, split) is None:
+    if request.stand_in and images is not None and not images.is_dir():
+        images = None  # whoever measures the pictures says that they are not there
+    known = getattr(request.limit, split) is not None and not any(is_custom(name) for name in request.tasks)
+    if not (request.stand_in and known) or source.hub or exists(source.path):
         return load_items(file, images=images), []
     rows = [annotate(make_scene(f"plan/{number}"), number, f"{number}.png") for number in range(1, SAMPLE + 1)]
     unknown = [row | {"image_info": {"file_name": row["image_info"]["file_name"]}} for row in rows]

@@ -22,8 +22,7 @@ class Request(RunConfig):
 
     racing: least and most share of the cells that a race is supposed to run; None: no scenario. memory: GiB of a
     device, None: this device's. tflops: reached on a device elsewhere. calibrate: measure this device now. load:
-    minutes to load a copy. stand_in: where an annotation file is not there but its number of items is known, the
-    built-in pictures' lengths stand for its own.
+    minutes to load a copy. stand_in: plan for files that are not there yet (`hones.runs.plan.absent`).
     """
 
     out: Path = Path()
