@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from hones.cli.options import Candidates, Images
-from hones.cli.shown import ERR, OUT, say
+from hones.cli.shown import ERR, OUT, name_remarks, say
 
 Format = Annotated[
-    str, Option(help="unified, vqav2, gqa, textvqa, flickr30k, table, hf, or auto: by the file's content.")
+    str, Option(help="unified, vqav2, gqa, textvqa, docvqa, flickr30k, llava, table, hf, or auto: by the content.")
 ]
 Shown = Annotated[str, Argument(help="File, folder or hf:OWNER/NAME, with ?option=value&... where needed.")]
 
@@ -98,6 +98,7 @@ def convert(
     refuse_source(Source.parse(source, format), to)
     items = load_items(source, images=images, format=format, limit=limit)
     folder = write(items, to)
+    name_remarks(items.remarks)
     if items.left_out:
         ERR.print(left_out_list([("file", item) for item in items.left_out], ""))
     say(f"{len(items)} items ({items.format}): {to}")

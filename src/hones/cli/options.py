@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from typer import Option
 
-from hones.cli.shown import warn
+from hones.cli.shown import name_remarks, warn
 from hones.errors import HonesError
 from hones.files import read_text
 
@@ -178,6 +178,7 @@ class ItemOptions:
             kept = [line.strip() for line in lines if line.strip()]
         items = load_items(file, images=self.images, ids=kept, limit=self.limit)
         check_pictures(items)
+        name_remarks(items.remarks)
         return items
 
 

@@ -1,11 +1,14 @@
 """How commands show what they did: results on standard output, remarks on standard error."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 
 if TYPE_CHECKING:
+    from hones.data.unified import LeftOut
     from hones.runs.study import Study
 
 OUT = Console(markup=False)
@@ -25,6 +28,14 @@ def warn(line: str) -> None:
 def fail(line: str) -> None:
     """The line that says why a command, or a task of it, did not come to its end."""
     ERR.print(f"hones: {line}", style="red", soft_wrap=True, highlight=False)
+
+
+def name_remarks(remarks: "Sequence[LeftOut]") -> None:
+    """What of a file was read otherwise than it looks: a line for each kind, with the first."""
+    for kind, count in Counter(remark.kind for remark in remarks).items():
+        first = next(remark for remark in remarks if remark.kind == kind)
+        more = f" and {count - 1} more" if count > 1 else ""
+        warn(f"remark: {kind}: {first.id}{more}: {first.reason}")
 
 
 def name_left_out(study: "Study", task: str | None) -> None:

@@ -27,8 +27,8 @@ from typing import Any, Literal, get_args
 from hones.data.content import read_raw
 from hones.data.readers.base import texts
 from hones.data.readers.vqav2 import vqa_fields
-from hones.errors import HonesError
-from hones.files import write_json
+from hones.errors import HonesError, cause
+from hones.files import decoded, write_json
 
 CAPTIONS_NEEDED = 5
 Choice = Literal["first", "seeded"]
@@ -219,17 +219,17 @@ def _parse(file: Path, hashes: dict[str, str], smaller: Callable[[dict[str, Any]
     Raises:
         HonesError: it does not exist or is not JSON.
     """
-    raw = read_raw(file)
+    raw = read_raw(file, "check the options of hones data coco")
     names = ("/".join(file.parts[-count:]) for count in range(1, len(file.parts) + 1))
     hashes[next((name for name in names if name not in hashes), str(file))] = hashlib.sha256(raw).hexdigest()
     collecting = gc.isenabled()
     gc.disable()  # millions of small objects, none of them garbage
     try:
-        text = raw.decode()
+        text = decoded(raw)
         del raw
         return json.loads(text, object_hook=smaller)
     except (ValueError, RecursionError) as error:
-        raise HonesError(f"{file} is not JSON ({error})") from error
+        raise HonesError(f"{file} is not JSON ({cause(error)})") from error
     finally:
         if collecting:
             gc.enable()

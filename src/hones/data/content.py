@@ -83,22 +83,22 @@ def read_content(source: Source) -> Content:
         ) from error
 
 
-def read_raw(file: Path) -> bytes:
+def read_raw(file: Path, do: str = "check --data") -> bytes:
     """The bytes of a file.
 
     Raises:
         HonesError: it does not exist, is no regular file, cannot be read, or is a git-lfs pointer.
     """
-    check_there(file)
-    return read_bytes(file, "check --data")
+    check_there(file, do)
+    return read_bytes(file, do)
 
 
-def check_there(file: Path) -> None:
+def check_there(file: Path, do: str = "check --data") -> None:
     """Raises HonesError where there is no such file or folder."""
     if not exists(file):
         like_hub_id = len(file.parts) == 2 and not file.suffix and not file.is_absolute()
         hint = f", or write {HUB}{file} for a dataset of the hub" if like_hub_id else ""
-        raise HonesError(f"no file {file}", expected="an annotation file", do=f"check --data{hint}")
+        raise HonesError(f"no file {file}", expected="an annotation file", do=f"{do}{hint}")
 
 
 def read_json_file(file: Path) -> tuple[Any, str]:

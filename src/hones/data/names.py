@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from hones.data.pictures import stored_size
+from hones.data.sources import refuse_address
 from hones.data.unified import OUTSIDE, Item, LeftOut
 from hones.errors import BadItem, joined
 
@@ -62,8 +63,14 @@ class Forms:
         return self._in[folder]
 
 
-def existing(file: Path) -> Path:
-    """The file that a path names, in whatever Unicode form; the path itself where there is none, or more than one."""
+def picture_at(place: str | Path) -> Path:
+    """The picture that someone names, in whatever Unicode form; the path itself where there is none, or more than one.
+
+    Raises:
+        HonesError: it is an address.
+    """
+    refuse_address(place, "name the file here")
+    file = Path(place)
     found = [] if os.path.lexists(file) else Forms().of(file.parent, file.name)
     return file.parent / found[0] if len(found) == 1 else file
 

@@ -20,7 +20,7 @@ from hones.data.readers.flickr30k import Flickr30k
 from hones.data.readers.gqa import Gqa
 from hones.data.readers.hub import HuggingFace
 from hones.data.readers.llava import Llava
-from hones.data.readers.table import Table, keys_of, objects_of
+from hones.data.readers.table import Table, keys_of
 from hones.data.readers.textvqa import TextVqa
 from hones.data.readers.unified_json import Unified
 from hones.data.readers.vqav2 import VqaV2

@@ -13,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hones.data.items import Items, check_left_out
+from hones.data.pictures import stored_size
+from hones.errors import BadItem
 from hones.models.vlm import VLM
 from hones.progress import track
 from hones.runs.plan.shapes import Shapes, Work, vision_work
@@ -124,9 +126,8 @@ def measure(
 def size_of(file: Path, info: Any) -> tuple[tuple[int, int], str]:
     """Width and height of a picture from its file's header, else as annotated, else assumed; and what was done."""
     try:
-        with Image.open(file) as picture:
-            return picture.size, ""
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
+        return stored_size(file), ""
+    except BadItem:
         if info is not None and info.width and info.height:
             return (info.width, info.height), "are not there; their annotated sizes were taken"
         width, height = ASSUMED_SIZE
