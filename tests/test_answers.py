@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hones.tasks.exact import Contains
 from rich.console import Console
 from test_cli import call
 
@@ -35,6 +34,7 @@ from hones.sweep.run import KeptAnswers, SweepSettings
 from hones.tabular import together
 from hones.tasks.custom import task_of_content
 from hones.tasks.log_probability import LogProbability
+from hones.tasks.matching import Contains
 from hones.views.terminal import show
 
 SWEEP = SweepSettings(max_new_tokens=4)

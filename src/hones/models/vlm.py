@@ -4,25 +4,28 @@ Prompts of a batch are padded on the left, so that the last position is the one 
 A text-only model is one without pictures.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy
 from hones.models.capture import before
+from hones.models.greedy import Finite, bare_generation_config
 from hones.models.head import PLAIN_HEAD, AfterHead, check_finite, forward_logits
 from hones.models.prompting import encode, input_device, wrap
-from hones.tasks.base import BarePrompt
+from hones.models.stopping import default_stop, text_of
+from hones.tasks.base import BarePrompt, Example, Task
 
 TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
 
@@ -179,17 +182,23 @@ class VLM:
         chosen = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
         return (chosen * marked).sum(1)
 
-    def generate(self, encoded: Encoded, max_new_tokens: int) -> list[str]:
+    def generate(
+        self, encoded: Encoded, max_new_tokens: int, stops: Iterable[Sequence[str]] | None = None
+    ) -> list[str]:
         """Greedy answers, stripped of surrounding white space, one per row.
+
+        Args:
+            stops: the texts before which each row's answer ends (`stop_of`); None: only its end token ends it.
 
         Raises:
             HonesError: the logits are not finite.
         """
-        return [self.text_of(ids) for ids in self.generate_ids(encoded, max_new_tokens)]
+        rows = self.generate_ids(encoded, max_new_tokens)
+        return [self.text_of(ids, stop) for ids, stop in zip(rows, stops or repeat(()), strict=False)]
 
     @torch.no_grad()
     def generate_ids(self, encoded: Encoded, max_new_tokens: int) -> list[list[int]]:
-        """The tokens of `generate`, each answer up to its end token.
+        """The tokens of greedy answers, one per row, each up to its end token.
 
         Raises:
             HonesError: the logits are not finite.
@@ -200,17 +209,21 @@ class VLM:
             eos_token_id=self.eos_ids,
             pad_token_id=self.tokenizer.pad_token_id,
         )
-        with _bare_generation_config(self.model):
+        with bare_generation_config(self.model):
             ids: Any = self.model.generate(  # pyright: ignore[reportCallIssue]
-                **encoded.inputs, generation_config=settings, logits_processor=LogitsProcessorList([_Finite(self.name)])
+                **encoded.inputs, generation_config=settings, logits_processor=LogitsProcessorList([Finite(self.name)])
             )
         answers = ids[:, encoded.inputs["input_ids"].shape[1] :].tolist()
         ends = [next((k for k, token in enumerate(row) if token in self.eos_ids), len(row)) for row in answers]
         return [row[: end + 1] for row, end in zip(answers, ends, strict=True)]
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text of an answer's tokens, stripped of surrounding white space."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+    def stop_of(self, given: Sequence[str] | None, prompt: str) -> tuple[str, ...]:
+        """The texts before which answers to a prompt end: those of the task, or by default the model's."""
+        return default_stop(self.processor, prompt) if given is None else tuple(given)
+
+    def text_of(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """The text of an answer's tokens before what it is ended by, stripped of surrounding white space."""
+        return text_of(self.tokenizer, ids, stop)
 
     @torch.no_grad()
     def yes_margins(self, encoded: Encoded) -> Float[Tensor, " batch"]:
@@ -272,23 +285,8 @@ def frozen(model: PreTrainedModel) -> Iterator[None]:
             p.requires_grad_(flag)
 
 
-@contextmanager
-def _bare_generation_config(model: PreTrainedModel) -> Iterator[None]:
-    """Greedy means the argmax: generate would take a repetition penalty and the like from the model's own settings."""
-    of_model = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = of_model
-
-
-class _Finite(LogitsProcessor):
-    """Stops a generation whose logits are not finite."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self, input_ids: Int[Tensor, "batch t"], scores: Float[Tensor, "batch v"]) -> Float[Tensor, "batch v"]:
-        check_finite(scores, self.name)
-        return scores
+def default_stop_of(vlm: VLM, task: Task, examples: Sequence[Example]) -> tuple[str, ...]:
+    """The texts before which a task's answers end although it says nothing of that; none where it does."""
+    if task.answers != "text" or task.stop is not None:
+        return ()
+    return tuple(dict.fromkeys(text for example in examples for text in vlm.stop_of(None, example.prompts[0])))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from hones.errors import HonesError
 from hones.models.interventions import BASELINE, Intervention
-from hones.models.vlm import VLM
+from hones.models.vlm import VLM, default_stop_of
 from hones.runs.answers import Answers, items_of
 from hones.stats import UNEDITED, Interval
 from hones.sweep.answer_log import AnswerLog
@@ -19,7 +19,8 @@ from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
-from hones.tasks.reading import holds
+from hones.tasks.caption import Captioning
+from hones.tasks.reading import begins_with, holds
 
 EDITED = "edited"
 
@@ -29,7 +30,7 @@ class Evaluation(Tabular):
     """The metric of the unedited model, and with an edit; its answers.
 
     edited, change: None where nothing was edited. of: items that there are, of which these are the first. bounded:
-    whether the metric is between 0 and 1.
+    whether the metric is between 0 and 1. stop: where answers end by the model's default (`hones.models.stopping`).
     """
 
     task: str
@@ -41,6 +42,7 @@ class Evaluation(Tabular):
     answers: Answers
     of: int | None = None
     bounded: bool = True
+    stop: tuple[str, ...] = ()
 
     @property
     def stuck(self) -> Literal["floor", "ceiling"] | None:
@@ -52,19 +54,38 @@ class Evaluation(Tabular):
     @property
     def advice(self) -> list[str]:
         """What a floor or a ceiling means, and what would help."""
+        return [*self._of_endings, *self._of_level]
+
+    @property
+    def _of_endings(self) -> list[str]:
+        """Where answers end by the model's default, which a task can say otherwise."""
+        if not self.stop:
+            return []
+        ends = " or ".join(map(repr, self.stop))
+        return [f"no chat template is around the prompt, so answers end before {ends}; stop: in a TASK.yaml says where"]
+
+    @property
+    def _of_level(self) -> list[str]:
         if self.stuck == "ceiling":
             return [
                 f"{self.metric_name} is 1 on {self.counted}, its ceiling: a loss will show, a gain cannot",
                 "to see gains: harder items",
             ]
-        if self.stuck is None:
-            return []
         texts = [(item, item.answers[UNEDITED]) for item in self.answers.items]
+        wrong = [(x.answer, item.references) for item, x in texts if not x.is_right and x.margins is None]
+        begun = sum(any(begins_with(answer, reference) for reference in wanted) for answer, wanted in wrong)
+        held = sum(any(holds(answer, reference) for reference in wanted) for answer, wanted in wrong)
+        said = []
+        if begun:
+            remedy = "metric: prefix, or stop: where they should end, in a TASK.yaml"
+            said.append(f"{begun} of {self.items} answers begin with the wanted text and go on: {remedy}")
+        if held > begun:
+            said.append(f"{held} of {self.items} answers hold the wanted text: metric: contains in a TASK.yaml")
+        if self.stuck is None:
+            return said if 2 * held > self.items and self.metric_name != Captioning.metric_name else []
         lines = [f"{self.metric_name} is 0 on {self.counted}, its floor: no head or neuron can lower it"]
-        held = sum(any(holds(x.answer, reference) for reference in item.references) for item, x in texts)
         if any(x.rank is None and x.margins is None for _, x in texts):
-            if held:
-                lines.append(f"{held} of {self.items} answers hold the wanted text: metric: contains in a TASK.yaml")
+            lines += said
             lines.append("look at the prompt: does it say how to answer, in the words of the references?")
         lines.append("to find heads all the same: hones heads --utility logprob, by log-probability of the answer")
         return lines
@@ -130,4 +151,5 @@ def evaluate(
         answers=answers,
         of=of,
         bounded=task.answers != "log_probability",
+        stop=default_stop_of(vlm, task, examples),
     )

@@ -13,7 +13,7 @@ from hones.data.items import Items, LeftOut
 from hones.errors import BadItem, TaskStops
 from hones.files import place_from
 from hones.log import LOG
-from hones.models.vlm import VLM
+from hones.models.vlm import VLM, default_stop_of
 from hones.progress import track
 from hones.tasks.base import Definition, Example, Task
 from hones.tasks.retrieval import Retrieval
@@ -23,7 +23,8 @@ from hones.tasks.retrieval import Retrieval
 class Prepared:
     """The examples of one task that can be used, the items left out, what identifies them, and where they are from.
 
-    candidates: of retrieval, else None. definition: of a custom task, else None.
+    candidates: of retrieval, else None. definition: of a custom task, else None. stop: where answers end by the model's
+    default (`hones.models.stopping`).
     """
 
     examples: list[Example]
@@ -33,6 +34,7 @@ class Prepared:
     images: Path
     candidates: int | None
     definition: Definition | None = None
+    stop: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -82,7 +84,8 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
     if task.definition is not None:
         fingerprint["task"] = task.definition.digest
     candidates = task.candidates if isinstance(task, Retrieval) else None
-    return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition)
+    stop = default_stop_of(vlm, task, good)
+    return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition, stop)
 
 
 def _check_text(example: Example) -> None:

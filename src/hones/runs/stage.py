@@ -113,6 +113,7 @@ class Workspace:
             "yes_no_ids": [answers.yes, answers.no],
             "seed": self.seed,
             **items.fingerprint,
+            **({"stop": [*items.stop]} if items.stop else {}),
             **more,
         }
 

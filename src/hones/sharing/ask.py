@@ -15,6 +15,7 @@ from hones.errors import BadItem, HonesError
 from hones.method.steering.settings import Scales
 from hones.models.interventions import scale_neurons
 from hones.models.sites import Site
+from hones.models.stopping import stopped
 from hones.models.vlm import VLM
 from hones.sharing.origin import scales_for
 from hones.tabular import Column, Table, Tabular
@@ -98,8 +99,10 @@ def ask(
     Raises:
         HonesError: a picture that cannot be read, no question, an unknown task, scales that do not fit the model.
     """
-    asked = ask_as(make_task(task) if isinstance(task, str) else task, picture, question, fields, box)
+    task = make_task(task) if isinstance(task, str) else task
+    asked = ask_as(task, picture, question, fields, box)
     opened, (prompt,) = asked.open_picture(), asked.prompts
+    stop = vlm.stop_of(task.stop, prompt)
     try:
         vlm.wrap(prompt, opened is not None)
     except BadItem as error:
@@ -115,7 +118,8 @@ def ask(
             likeliest = vlm.logits(encoded, keep=1)[0, -1].softmax(-1).topk(FIRST_TOKENS)
         words = [vlm.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
         first = tuple(zip(words, likeliest.values.tolist(), strict=True))
-        drafts[name] = Reply(name, vlm.text_of(ids), ids[-1] not in vlm.eos_ids, float("nan"), None, first)
+        cut = ids[-1] not in vlm.eos_ids and not stopped(vlm.tokenizer, ids, stop)
+        drafts[name] = Reply(name, vlm.text_of(ids, stop), cut, float("nan"), None, first)
     replies = []
     for name, values in arms.items():
         p = {}

@@ -80,14 +80,16 @@ class Answers:
         """The answers of every member, with their statistics."""
         out = []
         for m, member in enumerate(self.members):
-            kind = member[0].answers
+            task, example = member
+            kind = task.answers
             if kind == "yes_no":
                 answers: list[Answer] = [*self.numbers[m]]
             elif kind == "log_probability":
                 answers = [float(value) for value in self.numbers[m][:, 0]]
             else:
                 tokens = [tuple(self.texts.get((e, m), self.drafts[m])) for e in range(len(self.edits))]
-                texts = {distinct: self.vlm.text_of(distinct) for distinct in set(tokens)}
+                stop = self.vlm.stop_of(task.stop, example.prompts[0])
+                texts = {distinct: self.vlm.text_of(distinct, stop) for distinct in set(tokens)}
                 answers = [texts[of_edit] for of_edit in tokens]
             out.append(Answered.of(member, answers))
         return out

@@ -69,7 +69,6 @@ class Baseline:
         self.decoder = Decoder(vlm.anatomy)
         self.embed = vlm.model.get_input_embeddings()
         self.wanted_only = wanted_only
-        self.ends = frozenset(vlm.eos_ids)
 
     def prefixes(self, pictures: Sequence[Picture]) -> Prefixes:
         """One pass over what each picture's prompts begin with."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hones.models.interventions import Intervention
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
 from hones.sweep.decoder import DecoderInput, RowEdits
+from hones.sweep.endings import Endings
 from hones.sweep.layer_rows import LayerRows
 from hones.sweep.prompts import Picture, Prompt
 
@@ -54,7 +55,7 @@ def draft_answers(
     pictures: Sequence[Picture],
     prefixes: Prefixes,
     asked: Sequence[tuple[int, Prompt]],
-    max_new_tokens: int,
+    endings: Endings,
 ) -> list[list[int]]:
     """The unedited model's greedy answers, end token included where it came."""
     suffixes = baseline.suffixes(pictures, prefixes, asked, [[] for _ in asked])
@@ -69,9 +70,9 @@ def draft_answers(
         accepted=torch.zeros_like(everyone),
         tokens=[[token] for token in first.tolist()],
     )
-    begun.cells = [(0, row) for row in range(len(asked))]
-    answers = decode(baseline, [begun], [], max_new_tokens)
-    return [answers[0, row] for row in range(len(asked))]
+    begun.cells = [(row, prompt.owner) for row, (_, prompt) in enumerate(asked)]
+    answers = decode(baseline, [begun], [], endings)
+    return [answers[cell] for cell in begun.cells]
 
 
 def continuation(
@@ -105,7 +106,7 @@ def continuation(
 
 
 def decode(
-    baseline: Baseline, parts: Sequence[Continuation], interventions: Sequence[Intervention], max_new_tokens: int
+    baseline: Baseline, parts: Sequence[Continuation], interventions: Sequence[Intervention], endings: Endings
 ) -> dict[Cell, list[int]]:
     """The whole answers of all rows, by cell; none of no rows."""
     if not parts:
@@ -120,14 +121,12 @@ def decode(
     cache = [
         LayerRows(
             size,
-            _joined([part.keys[layer] for part in parts], size, max_new_tokens),
-            _joined([part.values[layer] for part in parts], size, max_new_tokens),
+            _joined([part.keys[layer] for part in parts], size, endings.max_new_tokens),
+            _joined([part.values[layer] for part in parts], size, endings.max_new_tokens),
         )
         for layer in range(len(decoder.layers))
     ]
-    ends = baseline.ends
-    goes_on = [answers[c][-1] not in ends and len(answers[c]) < max_new_tokens for c in cells]
-    alive = torch.tensor(goes_on, device=valid.device)
+    alive = torch.tensor([endings.goes_on(cell[1], answers[cell]) for cell in cells], device=valid.device)
     while bool(alive.any()):
         if alive.float().mean() < 0.7:  # copying the cache costs about as much as a few steps of rows that have ended
             kept = alive.nonzero()[:, 0]
@@ -147,7 +146,7 @@ def decode(
         for i in alive.nonzero()[:, 0].tolist():
             answer = answers[cells[i]]
             answer.append(chosen[i])
-            alive[i] = chosen[i] not in ends and len(answer) < max_new_tokens
+            alive[i] = endings.goes_on(cells[i][1], answer)
         positions = positions + 1
     return answers
 

@@ -8,6 +8,7 @@ are read.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.models.interventions import BASELINE, Intervention
+from hones.models.stopping import until_stop
 from hones.models.vlm import TYPES_OF_TEXT, VLM, Encoded
 from hones.sweep.answers import Answered, Engine, Member
 from hones.sweep.decoder import ReadPositions
@@ -46,8 +48,16 @@ class Forward(Engine):
     ) -> list[Answered]:
         """What every member answers under every intervention; `advance` hears of finished cells."""
         answers: list[list[Sequence[Any]]] = [[] for _ in members]
-        for kind, answer in (("text", self._texts), ("yes_no", self._margins), ("log_probability", self._gold)):
-            asked = [(m, p) for m, (task, x) in enumerate(members) if task.answers == kind for p in x.prompts]
+        stops = dict.fromkeys(task.stop for task, _ in members if task.answers == "text")
+        ways = [("text", stop, partial(self._texts, given=stop)) for stop in stops]
+        ways += [("yes_no", None, self._margins), ("log_probability", None, self._gold)]
+        for kind, stop, answer in ways:
+            mine = [
+                (m, x)
+                for m, (task, x) in enumerate(members)
+                if task.answers == kind and (kind != "text" or task.stop == stop)
+            ]
+            asked = [(m, prompt) for m, example in mine for prompt in example.prompts]
             while asked:
                 part = asked[: self.batch_size]
                 fitting = self._fitting(answer, [(members[m][1], prompt) for m, prompt in part], edits)
@@ -106,11 +116,14 @@ class Forward(Engine):
             log_p.append(of_token.new_zeros(len(asked)).index_add(0, passes.rows, of_token).double().cpu())
         return torch.stack(log_p, 1).tolist()
 
-    def _texts(self, asked: Asked, edits: Sequence[Intervention]) -> list[Sequence[Any]]:
+    def _texts(self, asked: Asked, edits: Sequence[Intervention], given: Sequence[str] | None) -> list[Sequence[Any]]:
+        """given: what the task says of where answers end."""
         encoded = self._encode(asked)
-        drafts = self.vlm.generate_ids(encoded, self.max_new_tokens)
+        stops = [self.vlm.stop_of(given, prompt) for _, prompt in asked]
+        whole = self.vlm.generate_ids(encoded, self.max_new_tokens)
+        drafts = [until_stop(self.vlm.tokenizer, ids, stop) for ids, stop in zip(whole, stops, strict=True)]
         passes = _TeacherForced(self.vlm, encoded, drafts)
-        answers = [[self.vlm.text_of(draft)] * len(edits) for draft in drafts]
+        answers = [[self.vlm.text_of(draft, stop)] * len(edits) for draft, stop in zip(drafts, stops, strict=True)]
         for e, edit in enumerate(edits):
             if edit == BASELINE:
                 continue
@@ -118,8 +131,9 @@ class Forward(Engine):
             self.vlm.check_finite(logits)
             left = passes.rows[logits.argmax(-1).to(passes.labels.device) != passes.labels].unique().tolist()
             if left:
+                again = self._encode([asked[row] for row in left])
                 with edit.on(self.vlm.model):
-                    texts = self.vlm.generate(self._encode([asked[row] for row in left]), self.max_new_tokens)
+                    texts = self.vlm.generate(again, self.max_new_tokens, [stops[row] for row in left])
                 for row, text in zip(left, texts, strict=True):
                     answers[row][e] = text
         return [*answers]

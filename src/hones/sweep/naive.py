@@ -4,7 +4,7 @@ Items are the outer loop, so that all arms see the same encoded pictures and a c
 same under every intervention.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -53,10 +53,11 @@ class Naive(Engine):
         """The answers of all examples under each intervention, with one batch size, halved when memory runs out."""
         try:
             encoded = self._encode(task, examples)
+            stops = [self.vlm.stop_of(task.stop, prompt) for example in examples for prompt in example.prompts]
             by_edit = []
             for edit in edits:
                 with edit.on(self.vlm.model):
-                    answers = self._answers(task, encoded)
+                    answers = self._answers(task, encoded, stops)
                 # one answer per example: its text, its candidates' margins, or a log-probability
                 ends = accumulate(len(example.prompts) for example in examples)
                 parts = [answers[end - len(e.prompts) : end] for e, end in zip(examples, ends, strict=True)]
@@ -81,10 +82,13 @@ class Naive(Engine):
                 encoded.append(self.vlm.encode(pictures, prompts))
         return encoded
 
-    def _answers(self, task: Task, encoded: Sequence[Encoded]) -> list[str] | list[float]:
+    def _answers(
+        self, task: Task, encoded: Sequence[Encoded], stops: Iterable[Sequence[str]]
+    ) -> list[str] | list[float]:
         """One answer per row: a text, the margin of Yes over No, or a log-probability."""
         if task.answers == "log_probability":
             return [value for part in encoded for value in self.vlm.log_probabilities(part).tolist()]
         if task.answers == "text":
-            return [text for part in encoded for text in self.vlm.generate(part, self.max_new_tokens)]
+            of_rows = iter(stops)
+            return [text for part in encoded for text in self.vlm.generate(part, self.max_new_tokens, of_rows)]
         return [margin for part in encoded for margin in self.vlm.yes_margins(part).tolist()]

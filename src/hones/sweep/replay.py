@@ -27,6 +27,7 @@ from hones.models.vlm import VLM
 from hones.sweep.answers import Answered, Answers, Engine, Member
 from hones.sweep.baseline import Baseline
 from hones.sweep.continuations import Cell, Continuation, continuation, decode, draft_answers
+from hones.sweep.endings import Endings
 from hones.sweep.memory import MemoryPlan, is_out_of_memory, rows_at_once
 from hones.sweep.passes import Pass, Passes, ReplaySavings
 from hones.sweep.prompts import Picture, Prompt, encode_pictures
@@ -93,6 +94,7 @@ class Replay(Engine):
         self, members: Sequence[Member], edits: Sequence[Intervention], advance: Callable[[float], object]
     ) -> list[Answered]:
         answers = Answers(self.vlm, members, edits)
+        endings = Endings(self.vlm, self.max_new_tokens, members)
         examples = [example for _, example in members]
         pictures = encode_pictures(self.vlm, examples, share=self.savings.shared_prefix)
         prefixes = self.baseline.prefixes(pictures)
@@ -101,7 +103,7 @@ class Replay(Engine):
             for batch in self._batches(pictures, lambda p, kind=kind: members[p.owner][0].answers == kind):
                 drafts = [[]] * len(batch)
                 if kind == "text":
-                    drafts = draft_answers(self.baseline, pictures, prefixes, batch, self.max_new_tokens)
+                    drafts = draft_answers(self.baseline, pictures, prefixes, batch, endings)
                 elif kind == "log_probability":
                     gold = [members[p.owner][1] for _, p in batch]
                     drafts = [self.vlm.gold_ids(x.prompts[0], x.references[0]) for x in gold]
@@ -118,13 +120,13 @@ class Replay(Engine):
             if members[done.suffixes.prompts[0].owner][0].answers != "text":
                 answers.take_numbers(done.suffixes, done.edits, done.output)
             else:
-                waiting += self._left(done, answers)
+                waiting += self._left(done, answers, endings)
                 # Rows of many passes are decoded together, a step costs the same for few; as many as memory holds.
                 if sum(x.nbytes for part in waiting for x in (*part.keys, *part.values)) > self.plan.row_bytes:
-                    answers.texts |= decode(self.baseline, waiting, edits, self.max_new_tokens)
+                    answers.texts |= decode(self.baseline, waiting, edits, endings)
                     waiting = []
             advance(len(done.edits) * sum(1 / len(members[p.owner][1].prompts) for p in done.suffixes.prompts))
-        answers.texts |= decode(self.baseline, waiting, edits, self.max_new_tokens)
+        answers.texts |= decode(self.baseline, waiting, edits, endings)
         return answers.of_members()
 
     def _encode_again(self, done: Pass, examples: Sequence[Example]) -> None:
@@ -187,7 +189,7 @@ class Replay(Engine):
         if batch:
             yield sorted(batch, key=lambda x: x[0])
 
-    def _left(self, done: Pass, answers: Answers) -> list[Continuation]:
+    def _left(self, done: Pass, answers: Answers, endings: Endings) -> list[Continuation]:
         """Take the rows that keep to their draft as answered; return the others with their first own token.
 
         A teacher-forced pass is only right up to the first token that a row chooses otherwise: what it predicts after
@@ -214,7 +216,7 @@ class Replay(Engine):
             tokens = [*suffixes.drafts[j][:kept], int(chosen[e, n])]
             cell = (done.edits[e], suffixes.prompts[j].owner)
             answers.texts[cell] = tokens
-            if tokens[-1] not in self.baseline.ends and len(tokens) < self.max_new_tokens:
+            if endings.goes_on(cell[1], tokens):
                 cells.append(cell)
                 rows.append(e * len(suffixes.hidden) + j)
                 prompts.append(j)

@@ -47,6 +47,10 @@ def load_task(given: str) -> Task:
         raise HonesError(f"{given} lacks {', '.join(missing)}", do="see docs/tasks.md")
     if kind.answers not in ("text", "yes_no"):
         raise HonesError(f"{given}: answers = {kind.answers!r}", expected="text or yes_no")
+    if kind.stop is not None and not (
+        isinstance(kind.stop, tuple) and all(isinstance(x, str) and x for x in kind.stop)
+    ):
+        raise HonesError(f"{given}: stop = {kind.stop!r}", expected="a tuple of texts that are not empty")
     try:
         check_name(str(kind.name))
         task = kind()

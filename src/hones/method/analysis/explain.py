@@ -22,6 +22,7 @@ from hones.method.analysis.tokens import written_tokens
 from hones.method.heads import HeadScore, critical_count, replacements
 from hones.method.neurons import guiding_heads, head_importance
 from hones.models.interventions import BASELINE
+from hones.models.stopping import stopped
 from hones.models.vlm import VLM
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings, sweep
@@ -76,7 +77,8 @@ def explain(
         vlm.wrap(example.prompts[0], picture is not None)
     except BadItem as error:
         raise HonesError(str(error), expected="a question that the model can take") from error
-    example, cut = _answered(vlm, example, answer, settings.max_new_tokens)
+    stop = vlm.stop_of(task.stop, example.prompts[0])
+    example, cut = _answered(vlm, example, answer, settings.max_new_tokens, stop)
     base, heads = head_drops(vlm, example, settings)
     return Explanation(
         model=vlm.name,
@@ -106,12 +108,14 @@ def head_drops(vlm: VLM, example: Example, settings: SweepSettings) -> tuple[flo
     return base, tuple(sorted(heads, key=lambda h: (-h.log_probability_drop, h.layer, h.head)))
 
 
-def _answered(vlm: VLM, example: Example, answer: str | None, max_new_tokens: int) -> tuple[Example, bool]:
+def _answered(
+    vlm: VLM, example: Example, answer: str | None, max_new_tokens: int, stop: Sequence[str]
+) -> tuple[Example, bool]:
     """The example with its answer, given or the model's own, and whether that was cut before its end."""
     if answer is None:
         (ids,) = vlm.generate_ids(vlm.encode([example.open_picture()], example.prompts), max_new_tokens)
-        text = vlm.text_of(ids)
-        cut = ids[-1] not in vlm.eos_ids
+        text = vlm.text_of(ids, stop)
+        cut = ids[-1] not in vlm.eos_ids and not stopped(vlm.tokenizer, ids, stop)
     else:
         text = answer.strip()
         cut = False
