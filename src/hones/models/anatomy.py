@@ -169,7 +169,8 @@ def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> tuple[nn.Modu
             continue
         if isinstance(module, nn.Linear):
             return block.get_submodule(path.rpartition(".")[0]), module
-        raise HonesError(f"{where}: {path} is a {type(module).__name__}", expected="a linear layer")
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        raise HonesError(f"{where}: {path} is a {kind}", expected="a torch.nn.Linear or a class of it")
     raise HonesError(f"{where}: none of {', '.join(paths)}", expected="a decoder layer with that projection")
 
 

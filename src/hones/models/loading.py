@@ -3,7 +3,6 @@
 Pictures are always prepared by the PIL backend (the two backends of transformers resize differently); it is recorded.
 """
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,8 +24,10 @@ from transformers.utils.hub import resolve_revision
 from hones.errors import HonesError
 from hones.models.agreement import check_weights
 from hones.models.anatomy import find_anatomy
+from hones.models.files import check_files, former_revision_of, revision_of
 from hones.models.head import find_after_head
 from hones.models.place import BUILT_IN, BUILT_IN_FOLDER, check_place
+from hones.models.plain import check_plain
 from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted import PLANTS, apply_difference, load_plant
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
@@ -70,19 +71,21 @@ def load_vlm(
         raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
     check_place(name)
     source = source_of(name)
+    if Path(source).is_dir():
+        check_files(Path(source))
     try:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         said = str(error).splitlines()[0]
         raise HonesError(f"no device {device!r}", expected="cpu, cuda or cuda:N", do=said) from error
-    commit = getattr(resolve_revision(source, revision), "resolved", revision)
-    hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
     pool = ThreadPoolExecutor(1)
-    digest = pool.submit(_digest, name, source)  # beside loading: it reads every byte too
+    digest = pool.submit(_digest, name, trust_remote_code)  # beside loading: it reads every byte too
     pool.shutdown(wait=False)
     known = f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text or causal language model, a hub id"
     remedy = "check the spelling, the folder or the network"
-    with _bar(source), loading(f"the model {name!r}", expected=known, do=remedy):
+    with _bar(source), loading(f"the model {name!r}", expected=known, do=remedy, source=source):
+        commit = getattr(resolve_revision(source, revision), "resolved", revision)
+        hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
         config = AutoConfig.from_pretrained(source, **hub)
         if device_map is None and getattr(config, "quantization_config", None) is not None:
             device_map = {"": place}  # packed weights cannot be moved afterwards
@@ -121,6 +124,7 @@ def attach(
     Raises:
         HonesError: as `load_vlm`, or the processor has no tokenizer or image processor.
     """
+    check_plain(name, model)
     if isinstance(processor, PreTrainedTokenizerBase):
         processor = TextProcessor(processor)
     shows_pictures = not isinstance(processor, TextProcessor)
@@ -176,14 +180,18 @@ def auto_model(config: Any) -> Any:
     return AutoModelForCausalLM if is_causal(config) else AutoModelForImageTextToText
 
 
-def _digest(name: str, source: str) -> str | None:
-    """Of all files of a local folder, a planted model's difference included; None for a model of the hub."""
-    if not Path(source).is_dir():
-        return None
-    difference = [PLANTED_FOLDER / f"{name}.safetensors"] if name in PLANTS else []
-    digest = hashlib.sha256()
-    for path in [*sorted(p for p in Path(source).iterdir() if p.is_file()), *difference]:
-        digest.update(f"{path.name} ".encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{digest.hexdigest()[:16]}"
+def _digest(name: str, code: bool) -> str | None:
+    """Of the files of a local folder that make the model; None for a model of the hub."""
+    folder = Path(source_of(name))
+    return revision_of(folder, _difference(name), code) if folder.is_dir() else None
+
+
+def former_digest(name: str) -> str | None:
+    """As versions before this one took it, of all files of the folder; None for a model of the hub."""
+    folder = Path(source_of(name))
+    return former_revision_of(folder, _difference(name)) if folder.is_dir() else None
+
+
+def _difference(name: str) -> list[Path]:
+    """What makes a planted model of its base."""
+    return [PLANTED_FOLDER / f"{name}.safetensors"] if name in PLANTS else []

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import transformers
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -22,7 +21,8 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
-from hones.errors import HonesError
+from hones.errors import BadItem, HonesError, cause, seam
+from hones.models.files import what_is_wrong
 from hones.models.pixtral import PixtralParts
 
 
@@ -65,22 +65,35 @@ def is_text_only(config: Any) -> bool:
 
 
 @contextmanager
-def loading(what: str, expected: str, do: str | None = None) -> Iterator[None]:
-    """What a library raises while it loads something, as a HonesError."""
-    try:
-        yield
-    except ImportError as error:  # of a quantisation, an attention implementation, a device map or a processor
-        raise HonesError(f"cannot load {what} ({first_line(error)})", do="install that package") from error
-    except StrictDataclassError as error:  # a configuration that contradicts itself; its second line says how
-        raise HonesError(f"cannot load {what} ({' '.join(str(error).split())})", expected=expected, do=do) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if "trust_remote_code" in str(error):
-            raise HonesError(
-                f"cannot load {what}: it needs code of its own, which would run here",
-                expected="a model that transformers knows",
-                do="read that code, then allow it with --trust-remote-code (trust_remote_code in Python and in YAML)",
-            ) from error
-        raise HonesError(f"cannot load {what} ({first_line(error)})", expected=expected, do=do) from error
+def loading(what: str, expected: str, do: str | None = None, source: str | None = None) -> Iterator[None]:
+    """Whatever a library raises while it loads something, as a HonesError.
+
+    Args:
+        source: where it is loaded from; of a folder the file at fault is named.
+    """
+    with seam(f"load {what}", expected=expected, do=do):
+        try:
+            yield
+        except (HonesError, BadItem):
+            raise
+        except Exception as error:
+            if (better := _in_words(error, what, source)) is not None:
+                raise better from error
+            raise
+
+
+def _in_words(error: Exception, what: str, source: str | None) -> HonesError | None:
+    """What is known to help against an error; None where nothing is."""
+    if isinstance(error, ImportError):  # of a quantisation, an attention implementation, a device map or a processor
+        return HonesError(f"cannot load {what} ({cause(error)})", do="install that package")
+    if "trust_remote_code" in str(error):
+        return HonesError(
+            f"cannot load {what}: it needs code of its own, which would run here",
+            expected="a model that transformers knows",
+            do="read that code, then allow it with --trust-remote-code (trust_remote_code in Python and in YAML)",
+        )
+    wrong = what_is_wrong(Path(source)) if source is not None and Path(source).is_dir() else None
+    return None if wrong is None else HonesError(f"cannot load {what}: {wrong}", do="see the model's page")
 
 
 def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
@@ -91,7 +104,7 @@ def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
     """
     if not is_text_only(config):
         return load_processor(source, config.model_type, **hub)
-    with loading(f"the tokenizer of {source}", expected="tokenizer.json and tokenizer_config.json"):
+    with loading(f"the tokenizer of {source}", expected="tokenizer.json and tokenizer_config.json", source=source):
         return TextProcessor(transformers.AutoTokenizer.from_pretrained(source, **hub))
 
 
@@ -104,15 +117,15 @@ def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
     Raises:
         HonesError: the family has no processor, its files are missing, or it needs a package that is not there.
     """
-    try:
-        named = ProcessorMixin.get_processor_dict(source, **hub)[0].get("processor_class")
-    except OSError:
-        named = None  # a checkpoint may have no processor_config.json
-    family = named or PROCESSOR_MAPPING_NAMES.get(model_type)
-    if family is None:
-        raise HonesError(f"no processor is known for models of type {model_type!r}")
     files = "tokenizer.json, tokenizer_config.json and preprocessor_config.json or processor_config.json"
-    with loading(f"the processor of {source}", expected=files):
+    with loading(f"the processor of {source}", expected=files, source=source):
+        try:
+            named = ProcessorMixin.get_processor_dict(source, **hub)[0].get("processor_class")
+        except OSError:
+            named = None  # a checkpoint may have no processor_config.json
+        family = named or PROCESSOR_MAPPING_NAMES.get(model_type)
+        if family is None:
+            raise HonesError(f"no processor is known for models of type {model_type!r}")
         if family == "PixtralProcessor" and not is_torchvision_available():
             kind = PixtralParts
         elif hasattr(transformers, family):
@@ -152,8 +165,3 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
         members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
         members["__call__"] = partialmethod(ProcessorMixin.__call__, return_token_type_ids=True)
     return type(family.__name__, (family,), members)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error of a library says, without the lines after its first."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
