@@ -182,14 +182,17 @@ def test_yes_and_no_are_those_the_model_continues_with(vlm: VLM, lead: str, monk
     assert [found.yes, found.no, found.lead] == [*favoured, lead]
 
 
-def test_equal_yes_and_no_ids_are_an_error(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_yes_and_no_ids_are_an_error_where_they_are_read(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = probe_inputs(vlm.model, vlm.processor)
-    monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: {"Yes": 300, "No": 300})
-    with pytest.raises(HonesError, match="Yes and No are the same token, id 300"):
-        find_answer_tokens("model", vlm.model, vlm.processor, inputs)
-    monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self: {"Yes": 300})
-    with pytest.raises(HonesError, match="no single tokens for Yes and No"):
-        find_answer_tokens("model", vlm.model, vlm.processor, inputs)
+    for vocabulary, problem in (
+        ({"Yes": 300, "No": 300}, "model: Yes and No are the same token, id 300; expected two different tokens"),
+        ({"Yes": 300}, "model: its vocabulary has no single tokens for Yes and No"),
+    ):
+        monkeypatch.setattr(type(vlm.tokenizer), "get_vocab", lambda self, words=vocabulary: words)
+        found = find_answer_tokens("model", vlm.model, vlm.processor, inputs)
+        assert found.ids is None
+        with pytest.raises(HonesError, match=problem):
+            found.of("Yes")
 
 
 @pytest.mark.parametrize("site", ["o_proj", "down_proj"])

@@ -119,8 +119,11 @@ class ModelOptions(LoadingOptions):
             check_top_k(top_k, heads)
 
     def load(self) -> "VLM":
-        """The model, loaded and checked."""
-        return self.spec.load()
+        """The model, loaded and checked; what is worth knowing about it is said."""
+        vlm = self.spec.load()
+        for line in vlm.conventions.remarks:
+            warn(f"{vlm.name}: {line}")
+        return vlm
 
 
 @dataclass(kw_only=True)

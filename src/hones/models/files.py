@@ -19,7 +19,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from tokenizers import __version__ as tokenizers_version
 
-from hones.errors import HonesError, cause
+from hones.errors import HonesError, seam
 
 SETTINGS = (
     "config.json",
@@ -149,14 +149,15 @@ def what_is_wrong(folder: Path) -> str | None:
     """The first file that cannot be read, by name, and why; asked after loading has failed."""
     for file in model_files(folder):
         try:
-            for read in _readers(file):
-                read(file)
-        except Exception as error:  # a library may raise anything for what it was not made for
+            with seam(f"read {file}"):
+                for read in _readers(file):
+                    read(file)
+        except HonesError as error:
             hint = ""
             if file.name == "tokenizer.json" and _content(file):
                 newer = f"it may be of a newer version than tokenizers {tokenizers_version}"
                 hint = f"; {newer}: upgrade transformers and tokenizers, or take the tokenizer as it was published"
-            return f"{file} cannot be read ({cause(error)}){hint}"
+            return f"{error}{hint}"
     return None
 
 

@@ -21,9 +21,10 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 from transformers.utils.hub import resolve_revision
 
-from hones.errors import HonesError
+from hones.errors import HonesError, seam
 from hones.models.agreement import check_weights
 from hones.models.anatomy import find_anatomy
+from hones.models.conventions import find_conventions
 from hones.models.files import check_files, former_revision_of, revision_of
 from hones.models.head import find_after_head
 from hones.models.place import BUILT_IN, BUILT_IN_FOLDER, check_place
@@ -60,8 +61,8 @@ def load_vlm(
         trust_remote_code: run the model's own code from the hub.
 
     Raises:
-        HonesError: no such model, an unsupported one, weights that config.json contradicts, equal Yes and No tokens,
-            or an edit that changes nothing.
+        HonesError: no such model, an unsupported one, files that are not what their names say, weights that config.json
+            contradicts, a chat template that cannot be used, or an edit that changes nothing.
     """
     if device_map is not None and device != "auto":
         raise HonesError(f"device {device!r} and a device_map", expected="one of them")
@@ -116,7 +117,9 @@ def attach(
     With a tokenizer in place of a processor the model is a text-only one.
 
     The model may be quantised or spread over several devices; it is put into evaluation mode, and the tokenizer pads on
-    the left from here on (one without a padding token pads with its end token). Nothing else about either is changed.
+    the left from here on (one without a padding token is given one: its end token, or else any). Nothing else about
+    either is changed. The chat template is the one that processor and tokenizer have now: one that is set in Python
+    counts, one that is set afterwards does not.
 
     Args:
         name: what errors and run.json call the model. revision: recorded in run.json.
@@ -139,16 +142,18 @@ def attach(
             do="use more devices, a smaller dtype or a quantised checkpoint",
         )
     model.eval()
-    processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
     anatomy = find_anatomy(model)
-    inputs = probe_inputs(model, processor)
+    conventions = find_conventions(name, model, processor)
+    conventions.say(name)
+    with seam(f"run {name} on a prompt", expected="a model and a processor that fit each other"):
+        inputs = probe_inputs(model, processor, conventions.template)
     answers = find_answer_tokens(name, model, processor, inputs)
     backend = "none"
     if shows_pictures:
         backend = "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
-    vlm = VLM(name, model, processor, anatomy, revision, backend, answers)
+    vlm = VLM(name, model, processor, anatomy, revision, backend, answers, conventions)
     vlm.after_head = find_after_head(model, anatomy.lm_head, inputs)
-    layers = check_edits(vlm, probe_inputs(model, processor, prompts=1))
+    layers = check_edits(vlm, probe_inputs(model, processor, conventions.template, prompts=1))
     vlm.no_write_in = next((layer.problem for layer in layers if layer.problem is not None), None)
     return vlm
 

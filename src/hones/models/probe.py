@@ -4,13 +4,14 @@ Which tokens are its Yes and No, that every edit takes effect, and that what an 
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
@@ -18,12 +19,14 @@ from transformers.processing_utils import ProcessorMixin
 from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
+from hones.models.answer_tokens import AnswerTokens
 from hones.models.capture import Z, collect, forward_is
 from hones.models.head import forward_logits
 from hones.models.interventions import mask_neurons, replace_heads
 from hones.models.processors import TextProcessor
-from hones.models.prompting import encode, wrap
-from hones.models.vlm import VLM, AnswerTokens
+from hones.models.prompting import encode
+from hones.models.template import Template, find_template
+from hones.models.vlm import VLM
 from hones.models.writing import added, check_weights
 from hones.tasks.retrieval import PROMPT
 
@@ -43,13 +46,20 @@ class WriteIn:
     problem: str | None
 
 
-def probe_inputs(model: PreTrainedModel, processor: ProcessorMixin, prompts: int = 4) -> dict[str, Tensor]:
-    """Inputs of the first of four prompts: two pictures, each with both captions; or the texts alone."""
+def probe_inputs(
+    model: PreTrainedModel, processor: ProcessorMixin, template: Template | None = None, prompts: int = 4
+) -> dict[str, Tensor]:
+    """Inputs of the first of four prompts: two pictures, each with both captions; or the texts alone.
+
+    Args:
+        template: the model's, found where it is not given.
+    """
+    template = template or find_template("the model", model, processor)
     scenes = [make_scene(f"probe/{i}") for i in range(2)]
     texts = [captions(describe(scene, random.Random(0)))[0] for scene in scenes]
     pairs = [(scene, text) for scene in scenes for text in texts][:prompts]
     shown = not isinstance(processor, TextProcessor)
-    wrapped = [wrap(model, processor, PROMPT.format(candidate=text), shown) for _, text in pairs]
+    wrapped = [template.wrap(processor, PROMPT.format(candidate=text), shown) for _, text in pairs]
     return encode(model, processor, [draw(scene) if shown else None for scene, _ in pairs], wrapped)
 
 
@@ -60,26 +70,34 @@ def find_answer_tokens(
     """The single-token forms of "Yes" and "No" that the model itself continues its template with.
 
     Of the forms in the vocabulary (with and without a leading space) the pair that gets the larger share of the model's
-    probability on the probe is taken.
-
-    Raises:
-        HonesError: the vocabulary has no such pair, or both are the same token.
+    probability on the probe is taken. Where there is no pair of different tokens, that of all words says whether its
+    answers begin with a space.
     """
     tokenizer = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     vocabulary = tokenizer.get_vocab()
     probabilities = forward_logits(model, inputs, 1, name)[:, -1].softmax(-1).mean(0)
-    pairs = []
+    pairs: list[AnswerTokens] = []
+    equal = None
     for mark, lead in _LEADS.items():
         yes = vocabulary.get(f"{mark}Yes")
         no = vocabulary.get(f"{mark}No")
-        if yes is not None and no is not None:
-            pairs.append(AnswerTokens(yes, no, lead, float(probabilities[yes] + probabilities[no])))
-    if not pairs:
-        raise HonesError(f"{name}: its vocabulary has no single tokens for Yes and No", expected="both as one token")
-    best = max(pairs, key=lambda pair: pair.mass)
-    if best.yes == best.no:
-        raise HonesError(f"{name}: Yes and No are the same token, id {best.yes}", expected="two different tokens")
-    return best
+        if yes is not None and no is not None and yes != no:
+            pairs.append(AnswerTokens((yes, no), lead, float(probabilities[yes] + probabilities[no])))
+        elif yes is not None and no is not None:
+            equal = yes
+    if pairs:
+        return max(pairs, key=lambda pair: pair.mass)
+    problem = f"{name}: its vocabulary has no single tokens for Yes and No"
+    if equal is not None:
+        problem = f"{name}: Yes and No are the same token, id {equal}"
+    return AnswerTokens(None, _lead(vocabulary, probabilities), 0.0, problem)
+
+
+def _lead(vocabulary: Mapping[str, int], probabilities: Float[Tensor, " vocabulary"]) -> str:
+    """What a model puts before an answer: a space where words behind one are likelier together than words alone."""
+    spaced = [id for word, id in vocabulary.items() if word[:1] in _LEADS and word[1:2].isalnum()]
+    alone = [id for word, id in vocabulary.items() if word[:1].isalnum()]
+    return " " if float(probabilities[spaced].sum()) > float(probabilities[alone].sum()) else ""
 
 
 @torch.no_grad()

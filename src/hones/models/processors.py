@@ -27,17 +27,12 @@ from hones.models.pixtral import PixtralParts
 
 
 class TextProcessor(ProcessorMixin):
-    """A tokenizer in the place of a processor; it takes no pictures.
-
-    A tokenizer without a padding token pads with its end token; what is padding is told by the mask.
-    """
+    """A tokenizer in the place of a processor; it takes no pictures."""
 
     tokenizer: PreTrainedTokenizerBase
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
 
     @property
     def chat_template(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -93,7 +88,7 @@ def _in_words(error: Exception, what: str, source: str | None) -> HonesError | N
             do="read that code, then allow it with --trust-remote-code (trust_remote_code in Python and in YAML)",
         )
     wrong = what_is_wrong(Path(source)) if source is not None and Path(source).is_dir() else None
-    return None if wrong is None else HonesError(f"cannot load {what}: {wrong}", do="see the model's page")
+    return None if wrong is None else HonesError(f"cannot load {what}: {wrong}", do="download the file again")
 
 
 def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:

@@ -19,7 +19,7 @@ LINE_END = ("\n",)
 
 def default_stop(processor: ProcessorMixin, prompt: str) -> tuple[str, ...]:
     """Where answers to a prompt end unless their task says: a line's end where no template is around it."""
-    base_model = isinstance(processor, TextProcessor) and processor.chat_template is None
+    base_model = isinstance(processor, TextProcessor) and not processor.chat_template
     return LINE_END if base_model or isinstance(prompt, BarePrompt) else ()
 
 

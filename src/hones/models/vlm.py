@@ -7,7 +7,6 @@ A text-only model is one without pictures.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -18,30 +17,19 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from hones.errors import HonesError
+from hones.errors import BadItem, HonesError
 from hones.models.anatomy import Anatomy
+from hones.models.answer_tokens import AnswerTokens
 from hones.models.capture import before
+from hones.models.conventions import Conventions
 from hones.models.greedy import Finite, bare_generation_config
 from hones.models.head import PLAIN_HEAD, AfterHead, check_finite, forward_logits
-from hones.models.prompting import encode, input_device, wrap
+from hones.models.prompting import encode, input_device
 from hones.models.stopping import default_stop, text_of
 from hones.tasks.base import BarePrompt, Example, Task
 
+MERGES = "the tokenizer merges the template's end with its answer"
 TYPES_OF_TEXT = {"paligemma": 1}  # what a family's token_type_ids are for answers; 0 elsewhere
-
-
-@dataclass(frozen=True)
-class AnswerTokens:
-    """The ids of "Yes" and "No" as the model continues its template with them, and the text put before an answer."""
-
-    yes: int
-    no: int
-    lead: str  # " " where the model starts its answer with a space, else ""
-    mass: float  # probability that the model gives to these two forms on the probe
-
-    def of(self, answer: str) -> int:
-        """The id of the answer "Yes" or "No"."""
-        return {"Yes": self.yes, "No": self.no}[answer]
 
 
 @dataclass(frozen=True)
@@ -58,6 +46,7 @@ class VLM:
 
     name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil", or
     "torchvision" where an attached processor uses that, or "none" for a text-only model.
+    conventions: what its files say of how it is asked and when it has answered.
     no_write_in: why it is not known what a neuron writes, None where it was measured at loading.
     after_head: what makes the model's logits of its lm_head's.
     """
@@ -69,19 +58,21 @@ class VLM:
     revision: str
     image_backend: str
     answer_tokens: AnswerTokens
+    conventions: Conventions
     no_write_in: str | None = None
     after_head: AfterHead = PLAIN_HEAD
 
     def __repr__(self) -> str:
         """What it is, its shapes, and how it answers."""
         layers, heads, neurons = self.anatomy.shape
-        tokens = self.answer_tokens
+        ids = self.answer_tokens.ids
+        yes_no = "no tokens for Yes and No" if ids is None else f"Yes is token {ids[0]}, No {ids[1]}"
         pictures = f"pictures prepared by {self.image_backend}" if self.shows_pictures else "text only"
         written = "what neurons write is known" if self.no_write_in is None else "what neurons write is not known"
         return (
             f"VLM {self.name} ({type(self.model).__name__}), revision {self.revision}, {self.dtype} on {self.device}\n"
             f"  {layers} layers x {heads} heads, {neurons} neurons in each layer, width {self.anatomy.width}\n"
-            f"  {pictures}; Yes is token {tokens.yes}, No {tokens.no}; {written}"
+            f"  {pictures}; {yes_no}; {written}"
         )
 
     @property
@@ -107,12 +98,10 @@ class VLM:
     def dtype(self) -> str:
         return str(self.model.dtype).removeprefix("torch.")
 
-    @cached_property
+    @property
     def eos_ids(self) -> list[int]:
-        """Every id that ends an answer."""
-        ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        ids = self.tokenizer.eos_token_id if ids is None else ids
-        return list(ids) if isinstance(ids, list | tuple) else [ids]
+        """Every id that ends an answer, the one that belongs to it first; none where the model has none."""
+        return [token.id for token in self.conventions.ends]
 
     def check_write_in(self) -> None:
         """Raises HonesError unless what a neuron writes into the residual is known."""
@@ -127,7 +116,7 @@ class VLM:
         """
         if picture is None:
             picture = self.shows_pictures and not isinstance(prompt, BarePrompt)
-        return wrap(self.model, self.processor, prompt, picture)
+        return self.conventions.template.wrap(self.processor, prompt, picture)
 
     def followed(self, prompt: str, answer: str, picture: bool | None = None) -> str:
         """The wrapped prompt with an answer behind it, as the model itself would go on."""
@@ -143,7 +132,7 @@ class VLM:
         self, pictures: Sequence[Image.Image | None], prompts: Sequence[str], answers: Sequence[str]
     ) -> Encoded:
         """Inputs of prompts followed by their answers and the end token; `answer` marks the answer's tokens."""
-        end = self.tokenizer.decode([self.eos_ids[0]])
+        end = "" if self.conventions.end is None else self.conventions.end.text
         asked = zip(pictures, prompts, answers, strict=True)
         texts = [self.followed(prompt, answer, picture is not None) + end for picture, prompt, answer in asked]
         inputs = encode(self.model, self.processor, pictures, texts)
@@ -161,17 +150,17 @@ class VLM:
         They follow the template's end, which is the same with and without a picture.
 
         Raises:
-            HonesError: the tokenizer merges the answer's start with the template's end.
+            BadItem: the tokenizer merges the answer's start with the template's end.
         """
         before = self.tokenizer(self.wrap(prompt))["input_ids"]
         after = self.tokenizer(self.followed(prompt, answer))["input_ids"]
         if after[: len(before)] != before:
-            raise HonesError(f"the tokenizer of {self.name} merges the template with the answer {answer!r}")
+            raise BadItem(f"the tokenizer merges the template's end with its answer {answer!r}", kind=MERGES)
         return after[len(before) :]
 
     def gold_ids(self, prompt: str, answer: str) -> list[int]:
         """`answer_ids` and the end token."""
-        return [*self.answer_ids(prompt, answer), self.eos_ids[0]]
+        return [*self.answer_ids(prompt, answer), *self.eos_ids[:1]]
 
     def log_probabilities(self, encoded: Encoded) -> Float[Tensor, " batch"]:
         """log p of each row's marked answer, in nats, at least in float32."""
@@ -206,7 +195,7 @@ class VLM:
         settings = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
-            eos_token_id=self.eos_ids,
+            eos_token_id=self.eos_ids or None,
             pad_token_id=self.tokenizer.pad_token_id,
         )
         with bare_generation_config(self.model):
@@ -239,7 +228,7 @@ class VLM:
     def margins_of(self, hidden: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
         """<h, U[Yes] - U[No]> of final hidden states, at least in float32, before any scale or cap of the family."""
         h = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        yes, no = self.anatomy.lm_head.weight[[self.answer_tokens.yes, self.answer_tokens.no]].to(h)
+        yes, no = self.anatomy.lm_head.weight[[*self.answer_tokens.both()]].to(h)
         return h @ (yes - no)
 
     def head(self, hidden: Float[Tensor, "*positions width"]) -> Float[Tensor, "*positions vocabulary"]:

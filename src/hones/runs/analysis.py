@@ -26,6 +26,7 @@ from hones.models.sites import Site
 from hones.rivals.hones import Hones
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.artifacts import read_result, write_result
+from hones.runs.former import is_revision
 from hones.runs.locks import alone
 from hones.runs.prepared import Prepared
 from hones.runs.source import FinishedRun, Source, Split
@@ -59,7 +60,7 @@ class RunStudy(Study):
         """
         settings = settings or AnalysisSettings()
         self.sweep = replace(self.sweep, max_new_tokens=run.max_new_tokens)
-        if self.vlm.revision != run.revision:
+        if not is_revision(self.vlm, run.revision):
             raise HonesError(
                 f"{self.vlm.name} has revision {self.vlm.revision}, the run {run.folder.path} used {run.revision}",
                 do="pass the model as it was with --model",

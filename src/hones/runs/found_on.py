@@ -13,6 +13,7 @@ from typing import Any
 from hones.errors import HonesError
 from hones.files import read_json
 from hones.models.vlm import VLM
+from hones.runs.former import is_revision
 
 
 def found_on(vlm: VLM) -> dict[str, str]:
@@ -45,7 +46,7 @@ def named(row: Any, where: Path) -> dict[str, str]:
 
 def check_model(vlm: VLM, where: Path, models: Mapping[str, str], what: str) -> None:
     """Raises HonesError where revisions are named and this model's is none of them."""
-    if models and vlm.revision not in models.values():
+    if models and not any(is_revision(vlm, revision) for revision in models.values()):
         name, revision = next(iter(models.items()))
         raise HonesError(
             f"{where} names {name} at revision {revision}, this is {vlm.name} at {vlm.revision or 'no revision'}",

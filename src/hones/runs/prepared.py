@@ -43,10 +43,11 @@ class Prepared:
 
 
 def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
-    """The examples whose picture opens and whose prompt the model's processor takes; the others are named.
+    """The examples whose picture opens and whose prompt and answers the model's processor takes; others are named.
 
     Raises:
-        TaskStops: the task shows pictures and the model takes none, or only some examples have one.
+        TaskStops: the task shows pictures and the model takes none, or only some examples have one; or it reads Yes and
+            No, for which the model has no two tokens.
     """
     examples, left_out = task.examples(items)
     shown = sum(example.image is not None for example in examples)
@@ -61,6 +62,9 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
             do="`picture: none` in a task's YAML (docs/tasks.md)",
         )
     left_out = [*items.left_out, *left_out]
+    if task.answers == "yes_no":
+        vlm.answer_tokens.both()
+    follows = split in ("discovery", "dev") or task.answers == "log_probability"  # they are learned from or scored
     good, digest = [], sha256(task.answers.encode())
     for example in track(examples, f"checking {split} items"):
         try:
@@ -69,6 +73,9 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
             vlm.encode([picture], [example.prompts[0]])
             for prompt in example.prompts:
                 vlm.wrap(prompt, picture is not None)
+            if follows:
+                for answer in {example.target, *task.answers_to_learn(example), *example.references[:1]}:
+                    vlm.answer_ids(example.prompts[0], answer)
         except (BadItem, ValueError) as error:
             kind = error.kind if isinstance(error, BadItem) else ""
             name = example.id.encode(errors="backslashreplace").decode()

@@ -20,6 +20,7 @@ from hones.models.vlm import VLM
 from hones.runs.answers import keep_answers
 from hones.runs.artifacts import read_neurons, read_result, write_result
 from hones.runs.evaluation import Evaluation, evaluate
+from hones.runs.former import as_recorded
 from hones.runs.found_on import check_found_on
 from hones.runs.locks import alone
 from hones.runs.prepared import Prepared, prepare, provenance, state_of
@@ -110,7 +111,8 @@ class Workspace:
             "revision": self.vlm.revision,
             "dtype": self.vlm.dtype,
             "image_backend": self.vlm.image_backend,
-            "yes_no_ids": [answers.yes, answers.no],
+            "yes_no_ids": None if answers.ids is None else [*answers.ids],
+            **self.vlm.conventions.decides(),
             "seed": self.seed,
             **items.fingerprint,
             **({"stop": [*items.stop]} if items.stop else {}),
@@ -159,9 +161,12 @@ class Stage:
             HonesError: it has finished with other inputs.
         """
         vlm, run = self.workspace.vlm, self.workspace.run
-        if not self.workspace.fresh and run.is_finished(self.name, self.inputs, self.workspace.asked):
-            LOG.info("%s is finished already", self.name)
-            return True
+        done = run.record.stages.get(self.name)
+        if done is not None and not self.workspace.fresh:
+            inputs = as_recorded(vlm, self.inputs, done.fingerprint)
+            if run.is_finished(self.name, inputs, self.workspace.asked):
+                LOG.info("%s is finished already", self.name)
+                return True
         LOG.info("%s starts (%s on %s)", self.name, vlm.name, vlm.device)
         run.forget(self.name)
         return False
@@ -179,6 +184,7 @@ class Stage:
         run = self.workspace.run
         about = {name: provenance(run.path, x) if isinstance(x, Prepared) else x for name, x in details.items()}
         taken: dict[str, Any] = {"seconds": round(seconds, 1), "device": str(self.workspace.vlm.device)}
+        taken["model_settings"] = self.workspace.vlm.conventions.record()
         taken |= {"attention": self.workspace.vlm.attention, **self.workspace.sweep.workers.record()}
         run.finish(self.name, self.inputs, {**taken, **about}, files)
         LOG.info("%s has finished in %s s", self.name, taken["seconds"])

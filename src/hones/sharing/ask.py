@@ -6,10 +6,11 @@ the scales do to an answer shows even where the words stay the same. Beside it t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, nan
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from hones.errors import BadItem, HonesError
 from hones.method.steering.settings import Scales
@@ -125,8 +126,16 @@ def ask(
         p = {}
         with scale_neurons(vlm.model, values):
             for arm, draft in drafts.items():
-                taught = vlm.encode_with_answers([opened], [prompt], [draft.answer])
-                p[arm] = exp(float(vlm.log_probabilities(taught)[0]))
+                p[arm] = _probability(vlm, opened, prompt, draft.answer)
         others = next((p[arm] for arm in arms if arm != name), None)
         replies.append(replace(drafts[name], probability=p[name], others=others))
     return Asked(prompt, sum(s != 0 for s in arms.get("steered", {}).values()), tuple(replies))
+
+
+def _probability(vlm: VLM, picture: Image.Image | None, prompt: str, answer: str) -> float:
+    """Of an answer and its end; NaN where the answer's text cannot follow the template as tokens of its own."""
+    try:
+        taught = vlm.encode_with_answers([picture], [prompt], [answer])
+    except BadItem:
+        return nan
+    return exp(float(vlm.log_probabilities(taught)[0]))

@@ -4,11 +4,11 @@ from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import metadata_load
 from transformers import AutoConfig
 from transformers.utils import cached_file
 
+from hones.errors import HonesError, seam
 from hones.models.loading import BUILT_IN, source_of
 from hones.models.planted import PLANTS
 from hones.models.vlm import VLM
@@ -61,8 +61,9 @@ def _license(vlm: VLM) -> str | None:
         return metadata("hones")["License-Expression"]
     for file in files_of(vlm, ("README.md",)):
         try:
-            front = metadata_load(file)
-        except (ValueError, yaml.YAMLError):
+            with seam(f"read {file}"):
+                front = metadata_load(file)
+        except HonesError:
             continue  # a card without readable front matter names none
         if isinstance(front, dict) and isinstance(front.get("license"), str):
             return front["license"]
@@ -87,8 +88,9 @@ def stored_dtype(name: str, revision: str | None) -> str:
     """The dtype of the model's files as its configuration says; "auto" where it says none or cannot be read."""
     options: dict[str, Any] = {"revision": revision} if revision else {}
     try:
-        config = AutoConfig.from_pretrained(source_of(name), **options)
-    except (OSError, ValueError, KeyError):
+        with seam(f"read the configuration of {name}"):
+            config = AutoConfig.from_pretrained(source_of(name), **options)
+    except HonesError:
         return "auto"  # loading the model, which follows, names the problem
     dtype = config.dtype or config.get_text_config().dtype
     return "auto" if dtype is None else str(dtype).removeprefix("torch.")

@@ -28,6 +28,7 @@ from torch import Tensor
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
 from hones.models.anatomy import find_anatomy
+from hones.models.conventions import pad_with
 from hones.models.interventions import scale_neurons
 from hones.models.loading import auto_model
 from hones.models.processors import processor_for
@@ -154,7 +155,7 @@ def _logits_of_merged(vlm: VLM, scales: Mapping[Site, float], folder: Path, enco
     loaded: Any = auto_model(vlm.model.config).from_pretrained(folder, dtype=vlm.model.dtype)
     model = loaded.to(vlm.device).eval()
     processor = processor_for(str(folder), model.config)
-    processor.tokenizer.padding_side = "left"  # pyright: ignore[reportAttributeAccessIssue]
+    pad_with(processor, vlm.conventions.padding)
     reloaded = replace(vlm, name=folder.name, model=model, processor=processor, anatomy=find_anatomy(model))
     found = _probe(reloaded)
     wrong = _differing({**vlm.model.state_dict(), **merged_weights(vlm, scales)}, model.state_dict())

@@ -163,7 +163,7 @@ def with_answers(vlm: VLM, encoded: Encoded, answers: Sequence[Sequence[int]]) -
     inputs = dict(encoded.inputs)
     rows, length = inputs["input_ids"].shape
     width = max(map(len, answers))
-    pad = vlm.eos_ids[0]
+    pad = vlm.conventions.padding.id
     tokens = torch.tensor([[*answer, *[pad] * (width - len(answer))] for answer in answers], dtype=torch.long)
     real = torch.tensor([[1] * len(answer) + [0] * (width - len(answer)) for answer in answers])
     types = torch.full((rows, width), TYPES_OF_TEXT.get(vlm.model.config.model_type, 0))

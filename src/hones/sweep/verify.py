@@ -10,7 +10,6 @@ import random
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
-from hones.errors import HonesError
+from hones.errors import BadItem
 from hones.models.capture import DOWN_PROJ, FFN, HEADS, O_PROJ, Z, capture, collect
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.probe import ROUNDINGS, check_edits, probe_inputs
@@ -29,7 +28,7 @@ from hones.sweep.engines import TOLERANCE, last_logits, make_engine
 from hones.sweep.forward import with_answers
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
-from hones.tabular import Column, Table, Tabular
+from hones.sweep.verification import Claim, Verification
 from hones.tasks.base import Example
 
 NEW_TOKENS = 6
@@ -39,66 +38,6 @@ SAVINGS = {
     "Forward": "picture once, drafts; whole passes of the decoder",
     "Naive": "none: a full answer for every cell",
 }
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One measured claim. allowed None: the deviation must be above 0, an edit must show. note: what else was found."""
-
-    name: str
-    deviation: float
-    allowed: float | None
-    note: str = ""
-
-    @property
-    def ok(self) -> bool:
-        if self.allowed is None:
-            return self.deviation > 0
-        return self.deviation <= self.allowed
-
-
-@dataclass(frozen=True)
-class Verification(Tabular):
-    """The claims of one model, and which engine serves its sweeps.
-
-    model: as named by the user. family: the model's class. engine: replay, forward or naive.
-    """
-
-    model: str
-    family: str
-    revision: str
-    dtype: str
-    engine: str
-    savings: str
-    claims: tuple[Claim, ...]
-
-    @property
-    def failed(self) -> list[Claim]:
-        """The claims that do not hold."""
-        return [claim for claim in self.claims if not claim.ok]
-
-    def check(self) -> None:
-        """Raises HonesError naming the first claim that fails."""
-        for claim in self.failed:
-            bound = "more than 0" if claim.allowed is None else f"at most {claim.allowed:.2g}"
-            raise HonesError(
-                f"{self.model} ({self.family}): {claim.name}: {claim.deviation:.2g}",
-                expected=bound,
-                do=claim.note or None,
-            )
-
-    def tables(self) -> list[Table]:
-        """The claims."""
-        columns = (
-            Column("name", "claim", "text"),
-            Column("deviation", "measured", "number", form=".2g"),
-            Column("allowed", "allowed", "number", form=".2g", missing="above 0"),
-            Column("note"),
-            Column("ok", "ok"),
-        )
-        rows = [asdict(claim) | {"ok": claim.ok} for claim in self.claims]
-        title = f"{self.model}: {self.family}, {self.dtype}"
-        return [Table("claims", title, columns, rows, f"sweeps: {self.engine} ({self.savings})")]
 
 
 @torch.no_grad()
@@ -129,15 +68,23 @@ def verify(vlm: VLM) -> Verification:
         padded = f"{int((encoded.inputs['attention_mask'] == 0).sum())} padded positions"
         claims.append(Claim("a batch gives what each row alone does", distance, tolerance, padded))
         claims += _generation_claims(vlm, encoded, examples, tolerance)
-        tokens = vlm.answer_tokens
-        names = f"ids {tokens.yes} and {tokens.no}"
-        claims.append(Claim("Yes and No are different tokens", float(tokens.yes != tokens.no), None, names))
+        claims.append(_yes_no_claim(vlm))
         engine, claim = _engine_claim(vlm, examples, tolerance)
     savings = SAVINGS[engine]
     if engine == "Replay" and is_plain(vlm.anatomy):
         savings += ", few neurons from the next layer"
     family = type(vlm.model).__name__
-    return Verification(vlm.name, family, vlm.revision, vlm.dtype, engine.lower(), savings, (*claims, claim))
+    return Verification(
+        vlm.name,
+        family,
+        vlm.revision,
+        vlm.dtype,
+        engine.lower(),
+        savings,
+        (*claims, claim),
+        vlm.conventions,
+        vlm.answer_tokens.ids,
+    )
 
 
 def _examples(folder: Path, shown: bool) -> list[Example]:
@@ -151,6 +98,15 @@ def _examples(folder: Path, shown: bool) -> list[Example]:
         gold = captions(describe(scene, random.Random(0)))[0]
         examples.append(Example(str(number), picture, (prompt,), gold, (gold,)))
     return examples
+
+
+def _yes_no_claim(vlm: VLM) -> Claim:
+    """Which tokens they are; where there are none only tasks that read them cannot be asked."""
+    tokens = vlm.answer_tokens
+    if tokens.ids is None:
+        note = f"{tokens.problem.removeprefix(f'{vlm.name}: ')}: no retrieval and yes-or-no tasks, all others work"
+        return Claim("Yes and No are different tokens", 0.0, None, note)
+    return Claim("Yes and No are different tokens", 1.0, None, f"ids {tokens.yes} and {tokens.no}")
 
 
 def _no_op(vlm: VLM, encoded: Encoded, base: Tensor) -> float:
@@ -199,14 +155,15 @@ def _worst(distances: Iterable[float]) -> float:
 
 def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
     """What masking takes from the residual is what the neurons write; their contributions sum to it; edits show."""
-    inputs = probe_inputs(vlm.model, vlm.processor)
+    inputs = probe_inputs(vlm.model, vlm.processor, vlm.conventions.template)
     yield from _edit_claims(vlm, Encoded(inputs))
     worst = max(check_edits(vlm, inputs), key=lambda x: math.inf if x.problem is not None else x.distance / x.allowed)
     plain = "W_down z" if is_plain(vlm.anatomy) else "through the norm or gate after down_proj"
     yield Claim("an FFN adds what its neurons write", worst.distance, worst.allowed, worst.problem or plain)
     if vlm.no_write_in is not None:
         return
-    rows = vlm.anatomy.lm_head.weight[[vlm.answer_tokens.yes, vlm.answer_tokens.no]].float()
+    pair = vlm.answer_tokens.ids or (0, 1)  # any two tokens have a direction
+    rows = vlm.anatomy.lm_head.weight[[*pair]].float()
     u = torch.nn.functional.normalize(rows, dim=-1)[: len(PROMPTS)]
     total = contributions(vlm, encoded, readout_of(vlm, u)).sum(-1)
     with collect(vlm.anatomy, Z, lambda z: z[:, -1].float()) as at_last:
@@ -248,7 +205,11 @@ def _generation_claims(vlm: VLM, encoded: Encoded, examples: list[Example], tole
     yield Claim("generation is greedy over teacher-forced passes", behind / scale, tolerance, f"{count} tokens")
     prompts = [e.prompts[0] for e in examples]
     answers = [e.target for e in examples]
-    gold = [vlm.gold_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    try:
+        gold = [vlm.gold_ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    except BadItem as error:  # of a template whose end merges with any word
+        yield Claim("an answer is as likely as text as in tokens", math.nan, tolerance, str(error))
+        return
     as_text = vlm.log_probabilities(
         vlm.encode_with_answers([e.open_picture() for e in examples], prompts, answers)
     ).float()

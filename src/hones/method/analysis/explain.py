@@ -121,6 +121,10 @@ def _answered(
         cut = False
     if not text:
         raise HonesError("the answer is empty", expected="an answer to explain", do="pass one with --answer")
+    try:
+        vlm.answer_ids(example.prompts[0], text)
+    except BadItem as error:
+        raise HonesError(str(error), expected="an answer that the model can give") from error
     return replace(example, target=text, references=(text,)), cut
 
 

@@ -36,9 +36,10 @@ from hones.method.found import HeadScore
 from hones.method.neurons import attribute_neurons
 from hones.method.steering.train import learn_scales
 from hones.models.anatomy import find_anatomy
+from hones.models.answer_tokens import AnswerTokens
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.loading import DTYPES, auto_model
-from hones.models.vlm import VLM, AnswerTokens
+from hones.models.vlm import VLM
 from hones.runs.plan.lengths import Job
 from hones.runs.plan.shapes import Shapes
 from hones.stats import Interval
@@ -196,8 +197,7 @@ def cut_copy(light: VLM, dtype: torch.dtype, device: torch.device, seed: int) ->
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
         model = auto_model(config).from_config(config, dtype=dtype)
-    light.tokenizer.padding_side = "left"
-    tokens = AnswerTokens(0, 1, "" if light.wrap("?").endswith(("\n", " ")) else " ", 0.0)
+    tokens = AnswerTokens((0, 1), "" if light.wrap("?").endswith(("\n", " ")) else " ", 0.0)
     return replace(light, model=model.eval(), anatomy=find_anatomy(model), answer_tokens=tokens)
 
 

@@ -21,11 +21,13 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from hones.errors import HonesError
+from hones.errors import HonesError, seam
 from hones.models.anatomy import find_anatomy
+from hones.models.answer_tokens import AnswerTokens
+from hones.models.conventions import find_conventions
 from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
 from hones.models.processors import is_text_only, processor_for
-from hones.models.vlm import VLM, AnswerTokens
+from hones.models.vlm import VLM
 
 Number = int | float
 PROJECTORS = ("projector", "merger", "connector", "aligner")
@@ -178,15 +180,11 @@ def weightless(name: str, *, revision: str | None = None, trust_remote_code: boo
     """
     source = source_of(name)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
-    try:
+    known = f"{', '.join(BUILT_IN)}, a folder with config.json and the processor's files, or a hub id"
+    do = "check the spelling, the folder or the network; weights are not needed"
+    with seam(f"read the configuration of {name!r}", expected=known, do=do):
         config = AutoConfig.from_pretrained(source, **hub)
         model = _on_meta(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise HonesError(
-            f"cannot read the configuration of {name!r} ({' '.join(str(error).split())[:200]})",
-            expected=f"{', '.join(BUILT_IN)}, a folder with config.json and the processor's files, or a hub id",
-            do="check the spelling, the folder or the network; weights are not needed",
-        ) from error
     return _light(name, model, processor_for(source, config, **hub))
 
 
@@ -202,7 +200,9 @@ def _on_meta(config: Any, **options: Any) -> PreTrainedModel:
 
 def _light(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> VLM:
     backend = "none" if is_text_only(model.config) else "pil"
-    return VLM(name, model, processor, find_anatomy(model), "", backend, AnswerTokens(0, 1, "", 0.0))
+    tokens = AnswerTokens((0, 1), "", 0.0)
+    conventions = find_conventions(name, model, processor)
+    return VLM(name, model, processor, find_anatomy(model), "", backend, tokens, conventions)
 
 
 def shapes_of(vlm: VLM, dtype: str) -> Shapes:

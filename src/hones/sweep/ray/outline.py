@@ -5,12 +5,12 @@ memory for it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from transformers import AutoConfig
 
 from hones.models.anatomy import find_anatomy
+from hones.models.conventions import pad_with
 from hones.models.loading import DTYPES, auto_model, source_of
 from hones.models.processors import processor_for
 from hones.models.spec import ModelSpec
@@ -48,8 +48,8 @@ def outline(spec: ModelSpec, name: str, facts: Facts) -> Outline:
             attn_implementation=facts.attention,
             trust_remote_code=spec.trust_remote_code,
         )
-    processor: Any = processor_for(source, config, **hub)
-    processor.tokenizer.padding_side = "left"
+    processor = processor_for(source, config, **hub)
+    pad_with(processor, facts.conventions.padding)
     return Outline(
         name,
         model.eval(),
@@ -58,6 +58,7 @@ def outline(spec: ModelSpec, name: str, facts: Facts) -> Outline:
         facts.revision,
         facts.image_backend,
         facts.answer_tokens,
+        facts.conventions,
         facts.no_write_in,
         place=torch.device(facts.device),
     )

@@ -9,8 +9,10 @@ import torch
 
 from hones.errors import HonesError
 from hones.files import versions
+from hones.models.answer_tokens import AnswerTokens
+from hones.models.conventions import Conventions
 from hones.models.spec import ModelSpec
-from hones.models.vlm import VLM, AnswerTokens
+from hones.models.vlm import VLM
 from hones.sweep.memory import free_memory
 
 
@@ -48,6 +50,7 @@ class Facts:
     image_backend: str
     shape: tuple[int, int, int]
     answer_tokens: AnswerTokens
+    conventions: Conventions
     no_write_in: str | None
     versions: dict[str, str]
 
@@ -82,6 +85,7 @@ def facts_of(vlm: VLM, node_id: str) -> Facts:
         image_backend=vlm.image_backend,
         shape=vlm.anatomy.shape,
         answer_tokens=vlm.answer_tokens,
+        conventions=vlm.conventions,
         no_write_in=vlm.no_write_in,
         versions=versions(),
     )
