@@ -7,10 +7,14 @@ In "When Mary and John went to the shop, John gave the ring to", the receiver (I
 and write that name, S-inhibition heads attend from there to S2, and others from S2 to S1. Printed are, for each
 critical head and for all heads, the attention from the last position to each name (summed over the name's tokens), and
 how far the critical heads are above the mean of all, by paired bootstrap over items; then the heads that look most at
-IO, with what their replacement costs.
+IO, with what their replacement costs; and what it costs to replace either set at once, beside random heads of the same
+layers.
 """
 
 import argparse
+import random
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +26,18 @@ from rich.table import Table
 
 from hones import VLM, load_items, load_vlm, make_task
 from hones.data.unified import Item
+from hones.models.interventions import BASELINE, Intervention
+from hones.models.sites import Site
 from hones.runs.artifacts import read_heads
-from hones.stats import Interval, Measurement
+from hones.stats import UNEDITED, Interval, Measurement
+from hones.sweep.run import SweepSettings, sweep
+from hones.tasks.base import Example, Task
 from hones.tasks.fields import text_at
 
 EXAMPLE = Path(__file__).parents[1] / "docs/examples/indirect-object"
 NAMES = ("IO", "S1", "S2")
 SHOWN = 8
+DRAWS = 5
 
 
 def names_in(prompt: str, item: Item) -> list[tuple[int, int]]:
@@ -53,6 +62,31 @@ def attention(vlm: VLM, prompt: str, item: Item) -> Float[np.ndarray, "names lay
 
 def mean(sums: Float[np.ndarray, "*batch 2"]) -> Float[np.ndarray, "*batch"]:
     return sums[..., 0] / sums[..., 1]
+
+
+def together(vlm: VLM, task: Task, examples: list[Example], sets: dict[str, list[Site]]) -> Table:
+    """What the task loses where all heads of a set are replaced at once."""
+    taken, rng = {site for own in sets.values() for site in own}, random.Random(3407)
+    others = [[(x, h) for h in range(vlm.anatomy.heads) if (x, h) not in taken] for x in range(len(vlm.anatomy.layers))]
+
+    def drawn(own: list[Site]) -> Intervention:
+        """As many heads of each layer, none of a set; fewer where a layer has no more."""
+        counts = Counter(layer for layer, _ in own)
+        parts = [rng.sample(others[layer], min(count, len(others[layer]))) for layer, count in counts.items()]
+        return Intervention(heads=frozenset(chain(*parts)))
+
+    edits = {UNEDITED: [BASELINE]}
+    for name, own in sets.items():
+        edits |= {name: [Intervention(heads=frozenset(own))], f"random for {name}": [drawn(own) for _ in range(DRAWS)]}
+    rows = [*chain(*edits.values())]
+    cells = iter(sweep(vlm, task, examples, rows, SweepSettings(max_new_tokens=3)))
+    statistics = {name: np.stack([next(cells) for _ in of_arm]) for name, of_arm in edits.items()}
+    measured = Measurement(statistics, task.score, seed=3407)
+    table = Table("replaced at once", "metric", "drop", "drop beyond random", title="all heads of a set")
+    for name in sets:
+        beyond = measured.difference(f"random for {name}", name)
+        table.add_row(name, f"{measured.level(name):.3f}", f"{measured.drop(name):+.3f}", f"{beyond:+.3f}")
+    return table
 
 
 def main() -> None:
@@ -81,7 +115,7 @@ def main() -> None:
     def row(arm: Any) -> list[str]:
         return [f"{measured.level((name, arm)):.3f}" for name in NAMES]
 
-    console = Console(record=True, width=120)
+    console = Console(record=True, width=130)
     title = f"{options.model}: attention from the last position to the names, {len(examples)} items"
     table = Table("heads", "drop when replaced", *NAMES, title=title)
     drops: dict[Any, Interval] = {(head.layer, head.head): head.score for head in found.heads}
@@ -99,6 +133,8 @@ def main() -> None:
     console.print(most)
     places = ", ".join(f"{x}.{h}: {1 + ranked.index((x, h))}" for x, h in critical)
     console.print(f"rank of each critical head by attention to IO, of {len(drops)}: {places}")
+    sets = {"the critical heads": critical, f"the {SHOWN} that look most at IO": ranked[:SHOWN]}
+    console.print(together(vlm, task, examples, sets))
     if options.out is not None:
         options.out.write_text(f"```\n{console.export_text()}```\n", encoding="utf-8")
 

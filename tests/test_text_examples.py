@@ -11,7 +11,7 @@ from hones.tasks.base import BarePrompt
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "docs/examples"
-SPLITS = {"discovery": 48, "dev": 32, "test": 80}
+SPLITS = {"discovery": 24, "dev": 56, "test": 80}
 TABLES = {"agreement": "jsonl", "indirect-object": "csv", "greater-than": "jsonl"}
 
 

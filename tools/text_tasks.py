@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "docs/examples"
-SIZES = {"discovery": 48, "dev": 32, "test": 80}
+SIZES = {"discovery": 24, "dev": 56, "test": 80}
 Row = dict[str, str | list[str]]
 Draw = Callable[[random.Random, int], Row]
 
