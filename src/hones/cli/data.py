@@ -11,7 +11,7 @@ from hones.cli.options import Candidates, Images
 from hones.cli.shown import ERR, OUT, name_remarks, say
 
 Format = Annotated[
-    str, Option(help="unified, vqav2, gqa, textvqa, docvqa, flickr30k, llava, table, hf, or auto: by the content.")
+    str, Option(help="unified, vqav2, gqa, textvqa, docvqa, coco, flickr30k, llava, table, hf; auto: by content.")
 ]
 Shown = Annotated[str, Argument(help="File, folder or hf:OWNER/NAME, with ?option=value&... where needed.")]
 

@@ -1,6 +1,6 @@
 """Readers of published formats: one file each behind one interface (`base.py`), told apart by what a file holds.
 
-    unified     vqav2     gqa     textvqa     docvqa     flickr30k     llava     table     hf
+    unified    vqav2    gqa    textvqa    docvqa    coco    flickr30k    llava    table    hf
 
 A source that no reader or more than one recognises is refused with the candidates named, or the keys that were seen;
 nothing is guessed. Only the table is what is left where no published format fits.
@@ -15,6 +15,7 @@ from typing import Any
 
 from hones.data.content import Content, read_content
 from hones.data.readers.base import Pictures, Reader
+from hones.data.readers.coco_captions import CocoCaptions
 from hones.data.readers.docvqa import DocVqa
 from hones.data.readers.flickr30k import Flickr30k
 from hones.data.readers.gqa import Gqa
@@ -28,12 +29,19 @@ from hones.data.sources import Source
 from hones.data.unified import Item, LeftOut, parse_rows
 from hones.errors import HonesError, shortened
 
-READERS: dict[str, Reader] = {
-    reader.name: reader
-    for reader in (Unified(), VqaV2(), Gqa(), TextVqa(), DocVqa(), Flickr30k(), Llava(), Table(), HuggingFace())
-}
-
-
+_ALL = (
+    Unified(),
+    VqaV2(),
+    Gqa(),
+    TextVqa(),
+    DocVqa(),
+    CocoCaptions(),
+    Flickr30k(),
+    Llava(),
+    Table(),
+    HuggingFace(),
+)
+READERS: dict[str, Reader] = {reader.name: reader for reader in _ALL}
 _MOST_NAMES = 12
 
 
