@@ -56,6 +56,29 @@ TEXTVQA = {
         {"question": "what?", "image_id": "003a", "question_id": 34603},
     ],
 }
+DOCVQA = {
+    "dataset_name": "docvqa",
+    "data": [
+        {
+            "questionId": 4,
+            "question": "How much?",
+            "image": "documents/x_1.png",
+            "docId": 1,
+            "answers": ["0.28", "0,28"],
+        },
+    ],
+}
+COCO_CAPTIONS = {
+    "images": [{"id": 9, "file_name": "9.jpg", "height": 4, "width": 4}],
+    "annotations": [{"id": 90, "image_id": 9, "caption": "A cat."}, {"id": 91, "image_id": 9, "caption": "Cat."}],
+}
+CONVERSATIONS = [
+    {
+        "id": "a",
+        "image": "coco/a.jpg",
+        "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A cat."}],
+    }
+]
 KARPATHY = {
     "dataset": "flickr30k",
     "images": [
@@ -79,7 +102,10 @@ JSON_FILES: dict[str, Any] = {
     "vqav2": QUESTIONS,
     "gqa": GQA,
     "textvqa": TEXTVQA,
+    "docvqa": DOCVQA,
+    "coco": COCO_CAPTIONS,
     "flickr30k": KARPATHY,
+    "llava": CONVERSATIONS,
     "table": [{"image": "a.png", "question": "What?", "answer": "cat", "captions": ["A cat."]}],
 }
 
@@ -375,7 +401,7 @@ def test_symbolic_links_out_of_the_folder_are_refused(write: Callable[..., Path]
 # --- convert ---
 
 
-@pytest.mark.parametrize("name", ["gqa", "textvqa", "flickr30k", "table"])
+@pytest.mark.parametrize("name", ["gqa", "textvqa", "docvqa", "coco", "flickr30k", "llava", "table"])
 def test_converted_items_are_the_same(write: Callable[..., Path], tmp_path: Path, name: str) -> None:
     file, to = write(JSON_FILES[name]), tmp_path / "new" / "unified.json"
     assert call("data", "convert", file, "--to", to) == 0

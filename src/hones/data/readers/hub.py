@@ -156,7 +156,9 @@ def _unpack(dataset: "Dataset", column: str, items: Sequence[Item], folder: Path
     for item in track(items, "unpacking pictures"):
         file = folder / str(item.file_name)
         if not file.exists():
-            write_bytes(file, _encoded(pictures[int(file.name.removeprefix("row-"))][column]))
+            with seam("read the pictures of the dataset"):
+                content = _encoded(pictures[int(file.name.removeprefix("row-"))][column])
+            write_bytes(file, content)
     return folder
 
 
