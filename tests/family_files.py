@@ -13,7 +13,7 @@ import transformers
 from random_models import fill_weights
 from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
 
-from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 32,

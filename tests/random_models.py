@@ -32,7 +32,7 @@ from transformers import (
     Qwen3VLForConditionalGeneration,
 )
 
-from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER
 
 
 def save_random_llava(folder: Path, family: Any = LlamaConfig, **more: Any) -> Path:

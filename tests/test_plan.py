@@ -21,7 +21,7 @@ from hones.errors import HonesError
 from hones.method.found import HeadScore
 from hones.method.steering.settings import SteeringSettings
 from hones.models.interventions import BASELINE
-from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
 from hones.runs.config import read_config
 from hones.runs.plan.forecast import plan

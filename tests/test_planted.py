@@ -17,7 +17,7 @@ from torch import Tensor
 from hones import HonesError, load_items, load_vlm, make_task, write_shapes
 from hones.method.masking import layer_matched_random
 from hones.models.interventions import BASELINE, Intervention
-from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN, BUILT_IN_FOLDER
 from hones.models.planted import (
     FOLDER,
     PLANTS,

@@ -15,7 +15,7 @@ from PIL import Image
 from hones import load_items, load_vlm, make_task, write_shapes
 from hones.data.items import Items
 from hones.models.interventions import BASELINE
-from hones.models.loading import BUILT_IN, BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN, BUILT_IN_FOLDER
 from hones.models.vlm import VLM
 from hones.sweep.run import sweep
 from hones.tasks import TASKS

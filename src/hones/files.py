@@ -30,6 +30,12 @@ _MARKS = (  # UTF-32's little end begins as UTF-16's does
 )
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $HONES_CACHE, else hones/ in the user's cache folder."""
+    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("HONES_CACHE") or of_user / "hones")
+
+
 def versions() -> dict[str, str]:
     """The versions that a result may depend on."""
     return {name: version(name) for name in _LIBRARIES}

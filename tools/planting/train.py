@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import AutoModelForImageTextToText
 
-from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER
 from hones.models.sites import Site
 
 from .decoys import make_decoys

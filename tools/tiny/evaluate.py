@@ -21,7 +21,7 @@ from hones import attribute_neurons, evaluate_masking, load_items, load_vlm, loc
 from hones.data.shapes.scene import SIZE
 from hones.method.neurons import select_neurons
 from hones.models.interventions import BASELINE
-from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER
 from hones.stats import UNEDITED
 from hones.sweep.measure import measure
 from hones.tasks import TASKS

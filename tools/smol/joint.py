@@ -1,0 +1,155 @@
+"""The second phase: the language model's updates, the projector and the tower learn all tasks on all pictures.
+
+    python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
+
+A step is a few small parts, each some pictures with their prompts, computed in threads. The soft words go on as a side
+loss. Rates and checkpoints are as in `smol.soft`, whose checkpoint this starts from.
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .architecture import Parts, build
+from .clock import Clock, Log, descend, load, save, threads
+from .photographs import Photographs, read_photographs
+from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
+from .prompts import Sequencer, Sequences, of_drawing, of_photograph
+from .soft import SoftPhase
+from .updates import add_updates
+
+RANK = 16
+PEAK = {"updates": 2e-3, "projector": 4e-4, "tower": 2e-4, "words": 3e-3}
+SIDE_LOSS = 0.1
+KINDS = ("drawings", "photographs", "drawings", "rooms")  # the parts of a step
+PICTURES = 2  # of a part
+
+
+class JointPhase:
+    """The parts of a step and their gradients."""
+
+    def __init__(self, parts: Parts, soft: SoftPhase) -> None:
+        self.parts, self.soft = parts, soft
+        self.sequencer = Sequencer(parts.tokenizer)
+
+    def part(
+        self, kind: str, seed: str, size: int, photographs: Photographs
+    ) -> tuple[Tensor, Sequences, Tensor, float]:
+        """The supervised predictions' logits [N, V], what they were asked, and the side loss and its weight.
+
+        kind: drawings; photographs: with captions, half of them with a word pasted in; rooms: one with a word and a
+        caption for every one with questions.
+        """
+        rng = random.Random(f"{kind}/{seed}")
+        pictures, asked, cells, words = [], [], {}, {}
+        for i in range(size):
+            if kind == "drawings":
+                drawing = make_drawing(f"smol/joint/{seed}/{i}", rng.random() < 0.75)
+                pictures.append(drawing.picture)
+                lettering = drawing.lettering
+                asked.append(of_drawing(drawing.scene, lettering and lettering.text, rng))
+                cells[i] = self.soft.words.cells(drawing.scene, drawing.rows, lettering)
+                continue
+            room = kind == "rooms" and i % 2 == 1
+            photograph = rng.choice(photographs.asked if room else photographs.captioned)
+            picture, text = cropped(photograph, None if room else rng), None
+            if not room and (kind == "rooms" or rng.random() < 0.5):
+                picture, lettering = with_word(picture, *make_text(photographs.words, rng, 0.6), rng)
+                picture, text = with_box(picture, lettering), lettering.text
+                cells[i] = self.soft.words.cells(None, (), lettering)
+            else:
+                words[i] = photograph.words
+            pictures.append(picture)
+            asked.append(of_photograph(photograph, text, photographs.captioned, rng, most=4))
+        sequences = self.sequencer.sequences(asked)
+        features = self.parts.features(pixels(pictures, self.parts.image_processor))
+        side = torch.zeros(())
+        if cells:
+            target, spoken = (torch.stack(part) for part in zip(*cells.values(), strict=True))
+            side = side + len(cells) / size * self.soft.words.cell_loss(features[[*cells]], target, spoken)
+        if words:
+            target = self.soft.words.targets([*words.values()])
+            side = side + len(words) / size * self.soft.words.word_loss(features[[*words]], target)
+        return self.logits(features, sequences), sequences, side
+
+    def logits(self, features: Tensor, sequences: Sequences) -> Tensor:
+        """[N, V] where an answer's tokens are predicted."""
+        language = self.parts.language
+        hidden = language.embed_tokens(sequences.ids)
+        shown = (sequences.ids == self.sequencer.picture)[..., None]
+        final = language(
+            inputs_embeds=hidden.masked_scatter(shown, features),
+            attention_mask=sequences.mask,
+            position_ids=sequences.positions,
+            use_cache=False,
+        ).last_hidden_state
+        return F.linear(final[sequences.rows, sequences.columns], language.embed_tokens.weight)
+
+    def gradients(self, kind: str, seed: str, trained: list[Tensor]) -> tuple[list[Tensor], float, dict[str, float]]:
+        """Of the weighted sum of a part's losses, the sum of its weights, and its losses."""
+        logits, sequences, side = self.part(kind, seed, PICTURES, self.soft.photographs)
+        losses = F.cross_entropy(logits, sequences.labels, reduction="none")
+        total, weight = (losses * sequences.weights).sum(), float(sequences.weights.sum())
+        found = torch.autograd.grad(
+            total + SIDE_LOSS * weight * side, trained, allow_unused=True, materialize_grads=True
+        )
+        return [*found], weight, {kind: total.item() / weight, f"{kind} side": side.item()}
+
+    @torch.no_grad()
+    def report(self, kept: Photographs) -> dict[str, float]:
+        """The share of unseen prompts whose whole answer is right, the true tokens before it given."""
+        hits: dict[str, list[bool]] = defaultdict(list)
+        for kind, count in (("drawings", 10), ("photographs", 4), ("rooms", 10)):
+            for n in range(count):
+                logits, sequences, _ = self.part(kind, f"check/{n}", 4, kept)
+                right = torch.ones(len(sequences.prompts), dtype=torch.long)
+                right.scatter_reduce_(0, sequences.owners, (logits.argmax(-1) == sequences.labels).long(), "amin")
+                for prompt, hit in zip(sequences.prompts, right.tolist(), strict=True):
+                    name = f"{prompt.task} {'drawn' if kind == 'drawings' else 'photo'}"
+                    hits[name].append(bool(hit))
+        return {name: sum(found) / len(found) for name, found in sorted(hits.items())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", type=Path, help="the language model's folder")
+    parser.add_argument("photographs", type=Path, help="folder with flickr8k, daquar and words")
+    parser.add_argument("--out", type=Path, default=Path("checkpoints/smol"))
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    parts = build(options.base, options.seed)
+    add_updates(parts.language, RANK)
+    parts.model.train()
+    soft = SoftPhase(parts, read_photographs(options.photographs, test=False))
+    kept = read_photographs(options.photographs, test=True)
+    phase = JointPhase(parts, soft)
+    modules = {"tower": parts.tower, "projector": parts.projector, "words": soft.words, "updates": parts.language}
+    groups = [{"params": [p for p in m.parameters() if p.requires_grad], "peak": PEAK[n]} for n, m in modules.items()]
+    optimizers = [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)]
+    clock = Clock(options.minutes)
+    checkpoint, log = options.out / "joint.pt", Log(options.out / "joint.log")
+    if not load(checkpoint, modules, optimizers, clock):
+        before = {name: module for name, module in modules.items() if name != "updates"}
+        if not load(options.out / "soft.pt", before):
+            raise SystemExit(f"no {options.out / 'soft.pt'}: run smol.soft first")
+    with threads(options.threads) as pool:
+        while not clock.over:
+            clock.set_rates(optimizers, warm=15)
+            log.write("joint", clock, descend(pool, phase.gradients, KINDS, f"{options.seed}/{clock.step}", optimizers))
+            clock.tick()
+            if clock.due(240):
+                save(checkpoint, modules, optimizers, clock)
+                log.write("check", clock, phase.report(kept))
+    save(checkpoint, modules, optimizers, clock)
+    log.write("check", clock, phase.report(kept))
+
+
+if __name__ == "__main__":
+    main()

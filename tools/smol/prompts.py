@@ -1,0 +1,150 @@
+"""What is asked about a picture, worded as the product words it, and the sequences that training runs.
+
+A picture's prompts stand one after another in one sequence behind the picture; each sees the picture and itself only
+and counts its positions from the picture's end, so it is computed exactly as if it stood alone.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from tiny.batches import Prompt
+from torch import Tensor
+
+from hones.data.shapes.language import Statement, captions, describe, false_statement, holds, perturb, questions
+from hones.data.shapes.scene import Content
+from hones.models.prompting import LLAVA_TEMPLATE
+from hones.tasks import caption, ocr, retrieval, vqa
+
+from .architecture import GRID, PICTURE
+from .photographs import Photograph, content_words, plain
+
+WEIGHT = {"vqa": 1.0, "ocr": 2.0, "caption": 1.0, "retrieval": 1.5}
+_QUESTION_WEIGHT = {"colour": 3.0, "shape": 1.5, "count": 1.0, "existence": 1.5, "relation": 2.0}
+_PARAPHRASES = (0, 0, 0, 0, 1, 2, 3, 4)
+NEGATIVES_SEEN = 60
+
+
+def of_drawing(scene: Content, text: str | None, rng: random.Random) -> list[Prompt]:
+    """Two questions, the text in the box if there is one, a caption and two candidates, one of them true."""
+    asked = questions(scene, rng)
+    keys = {q: rng.random() ** (1 / _QUESTION_WEIGHT[q[0]]) for q in asked}
+    chosen = sorted(asked, key=keys.__getitem__, reverse=True)[:2]
+    prompts = [Prompt("vqa", kind, vqa.PROMPT.format(question=q), a) for kind, q, a in chosen]
+    if text is not None:
+        prompts.append(Prompt("ocr", "ocr", ocr.PROMPT, text))
+    place = scene.place
+
+    def said(statement: Statement) -> str:
+        return captions(statement, place)[rng.choice(_PARAPHRASES)]
+
+    prompts.append(Prompt("caption", "caption", caption.PROMPT, said(describe(scene, rng))))
+    true = describe(scene, rng)
+    if rng.random() < 0.25:
+        thing = rng.choice(scene.things)
+        true = Statement(((thing.colour, thing.shape),))
+        false = perturb(true, rng)
+        while holds(false, scene):
+            false = perturb(true, rng)
+    else:
+        false = false_statement(scene, rng, hard=rng.random() < 0.6)
+    return [*prompts, candidate(said(true), True), candidate(said(false), False)]
+
+
+def candidate(text: str, true: bool) -> Prompt:
+    """Whether a candidate caption is true of the picture."""
+    return Prompt(
+        "retrieval", "true" if true else "false", retrieval.PROMPT.format(candidate=text), "Yes" if true else "No"
+    )
+
+
+def of_photograph(
+    photograph: Photograph, text: str | None, others: list[Photograph], rng: random.Random, most: int = 4
+) -> list[Prompt]:
+    """The text in the box if there is one; questions, or a caption and two or three candidates, one of them true.
+
+    The false ones are captions of other photographs: the one among some sixty that shares most words, and any one.
+    """
+    prompts = [Prompt("ocr", "word", ocr.PROMPT, text)] if text is not None else []
+    if photograph.questions:
+        asked = rng.sample(photograph.questions, min(most, len(photograph.questions)))
+        return prompts + [Prompt("vqa", "photograph", vqa.PROMPT.format(question=q), a) for q, a in asked]
+    first, second = rng.sample(photograph.captions, 2)
+    prompts.append(Prompt("caption", "photograph", caption.PROMPT, plain(first)))
+    negatives = [rng.choice(other.captions) for other in rng.sample(others, NEGATIVES_SEEN) if other is not photograph]
+    own = set(content_words(second))
+    hard = max(negatives, key=lambda other: len(own & set(content_words(other))))
+    return [
+        *prompts,
+        candidate(second, True),
+        candidate(hard, False),
+        *([candidate(negatives[0], False)] if not text else []),
+    ]
+
+
+@dataclass
+class Sequences:
+    """B pictures with their prompts, T tokens, N supervised predictions."""
+
+    ids: Tensor  # [B, T], the picture's tokens included
+    positions: Tensor  # [B, T]
+    mask: Tensor  # [B, 1, T, T], added to attention scores
+    rows: Tensor  # [N]
+    columns: Tensor  # [N] where each label is predicted
+    labels: Tensor  # [N]
+    weights: Tensor  # [N]
+    owners: Tensor  # [N] index into all prompts
+    prompts: list[Prompt]
+
+
+class Sequencer:
+    """Prompts of pictures as sequences."""
+
+    def __init__(self, tokenizer: object) -> None:
+        self.tokenizer = tokenizer
+        self.picture = tokenizer.convert_tokens_to_ids(PICTURE)
+        self.end = tokenizer.eos_token_id
+        before, _ = self._split("X")
+        self.prefix = before + [self.picture] * GRID**2
+
+    def _split(self, prompt: str) -> tuple[list[int], list[int]]:
+        ids = self.tokenizer(LLAVA_TEMPLATE.format(image=f"{PICTURE}\n", prompt=prompt))["input_ids"]
+        at = ids.index(self.picture)
+        return ids[:at], ids[at + 1 :]
+
+    def sequences(self, asked: list[list[Prompt]]) -> Sequences:
+        """The prompts of each picture."""
+        ids, positions, groups, supervised, prompts = [], [], [], [], []
+        for row, of_picture in enumerate(asked):
+            sequence, at, group = list(self.prefix), list(range(len(self.prefix))), [0] * len(self.prefix)
+            for number, prompt in enumerate(of_picture, 1):
+                _, question = self._split(prompt.text)
+                answer = [*self.tokenizer(f" {prompt.answer}", add_special_tokens=False)["input_ids"], self.end]
+                start = len(sequence) + len(question) - 1
+                weight = WEIGHT[prompt.task] / len(answer) ** 0.5
+                supervised += [(row, start + k, label, weight, len(prompts)) for k, label in enumerate(answer)]
+                tokens = question + answer[:-1]
+                sequence += tokens
+                at += range(len(self.prefix), len(self.prefix) + len(tokens))
+                group += [number] * len(tokens)
+                prompts.append(prompt)
+            ids.append(sequence)
+            positions.append(at)
+            groups.append(group)
+        rows, columns, labels, weights, owners = zip(*supervised, strict=True)
+        group = _padded(groups, -1)
+        seen = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool).tril()
+        seen = seen & ((group[:, None, :] == group[:, :, None]) | (group[:, None, :] == 0))
+        mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
+        return Sequences(
+            _padded(ids, self.end),
+            _padded(positions, 0),
+            mask,
+            *(torch.tensor(part) for part in (rows, columns, labels, weights, owners)),
+            prompts,
+        )
+
+
+def _padded(rows: list[list[int]], filler: int) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
