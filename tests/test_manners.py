@@ -157,6 +157,7 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        ({"limit": 8}, "limit is 8; expected keys under it: discovery, dev, test"),
         ({"ratios": 1}, "no key ratios, perhaps ratio; expected some of model, out, data, tasks"),
         ({"steering": {"epoch": 1}}, "no key steering.epoch, perhaps epochs; expected some of beta, gamma"),
         ({"steering": {"early_stopping": {"patient": 1}}}, "perhaps patience; expected some of share, patience"),

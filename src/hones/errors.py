@@ -122,6 +122,14 @@ def keys_inside(field: "FieldInfo") -> "type[pydantic.BaseModel] | None":
     return next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
 
 
+def _keys_at(keys: "type[pydantic.BaseModel] | None", sections: Iterable[str]) -> list[str]:
+    """The keys inside these nested sections."""
+    for name in sections:
+        field = keys.model_fields.get(name) if keys is not None else None
+        keys = keys_inside(field) if field is not None else None
+    return [] if keys is None else [*keys.model_fields]
+
+
 def from_validation(
     error: "pydantic.ValidationError",
     what: str,
@@ -136,12 +144,14 @@ def from_validation(
         what: the file, or whatever else holds it.
         keys: of the content; a key that is none of them is said with the nearest and all others.
     """
-    if keys is not None and error.errors()[0]["type"] == "extra_forbidden":
-        *sections, key = map(str, first_invalid(error).where)
-        for name in sections:
-            field = keys.model_fields.get(name) if keys is not None else None
-            keys = keys_inside(field) if field is not None else None
-        known = [] if keys is None else [*keys.model_fields]
+    kind = error.errors()[0]["type"]
+    where = [*map(str, first_invalid(error).where)]
+    if keys is not None and kind == "model_type" and (known := _keys_at(keys, where)):
+        found = f"{what}: {'.'.join(where)} is {shortened(repr(first_invalid(error).value))}"
+        return HonesError(found, expected=f"keys under it: {', '.join(known)}", do=do)
+    if keys is not None and kind == "extra_forbidden":
+        *sections, key = where
+        known = _keys_at(keys, sections)
         near = "".join(f", perhaps {name}" for name in get_close_matches(key, known, 1))
         found = f"{what}: no key {'.'.join((*sections, key))}{near}"
         return HonesError(found, expected=f"some of {', '.join(known)}", do=do)
