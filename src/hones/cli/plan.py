@@ -128,7 +128,7 @@ class Plan:
             beside = [f"--{name.replace('_', '-')}" for name in given if name not in (*of_plan, *OF_PLAN)]
             if beside:
                 what = f"{self.config} and {', '.join(beside)}"
-                raise HonesError(what, expected="a configuration, or options in its place")
+                raise HonesError(what, expected="a configuration, or options in its place", do="--set changes its keys")
             config = read_config(self.config, self.changes or ())
             return make_request(**config.model_dump(exclude_unset=True), stand_in=True, **of_plan)
         if self.changes:
