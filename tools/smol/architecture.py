@@ -59,8 +59,9 @@ def build(base: Path, seed: int = 0) -> Parts:
     tokenizer.padding_side = "left"
     tokenizer.chat_template = None  # prompts are wrapped as LLaVA's
     language = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    known = language.config.vocab_size
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    language.model.embed_tokens.weight.data[-1] = 0
+    language.model.embed_tokens.weight.data[known:] = 0
     tiny = LlavaForConditionalGeneration.from_pretrained(BUILT_IN_FOLDER / "tiny-llava", dtype=torch.float32)
     vision = tiny.config.vision_config.to_dict()
     vision["num_hidden_layers"] += FURTHER_LAYERS

@@ -2,8 +2,9 @@
 
     python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
 
-A step is a few small parts, each some pictures with their prompts, computed in threads. The soft words go on as a side
-loss. Rates and checkpoints are as in `smol.soft`, whose checkpoint this starts from.
+A step is a few small parts, each some pictures with their prompts, computed in threads; one of them is a part of the
+first phase, so that the soft words go on improving. Rates and checkpoints are as in `smol.soft`, whose checkpoint this
+starts from.
 """
 
 import argparse
@@ -20,13 +21,14 @@ from .clock import Clock, Log, descend, load, save, threads
 from .photographs import Photographs, read_photographs
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
 from .prompts import Sequencer, Sequences, of_drawing, of_photograph
-from .soft import SoftPhase
+from .soft import SoftPhase, optimizers_of
 from .updates import add_updates
 
 RANK = 16
-PEAK = {"updates": 2e-3, "projector": 4e-4, "tower": 2e-4, "words": 3e-3}
+PEAK = {"updates": 2e-3, "projector": 8e-4, "tower": 8e-4, "words": 3e-3}
 SIDE_LOSS = 0.1
-KINDS = ("drawings", "photographs", "drawings", "rooms")  # the parts of a step
+SOFT_WEIGHT = 30.0  # of the part without the language model; the others weigh about as much
+KINDS = ("drawings", "photographs", "drawings", "rooms", "soft words")  # the parts of a step
 PICTURES = 2  # of a part
 
 
@@ -40,7 +42,7 @@ class JointPhase:
     def part(
         self, kind: str, seed: str, size: int, photographs: Photographs
     ) -> tuple[Tensor, Sequences, Tensor, float]:
-        """The supervised predictions' logits [N, V], what they were asked, and the side loss and its weight.
+        """The supervised predictions' logits [N, V], what they were asked, and the side loss.
 
         kind: drawings; photographs: with captions, half of them with a word pasted in; rooms: one with a word and a
         caption for every one with questions.
@@ -92,6 +94,10 @@ class JointPhase:
 
     def gradients(self, kind: str, seed: str, trained: list[Tensor]) -> tuple[list[Tensor], float, dict[str, float]]:
         """Of the weighted sum of a part's losses, the sum of its weights, and its losses."""
+        if kind == "soft words":
+            loss, figures = self.soft.loss(f"joint/{seed}")
+            found = torch.autograd.grad(SOFT_WEIGHT * loss, trained, allow_unused=True, materialize_grads=True)
+            return [*found], SOFT_WEIGHT, figures
         logits, sequences, side = self.part(kind, seed, PICTURES, self.soft.photographs)
         losses = F.cross_entropy(logits, sequences.labels, reduction="none")
         total, weight = (losses * sequences.weights).sum(), float(sequences.weights.sum())
@@ -131,14 +137,14 @@ def main() -> None:
     kept = read_photographs(options.photographs, test=True)
     phase = JointPhase(parts, soft)
     modules = {"tower": parts.tower, "projector": parts.projector, "words": soft.words, "updates": parts.language}
-    groups = [{"params": [p for p in m.parameters() if p.requires_grad], "peak": PEAK[n]} for n, m in modules.items()]
-    optimizers = [torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)]
+    own = [p for p in parts.language.parameters() if p.requires_grad]
+    before = {name: module for name, module in modules.items() if name != "updates"}
+    of_updates = torch.optim.AdamW([{"params": own, "peak": PEAK["updates"]}], betas=(0.9, 0.98), weight_decay=0.0)
+    optimizers = [of_updates, *optimizers_of(before, PEAK)]
     clock = Clock(options.minutes)
     checkpoint, log = options.out / "joint.pt", Log(options.out / "joint.log")
-    if not load(checkpoint, modules, optimizers, clock):
-        before = {name: module for name, module in modules.items() if name != "updates"}
-        if not load(options.out / "soft.pt", before):
-            raise SystemExit(f"no {options.out / 'soft.pt'}: run smol.soft first")
+    if not load(checkpoint, modules, optimizers, clock) and not load(options.out / "soft.pt", before):
+        raise SystemExit(f"no {options.out / 'soft.pt'}: run smol.soft first")
     with threads(options.threads) as pool:
         while not clock.over:
             clock.set_rates(optimizers, warm=15)

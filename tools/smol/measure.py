@@ -103,7 +103,8 @@ def by_picture(measured: Measurement, pictures: list[Path]) -> Measurement:
     arms = {}
     for arm, statistics in measured.arms.items():
         summed = np.zeros((len(statistics), len(index), statistics.shape[2]))
-        np.add.at(summed, (slice(None), at), statistics)
+        for draw, of_draw in zip(summed, statistics, strict=True):
+            np.add.at(draw, at, of_draw)
         arms[arm] = summed
     return Measurement(arms, measured.score, SEED)
 
@@ -140,8 +141,9 @@ def page(model: str, rows: list[Row]) -> str:
     lines = [
         f"# What {model} can do",
         "",
-        "On pictures that training never saw, through `hones` (float32, greedy answers); intervals: paired bootstrap over pictures, 95 %.",
-        f"Retrieval among {CANDIDATES['built-in']} candidates on built-in pictures and {CANDIDATES['photographs']} on photographs.",
+        "On pictures that training never saw, through `hones` (float32, greedy answers); intervals: paired bootstrap",
+        f"over pictures, 95 %. Retrieval among {CANDIDATES['built-in']} candidates on built-in pictures, "
+        f"{CANDIDATES['photographs']} on photographs.",
         "",
         "| pictures | task | metric | n | score | best guess | blank picture | above blank |",
         "|---|---|---|---|---|---|---|---|",

@@ -6,6 +6,7 @@ and counts its positions from the picture's end, so it is computed exactly as if
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tiny.batches import Prompt
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from hones.data.shapes.language import Statement, captions, describe, false_statement, holds, perturb, questions
 from hones.data.shapes.scene import Content
-from hones.models.prompting import LLAVA_TEMPLATE
+from hones.models.template import LLAVA, WORDINGS
 from hones.tasks import caption, ocr, retrieval, vqa
 
 from .architecture import GRID, PICTURE
@@ -100,7 +101,7 @@ class Sequences:
 class Sequencer:
     """Prompts of pictures as sequences."""
 
-    def __init__(self, tokenizer: object) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
         self.picture = tokenizer.convert_tokens_to_ids(PICTURE)
         self.end = tokenizer.eos_token_id
@@ -108,7 +109,7 @@ class Sequencer:
         self.prefix = before + [self.picture] * GRID**2
 
     def _split(self, prompt: str) -> tuple[list[int], list[int]]:
-        ids = self.tokenizer(LLAVA_TEMPLATE.format(image=f"{PICTURE}\n", prompt=prompt))["input_ids"]
+        ids = self.tokenizer(WORDINGS[LLAVA].format(image=f"{PICTURE}\n", prompt=prompt))["input_ids"]
         at = ids.index(self.picture)
         return ids[:at], ids[at + 1 :]
 
@@ -137,11 +138,15 @@ class Sequencer:
         seen = seen & ((group[:, None, :] == group[:, :, None]) | (group[:, None, :] == 0))
         mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
         return Sequences(
-            _padded(ids, self.end),
-            _padded(positions, 0),
-            mask,
-            *(torch.tensor(part) for part in (rows, columns, labels, weights, owners)),
-            prompts,
+            ids=_padded(ids, self.end),
+            positions=_padded(positions, 0),
+            mask=mask,
+            rows=torch.tensor(rows),
+            columns=torch.tensor(columns),
+            labels=torch.tensor(labels),
+            weights=torch.tensor(weights),
+            owners=torch.tensor(owners),
+            prompts=prompts,
         )
 
 

@@ -110,14 +110,14 @@ class SoftPhase:
         return (choices[near] == wanted).all(1).float().mean().item()
 
 
-def optimizers_of(modules: dict[str, nn.Module]) -> list[torch.optim.Optimizer]:
+def optimizers_of(modules: dict[str, nn.Module], peak: dict[str, float]) -> list[torch.optim.Optimizer]:
     """Muon on the matrices of the tower and the projector, AdamW on all else."""
     matrices: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for name, module in modules.items():
         for path, parameter in module.named_parameters():
             is_matrix = parameter.ndim == 2 and "embedding" not in path
-            (matrices if is_matrix else others).append({"params": [parameter], "peak": PEAK[name]})
+            (matrices if is_matrix else others).append({"params": [parameter], "peak": peak[name]})
     return [
         Muon(matrices),
         torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
@@ -139,7 +139,7 @@ def main() -> None:
     phase = SoftPhase(parts, read_photographs(options.photographs, test=False))
     kept = read_photographs(options.photographs, test=True)
     modules = {"tower": parts.tower, "projector": parts.projector, "words": phase.words}
-    optimizers = optimizers_of(modules)
+    optimizers = optimizers_of(modules, PEAK)
     clock = Clock(options.minutes)
     checkpoint, log = options.out / "soft.pt", Log(options.out / "soft.log")
     load(checkpoint, modules, optimizers, clock)

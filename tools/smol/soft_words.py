@@ -27,6 +27,8 @@ class SoftWords(nn.Module):
     """
 
     embeddings: Tensor
+    middle: Tensor
+    directions: Tensor
 
     def __init__(self, parts: Parts, vocabulary: list[str], frequency: Tensor) -> None:
         super().__init__()

@@ -27,8 +27,9 @@ class Updated(nn.Module):
 
 def add_updates(language: nn.Module, rank: int) -> None:
     """Put an update beside every matrix of every layer; it adds nothing yet."""
-    found = [(name, m) for name, m in language.named_modules() if re.search(rf"layers\..*\.{MATRICES}$", name)]
-    for name, linear in found:
+    for name, linear in [*language.named_modules()]:
+        if not (isinstance(linear, nn.Linear) and re.search(rf"layers\..*\.{MATRICES}$", name)):
+            continue
         parent, _, leaf = name.rpartition(".")
         setattr(language.get_submodule(parent), leaf, Updated(linear, rank))
 
