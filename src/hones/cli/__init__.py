@@ -8,7 +8,7 @@ import sys
 from typing import NoReturn
 
 from hones.cli.shown import fail
-from hones.errors import HonesError
+from hones.errors import BadItem, HonesError
 from hones.log import LOG, close_log
 
 
@@ -24,9 +24,10 @@ def main() -> NoReturn:
         from hones.cli.commands import app
 
         app()
-    except HonesError as error:
-        LOG.error(error.on_command_line(), exc_info=True)
-        fail(error.on_command_line())
+    except (HonesError, BadItem) as error:  # an item that was good when it was checked, such as a picture now gone
+        line = error.on_command_line() if isinstance(error, HonesError) else " ".join(str(error).split())
+        LOG.error(line, exc_info=True)
+        fail(line)
         code = 2
     except Exception as error:
         from hones.tasks.user_code import place_in_user_code

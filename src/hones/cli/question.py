@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from hones.cli.shown import name_remarks
 from hones.errors import HonesError
 
 
@@ -29,6 +30,8 @@ class QuestionOptions:
 
     def asked(self) -> dict[str, Any]:
         """The task, fields and box as `ask` and `explain` take them, checked before a model is loaded."""
+        from hones.data.pictures import remarks_of
+        from hones.data.unified import LeftOut
         from hones.tasks import make_task
         from hones.tasks.asking import ask_as
 
@@ -46,5 +49,7 @@ class QuestionOptions:
                 raise HonesError(f"--box {self.box}", expected="four numbers X,Y,W,H") from error
             box = (x, y, width, height)
         task = make_task(self.task)
-        ask_as(task, self.image, self.question, fields, box)
+        opened = ask_as(task, self.image, self.question, fields, box).open_picture()
+        if opened is not None and self.image is not None:
+            name_remarks([LeftOut(self.image.name, reason, kind) for kind, reason in remarks_of(opened)])
         return {"task": task, "fields": fields, "box": box}

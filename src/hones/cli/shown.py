@@ -39,12 +39,14 @@ def name_remarks(remarks: "Sequence[LeftOut]") -> None:
 
 
 def name_left_out(study: "Study", task: str | None) -> None:
-    """The items left out of a task, or of all."""
+    """The items left out of a task, or of all, and what is remarked about their pictures."""
     from hones.runs.study import all_left_out
     from hones.views.terminal import left_out_list
 
     left_out = [row for row in all_left_out(study) if task is None or row[0].startswith(f"{task},")]
     ERR.print(left_out_list(left_out))
+    of_task = [one for name, few in study.remarks.items() if task is None or name.startswith(f"{task},") for one in few]
+    name_remarks([*dict.fromkeys(of_task)])
 
 
 def show(study: "Study", task: str | None, table: RenderableType, file: Path) -> None:

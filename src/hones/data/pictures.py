@@ -6,16 +6,15 @@ are those of the upright picture and not of the stored one, its box was measured
 """
 
 import stat
-import struct
 import warnings
-import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-from PIL import ExifTags, Image, ImageDraw, ImageFile
+from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from hones.errors import BadItem, cause
+from hones.data.decoding import Remark, decode, what_it_is
+from hones.errors import BadItem, HonesError, cause, seam
 from hones.files import is_lfs_pointer
 
 BOX_COLOUR = (0, 0, 255)
@@ -23,20 +22,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 MISSING, UNREADABLE, TRUNCATED, HUGE = "missing picture", "corrupt picture", "truncated picture", "huge picture"
 BOX_OUTSIDE, OTHER_SIZE = "box outside the picture", "picture of another size than annotated"
 _TOLERANCE = 0.05
-_BROKEN = (  # what Pillow's decoders raise for bytes that are no picture
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-    RuntimeError,
-    AttributeError,
-    struct.error,
-    zlib.error,
-)
+_REMARKS = "remarks"
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -87,28 +73,40 @@ def _read(path: Path) -> tuple[Image.Image, int]:
         BadItem: as `open_picture`.
     """
     try:
-        with warnings.catch_warnings():
+        with seam(f"read picture {path}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as file:
-                turned_by_pillow = file.format == "TIFF"  # as it loads
-                orientation = file.getexif().get(ExifTags.Base.Orientation, 1) if turned_by_pillow else 1
-                file.load()
-                orientation = orientation if turned_by_pillow else file.getexif().get(ExifTags.Base.Orientation, 1)
-                picture = _rgb(file)
-    except FileNotFoundError as error:
-        raise BadItem(f"no picture {path}", kind=MISSING) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        problem = f"more than {Image.MAX_IMAGE_PIXELS} pixels, Pillow's limit"
-        raise BadItem(f"picture {path} is too large ({problem})", kind=HUGE) from error
-    except _BROKEN as error:
-        problem = " ".join(str(error).split()) or type(error).__name__
-        kind = TRUNCATED if "truncated" in problem.lower() else UNREADABLE
-        raise BadItem(f"cannot read picture {path} ({problem})", kind=kind) from error
-    picture.info = {}
-    if orientation not in _TURNS:
-        return picture, 1
-    return picture if turned_by_pillow else picture.transpose(_TURNS[orientation]), orientation
+                decoded = decode(file)
+    except HonesError as error:
+        raise _unread(path, error) from error
+    picture = decoded.stored
+    if decoded.orientation in _TURNS and not decoded.is_upright:
+        picture = picture.transpose(_TURNS[decoded.orientation])
+    picture.info = {_REMARKS: decoded.remarks}
+    return picture, decoded.orientation
+
+
+def remarks_of(picture: Image.Image) -> tuple[Remark, ...]:
+    """What of the file of an opened picture is shown otherwise than it looks."""
+    return picture.info.get(_REMARKS, ())
+
+
+def _unread(path: Path, error: HonesError) -> BadItem:
+    """What keeps a file from being a picture, as far as its first bytes or Pillow say it."""
+    problem = error.__cause__
+    if isinstance(problem, FileNotFoundError):
+        return BadItem(f"no picture {path}", kind=MISSING)
+    if isinstance(problem, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        limit = f"more than {Image.MAX_IMAGE_PIXELS} pixels, Pillow's limit"
+        return BadItem(f"picture {path} is too large ({limit})", kind=HUGE)
+    if isinstance(problem, UnidentifiedImageError):
+        with suppress(OSError), path.open("rb") as file:
+            found = what_it_is(file.read(512))
+            if found is not None:
+                known = "JPEG, PNG, GIF, BMP, WebP, TIFF, PPM or JPEG 2000"
+                return BadItem(f"cannot read picture {path}: it is {found}; expected {known}", kind=UNREADABLE)
+    return BadItem(str(error), kind=TRUNCATED if "truncated" in str(error).lower() else UNREADABLE)
 
 
 def check_file(path: Path) -> None:
@@ -137,20 +135,6 @@ def stored_size(path: Path) -> tuple[int, int]:
             return file.size
     except Exception as error:
         raise BadItem(f"cannot read picture {path} ({cause(error)})", kind=UNREADABLE) from error
-
-
-def _rgb(picture: ImageFile.ImageFile) -> Image.Image:
-    """The picture in 8-bit RGB. 16 bits of grey keep their upper 8; transparency is dropped.
-
-    Raises:
-        ValueError: numbers of no known range.
-    """
-    sixteen = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format in ("PNG", "PPM"))
-    if sixteen:
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"mode {picture.mode}: brightness of no known range")
-    return picture.convert("RGBA").convert("RGB") if picture.mode == "P" else picture.convert("RGB")
 
 
 def _alike(found: tuple[int, int], said: tuple[int, int]) -> bool:

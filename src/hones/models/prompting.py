@@ -9,7 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from hones.errors import HonesError
+from hones.errors import BadItem, HonesError, seam
+
+REFUSED = "refused by the model's processor"
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
@@ -23,6 +25,7 @@ def encode(
     """Model inputs of wrapped texts, on the model's device; everything that the processor gives.
 
     Raises:
+        BadItem: the processor does not take a picture or a text.
         HonesError: some prompts have a picture and others have none.
     """
     prepare: Any = processor
@@ -30,7 +33,13 @@ def encode(
     if len(shown) not in (0, len(pictures)):
         raise HonesError("prompts with and without a picture at once", expected="a task that always or never shows one")
     images = {"images": [[picture] for picture in shown]} if shown else {}
-    batch = prepare(**images, text=list(texts), padding=True, return_tensors="pt")
+    try:
+        with seam(f"prepare {'the picture' if shown else 'the prompt'} for the model"):
+            batch = prepare(**images, text=list(texts), padding=True, return_tensors="pt")
+    except HonesError as error:
+        if isinstance(error.__cause__, MemoryError):  # fewer at once may fit
+            raise error.__cause__ from None
+        raise BadItem(str(error), kind=REFUSED) from error
     device = input_device(model)
     unused = () if shown else ("mm_token_type_ids",)  # without a picture positions are counted, padding left out
     return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in unused}

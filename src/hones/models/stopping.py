@@ -8,19 +8,16 @@ later token changes it, and decoding may end there: an engine that does gives wh
 from collections.abc import Sequence
 from typing import Any
 
-from transformers.processing_utils import ProcessorMixin
-
-from hones.models.processors import TextProcessor
+from hones.models.template import NONE, Template
 from hones.tasks.base import BarePrompt
 
 LINE_END = ("\n",)
 """Where an answer ends that nothing else ends: the model was handed a text to go on with, and no conversation."""
 
 
-def default_stop(processor: ProcessorMixin, prompt: str) -> tuple[str, ...]:
+def default_stop(template: Template, prompt: str) -> tuple[str, ...]:
     """Where answers to a prompt end unless their task says: a line's end where no template is around it."""
-    base_model = isinstance(processor, TextProcessor) and not processor.chat_template
-    return LINE_END if base_model or isinstance(prompt, BarePrompt) else ()
+    return LINE_END if template.source == NONE or isinstance(prompt, BarePrompt) else ()
 
 
 def stopped(tokenizer: Any, ids: Sequence[int], stop: Sequence[str]) -> bool:

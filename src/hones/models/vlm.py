@@ -208,7 +208,7 @@ class VLM:
 
     def stop_of(self, given: Sequence[str] | None, prompt: str) -> tuple[str, ...]:
         """The texts before which answers to a prompt end: those of the task, or by default the model's."""
-        return default_stop(self.processor, prompt) if given is None else tuple(given)
+        return default_stop(self.conventions.template, prompt) if given is None else tuple(given)
 
     def text_of(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         """The text of an answer's tokens before what it is ended by, stripped of surrounding white space."""

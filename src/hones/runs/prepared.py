@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hones.data.items import Items, LeftOut
+from hones.data.pictures import remarks_of
 from hones.errors import BadItem, TaskStops
 from hones.files import place_from
 from hones.log import LOG
+from hones.models.context import check_prompts
 from hones.models.vlm import VLM, default_stop_of
 from hones.progress import track
 from hones.tasks.base import Definition, Example, Task
@@ -24,7 +26,7 @@ class Prepared:
     """The examples of one task that can be used, the items left out, what identifies them, and where they are from.
 
     candidates: of retrieval, else None. definition: of a custom task, else None. stop: where answers end by the model's
-    default (`hones.models.stopping`).
+    default (`hones.models.stopping`). remarks: pictures that are shown otherwise than their file looks, once each.
     """
 
     examples: list[Example]
@@ -35,6 +37,7 @@ class Prepared:
     candidates: int | None
     definition: Definition | None = None
     stop: tuple[str, ...] = ()
+    remarks: tuple[LeftOut, ...] = ()
 
     @property
     def label(self) -> str:
@@ -42,8 +45,11 @@ class Prepared:
         return "" if self.file is None else "/".join(self.file.absolute().parts[-2:])
 
 
-def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
-    """The examples whose picture opens and whose prompt and answers the model's processor takes; others are named.
+def prepare(vlm: VLM, task: Task, items: Items, split: str, room: int = 1) -> Prepared:
+    """The examples whose picture opens and whose prompt and answers the model takes; others are named.
+
+    Args:
+        room: tokens of a written answer, which the model's context must have room for too.
 
     Raises:
         TaskStops: the task shows pictures and the model takes none, or only some examples have one; or it reads Yes and
@@ -66,33 +72,46 @@ def prepare(vlm: VLM, task: Task, items: Items, split: str) -> Prepared:
         vlm.answer_tokens.both()
     follows = split in ("discovery", "dev") or task.answers == "log_probability"  # they are learned from or scored
     good, digest = [], sha256(task.answers.encode())
+    remarks: dict[tuple[Path, str], LeftOut] = {}
     for example in track(examples, f"checking {split} items"):
         try:
             _check_text(example)
             picture = example.open_picture()
-            vlm.encode([picture], [example.prompts[0]])
-            for prompt in example.prompts:
-                vlm.wrap(prompt, picture is not None)
+            check_prompts(vlm, picture, example.prompts, room if task.answers == "text" else 1)
             if follows:
                 for answer in {example.target, *task.answers_to_learn(example), *example.references[:1]}:
                     vlm.answer_ids(example.prompts[0], answer)
-        except (BadItem, ValueError) as error:
-            kind = error.kind if isinstance(error, BadItem) else ""
+        except BadItem as error:
             name = example.id.encode(errors="backslashreplace").decode()
-            left_out.append(LeftOut(name, " ".join(str(error).split()), kind))
+            left_out.append(LeftOut(name, " ".join(str(error).split()), error.kind))
             continue
         good.append(example)
+        if picture is not None and example.image is not None:
+            for kind, reason in remarks_of(picture):
+                remarks[example.image, kind] = LeftOut(example.image.name, reason, kind)
         asked = (example.id, example.prompts, example.target, example.references, example.box)
         digest.update(repr(asked).encode())
         digest.update(b"" if picture is None else picture.tobytes())
     for item in left_out:
         LOG.warning("left out (%s, %s): item %s: %s", task.name, split, item.id, item.reason)
+    for remark in remarks.values():
+        LOG.info("remark on the picture %s: %s: %s", remark.id, remark.kind, remark.reason)
     fingerprint = {"data": items.sha256, "asked": digest.hexdigest()[:16]}
     if task.definition is not None:
         fingerprint["task"] = task.definition.digest
     candidates = task.candidates if isinstance(task, Retrieval) else None
     stop = default_stop_of(vlm, task, good)
-    return Prepared(good, left_out, fingerprint, items.file, items.images, candidates, task.definition, stop)
+    return Prepared(
+        good,
+        left_out,
+        fingerprint,
+        items.file,
+        items.images,
+        candidates,
+        task.definition,
+        stop,
+        tuple(remarks.values()),
+    )
 
 
 def _check_text(example: Example) -> None:

@@ -53,6 +53,7 @@ class Workspace:
     max_left_out: float = MAX_LEFT_OUT
     look: Callable[[Evaluation, str], None] | None = None
     left_out: dict[str, list[LeftOut]] = field(default_factory=dict)
+    remarks: dict[str, Sequence[LeftOut]] = field(default_factory=dict)
     _checked: dict[Any, tuple[Task, Items, Prepared]] = field(default_factory=dict, init=False, repr=False)
 
     def prepare(self, task: Task, items: Items, split: str) -> Prepared:
@@ -60,9 +61,10 @@ class Workspace:
         key = id(task), id(items), split, state_of(items)
         if key not in self._checked:
             # task and items are kept too: a freed object's id may be given to another
-            self._checked[key] = task, items, prepare(self.vlm, task, items, split)
+            self._checked[key] = task, items, prepare(self.vlm, task, items, split, self.sweep.max_new_tokens)
         prepared = self._checked[key][-1]
         self.left_out[f"{task.name}, {split}"] = prepared.left_out
+        self.remarks[f"{task.name}, {split}"] = prepared.remarks
         check_left_out(prepared.left_out, len(prepared.examples), f"{task.name}, {split} items", self.max_left_out)
         return prepared
 

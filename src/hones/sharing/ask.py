@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from hones.errors import BadItem, HonesError
+from hones.errors import BadItem
 from hones.method.steering.settings import Scales
+from hones.models.context import encode_question
 from hones.models.interventions import scale_neurons
 from hones.models.sites import Site
 from hones.models.stopping import stopped
@@ -104,14 +105,10 @@ def ask(
     asked = ask_as(task, picture, question, fields, box)
     opened, (prompt,) = asked.open_picture(), asked.prompts
     stop = vlm.stop_of(task.stop, prompt)
-    try:
-        vlm.wrap(prompt, opened is not None)
-    except BadItem as error:
-        raise HonesError(str(error), expected="a question that the model can take") from error
+    encoded = encode_question(vlm, opened, prompt, max_new_tokens)
     arms: dict[str, Mapping[Site, float]] = {"as it is": {}}
     if scales is not None:
         arms["steered"] = (scales if isinstance(scales, Scales) else scales_for(vlm, scales)[0]).values
-    encoded = vlm.encode([opened], [prompt])
     drafts = {}
     for name, values in arms.items():
         with scale_neurons(vlm.model, values):

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 from hones.errors import HonesError
 from hones.models.conventions import GENERATION, Conventions
+from hones.models.stopping import default_stop
 from hones.tabular import Column, Table, Tabular
 
 
@@ -88,6 +89,9 @@ class Verification(Tabular):
             rows.append((place, f"{end['text']!r} (id {end['id']})", ", ".join(end["from"])))
         if not used.ends:
             rows.append(("an answer's end", "none", "no source names one"))
+        rows += [
+            ("also ends it", repr(text), "a task's stop: says otherwise") for text in default_stop(used.template, "")
+        ]
         rows.append(("padding", str(used.padding), used.padding_from))
         yes_no = "none" if self.yes_no is None else f"ids {self.yes_no[0]} and {self.yes_no[1]}"
         rows.append(("Yes and No", yes_no, "the vocabulary"))

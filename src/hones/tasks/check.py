@@ -12,7 +12,7 @@ from typing import Any
 
 from hones.data.disjoint import content_hash
 from hones.data.items import Items
-from hones.data.pictures import open_picture
+from hones.data.pictures import open_picture, remarks_of
 from hones.data.unified import LeftOut
 from hones.errors import NOT_ANNOTATED, BadItem, HonesError
 from hones.progress import track
@@ -81,11 +81,12 @@ def check_items(
         pictures = pictures and any(example.image is not None for examples, _ in asked for example in examples)
     names = {item.file_name for item in items if item.file_name is not None}
     files = {name: partial(open_picture, items.images / name) for name in sorted(names)}
-    broken: Mapping[str | None, BadItem] = _broken(files, "opening pictures") if pictures else {}
+    of_pictures: list[LeftOut] = []
+    broken: Mapping[str | None, BadItem] = _broken(files, "opening pictures", of_pictures) if pictures else {}
     gone = {items.images / name for name in broken if name is not None}
     problems = [("file", bad) for bad in items.left_out]
     problems += [("picture", LeftOut.of(item.id, broken[item.file_name])) for item in items if item.file_name in broken]
-    remarks = [("remark", remark) for remark in (*items.remarks, *_remarks(items, broken, pictures))]
+    remarks = [("remark", remark) for remark in (*items.remarks, *of_pictures, *_remarks(items, broken, pictures))]
     rows = []
     for task, (found, left_out) in zip(tasks, asked, strict=True):
         examples = [example for example in found if example.image not in gone]
@@ -131,14 +132,23 @@ def _asked(task: Task, items: Items) -> tuple[list[Example], list[LeftOut]]:
         return [], [LeftOut(item.id, str(error), few if item.captions else NOT_ANNOTATED) for item in items]
 
 
-def _broken(pictures: Mapping[str, Callable[[], Any]], doing: str) -> dict[Any, BadItem]:
-    """Of pictures by name, each with what opens it, those that cannot be opened, and why."""
+def _broken(
+    pictures: Mapping[str, Callable[[], Any]], doing: str, remarks: list[LeftOut] | None = None
+) -> dict[Any, BadItem]:
+    """Of pictures by name, each with what opens it, those that cannot be opened, and why.
+
+    Args:
+        remarks: is filled with what of the others is shown otherwise than it looks.
+    """
     broken: dict[Any, BadItem] = {}
     for name, opens in track(pictures.items(), doing):
         try:
-            opens()
+            opened = opens()
         except BadItem as error:
             broken[name] = error
+            continue
+        if remarks is not None:
+            remarks += [LeftOut(name, reason, kind) for kind, reason in remarks_of(opened)]
     return broken
 
 

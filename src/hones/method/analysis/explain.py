@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hones.errors import BadItem, HonesError
+from hones.errors import HonesError
 from hones.method.analysis.cards import contributions_of, head_shares
 from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.tokens import written_tokens
 from hones.method.heads import HeadScore, critical_count, replacements
 from hones.method.neurons import guiding_heads, head_importance
+from hones.models.context import encode_question
 from hones.models.interventions import BASELINE
 from hones.models.stopping import stopped
 from hones.models.vlm import VLM
@@ -73,10 +74,7 @@ def explain(
         if question is None or not isinstance(task, Vqa):
             raise HonesError(f"raw with {task.name}", expected="a question for vqa alone")
         example = replace(example, prompts=(question,))
-    try:
-        vlm.wrap(example.prompts[0], picture is not None)
-    except BadItem as error:
-        raise HonesError(str(error), expected="a question that the model can take") from error
+    encode_question(vlm, example.open_picture(), example.prompts[0], settings.max_new_tokens)
     stop = vlm.stop_of(task.stop, example.prompts[0])
     example, cut = _answered(vlm, example, answer, settings.max_new_tokens, stop)
     base, heads = head_drops(vlm, example, settings)
