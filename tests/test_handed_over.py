@@ -16,7 +16,7 @@ from test_coco import write as write_coco
 from hones import BadItem, HonesError, load_items, make_task
 from hones.data.coco import build_coco
 from hones.data.items import Items
-from hones.data.names import picture_at
+from hones.data.names import place_of
 from hones.data.pictures import open_picture
 from hones.files import decoded, read_json, read_text
 from hones.runs.config import read_config
@@ -385,7 +385,10 @@ def test_a_picture_is_found_in_any_unicode_form(read: Callable[..., Items], tmp_
     items = read(json.dumps(rows), name="x.json")
     picture = make_task("vqa").examples(items)[0][0].open_picture()
     assert picture is not None and picture.getpixel((0, 0)) == colours["decomposed"] and not items.remarks
-    assert picture_at(tmp_path / COMPOSED) == tmp_path / DECOMPOSED
+    assert place_of(tmp_path / COMPOSED) == tmp_path / DECOMPOSED
+    (tmp_path / COMPOSED.removesuffix(".png")).mkdir()
+    items = load_items(tmp_path / "x.json", images=tmp_path / DECOMPOSED.removesuffix(".png"))
+    assert items.images == tmp_path / COMPOSED.removesuffix(".png")
     Image.new("RGB", (4, 4), colours["composed"]).save(tmp_path / COMPOSED)
     assert load_items(tmp_path / "x.json").items[0].file_name == COMPOSED, "the name as it is comes first"
     (tmp_path / "\ufb01g.png").touch()
@@ -430,7 +433,7 @@ def test_an_address_is_no_picture(read: Callable[..., Items]) -> None:
     assert len(items) == 1 and all("is an address: download the picture" in bad.reason for bad in items.left_out)
     for place in ("https://a.org/x.png", Path("https://a.org/x.png")):
         with pytest.raises(HonesError, match="is an address"):
-            picture_at(place)
+            place_of(place)
     with pytest.raises(HonesError, match="is an address"):
         read("question,answer\na,b\n", images="https://a.org/images")
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
-from hones.data.names import found_pictures
+from hones.data.names import found_pictures, place_of
 from hones.data.readers import read_source
-from hones.data.sources import Source, default_images, refuse_address
+from hones.data.sources import Source, default_images
 from hones.data.unified import Item, LeftOut
 from hones.errors import NOT_ANNOTATED, HonesError, TaskStops
 from hones.log import LOG
@@ -101,8 +101,7 @@ def load_items(
         rows = rows[: readable[limit - 1] + 1] if len(readable) >= limit else rows
     chosen = [row for row in rows if isinstance(row, Item)]
     if images is not None:
-        refuse_address(images, "name its folder here")
-        folder = Path(images)
+        folder = place_of(images)
     else:
         folder = found.pictures(chosen) if found.pictures is not None else default_images(source.path)
     if any(item.file_name for item in chosen) and not folder.is_dir():

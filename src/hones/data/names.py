@@ -41,6 +41,8 @@ class Forms:
 
         Composed and decomposed letters come before compatible ones (a ligature, a letter of full width).
         """
+        if os.path.lexists(f"{folder}/{name}"):
+            return [name]
         found = [PurePosixPath()]
         for part in PurePosixPath(name).parts:
             found = [base / other for base in found for other in self._alike(folder / base, part)]
@@ -63,16 +65,18 @@ class Forms:
         return self._in[folder]
 
 
-def picture_at(place: str | Path) -> Path:
-    """The picture that someone names, in whatever Unicode form; the path itself where there is none, or more than one.
+def place_of(given: str | Path) -> Path:
+    """The picture or folder of pictures that someone names, in whatever Unicode form its name is on this machine.
+
+    The path itself is returned where there is no such file, or more than one.
 
     Raises:
         HonesError: it is an address.
     """
-    refuse_address(place, "name the file here")
-    file = Path(place)
-    found = [] if os.path.lexists(file) else Forms().of(file.parent, file.name)
-    return file.parent / found[0] if len(found) == 1 else file
+    refuse_address(given, "name it where it is here")
+    path = Path(given)
+    found = [] if os.path.lexists(path) else Forms().of(Path(path.anchor), str(path.relative_to(path.anchor)))
+    return Path(path.anchor, found[0]) if len(found) == 1 else path
 
 
 def _in_its_form(row: Item | LeftOut, folder: Path, forms: Forms) -> Item | LeftOut:

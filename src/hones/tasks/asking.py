@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from hones.data.names import picture_at
+from hones.data.names import place_of
 from hones.data.unified import LeftOut, parse_rows
 from hones.errors import BadItem, HonesError
 from hones.tasks import caption, ocr, retrieval, vqa
@@ -59,7 +59,7 @@ def ask_as(
     boxed = task.file.box is not None if isinstance(task, FieldTask) else isinstance(task, ocr.Ocr)
     if box is not None and not boxed:
         raise HonesError(f"a box for {task.name}", expected="a box for ocr, or a task that outlines one")
-    image = None if picture is None else picture_at(picture)
+    image = None if picture is None else place_of(picture)
     if template is None:
         example = _of_class(task, image, question, given)
     else:
