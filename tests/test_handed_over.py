@@ -134,6 +134,7 @@ def test_columns_are_known_in_any_case(read: Callable[..., Items]) -> None:
     [
         ("\ufeffimage,question,answer,,\r\na.png,What?,cat,,\r\n,,,,\r\n", ["cat"]),  # Excel
         ("sep=;\r\nimage;question;answer\r\na.png;What?;cat\r\n", ["cat"]),
+        ("sep=\t\r\nimage\tquestion\tanswer\r\na.png\tWhat?\tcat\r\n", ["cat"]),
         ("image,question,answer\ra.png,What?,cat\rb.png,Who?,dog\r", ["cat", "dog"]),
         ("image,question,answer\na.png,What?,cat,,\n", ["cat"]),
         (",image,question,answer\n0,a.png,What?,cat\n", ["cat"]),  # pandas with its index
@@ -160,6 +161,7 @@ def test_tables_as_programs_write_them(read: Callable[..., Items], content: str 
         ("['a', nan, None]", ["a"]),
         ("[2. 3.5]", ["2", "3.5"]),
         ("[{'answer': 'cat', 'answer_id': 1}]", ["cat"]),
+        ("['cat',]", ["cat"]),
     ],
 )
 def test_lists_in_cells(read: Callable[..., Items], cell: str, expected: list[str]) -> None:
@@ -180,8 +182,15 @@ def test_numbers_and_truth_values_as_answers(read: Callable[..., Items]) -> None
     items = read(lines(*rows, {"image": "x.png", "question": "Which?", "answers": [2, 2, 3, None]}))
     found = [answer for _, answer, _ in asked(items)]
     assert found == ["3", "yes", "no", "1.5", "3", "0", "1" + 20 * "0", "2"]
-    named = read(lines({"image": "a.png", "question": ["?"], "answer": "a"}, rows[0], rows[1], rows[2])).left_out
-    assert [bad.reason for bad in named] == ["question is a list"]
+    wrong = [{"question": ["?"], "answer": "a"}, {"question": "?", "answer": ["a"]}, {"question": "?", "answer": 1e400}]
+    named = read(lines(rows[0], *({"image": "a.png", **row} for row in wrong))).left_out
+    assert [bad.reason for bad in named] == [
+        "question is a list",
+        "answer is a list: ?answers=COLUMN reads lists",
+        "answer is no text or number",
+    ]
+    squad = {"image": "a.png", "question": "?", "answers": {"text": ["a", "b"], "answer_start": [1, 2]}}
+    assert asked(read(json.dumps(squad))) == [("?", "a", ["a", "b"])]
 
 
 @pytest.mark.parametrize("name", ["one.jsonl", "one.json", "one"])
@@ -204,6 +213,11 @@ def test_json_lines_with_any_line_end(read: Callable[..., Items]) -> None:
         ('{\n "question": "a"\n}\n{\n "question": "b"\n}\n', "several JSON values one after another; .*jq -c"),
         ("[1]\n[2]\n", "several JSON values one after another"),
         ('{"image": {"0": "a.png"}, "question": {"0": "What?"}}', "write rows, not columns"),
+        ('{"image": ["a.png"], "question": ["What?"]}', "write rows, not columns"),
+        (
+            '{"schema": {}, "data": [{"image": "a.png", "question": "?"}]}',
+            "under 'data' have image, question; .* alone",
+        ),
         ("a,b\n\0\n", "NUL bytes, the first in line 2"),
         ("image,question\na.png,é\n".encode("latin-1"), "byte 0xe9 at 21 is not utf-8; write the text in UTF-8"),
         (b"PK\x03\x04 and so on", "is an Excel workbook or a zip archive; .*save the sheet as CSV"),
@@ -299,6 +313,12 @@ def test_other_formats_are_named_by_their_keys(read: Callable[..., Items]) -> No
     base64 = "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2" * 3
     with pytest.raises(HonesError, match="holds its pictures itself, in base64 under 'image'; expected file names"):
         read(f"index\timage\tquestion\tanswer\n0\t{base64}\tWhat?\tA\n")
+
+
+def test_boxes_in_several_spellings(read: Callable[..., Items]) -> None:
+    cells = ("[1, 2, 3, 4]", "1 2 3 4", "(1,2,3,4)", "1;2;3;4", "[1 2 3 4]")
+    items = read("image,text,bbox\n" + "".join(f'{n}.png,STOP,"{cell}"\n' for n, cell in enumerate(cells)))
+    assert [item.ocr.bbox for item in items if item.ocr is not None] == [(1, 2, 3, 4)] * len(cells)
 
 
 def test_a_picture_of_one_word_is_its_own_box(read: Callable[..., Items], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hones.errors import HonesError, cause, shortened
 _LIBRARIES = ("hones", "torch", "transformers", "tokenizers", "numpy", "pillow", "nltk", "sacrebleu", "rapidfuzz")
 
 _LFS = b"version https://git-lfs.github.com/spec/"
+_MOST_OF_A_POINTER = 1024  # bytes
 _MARKS = (  # UTF-32's little end begins as UTF-16's does
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -87,6 +88,8 @@ def is_lfs_pointer(file: Path, content: bytes | None = None) -> bool:
     """Whether this is a git-lfs pointer: a few lines of text that name the real file's digest and size."""
     if content is None:
         try:
+            if file.stat().st_size >= _MOST_OF_A_POINTER:
+                return False
             with file.open("rb") as opened:
                 content = opened.read(len(_LFS))
         except OSError:

@@ -161,12 +161,12 @@ def _parsed(text: str, sha256: str, file: Path) -> Content:
 
 
 def _json_lines(text: str) -> list[Row] | None:
-    """The objects of JSON lines, lines that are none as left out; None where most lines are none."""
+    """The objects of JSON lines, lines that are none as left out; None where the first and most are none."""
     lines = [(number, line) for number, line in enumerate(re.split(r"\r\n?|\n", text), 1) if line.strip()]
     objects = [(number, _object(line)) for number, line in lines]
     rows = [LeftOut(f"line {n}", "is no JSON object", UNREADABLE) if row is None else row for n, row in objects]
     good = sum(row is not None for _, row in objects)
-    return rows if 2 * good > len(rows) else None
+    return rows if objects[0][1] is not None or 2 * good > len(rows) else None
 
 
 def _holds_several(text: str) -> bool:

@@ -106,7 +106,7 @@ class _Lines:
         if not self.bounds:
             return ","
         begin, end = self.bounds[self.first]
-        line = self.text[begin:end].strip()
+        line = self.text[begin:end].strip(" ")
         named = _SEPARATOR_NAMED.match(line)
         if named is not None and self.first + 1 < len(self.bounds):
             self.first += 1

@@ -117,7 +117,7 @@ def check_file(path: Path) -> None:
         return  # whoever opens it says so
     if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
         raise BadItem(f"cannot read picture {path} (a device, a pipe or a socket)", kind=UNREADABLE)
-    if state.st_size < 1024 and is_lfs_pointer(path):
+    if is_lfs_pointer(path):
         raise BadItem(f"picture {path} is a git-lfs pointer, git lfs pull fetches it", kind=UNREADABLE)
 
 

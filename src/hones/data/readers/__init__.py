@@ -126,6 +126,8 @@ def _remedy(content: Content) -> str | None:
     value = content.value
     if isinstance(value, dict) and any(isinstance(value.get(key), dict | list) for key in ("image", "question")):
         return "write rows, not columns: to_json(FILE, orient='records', lines=True) of pandas"
+    if isinstance(value, dict) and any(isinstance(rows, list) and _keys(rows) for rows in value.values()):
+        return "write the list of objects alone, as a table"
     if not keys_of(content):
         return None
     return "name the columns, ?image=COLUMN&question=COLUMN&answer=COLUMN, say; image holds file names"

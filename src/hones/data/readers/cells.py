@@ -55,6 +55,8 @@ def as_text(value: Any, name: str) -> str:
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
+    if isinstance(value, list) and name in ("answer", "caption"):
+        raise Unreadable(f"{name} is a list: ?{name}s=COLUMN reads lists")
     raise Unreadable(f"{name} is {'a list' if isinstance(value, list) else 'no text or number'}")
 
 
@@ -65,7 +67,7 @@ def as_texts(cell: Any, name: str, field: str) -> list[str]:
     Raises:
         Unreadable: it is none.
     """
-    cell = cell.get(field) if isinstance(cell, Mapping) else cell
+    cell = cell.get(field, cell.get("text")) if isinstance(cell, Mapping) else cell
     inner = [row.get(field) if isinstance(row, Mapping) else row for row in as_list(cell, name)]
     try:
         return [as_text(value, name) for value in inner if not is_missing(value)]
@@ -76,7 +78,7 @@ def as_texts(cell: Any, name: str, field: str) -> list[str]:
 def as_box(value: Any) -> list[Any]:
     """x, y, width, height: a list, or four numbers with spaces or commas."""
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        return [part for part in _BETWEEN_NUMBERS.split(value.strip()) if part]
+        return [part for part in _BETWEEN_NUMBERS.split(value.strip("() ")) if part]
     return as_list(value, "bbox")
 
 

@@ -69,10 +69,14 @@ class Table(Reader):
 
 
 def objects_of(content: Content) -> list[Any] | None:
-    """The rows of a table, a list of objects, or one object alone (a file of one line); None: it is none of them."""
+    """The rows of a table, a list of objects, or one object alone (a file of one line); None: it is none of them.
+
+    An object of nothing but lists and objects is no row: rows lie in it, or columns.
+    """
     if isinstance(content.value, list):
         return content.value
-    alone = isinstance(content.value, dict) and not any(isinstance(value, dict) for value in content.value.values())
+    is_object = isinstance(content.value, dict)
+    alone = is_object and not all(isinstance(value, dict | list) for value in content.value.values())
     return [content.value] if alone else None
 
 
