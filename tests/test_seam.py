@@ -37,6 +37,15 @@ def test_whatever_a_library_raises_is_one_line(
     assert "Traceback" in caplog.text
 
 
+def test_what_an_error_was_raised_from_is_said_too() -> None:
+    with pytest.raises(HonesError) as stop, seam("load the dataset X"):
+        try:
+            raise KeyError("train")
+        except KeyError as error:
+            raise RuntimeError("An error occurred.") from error
+    assert str(stop.value) == "cannot load the dataset X (An error occurred: KeyError: 'train')"
+
+
 @pytest.mark.parametrize(
     "raised",
     [HonesError("no file"), NothingGuides("no head"), BadItem("no picture"), KeyboardInterrupt(), SystemExit(3)],

@@ -83,15 +83,27 @@ def seam(action: str, *, expected: str | None = None, do: str | None = None) -> 
 
 
 def cause(error: BaseException) -> str:
-    """What a library's error says, on one line; with its type where the text alone is no sentence."""
+    """What a library's error says, on one line; with its type where the text alone is no sentence, and with what it
+    was raised from, which often says more ("An error occurred").
+    """
+    said = _said(error)
+    first = error
+    while first.__cause__ is not None:
+        first = first.__cause__
+    if first is not error and _said(first) not in said:
+        said = f"{said.rstrip('.')}: {_said(first)}"
+    return shortened(said, _MOST_OF_A_CAUSE)
+
+
+def _said(error: BaseException) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return f"out of memory: {said}" if said else "out of memory"
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if " " not in said or isinstance(error, LookupError | AttributeError | TypeError):  # KeyError: 'weight_map'
-        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return shortened(said, _MOST_OF_A_CAUSE)
+        return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return said
 
 
 def shortened(text: str, most: int = 60) -> str:
