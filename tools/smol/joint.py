@@ -2,7 +2,7 @@
 
     python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
 
-A step is a few small parts, each some pictures with their prompts, computed in threads; one of them is a part of the
+A step is a few small parts, each some pictures with their prompts, computed in threads; two of them are parts of the
 first phase, so that the soft words go on improving. Rates and checkpoints are as in `smol.soft`, whose checkpoint this
 starts from.
 """
@@ -28,7 +28,7 @@ RANK = 16
 PEAK = {"updates": 2e-3, "projector": 8e-4, "tower": 8e-4, "words": 3e-3}
 SIDE_LOSS = 0.1
 SOFT_WEIGHT = 30.0  # of the part without the language model; the others weigh about as much
-KINDS = ("drawings", "photographs", "drawings", "rooms", "soft words")  # the parts of a step
+KINDS = ("drawings", "photographs", "drawings", "rooms", "soft words", "soft words")  # the parts of a step
 PICTURES = 2  # of a part
 
 
@@ -110,7 +110,7 @@ class JointPhase:
     def report(self, kept: Photographs) -> dict[str, float]:
         """The share of unseen prompts whose whole answer is right, the true tokens before it given."""
         hits: dict[str, list[bool]] = defaultdict(list)
-        for kind, count in (("drawings", 10), ("photographs", 4), ("rooms", 10)):
+        for kind, count in (("drawings", 4), ("photographs", 1), ("rooms", 1)):
             for n in range(count):
                 logits, sequences, _ = self.part(kind, f"check/{n}", 4, kept)
                 right = torch.ones(len(sequences.prompts), dtype=torch.long)
@@ -145,14 +145,17 @@ def main() -> None:
     checkpoint, log = options.out / "joint.pt", Log(options.out / "joint.log")
     if not load(checkpoint, modules, optimizers, clock) and not load(options.out / "soft.pt", before):
         raise SystemExit(f"no {options.out / 'soft.pt'}: run smol.soft first")
+    saved = 0
     with threads(options.threads) as pool:
         while not clock.over:
-            clock.set_rates(optimizers, warm=15)
+            clock.set_rates(optimizers, warm=6)
             log.write("joint", clock, descend(pool, phase.gradients, KINDS, f"{options.seed}/{clock.step}", optimizers))
             clock.tick()
-            if clock.due(240):
+            if clock.due(180):
                 save(checkpoint, modules, optimizers, clock)
-                log.write("check", clock, phase.report(kept))
+                saved += 1
+                if saved % 4 == 0:
+                    log.write("check", clock, phase.report(kept))
     save(checkpoint, modules, optimizers, clock)
     log.write("check", clock, phase.report(kept))
 

@@ -109,7 +109,7 @@ def by_picture(measured: Measurement, pictures: list[Path]) -> Measurement:
     return Measurement(arms, measured.score, SEED)
 
 
-def rows_of(vlm: VLM, source: str, files: dict[str, Path], folder: Path) -> Iterator[Row]:
+def rows_of(vlm: VLM, source: str, files: dict[str, Path], folder: Path, retrieval_items: int) -> Iterator[Row]:
     """Measure every task of a source."""
     blank = folder / "blank.png"
     Image.new("RGB", (SIZE, SIZE), (235, 235, 235)).save(blank)
@@ -118,6 +118,8 @@ def rows_of(vlm: VLM, source: str, files: dict[str, Path], folder: Path) -> Iter
         task = make_task(name, candidates=CANDIDATES[source])
         examples, left_out = task.examples(load_items(file))
         assert not left_out, left_out
+        if name == "retrieval":
+            examples = examples[:retrieval_items]
         (seen,) = measure(vlm, [(task, examples)], {UNEDITED: BASELINE}, seed=SEED)
         (blind,) = measure(vlm, [(task, [replace(e, image=blank) for e in examples])], {UNEDITED: BASELINE}, seed=SEED)
         both = Measurement({UNEDITED: seen.arms[UNEDITED], BLANK: blind.arms[UNEDITED]}, task.score, SEED)
@@ -160,6 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--items", type=int, default=60, help="pictures of each source and task")
+    parser.add_argument("--retrieval-items", type=int, default=60, help="of which retrieval, the dearest, asks about")
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k, daquar and words")
     parser.add_argument("--to", type=Path, help="page to write")
     options = parser.parse_args()
@@ -171,7 +174,7 @@ def main() -> None:
             kept = read_photographs(options.photographs, test=True)
             sources["photographs"] = of_photographs(Path(scratch) / "photographs", kept, 3 * options.items)
         for source, files in sources.items():
-            rows += rows_of(vlm, source, files, Path(scratch))
+            rows += rows_of(vlm, source, files, Path(scratch), options.retrieval_items)
     if options.to is not None:
         write_bytes(options.to, page(options.model, rows).encode())
     merged = merged_models().get(options.model)

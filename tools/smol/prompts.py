@@ -27,7 +27,7 @@ NEGATIVES_SEEN = 60
 
 
 def of_drawing(scene: Content, text: str | None, rng: random.Random) -> list[Prompt]:
-    """Two questions, the text in the box if there is one, a caption and two candidates, one of them true."""
+    """Two questions, the text in the box if there is one, a caption and a candidate."""
     asked = questions(scene, rng)
     keys = {q: rng.random() ** (1 / _QUESTION_WEIGHT[q[0]]) for q in asked}
     chosen = sorted(asked, key=keys.__getitem__, reverse=True)[:2]
@@ -49,7 +49,8 @@ def of_drawing(scene: Content, text: str | None, rng: random.Random) -> list[Pro
             false = perturb(true, rng)
     else:
         false = false_statement(scene, rng, hard=rng.random() < 0.6)
-    return [*prompts, candidate(said(true), True), candidate(said(false), False)]
+    is_true = rng.random() < 0.5
+    return [*prompts, candidate(said(true if is_true else false), is_true)]
 
 
 def candidate(text: str, true: bool) -> Prompt:
@@ -62,9 +63,9 @@ def candidate(text: str, true: bool) -> Prompt:
 def of_photograph(
     photograph: Photograph, text: str | None, others: list[Photograph], rng: random.Random, most: int = 4
 ) -> list[Prompt]:
-    """The text in the box if there is one; questions, or a caption and two or three candidates, one of them true.
+    """The text in the box if there is one; questions, or a caption and a true and a false candidate, or one of them.
 
-    The false ones are captions of other photographs: the one among some sixty that shares most words, and any one.
+    The false one is the caption of another photograph: the one among some sixty that shares most words, or any one.
     """
     prompts = [Prompt("ocr", "word", ocr.PROMPT, text)] if text is not None else []
     if photograph.questions:
@@ -75,12 +76,9 @@ def of_photograph(
     negatives = [rng.choice(other.captions) for other in rng.sample(others, NEGATIVES_SEEN) if other is not photograph]
     own = set(content_words(second))
     hard = max(negatives, key=lambda other: len(own & set(content_words(other))))
-    return [
-        *prompts,
-        candidate(second, True),
-        candidate(hard, False),
-        *([candidate(negatives[0], False)] if not text else []),
-    ]
+    false = hard if rng.random() < 0.6 else negatives[0]
+    pair = [candidate(second, True), candidate(false, False)]
+    return [*prompts, *(pair if text is None else [rng.choice(pair)])]
 
 
 @dataclass
