@@ -69,8 +69,8 @@ def read_bytes(file: Path, do: str | None = None, *, what: str = "") -> bytes:
             found = "a folder" if file.is_dir() else "a device, a pipe or a socket"
             raise HonesError(f"{what}{file} is {found}", expected="a file", do=do)
         content = file.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
+    except (OSError, ValueError, MemoryError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or cause(error)
         raise HonesError(f"cannot read {what}{file} ({reason})", do=do) from error
     refuse_lfs_pointer(file, content)
     return content
