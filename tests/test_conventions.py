@@ -174,9 +174,7 @@ def test_two_sources_that_disagree_are_both_ends_and_warned_of(
 ) -> None:
     changes = {"config__eos_token_id": 97, "generation_config__eos_token_id": end}
     folder = edited(model_folders["qwen"], tmp_path / "tuned", **changes)
-    with pytest.warns(
-        UserWarning, match=r"generation_config\.json ends an answer at .* \(id 97\), the processor's chat"
-    ):
+    with pytest.warns(UserWarning, match=r"generation_config ends an answer at .* \(id 97\), the processor's chat"):
         found = load_vlm(str(folder))
     assert found.eos_ids == [529, 97]
     encoded = found.encode_with_answers([None], ["Hi"], ["blue"])
@@ -194,10 +192,14 @@ def test_generation_stops_at_either_end(llava: VLM) -> None:
     assert found.generate_ids(encoded, 6) == [ids[: 1 + ids.index(ids[2])]]
 
 
+def test_an_end_that_is_no_special_token_is_not_part_of_the_text(llava: VLM) -> None:
+    assert llava.text_of([64, 97]) != "a"
+    with pytest.warns(UserWarning, match="ends an answer at"):
+        assert reloaded(llava, ends=97).text_of([64, 97]) == "a"
+
+
 def test_ids_that_the_model_lacks_are_left_out(llava: VLM) -> None:
-    with pytest.warns(
-        UserWarning, match=r"generation_config\.json names the end token 99999, the model has 533 tokens"
-    ):
+    with pytest.warns(UserWarning, match=r"generation_config names the end token 99999, the model has 533 tokens"):
         assert reloaded(llava, ends=[END, 99999]).eos_ids == [END]
 
 

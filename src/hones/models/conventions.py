@@ -1,9 +1,10 @@
 """What a model's files say of how it is asked and when it has answered: template, end tokens, padding.
 
 End tokens are named in four places: what the chat template writes behind an answer, the tokenizer's end token,
-generation_config.json and config.json. An answer ends at any of them. One belongs to an answer, has a probability and
-is learned: the one that the template writes, else the tokenizer's, else the first that the configurations name. What
-generation_config.json says beyond that (sampling, penalties, lengths) is not used: answers are greedy.
+generation_config (the file of that name, or config.json where there is none) and config.json. An answer ends at any of
+them. One belongs to an answer, has a probability and is learned: the one that the template writes, else the
+tokenizer's, else the first that the configurations name. What generation_config says beyond that (sampling, penalties,
+lengths) is not used: answers are greedy.
 """
 
 import warnings
@@ -18,7 +19,7 @@ from hones.log import LOG
 from hones.models.processors import TextProcessor
 from hones.models.template import OF_PROCESSOR, OF_TOKENIZER, Template, differing, find_template
 
-GENERATION = "generation_config.json"
+GENERATION = "generation_config"
 TOKENIZER = "the tokenizer"
 CONFIG = "config.json"
 

@@ -212,7 +212,8 @@ class VLM:
 
     def text_of(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
         """The text of an answer's tokens before what it is ended by, stripped of surrounding white space."""
-        return text_of(self.tokenizer, ids, stop)
+        ended = len(ids) > 0 and ids[-1] in self.eos_ids  # not every end token is a special one, which have no text
+        return text_of(self.tokenizer, ids[:-1] if ended else ids, stop)
 
     @torch.no_grad()
     def yes_margins(self, encoded: Encoded) -> Float[Tensor, " batch"]:
