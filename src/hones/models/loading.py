@@ -21,7 +21,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 from transformers.utils.hub import resolve_revision
 
-from hones.errors import HonesError, seam
+from hones.errors import BadItem, HonesError
 from hones.models.agreement import check_weights
 from hones.models.anatomy import find_anatomy
 from hones.models.conventions import find_conventions
@@ -146,8 +146,10 @@ def attach(
     anatomy = find_anatomy(model)
     conventions = find_conventions(name, model, processor)
     conventions.say(name)
-    with seam(f"run {name} on a prompt", expected="a model and a processor that fit each other"):
+    try:
         inputs = probe_inputs(model, processor, conventions.template)
+    except BadItem as error:  # of a prompt of ours: not the prompt's fault
+        raise HonesError(f"{name}: {error}", expected="a model's own processor") from error
     answers = find_answer_tokens(name, model, processor, inputs)
     backend = "none"
     if shows_pictures:

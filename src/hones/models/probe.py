@@ -18,7 +18,7 @@ from transformers.processing_utils import ProcessorMixin
 
 from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
-from hones.errors import HonesError
+from hones.errors import HonesError, seam
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.capture import Z, collect, forward_is
 from hones.models.head import forward_logits
@@ -75,7 +75,9 @@ def find_answer_tokens(
     """
     tokenizer = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     vocabulary = tokenizer.get_vocab()
-    probabilities = forward_logits(model, inputs, 1, name)[:, -1].softmax(-1).mean(0)
+    with seam(f"run {name} on a prompt", expected="a model and a processor that fit each other"):
+        logits = forward_logits(model, inputs, 1, name)
+    probabilities = logits[:, -1].softmax(-1).mean(0)
     pairs: list[AnswerTokens] = []
     equal = None
     for mark, lead in _LEADS.items():
