@@ -18,7 +18,7 @@ class _RunLog(logging.FileHandler):
     """Appends to the run's log. A log that cannot be written is said once and stops nothing."""
 
     def __init__(self, file: Path) -> None:
-        super().__init__(file, encoding="utf-8", delay=True)
+        super().__init__(file, encoding="utf-8", errors="backslashreplace", delay=True)
         self.path, self.failed = file, False
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 

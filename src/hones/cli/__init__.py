@@ -5,9 +5,10 @@ item, named in one line.
 """
 
 import sys
+from errno import ENOSPC
 from typing import NoReturn
 
-from hones.cli.shown import fail
+from hones.cli.shown import fail, write_what_can_be_written
 from hones.errors import BadItem, HonesError
 from hones.log import LOG, close_log
 
@@ -20,6 +21,7 @@ def main() -> NoReturn:
     The run's log, where the command has opened one, has the traceback of both.
     """
     code = 0
+    write_what_can_be_written()
     try:
         from hones.cli.commands import app
 
@@ -35,6 +37,9 @@ def main() -> NoReturn:
         LOG.exception("unexpected")
         log = close_log()
         place = place_in_user_code(error)
+        if isinstance(error, OSError) and error.errno == ENOSPC and error.filename is None:
+            fail(f"cannot write to standard output ({error.strerror})")
+            sys.exit(2)
         if place is None and log is None:
             raise
         first_line = next(iter(str(error).splitlines()), "")

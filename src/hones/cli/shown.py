@@ -1,7 +1,9 @@
 """How commands show what they did: results on standard output, remarks on standard error."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,16 @@ if TYPE_CHECKING:
 
 OUT = Console(markup=False)
 ERR = Console(stderr=True, markup=False)
+
+
+def write_what_can_be_written() -> None:
+    """Let both streams replace what their encoding has no character for, in place of an end by UnicodeEncodeError.
+
+    A console in another encoding than UTF-8, or half a character, must not cost what a command has computed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def say(line: str) -> None:
