@@ -202,6 +202,7 @@ def test_the_demo_runs_all_four_tasks(
     [
         (("--ratio", "nan"), "--ratio nan; expected a share of all neurons"),
         (("--ids", "binary.txt"), "cannot read binary.txt"),
+        (("--ids", "none.txt"), "--ids none.txt names no item"),
         (("--heads", "absent.json"), "no file absent.json"),
         (("--heads", "other.json"), "other.json scores heads by anls; expected vqa_soft_accuracy"),
     ],
@@ -216,7 +217,8 @@ def test_mistakes_in_options_are_one_line(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("binary.txt").write_bytes(b"\xff\xfe")
+    Path("binary.txt").write_bytes(b"\xff\x00")
+    Path("none.txt").write_text("\n \n", encoding="utf-16")
     row = {"layer": 0, "head": 0, "score": 1.0, "baseline": 1.0, "intervened": 0.0}
     for name, metric in (("heads.json", "vqa_soft_accuracy"), ("other.json", "anls")):
         baseline = {"metric": 1.0, "metric_name": metric, "n": 1}

@@ -179,6 +179,8 @@ class ItemOptions:
         if ids is not None:
             lines = re.split(r"\r\n?|\n", read_text(ids, do="--ids takes image ids, one per line"))
             kept = [line.strip() for line in lines if line.strip()]
+            if not kept:
+                raise HonesError(f"--ids {ids} names no item", expected="image ids, one per line")
         items = load_items(file, images=self.images, ids=kept, limit=self.limit)
         check_pictures(items)
         name_remarks(items.remarks)
