@@ -22,6 +22,7 @@ from hones.models.template import LLAVA, NONE, OF_PROCESSOR, OF_TOKENIZER
 from hones.models.vlm import VLM
 from hones.runs.former import as_recorded
 from hones.runs.prepared import prepare
+from hones.runs.record import RunFolder
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
@@ -364,6 +365,21 @@ def test_an_earlier_record_is_the_same_where_it_would_be_now(llava: VLM, text: V
         other = reloaded(llava, CHATML)
     now = {"revision": "", **other.conventions.decides()}
     assert as_recorded(other, now, {"revision": ""}) == now, "it was asked in LLaVA's wording"
+
+
+def test_a_run_is_not_gone_on_with_in_other_words(llava: VLM, tmp_path: Path) -> None:
+    """Of a model in memory no revision tells that its template was changed."""
+    run = RunFolder(tmp_path / "run")
+    run.finish("vqa/heads", {"model": "llava", **llava.conventions.decides()}, {})
+    with pytest.warns(UserWarning, match="ends an answer at"):
+        other = reloaded(llava, CHATML)
+    with pytest.raises(HonesError, match=r"holds vqa/heads with end_tokens = \[523\], now \[528, 523\]"):
+        run.is_finished("vqa/heads", {"model": "llava", **other.conventions.decides()})
+    same_ends = {**other.conventions.decides(), "end_tokens": [END]}
+    with pytest.raises(
+        HonesError, match=r"holds vqa/heads with template = \"USER: <image>.*, now \"<\|im_start\|>user"
+    ):
+        run.is_finished("vqa/heads", {"model": "llava", **same_ends})
 
 
 def test_a_base_model_has_no_template(tmp_path: Path) -> None:

@@ -129,6 +129,11 @@ def pickled(file: Path) -> None:
     file.write_bytes(pickle.dumps({"weights": [1, 2, 3]}))
 
 
+def as_index(file: Path) -> None:
+    file.with_name("model.safetensors").unlink()
+    file.write_text('{"weight_map": 3}')
+
+
 def pointer(file: Path) -> None:
     if file.suffix == ".bin":
         file.with_name("model.safetensors").unlink()
@@ -145,7 +150,12 @@ def pointer(file: Path) -> None:
         *((name, page, "is a web page; expected the file itself") for name in ("model.safetensors", "config.json")),
         *((name, lambda file: file.write_bytes(b""), "is empty") for name in ("model.safetensors", "tokenizer.json")),
         *((name, cut, "cannot be read|cannot read") for name in ("model.safetensors", "tokenizer.json")),
-        ("config.json", lambda file: file.write_text("{"), "cannot read|not a valid JSON"),
+        *((name, lambda file: file.write_text("{"), r"cannot read .* \(.*; expected JSON in UTF-8") for name in (
+            "config.json", "generation_config.json", "processor_config.json",
+        )),
+        ("generation_config.json", lambda file: file.write_text("[]"), "is no JSON object"),
+        ("model.safetensors.index.json", as_index, "is no index of weights"),
+        ("chat_template.jinja", lambda file: file.write_bytes("{{ x }}".encode("utf-16")), "cannot read .*utf-8"),
         ("tokenizer.json", newer, r"it may be of a newer version than tokenizers \d.*: upgrade transformers"),
         ("pytorch_model.bin", pickled, "is no checkpoint of PyTorch"),
         ("pytorch_model.bin", as_checkpoint([1, 2]), "it holds a list, not weights by name"),

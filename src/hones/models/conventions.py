@@ -163,6 +163,9 @@ def _named(
         for id in ids
         if not 0 <= id < size
     ]
+    given = getattr(model.generation_config, "eos_token_id", None)
+    if given is not None and not of_generation:
+        lines.append(f"{GENERATION} names the end token {given!r}, which is no id: it is left out")
     if behind.startswith(_MARKS) and not of_template:
         lines.append(f"{template.source} ends an answer with {behind!r}, which is no token of the vocabulary")
     kept = {source: tuple(dict.fromkeys(id for id in ids if 0 <= id < size)) for source, ids in found.items()}

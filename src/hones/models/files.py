@@ -37,6 +37,7 @@ VOCABULARY = ("vocab*.json", "vocab*.txt", "merges*.txt", "*.model", "tokenizer.
 TOKENIZERS = ("tokenizer.json", "tokenizer.*.json", "tekken.json")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """In the order in which transformers looks for them; those behind the first are not read."""
+INDEX = ".index.json"
 ADAPTER = "adapter_config.json"
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
@@ -88,7 +89,7 @@ def _weights(folder: Path) -> set[str]:
 
 def _shards(index: Path) -> set[str]:
     """The files that an index of weights names; none for weights themselves."""
-    places = _content(index).get("weight_map") if index.name.endswith(".index.json") else None
+    places = _content(index).get("weight_map") if index.name.endswith(INDEX) else None
     return {str(place) for place in places.values()} if isinstance(places, dict) else set()
 
 
@@ -107,8 +108,8 @@ def check_files(folder: Path) -> None:
     A pointer in place of a vocabulary or a template would be read without complaint.
 
     Raises:
-        HonesError: a file is a git-lfs pointer, a web page, empty, or no checkpoint; or weights that the index names
-            are not there; or the folder holds an adapter. The line names the file.
+        HonesError: a file is a git-lfs pointer, a web page, empty, no checkpoint or no JSON; or weights that the index
+            names are not there; or the folder holds an adapter. The line names the file.
     """
     if (folder / ADAPTER).is_file():
         base = _content(folder / ADAPTER).get("base_model_name_or_path") or "its base model"
@@ -123,6 +124,8 @@ def check_files(folder: Path) -> None:
     for file in files:
         with file.open("rb") as opened:
             _check_begin(file, opened.read(512))
+        if file.suffix == ".json" and (file.name in SETTINGS or file.name.endswith(INDEX)):
+            _check_object(file)
 
 
 def _check_begin(file: Path, begin: bytes) -> None:
@@ -145,6 +148,15 @@ def _check_begin(file: Path, begin: bytes) -> None:
         )
 
 
+def _check_object(file: Path) -> None:
+    """Raises HonesError where settings are no JSON: some that cannot be read are left out without a word."""
+    with seam(f"read {file}", expected="JSON in UTF-8", do="download it again, or mend it"):
+        content = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or (file.name.endswith(INDEX) and not isinstance(content.get("weight_map"), dict)):
+        kind = "index of weights" if file.name.endswith(INDEX) else "JSON object"
+        raise HonesError(f"{file} is no {kind}", do="download it again, or mend it")
+
+
 def what_is_wrong(folder: Path) -> str | None:
     """The first file that cannot be read, by name, and why; asked after loading has failed."""
     for file in model_files(folder):
@@ -163,6 +175,8 @@ def what_is_wrong(folder: Path) -> str | None:
 
 def _readers(file: Path) -> Iterator[Callable[[Path], object]]:
     """What tries a file, the cheapest first."""
+    if file.suffix in (".json", ".jinja"):
+        yield lambda path: path.read_text(encoding="utf-8")
     if file.suffix == ".json":
         yield lambda path: json.loads(path.read_bytes())
     if file.name == "tokenizer.json":
