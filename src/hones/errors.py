@@ -167,6 +167,14 @@ def from_validation(
         near = "".join(f", perhaps {name}" for name in get_close_matches(key, known, 1))
         found = f"{what}: no key {'.'.join((*sections, key))}{near}"
         return HonesError(found, expected=f"some of {', '.join(known)}", do=do)
+    value = first_invalid(error).value
+    if kind.endswith(("_type", "_parsing")):
+        what_it_is = shortened(repr(value))
+        if kind == "string_type" and isinstance(value, bool | int | float):  # no, on, 1.0: YAML reads no text there
+            expected = expected or "a text: in quotes"
+        if kind in ("tuple_type", "list_type") and isinstance(value, str):
+            expected = expected or f"a list: [{shortened(value)}]"
+        return HonesError(f"{what}: {first_invalid(error)}, found {what_it_is}", expected=expected, do=do)
     return HonesError(f"{what}: {first_invalid(error)}", expected=expected, do=do)
 
 

@@ -15,8 +15,9 @@ from tokenize import TokenError
 from typing import Any
 
 import numpy as np
+import yaml
 
-from hones.errors import HonesError, cause, shortened
+from hones.errors import HonesError, cause, seam, shortened
 
 _LIBRARIES = ("hones", "torch", "transformers", "tokenizers", "numpy", "pillow", "nltk", "sacrebleu", "rapidfuzz")
 
@@ -125,6 +126,43 @@ def read_text(file: Path, do: str | None = None, *, what: str = "") -> str:
         return decoded(content)
     except ValueError as error:
         raise HonesError(f"cannot read {what}{file} ({error})", do=do) from error
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML takes the last of several equal keys; here that is an error, as the others would be passed over silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                found = f"{self.name}: the key {key.value} of line {seen[key.value]} stands again in line {line}"
+                raise HonesError(found, expected="each key once")
+            seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(file: Path, expected: str, do: str | None = None, *, what: str = "") -> dict[str, Any]:
+    """The keys of a YAML file that someone names.
+
+    Args:
+        expected: what keys it has. what: as of `read_bytes`.
+
+    Raises:
+        HonesError: as `read_text`; it is no YAML, or holds no keys, or one of them twice.
+    """
+    text = read_text(file, do, what=what)
+    tabs = any(line.lstrip(" ").startswith("\t") for line in text.splitlines())
+    with seam(f"read {what}{file} as YAML", do="indent with spaces, not with tabs" if tabs else do):
+        loader = _EachKeyOnce(text)
+        loader.name = str(file)  # what its errors call it
+        content = loader.get_single_data()
+    if not isinstance(content, dict):
+        found = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise HonesError(f"{what}{file} {found}", expected=expected, do=do)
+    return content
 
 
 def read_json(path: Path) -> Any:

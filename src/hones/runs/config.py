@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
 from hones.errors import HonesError, from_validation, seam
-from hones.files import read_text
+from hones.files import read_yaml
 from hones.method.budget import DEFAULT_RATIO, DEFAULT_SEED, PositivePart
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
@@ -176,11 +176,7 @@ def read_config(file: Path, changes: Sequence[str] = ()) -> RunConfig:
     Raises:
         HonesError: no such file, not YAML, an unknown or missing key, or a value out of range.
     """
-    text = read_text(file, do="`hones init` writes a configuration")
-    with seam(f"read {file} as YAML"):
-        content: Any = yaml.safe_load(text)
-    if not isinstance(content, dict):
-        raise HonesError(f"{file} holds a {type(content).__name__}", expected="keys such as model, out and data")
+    content = read_yaml(file, "keys such as model, out and data", "`hones init` writes a configuration")
     for change in changes:
         _set(content, change)
     try:

@@ -25,14 +25,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hones.data.items import Items
 from hones.data.unified import Item, LeftOut
-from hones.errors import BadItem, HonesError, from_validation, seam
-from hones.files import digest, read_text
+from hones.errors import BadItem, HonesError, from_validation
+from hones.files import digest, read_yaml
 from hones.tasks.base import (
     Answer,
     AnswerKind,
@@ -265,9 +264,7 @@ def task_of_file(given: str) -> FieldTask:
         HonesError: no such file, not YAML, or not a task.
     """
     file = Path(given)
-    text = read_text(file, do="check --task", what="the task ")
-    with seam(f"read the task {file} as YAML", do="check --task"):
-        content = yaml.safe_load(text)
+    content = read_yaml(file, "keys: name, prompt, target, metric", "check --task", what="the task ")
     return task_of_content(content, given)
 
 
