@@ -389,3 +389,29 @@ def test_a_mistake_in_a_users_class_is_named_by_its_line(
     log = tmp_path / "run" / "hones.log"
     assert error == f"hones: {classes}:{line}: ZeroDivisionError: division by zero; details in {log}"
     assert "Traceback" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("import hones\n\nx = {}['key']\n", "cannot import broken.py (broken.py:3: KeyError: 'key'); check --task"),
+        ("class Mine:\n    y = 1 / 0\n", "(broken.py:2: ZeroDivisionError: division by zero)"),
+        ("raise BaseException('out of all lists')\n", "(broken.py:1: BaseException: out of all lists)"),
+        ("def f(:\n", "cannot import broken.py (invalid syntax"),
+        (
+            "from hones import Task\nclass Mine(Task):\n    name, metric_name, answers = 'm', 'm', 'text'\n"
+            "    statistic_names = ('n',)\n    example = statistics = score = lambda *_: None\n"
+            "    def __init__(self):\n        self.x = self.y\n",
+            "cannot make broken.py:Mine (broken.py:7: AttributeError: 'Mine' object has no attribute 'y')",
+        ),
+    ],
+)
+def test_whatever_the_users_own_code_raises_is_one_line_with_its_place(
+    code: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.py").write_text(code)
+    for _ in range(2):  # and it is tried again, as it may be mended
+        with pytest.raises(HonesError) as caught:
+            make_task("broken.py:Mine")
+        assert line in str(caught.value).replace(f"{tmp_path}/", "")

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -187,13 +186,14 @@ def read_npy(path: Path) -> np.ndarray:
     Raises:
         HonesError: no such file, or not a plain array.
     """
+    if not path.exists():
+        raise HonesError(f"no file {path}", do="run the stage that writes it first")
     try:
-        with warnings.catch_warnings(action="error"):
+        with seam(f"read {path}"), warnings.catch_warnings(action="error"):
             return np.array(np.lib.format.open_memmap(path, mode="r"))  # a size that the file has not is refused
-    except FileNotFoundError as error:
-        raise HonesError(f"no file {path}", do="run the stage that writes it first") from error
-    except (ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, TokenError, Warning) as error:
-        raise HonesError(f"{path} is not a numpy array ({error})", do="run the stage that writes it again") from error
+    except HonesError as error:
+        found = f"{path} is not a numpy array ({cause(error.__cause__ or error)})"
+        raise HonesError(found, do="run the stage that writes it again") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
+from huggingface_hub.errors import LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from rich.filesize import decimal
 
-from hones.errors import HonesError
+from hones.errors import HonesError, cause, seam
 from hones.files import sha256_of
 from hones.sharing.base import LICENSE_FILES
 from hones.sharing.manifest import CARD, MANIFEST, read_manifest
@@ -74,16 +74,17 @@ def push_export(
         return upload
     api = HfApi(token=token)
     try:
-        api.create_repo(repo, private=private or None, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            allow_patterns=[*upload.sizes],
-            commit_message=f"hones export: {manifest.format}",
-        )
-    except LocalTokenNotFoundError as error:
-        raise HonesError("no token for the hub", do="run `hf auth login`, or pass --token-from-env") from error
-    except (HTTPError, OSError, ValueError) as error:
-        problem = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise HonesError(f"the hub did not take {repo} ({problem})", do="see the token's rights") from error
+        with seam(f"send {folder} to the hub"):
+            api.create_repo(repo, private=private or None, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo,
+                folder_path=folder,
+                allow_patterns=[*upload.sizes],
+                commit_message=f"hones export: {manifest.format}",
+            )
+    except HonesError as error:
+        problem = error.__cause__ or error
+        if isinstance(problem, LocalTokenNotFoundError):
+            raise HonesError("no token for the hub", do="run `hf auth login`, or pass --token-from-env") from problem
+        raise HonesError(f"the hub did not take {repo} ({cause(problem)})", do="see the token's rights") from problem
     return replace(upload, url=str(commit.commit_url))

@@ -14,7 +14,7 @@ from hones.errors import HonesError
 from hones.files import digest
 from hones.tasks.base import Definition, Task
 from hones.tasks.custom import check_name, task_of_file
-from hones.tasks.user_code import USER_MODULES, module_of_file
+from hones.tasks.user_code import USER_MODULES, module_of_file, user_code
 
 
 def is_custom(given: str) -> bool:
@@ -53,9 +53,10 @@ def load_task(given: str) -> Task:
         raise HonesError(f"{given}: stop = {kind.stop!r}", expected="a tuple of texts that are not empty")
     try:
         check_name(str(kind.name))
+    except ValueError as error:
+        raise HonesError(f"{given}: {error}", expected="a free name") from error
+    with user_code(f"make {given}", expected="a class that is made without arguments"):
         task = kind()
-    except (ValueError, TypeError) as error:
-        raise HonesError(f"{given}: {error}", expected="a free name and no arguments") from error
     task.definition = Definition(given, digest(b"".join([source, *_imported_beside(Path(str(module.__file__)))])))
     return task
 
@@ -91,14 +92,9 @@ def _imports(file: Path, source: bytes) -> Iterator[Path]:
 
 def _from_package(place: str, given: str) -> tuple[ModuleType, bytes]:
     """An installed module, and its source."""
-    try:
-        module = importlib.import_module(place)
-    except (ImportError, SyntaxError, ValueError) as error:
-        raise HonesError(
-            f"cannot import {place!r} of --task {given} ({' '.join(str(error).split())})",
-            expected="package.module:Class or file.py:Class",
-        ) from error
     USER_MODULES.add(place)
+    with user_code(f"import {place!r} of --task {given}", expected="package.module:Class or file.py:Class"):
+        module = importlib.import_module(place)
     if module.__file__ is None:
         raise HonesError(f"{place} of --task {given} has no source file", expected="package.module:Class")
     return module, Path(module.__file__).read_bytes()

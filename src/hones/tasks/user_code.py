@@ -3,10 +3,12 @@
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from hones.errors import HonesError
+from hones.errors import HonesError, seam
 from hones.files import digest, read_bytes
 
 USER_MODULES: set[str] = set()
@@ -31,11 +33,31 @@ def module_of_file(file: Path, what: str, option: str) -> tuple[ModuleType, byte
     USER_MODULES.add(name)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, ValueError) as error:
-        del sys.modules[name]
-        raise HonesError(f"cannot import {file} ({' '.join(str(error).split())})", do=f"check {option}") from error
+        with user_code(f"import {file}", do=f"check {option}"):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]  # so that it is tried again once it is mended
+        raise
     return module, source
+
+
+@contextmanager
+def user_code(action: str, *, expected: str | None = None, do: str | None = None) -> Iterator[None]:
+    """As `seam`, around code of the user's own: the line also names its file and line.
+
+    Raises:
+        HonesError: it raised something.
+    """
+    try:
+        with seam(action, expected=expected, do=do):
+            yield
+    except HonesError as error:
+        problem = error.__cause__
+        place = None if problem is None else place_in_user_code(problem)
+        if problem is None or place is None:
+            raise
+        found = f"cannot {action} ({place}: {type(problem).__name__}: {' '.join(str(problem).split())})"
+        raise HonesError(found, expected=expected, do=do) from problem
 
 
 def place_in_user_code(error: BaseException) -> str | None:
