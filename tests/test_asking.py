@@ -13,7 +13,8 @@ from hones.files import read_json
 from hones.models.vlm import VLM
 from hones.sweep.run import SweepSettings
 from hones.tasks.asking import ask_as
-from hones.tasks.base import Task
+from hones.tasks.base import BarePrompt, Task
+from hones.tasks.custom import task_of_content
 
 CAPITALS = POPE.parent / "capitals/task.yaml"
 CLASS = """
@@ -158,3 +159,16 @@ def test_the_commands_take_task_files(
     for field in ("a", "=x"):
         assert call(*asking, *two, "--field", field) == 2
         assert f"hones: --field {field}; expected NAME=VALUE, each name once" in capsys.readouterr().err
+
+
+def test_a_bare_prompt_is_asked_bare() -> None:
+    content = {
+        "name": "t",
+        "picture": "none",
+        "template": "none",
+        "prompt": "{q} is",
+        "target": "a",
+        "metric": "prefix",
+    }
+    (prompt,) = ask_as(task_of_content(content, "t.yaml"), None, "It").prompts
+    assert isinstance(prompt, BarePrompt) and prompt == "It is"

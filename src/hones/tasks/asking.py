@@ -64,6 +64,8 @@ def ask_as(
         example = _of_class(task, image, question, given)
     else:
         prompt = _filled(task, template, question, given)
+        if isinstance(task, FieldTask):
+            prompt = task.file.asked(prompt)  # some without the model's template
         example = Example(ID, image, (prompt,), "", (), box)
         hidden = isinstance(task, FieldTask) and task.file.picture == "none"
         if image is None and not hidden and not isinstance(task, vqa.Vqa):
