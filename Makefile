@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow real lint golden bench hub tiny planted clean
+.PHONY: demo test test-slow real lint golden bench hub tiny smol planted clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -44,6 +44,10 @@ hub: .venv/ready  # with the hub and a GPU: three models of it through verify, e
 
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints
+
+smol: .venv/ready  # some two hours on two cores; PHOTOGRAPHS=FOLDER has flickr8k, daquar and words (tools/smol)
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[real]'
+	cd tools && ../$(BIN)/python -m smol.make $(abspath $(PHOTOGRAPHS)) --out ../checkpoints/smol
 
 planted: .venv/ready  # some 15 minutes a model on one core
 	cd tools && ../$(BIN)/python -m planting.make --out ../checkpoints/planted

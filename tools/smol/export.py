@@ -69,7 +69,7 @@ def training_of(out: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def export(base: Path, out: Path, folder: Path, seed: int = 0) -> None:
+def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0) -> None:
     """Write the folder that is shipped."""
     parts = build(base)
     add_updates(parts.language, RANK)
