@@ -127,7 +127,7 @@ def descend(
     weight = sum(part_weight for _, part_weight, _ in found)
     for n, parameter in enumerate(trained):
         parameter.grad = torch.stack([of_part[n] for of_part, _, _ in found]).sum(0) / weight
-    torch.nn.utils.clip_grad_norm_(trained, 1.0)
     for optimizer in optimizers:
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
         optimizer.step()
     return {name: loss for _, _, losses in found for name, loss in losses.items()}

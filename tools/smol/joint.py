@@ -1,10 +1,11 @@
-"""The second phase: the language model's updates, the projector and the tower learn all tasks on all pictures.
+"""The second phase: the language model's updates learn all tasks on all pictures, as the tower goes on with soft words.
 
     python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
 
-A step is a few small parts, each some pictures with their prompts, computed in threads; two of them are parts of the
-first phase, so that the soft words go on improving. Rates and checkpoints are as in `smol.soft`, whose checkpoint this
-starts from.
+A step is some small parts, computed in threads: pictures with their prompts, from which the updates learn, and parts
+of the first phase, from which the tower and the projector do. (Learning these from the prompts too was tried: with so few
+pictures a step the soft words get worse.) Rates and checkpoints are as in `smol.soft`, whose checkpoint this starts
+from.
 """
 
 import argparse
@@ -25,9 +26,7 @@ from .soft import SoftPhase, optimizers_of
 from .updates import add_updates
 
 RANK = 16
-PEAK = {"updates": 2e-3, "projector": 8e-4, "tower": 8e-4, "words": 3e-3}
-SIDE_LOSS = 0.1
-SOFT_WEIGHT = 30.0  # of the part without the language model; the others weigh about as much
+PEAK = {"updates": 2e-3, "projector": 1.2e-3, "tower": 1.2e-3, "words": 3e-3}
 KINDS = ("drawings", "photographs", "drawings", "rooms", "soft words", "soft words")  # the parts of a step
 PICTURES = 2  # of a part
 
@@ -39,23 +38,19 @@ class JointPhase:
         self.parts, self.soft = parts, soft
         self.sequencer = Sequencer(parts.tokenizer)
 
-    def part(
-        self, kind: str, seed: str, size: int, photographs: Photographs
-    ) -> tuple[Tensor, Sequences, Tensor, float]:
-        """The supervised predictions' logits [N, V], what they were asked, and the side loss.
+    def part(self, kind: str, seed: str, size: int, photographs: Photographs) -> tuple[Tensor, Sequences]:
+        """The supervised predictions' logits [N, V], and what they were asked.
 
         kind: drawings; photographs: with captions, half of them with a word pasted in; rooms: one with a word and a
         caption for every one with questions.
         """
         rng = random.Random(f"{kind}/{seed}")
-        pictures, asked, cells, words = [], [], {}, {}
+        pictures, asked = [], []
         for i in range(size):
             if kind == "drawings":
                 drawing = make_drawing(f"smol/joint/{seed}/{i}", rng.random() < 0.75)
                 pictures.append(drawing.picture)
-                lettering = drawing.lettering
-                asked.append(of_drawing(drawing.scene, lettering and lettering.text, rng))
-                cells[i] = self.soft.words.cells(drawing.scene, drawing.rows, lettering)
+                asked.append(of_drawing(drawing.scene, drawing.lettering and drawing.lettering.text, rng))
                 continue
             room = kind == "rooms" and i % 2 == 1
             photograph = rng.choice(photographs.asked if room else photographs.captioned)
@@ -63,21 +58,12 @@ class JointPhase:
             if not room and (kind == "rooms" or rng.random() < 0.5):
                 picture, lettering = with_word(picture, *make_text(photographs.words, rng, 0.6), rng)
                 picture, text = with_box(picture, lettering), lettering.text
-                cells[i] = self.soft.words.cells(None, (), lettering)
-            else:
-                words[i] = photograph.words
             pictures.append(picture)
             asked.append(of_photograph(photograph, text, photographs.captioned, rng, most=4))
         sequences = self.sequencer.sequences(asked)
-        features = self.parts.features(pixels(pictures, self.parts.image_processor))
-        side = torch.zeros(())
-        if cells:
-            target, spoken = (torch.stack(part) for part in zip(*cells.values(), strict=True))
-            side = side + len(cells) / size * self.soft.words.cell_loss(features[[*cells]], target, spoken)
-        if words:
-            target = self.soft.words.targets([*words.values()])
-            side = side + len(words) / size * self.soft.words.word_loss(features[[*words]], target)
-        return self.logits(features, sequences), sequences, side
+        with torch.no_grad():
+            features = self.parts.features(pixels(pictures, self.parts.image_processor))
+        return self.logits(features, sequences), sequences
 
     def logits(self, features: Tensor, sequences: Sequences) -> Tensor:
         """[N, V] where an answer's tokens are predicted."""
@@ -96,15 +82,13 @@ class JointPhase:
         """Of the weighted sum of a part's losses, the sum of its weights, and its losses."""
         if kind == "soft words":
             loss, figures = self.soft.loss(f"joint/{seed}")
-            found = torch.autograd.grad(SOFT_WEIGHT * loss, trained, allow_unused=True, materialize_grads=True)
-            return [*found], SOFT_WEIGHT, figures
-        logits, sequences, side = self.part(kind, seed, PICTURES, self.soft.photographs)
-        losses = F.cross_entropy(logits, sequences.labels, reduction="none")
-        total, weight = (losses * sequences.weights).sum(), float(sequences.weights.sum())
-        found = torch.autograd.grad(
-            total + SIDE_LOSS * weight * side, trained, allow_unused=True, materialize_grads=True
-        )
-        return [*found], weight, {kind: total.item() / weight, f"{kind} side": side.item()}
+            weight = 1.0
+        else:
+            logits, sequences = self.part(kind, seed, PICTURES, self.soft.photographs)
+            losses = F.cross_entropy(logits, sequences.labels, reduction="none")
+            loss, weight = (losses * sequences.weights).sum(), float(sequences.weights.sum())
+            figures = {kind: loss.item() / weight}
+        return [*torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)], weight, figures
 
     @torch.no_grad()
     def report(self, kept: Photographs) -> dict[str, float]:
@@ -112,7 +96,7 @@ class JointPhase:
         hits: dict[str, list[bool]] = defaultdict(list)
         for kind, count in (("drawings", 4), ("photographs", 1), ("rooms", 1)):
             for n in range(count):
-                logits, sequences, _ = self.part(kind, f"check/{n}", 4, kept)
+                logits, sequences = self.part(kind, f"check/{n}", 4, kept)
                 right = torch.ones(len(sequences.prompts), dtype=torch.long)
                 right.scatter_reduce_(0, sequences.owners, (logits.argmax(-1) == sequences.labels).long(), "amin")
                 for prompt, hit in zip(sequences.prompts, right.tolist(), strict=True):
