@@ -3,9 +3,9 @@
     python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
 
 A step is some small parts, computed in threads: pictures with their prompts, from which the updates learn, and parts
-of the first phase, from which the tower and the projector do. (Learning these from the prompts too was tried: with so few
-pictures a step the soft words get worse.) Rates and checkpoints are as in `smol.soft`, whose checkpoint this starts
-from.
+of the first phase, from which the tower and the projector do. (Learning these from the prompts too was tried: with
+so few pictures a step the soft words get worse.) Rates and checkpoints are as in `smol.soft`, whose checkpoint this
+starts from.
 """
 
 import argparse
