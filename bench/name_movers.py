@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from hones import VLM, load_items, load_vlm, make_task
@@ -85,7 +86,9 @@ def together(vlm: VLM, task: Task, examples: list[Example], sets: dict[str, list
     table = Table("replaced at once", "metric", "drop", "drop beyond random", title="all heads of a set")
     for name in sets:
         beyond = measured.difference(f"random for {name}", name)
-        table.add_row(name, f"{measured.level(name):.3f}", f"{measured.drop(name):+.3f}", f"{beyond:+.3f}")
+        # escape: an interval without width is words in brackets, which rich would take for markup
+        cells_of = (f"{measured.level(name):.3f}", f"{measured.drop(name):+.3f}", f"{beyond:+.3f}")
+        table.add_row(name, *map(escape, cells_of))
     return table
 
 
@@ -113,14 +116,14 @@ def main() -> None:
     measured = Measurement(arms, mean, seed=3407)
 
     def row(arm: Any) -> list[str]:
-        return [f"{measured.level((name, arm)):.3f}" for name in NAMES]
+        return [escape(f"{measured.level((name, arm)):.3f}") for name in NAMES]
 
     console = Console(record=True, width=130)
     title = f"{options.model}: attention from the last position to the names, {len(examples)} items"
     table = Table("heads", "drop when replaced", *NAMES, title=title)
     drops: dict[Any, Interval] = {(head.layer, head.head): head.score for head in found.heads}
     for site in critical:
-        table.add_row(f"{site[0]}.{site[1]}", f"{drops[site]:+.3f}", *row(site))
+        table.add_row(f"{site[0]}.{site[1]}", escape(f"{drops[site]:+.3f}"), *row(site))
     table.add_row(f"mean of these {len(critical)}", "", *row("critical"))
     table.add_row(f"mean of all {len(drops)}", "", *row("all"))
     above = [f"{measured.difference((name, 'critical'), (name, 'all')):+.3f}" for name in NAMES]
@@ -129,7 +132,7 @@ def main() -> None:
     ranked = sorted(drops, key=lambda site: -measured.value(("IO", site)))
     most = Table("heads", "drop when replaced", *NAMES, title="the heads that look most at IO")
     for site in ranked[:SHOWN]:
-        most.add_row(f"{site[0]}.{site[1]}", f"{drops[site]:+.3f}", *row(site))
+        most.add_row(f"{site[0]}.{site[1]}", escape(f"{drops[site]:+.3f}"), *row(site))
     console.print(most)
     places = ", ".join(f"{x}.{h}: {1 + ranked.index((x, h))}" for x, h in critical)
     console.print(f"rank of each critical head by attention to IO, of {len(drops)}: {places}")
