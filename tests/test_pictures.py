@@ -1,6 +1,7 @@
 """Pictures as programs write them: garbage beside good pixels is remarked, what is no picture is named."""
 
 import io
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 from hones.data.decoding import BAD_EXIF, FIRST_FRAME, NO_ORIENTATION, TRANSPARENT
+from hones.data.items import load_items
 from hones.data.pictures import TRUNCATED, UNREADABLE, open_picture, remarks_of
 from hones.errors import BadItem
+from hones.tasks.check import check_items
 
 GOOD = Image.linear_gradient("L").resize((24, 16)).convert("RGB")
 GARBAGE = (b"garbage", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff")
@@ -135,3 +138,16 @@ def test_half_a_picture_stays_refused(tmp_path: Path) -> None:
     with pytest.raises(BadItem) as caught:
         open_picture(tmp_path / "x")
     assert caught.value.kind == TRUNCATED
+
+
+def test_a_remark_is_counted_and_keeps_no_item_from_a_task(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / f"{name}.png").write_bytes(encoded("png", exif=GARBAGE[0], compress_level=ord(name) % 9))
+    asked = {"vqa": {"question": "What?", "answer": "x"}}
+    rows = [{"image_id": n, "image_info": {"file_name": f"{'ab'[n % 2]}.png"}, **asked} for n in range(3)]
+    (tmp_path / "x.json").write_text(json.dumps({"data": rows}))
+    report = check_items(load_items(tmp_path / "x.json"))
+    assert report.problems == () and report.tasks[0].usable == 3
+    (remark,) = [one for one in report.remarks if one.kind == BAD_EXIF]
+    assert (remark.count, remark.first) == (2, ("a.png", "b.png")), "once for each file"
