@@ -3,7 +3,9 @@
 import shape_checks  # noqa: F401  before hones is imported
 
 # isort: split
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -43,3 +45,15 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def discovery(shapes: dict[str, Path]) -> Items:
     return load_items(shapes["discovery"])
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Callable[..., Items]:
+    """Writes a file and reads its items."""
+
+    def read(content: str | bytes, query: str = "", name: str = "table.csv", **options: Any) -> Items:
+        raw = content.encode() if isinstance(content, str) else content
+        (tmp_path / name).write_bytes(raw)
+        return load_items(f"{tmp_path / name}{query}", **options)
+
+    return read

@@ -26,16 +26,6 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café.png") for form in ("NFC", "NFD"))
 
 
-@pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Items]:
-    def read(content: str | bytes, query: str = "", name: str = "table.csv", **options: Any) -> Items:
-        raw = content.encode() if isinstance(content, str) else content
-        (tmp_path / name).write_bytes(raw)
-        return load_items(f"{tmp_path / name}{query}", **options)
-
-    return read
-
-
 def lines(*rows: Any) -> str:
     return "\n".join(map(json.dumps, rows))
 

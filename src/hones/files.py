@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null."""
     text = json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, (text + "\n").encode(errors="backslashreplace"))  # half a character as JSON writes it, \ud83d
 
 
 def write_npy(path: Path, array: np.ndarray) -> None:
@@ -105,10 +105,10 @@ def decoded(content: bytes) -> str:
     """
     mark, encoding = next((known for known in _MARKS if content.startswith(known[0])), (b"", "utf-8"))
     try:
-        return content[len(mark) :].decode(encoding)
+        return content[len(mark) :].decode(encoding).lstrip("\ufeff")  # some programs write a second mark
     except UnicodeDecodeError as error:
         found = f"byte 0x{content[len(mark) + error.start]:02x} at {len(mark) + error.start:,} is not {encoding}"
-        raise ValueError(f"{found}; write the text in UTF-8") from error
+        raise ValueError(f"{found}; write the text in UTF-8") from None  # its text would say the same again
 
 
 def read_text(file: Path, do: str | None = None, *, what: str = "") -> str:

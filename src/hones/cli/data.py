@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from hones.cli.options import Candidates, Images
-from hones.cli.shown import ERR, OUT, name_remarks, say
+from hones.cli.shown import ERR, OUT, counted, name_remarks, say
 
 Format = Annotated[
     str, Option(help="unified, vqav2, gqa, textvqa, docvqa, coco, flickr30k, llava, table, hf; auto: by content.")
@@ -101,7 +101,7 @@ def convert(
     name_remarks(items.remarks)
     if items.left_out:
         ERR.print(left_out_list([("file", item) for item in items.left_out], ""))
-    say(f"{len(items)} items ({items.format}): {to}")
+    say(f"{counted(len(items))} ({items.format}): {to}")
     say(f"pictures: {folder}")
 
 
@@ -137,7 +137,8 @@ def check(
     tasks = None if task is None else make_tasks(task, candidates=candidates)
     items = load_items(file, images=images, format=format)
     report = check_items(items, candidates=candidates, pictures=pictures, tasks=tasks)
-    table = Table("task", "usable", "refused", "not annotated", title=f"{file}: {report.items} items ({report.format})")
+    say(f"{file}: {counted(report.items)} ({report.format})")
+    table = Table("task", "usable", "refused", "not annotated")
     for row in report.tasks:
         table.add_row(row.task, str(row.usable), str(row.refused), str(row.not_annotated))
     OUT.print(table)

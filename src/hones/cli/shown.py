@@ -42,23 +42,30 @@ def fail(line: str) -> None:
     ERR.print(f"hones: {line}", style="red", soft_wrap=True, highlight=False)
 
 
-def name_remarks(remarks: "Sequence[LeftOut]") -> None:
-    """What of a file was read otherwise than it looks: a line for each kind, with the first."""
+def counted(items: int) -> str:
+    """So many items: 1 item, 20 items."""
+    return f"{items} item" if items == 1 else f"{items} items"
+
+
+def name_remarks(remarks: "Sequence[LeftOut]", of: str = "") -> None:
+    """What of a file was read otherwise than it looks: a line for each kind, with the first; of: which file's."""
     for kind, count in Counter(remark.kind for remark in remarks).items():
         first = next(remark for remark in remarks if remark.kind == kind)
         more = f" and {count - 1} more" if count > 1 else ""
-        warn(f"remark: {kind}: {first.id}{more}: {first.reason}")
+        warn(f"remark{f' on {of}' if of else ''}: {kind}: {first.id}{more}: {first.reason}")
 
 
-def name_left_out(study: "Study", task: str | None) -> None:
-    """The items left out of a task, or of all, and what is remarked about their pictures."""
+def name_left_out(study: "Study", task: str | None, said: "set[LeftOut] | None" = None) -> None:
+    """The items left out of a task, or of all, and what is remarked about their pictures, but for what was said."""
     from hones.runs.study import all_left_out
     from hones.views.terminal import left_out_list
 
     left_out = [row for row in all_left_out(study) if task is None or row[0].startswith(f"{task},")]
     ERR.print(left_out_list(left_out))
     of_task = [one for name, few in study.remarks.items() if task is None or name.startswith(f"{task},") for one in few]
-    name_remarks([*dict.fromkeys(of_task)])
+    said = set() if said is None else said
+    name_remarks([remark for remark in dict.fromkeys(of_task) if remark not in said])
+    said.update(of_task)
 
 
 def show(study: "Study", task: str | None, table: RenderableType, file: Path) -> None:

@@ -12,7 +12,7 @@ from typer import Argument, Exit, Option
 from hones.cli.options import Changes, Fresh, Model, ModelOptions, Out, RayOptions
 from hones.cli.see import look_before
 from hones.cli.share import report
-from hones.cli.shown import OUT, fail, name_left_out, say
+from hones.cli.shown import OUT, fail, name_left_out, name_remarks, say
 from hones.errors import HonesError
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ class Run(RayOptions):
 
 def follow(config: "RunConfig", fresh: bool) -> None:
     """Run a configuration, show what each task's stages find, and write the report; exit code 1 if a task stopped."""
+    from hones.data.items import Items
+    from hones.data.unified import LeftOut
     from hones.log import log_to
     from hones.runs.pipeline import Outcome, run_config
     from hones.runs.record import RunFolder
@@ -115,15 +117,20 @@ def follow(config: "RunConfig", fresh: bool) -> None:
     started = time.monotonic()
     log_to(RunFolder(config.out).path)
 
+    said: set[LeftOut] = set()  # about pictures, which several tasks show
+
+    def read(split: str, items: Items) -> None:
+        name_remarks(items.remarks, split)
+
     def show(study: Study, outcome: Outcome) -> None:
         seconds = time.monotonic() - started
         OUT.rule(f"{outcome.task} ({len(outcome.neurons)} neurons; {seconds:.0f} s so far)")
         OUT.print(terminal.view(outcome.heads))
-        name_left_out(study, outcome.task)
+        name_left_out(study, outcome.task, said)
 
     stopped = []
     look = partial(look_before, anyway=config.anyway)
-    outcomes = run_config(config, fresh=fresh, look=look, on_outcome=show, on_stopped=stopped.append)
+    outcomes = run_config(config, fresh=fresh, on_read=read, look=look, on_outcome=show, on_stopped=stopped.append)
     OUT.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
     if outcomes:
         masking = together([(outcome.task, outcome.masking) for outcome in outcomes])

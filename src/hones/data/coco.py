@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from hones.data.content import read_raw
-from hones.data.readers.base import texts
+from hones.data.readers.cells import texts
 from hones.data.readers.vqav2 import vqa_fields
 from hones.errors import HonesError, cause
 from hones.files import decoded, write_json

@@ -152,11 +152,11 @@ def _parsed(text: str, sha256: str, file: Path) -> Content:
         if rows is None and _holds_several(text):
             raise HonesError(
                 f"{file} holds several JSON values one after another",
-                expected="one object a line, or one list",
-                do="write it anew: jq -c . FILE > FILE.jsonl",
+                expected="one object with names a line, or one list of them",
+                do="write objects over several lines anew: jq -c . FILE > FILE.jsonl",
             ) from error
         if rows is None:
-            raise
+            raise ValueError(f"{cause(error)}{_mistake_in(text)}") from None
     return Content("lines", rows, sha256, file)
 
 
@@ -179,9 +179,21 @@ def _holds_several(text: str) -> bool:
     return True
 
 
+def _mistake_in(text: str) -> str:
+    """What is often written in place of JSON, where it is that."""
+    first = text.strip().splitlines()[0].strip()
+    if _object(first.rstrip(",")) is not None:
+        return ": its lines end with commas; write them without, or one list [...]"
+    if re.match(r"[\[{\s]*'", text):
+        return ": names in single quotes are Python's; write it with json.dumps"
+    if re.search(r",\s*[\]}]\s*\Z", text):
+        return ": no comma belongs before the last bracket"
+    return ""
+
+
 def _object(line: str) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        row = json.loads(line.lstrip("\ufeff"))  # files with marks may have been put together
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None

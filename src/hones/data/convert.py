@@ -1,6 +1,5 @@
 """Items of any source as one unified JSON file."""
 
-import json
 from pathlib import Path
 
 from hones.data.items import Items
@@ -20,7 +19,7 @@ def convert(items: Items, to: Path) -> Path:
     """
     if items.file is not None:
         refuse_source(Source.parse(items.file), to)
-    write_json(to, {"data": [json.loads(item.model_dump_json(exclude_none=True)) for item in items]})
+    write_json(to, {"data": [item.model_dump(mode="json", exclude_none=True) for item in items]})
     if items.format != "hf":
         return items.images
     folder = to.parent / "images"

@@ -7,7 +7,7 @@ quoting (Flickr30k's captions are full of quotes).
 
 A quoted cell may span lines if the row then has as many cells as the header. But where its lines are rows of their own,
 two stray quotes have met, and they are characters: all lines have as many cells as the header and, but for tabs, the
-later ones hold a picture's name where the first does.
+later ones hold a picture's name where the first does, or one that differs from it in nothing but its digits.
 """
 
 import re
@@ -21,6 +21,9 @@ SPANS_LINES, STRAY_QUOTE = "row over several lines", "quote that nothing closes"
 _LINE_END = re.compile(r"\r\n?|\n")
 _SEPARATOR_NAMED = re.compile(r'"?sep=(.)"?\Z', re.IGNORECASE)  # Excel's first line
 _QUOTED = re.compile(r'"(?:[^"]++|"")*+"')
+_TRIED = 10  # rows below the header that tell its separator
+_NAME = re.compile(r"\w*0\w*")
+_DIGITS = re.compile(r"\d+")
 _PICTURE = re.compile(r"\S.*\.(jpe?g|png|gif|bmp|webp|tiff?|ppm|jp2)\Z", re.IGNORECASE)
 
 
@@ -41,8 +44,14 @@ class _Cells(NamedTuple):
     stray: bool
 
 
+def is_picture_name(cell: str) -> bool:
+    """Whether a cell holds what looks like the name of a picture."""
+    return _PICTURE.match(cell) is not None
+
+
 def read_delimited(text: str) -> Delimited:
-    """Read a table; its separator is the first of `|`, tab, `;` and `,` that its header has, or what `sep=` names.
+    """Read a table; its separator is the first of `|`, tab, `;` and `,` that gives one of the first rows as many cells
+    as the header, or what `sep=` names.
 
     Columns without a name are not read (Excel's empty ones, the index of pandas). A row of more or fewer cells than
     the header is left out by its line, empty ones at its end apart; a row without content is none.
@@ -82,6 +91,12 @@ def _fits(cells: list[str], width: int) -> bool:
     return len(_without_empty_end(cells)) <= width <= len(cells)
 
 
+def _are_numbered(rows: list[list[str]]) -> bool:
+    """Whether in some column all cells are one name with other digits: p1, p2, as pictures and ids are called."""
+    names = [{_DIGITS.sub("0", cell) for cell in column} for column in zip(*rows, strict=False)]
+    return any(len(forms) == 1 and all(map(_NAME.fullmatch, forms)) for forms in names)
+
+
 class _Lines:
     """The lines of a text by their bounds, and how rows are read from them."""
 
@@ -111,8 +126,12 @@ class _Lines:
         if named is not None and self.first + 1 < len(self.bounds):
             self.first += 1
             return named[1]
-        bare = _QUOTED.sub("", line)
-        return next((mark for mark in "|\t;" if mark in bare), ",")
+        bare = _QUOTED.sub("x", line)
+        marks = [mark for mark in "|\t;," if mark in bare.strip("\t")] or [","]
+        below = self.bounds[self.first + 1 : self.first + 1 + _TRIED]
+        rows = [_QUOTED.sub("x", self.text[begin:end].rstrip("\r")) for begin, end in below]
+        fitting = (mark for mark in marks if any(row.count(mark) == bare.count(mark) for row in rows))
+        return next(fitting, marks[0])
 
     def header(self) -> tuple[list[str], int]:
         """The names of the columns, and the line after them; they span lines if that gives the next row its width."""
@@ -144,7 +163,7 @@ class _Lines:
             return False
         pictures = [number for number, cell in enumerate(cells) if _PICTURE.match(cell)]
         named = any(all(_PICTURE.match(own[number]) for own in alone[1:]) for number in pictures)
-        return named or self.separator == "\t"
+        return named or _are_numbered(alone) or self.separator == "\t"
 
     def _line_of(self, offset: int) -> int:
         return min(bisect_left(self._ends, offset), len(self._ends) - 1)

@@ -5,6 +5,7 @@ size first, so that only files of a size that occurs in two splits are read. A p
 bytes and is not recognised. An item without a picture is another's equal if all its fields but the ids are.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,7 +25,7 @@ def check_disjoint(splits: Mapping[str, Items]) -> None:
     for name, items in splits.items():
         for item in items:
             if item.file_name is None:
-                text = item.model_dump_json(exclude={"item_id", "image_id"})
+                text = json.dumps(item.model_dump(mode="json", exclude={"item_id", "image_id"}))
                 if split_of_text.setdefault(text, name) != name:
                     raise HonesError(
                         f"the text item {item.id} of {name} is in {split_of_text[text]} too",

@@ -26,9 +26,10 @@ class Items:
 
     `items[3]` is one of them, `items[:100]` are the first hundred as Items.
 
-    `captions_of` holds the captions of the whole file, also of items that a limit leaves aside: retrieval takes its
-    negatives from there, so that a limit does not change an item's candidates. `file` is what `load_items` reads again;
-    `format` the name of its reader; `remarks` what was read otherwise than it looks, and keeps no item from a task.
+    `captions_of` holds the captions of the whole file by picture (`Item.picture`), also of items that a limit leaves
+    aside: retrieval takes its negatives from there, so that a limit does not change an item's candidates. `file` is
+    what `load_items` reads again; `format` the name of its reader; `remarks` what was read otherwise than it looks, and
+    keeps no item from a task.
     """
 
     items: tuple[Item, ...]
@@ -86,7 +87,11 @@ def load_items(
         raise HonesError(f"limit {limit} of {source}", expected="at least 1")
     found = read_source(source)
     rows = found.rows
-    captions_of = {row.id: tuple(c.caption for c in row.captions) for row in rows if isinstance(row, Item)}
+    captions_of: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        if isinstance(row, Item) and row.captions:
+            picture = row.picture
+            captions_of[picture] = (*captions_of.get(picture, ()), *(c.caption for c in row.captions))
     if ids is not None:
         wanted = set(ids)
         missing = wanted - {row.id for row in rows}

@@ -1,8 +1,9 @@
 """From the names in an annotation file to the pictures in a folder.
 
-A picture may have its name in another Unicode form (composed on one system, decomposed on another), or lie in the
-folder itself where the file names it with folders before it (`documents/x.png`, `coco/train2017/x.jpg`). What is found
-so is used; where two files fit, the item is left out with both named. A name that leads out of the folder through a
+A picture may have its name in another Unicode form (composed on one system, decomposed on another), in another case or
+with the backslashes of Windows, or lie in the folder itself where the file names it with folders before it
+(`documents/x.png`, `coco/train2017/x.jpg`). What is found so is used, and remarked where it is no matter of form alone;
+where two files fit, the item is left out with both named. A name that leads out of the folder through a
 symbolic link is left out too. A word picture is its own box, so its size is read from its first bytes.
 """
 
@@ -20,6 +21,7 @@ from hones.errors import BadItem, joined
 
 Rows = list[Item | LeftOut]
 AMBIGUOUS, SHORTENED, WHOLE = "picture that could be either of two", "picture without its folder", "box: whole picture"
+RESPELLED = "picture under its name in another spelling"
 
 
 def found_pictures(rows: Sequence[Item | LeftOut], folder: Path) -> tuple[Rows, list[LeftOut]]:
@@ -31,29 +33,41 @@ def found_pictures(rows: Sequence[Item | LeftOut], folder: Path) -> tuple[Rows, 
 
 
 class Forms:
-    """Files by their names in any Unicode form; what lies in a folder is looked up once."""
+    """Files by their names in any Unicode form and case; what lies in a folder is looked up once."""
 
     def __init__(self) -> None:
         self._in: dict[Path, dict[str, list[str]]] = {}
+        self._found: dict[tuple[Path, str], list[str]] = {}
 
     def of(self, folder: Path, name: str) -> list[str]:
         """The files of a folder that have this name: itself where it is there, else all that have it in another form.
 
-        Composed and decomposed letters come before compatible ones (a ligature, a letter of full width).
+        Composed and decomposed letters come before compatible ones (a ligature, a letter of full width), and these
+        before other case; a name with backslashes is a path of Windows where it is no file's.
         """
+        if (folder, name) not in self._found:
+            self._found[folder, name] = self._look_up(folder, name)
+        return self._found[folder, name]
+
+    def _look_up(self, folder: Path, name: str) -> list[str]:
         if os.path.lexists(f"{folder}/{name}"):
             return [name]
         found = [PurePosixPath()]
         for part in PurePosixPath(name).parts:
             found = [base / other for base in found for other in self._alike(folder / base, part)]
+        if not found and "\\" in name:
+            return self.of(folder, name.replace("\\", "/"))
         return [str(path) for path in found]
 
     def _alike(self, folder: Path, name: str) -> list[str]:
         if os.path.lexists(folder / name):
             return [name]
-        there = self._listed(folder).get(normalize("NFKC", name), [])
-        composed = normalize("NFC", name)
-        return [other for other in there if normalize("NFC", other) == composed] or there
+        there = self._listed(folder).get(_general(name), [])
+        for form in ("NFC", "NFKC"):
+            alike = [other for other in there if normalize(form, other) == normalize(form, name)]
+            if alike:
+                return alike
+        return there
 
     def _listed(self, folder: Path) -> dict[str, list[str]]:
         """The names in a folder by their most general form."""
@@ -61,8 +75,13 @@ class Forms:
             names = self._in[folder] = {}
             with suppress(OSError):
                 for name in sorted(path.name for path in folder.iterdir()):
-                    names.setdefault(normalize("NFKC", name), []).append(name)
+                    names.setdefault(_general(name), []).append(name)
         return self._in[folder]
+
+
+def _general(name: str) -> str:
+    """What all spellings of a name have in common."""
+    return normalize("NFKC", normalize("NFKC", name).casefold())
 
 
 def place_of(given: str | Path) -> Path:
@@ -102,12 +121,16 @@ def _without_folders(rows: Rows, folder: Path) -> Rows:
     Only if no two names have the same last part: else one picture would be taken for another.
     """
     items = [row for row in rows if isinstance(row, Item)]
-    last = {name: PurePosixPath(name).name for item in items if (name := item.file_name) is not None}
-    if any(os.path.lexists(folder / name) for name in last) or len({*last.values()}) < len(last):
+    last = {name: _last_part(name) for item in items if (name := item.file_name) is not None}
+    if any(os.path.lexists(f"{folder}/{name}") for name in last) or len({*last.values()}) < len(last):
         return rows
-    if not any(os.path.lexists(folder / short) for short in last.values()):
+    if not any(os.path.lexists(f"{folder}/{short}") for short in last.values()):
         return rows
     return [_called(r, last[r.file_name]) if isinstance(r, Item) and r.file_name is not None else r for r in rows]
+
+
+def _last_part(name: str) -> str:
+    return PurePosixPath(name.replace("\\", "/")).name
 
 
 def _inside(rows: Rows, folder: Path) -> Rows:
@@ -150,7 +173,11 @@ def _remarks(rows: Sequence[Item | LeftOut], found: Rows) -> Iterator[LeftOut]:
     for before, after in zip(rows, found, strict=True):
         if isinstance(before, LeftOut) or isinstance(after, LeftOut):
             continue
-        if str(before.file_name).count("/") != str(after.file_name).count("/"):
-            yield LeftOut(after.id, f"{before.file_name} is read as {after.file_name}", SHORTENED)
+        given, used = str(before.file_name), str(after.file_name)
+        parts = given.replace("\\", "/") if used != given else given
+        if parts.count("/") != used.count("/"):
+            yield LeftOut(after.id, f"{given} is read as {used}", SHORTENED)
+        elif parts != given or normalize("NFKC", given) != normalize("NFKC", used):
+            yield LeftOut(after.id, f"{given} is read as {used}", RESPELLED)
         if before.ocr is not None and before.ocr.unboxed:
             yield LeftOut(after.id, "text without bbox, as of a picture of one word (a caption? ?caption=text)", WHOLE)

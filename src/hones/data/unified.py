@@ -43,9 +43,10 @@ class ImageInfo(_Record):
             raise ValueError("is a picture itself, in base64: write it to a file, and the file's name here")
         if is_address(name):
             raise ValueError(f"{shortened(name)!r} is an address: download the picture, and write its file's name here")
-        for path in (PurePosixPath(name), PureWindowsPath(name)):
-            if path.anchor or ".." in path.parts:
-                raise ValueError(f"{name!r} leaves the picture folder")
+        if name.startswith("/") or any(mark in name for mark in ("..", "\\", ":")):  # else no path leads anywhere
+            for path in (PurePosixPath(name), PureWindowsPath(name)):
+                if path.anchor or ".." in path.parts:
+                    raise ValueError(f"{name!r} leaves the picture folder")
         if not name.isprintable():
             raise ValueError(f"{name!r} is no file name")
         return name
@@ -118,6 +119,11 @@ class Item(_Record):
     def file_name(self) -> str | None:
         """The picture's file in the picture folder; None for an item of text alone."""
         return None if self.image_info is None else self.image_info.file_name
+
+    @property
+    def picture(self) -> str:
+        """What the items about one picture have in common; of an item of text, its id."""
+        return str(self.item_id if self.image_id is None else self.image_id)
 
     @property
     def id(self) -> str:

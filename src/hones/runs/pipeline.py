@@ -58,6 +58,7 @@ def run_config(
     config: RunConfig,
     *,
     fresh: bool = False,
+    on_read: Callable[[str, Items], None] | None = None,
     look: Callable[[Evaluation, str], None] | None = None,
     on_outcome: Callable[[Study, Outcome], None] | None = None,
     on_stopped: Callable[[Stopped], None] | None = None,
@@ -67,6 +68,7 @@ def run_config(
     A task that cannot go on (`hones.runs.stops`) is recorded in run.json, and the others run to their end.
 
     Args:
+        on_read: hears of each split's items, once.
         look: hears of each task's baseline before its sweeps, and may stop it.
         on_outcome: hears of each task that has run to its end. on_stopped: of each that has stopped.
 
@@ -80,6 +82,9 @@ def run_config(
     for task in tasks:
         _evidence_request(config, task, None).check(task)
     splits = load_splits(config)
+    if on_read is not None:
+        for split, items in splits.items():
+            on_read(split, items)
     stops = Stops(run, on_stopped)
     sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
     with ExitStack() as stack:

@@ -65,7 +65,7 @@ class Retrieval(MeanMetric, Task):
         Raises:
             BadItem: no caption, or too few negatives of its own.
         """
-        return self._ask(item, images, None)
+        return self._ask(item, images, None, ())
 
     def examples(self, items: Items) -> tuple[list[Example], list[LeftOut]]:
         """All items with a caption, in order; where an item lacks negatives, the hardest of the whole file.
@@ -74,18 +74,21 @@ class Retrieval(MeanMetric, Task):
             HonesError: the file has too few other captions.
         """
         pool = CandidatePool(items.captions_of)
-        return examples_of(items, lambda item: self._ask(item, items.images, pool))
+        of = items.captions_of
+        return examples_of(items, lambda item: self._ask(item, items.images, pool, of.get(item.picture, ())))
 
-    def _ask(self, item: Item, images: Path, pool: CandidatePool | None) -> Example:
+    def _ask(self, item: Item, images: Path, pool: CandidatePool | None, of_picture: Sequence[str]) -> Example:
+        """of_picture: the captions of all items about the picture; none of them is a negative."""
         captions = distinct(caption.caption for caption in item.captions)
         if not captions:
             raise BadItem("all captions are empty") if item.captions else BadItem("no captions", kind=NOT_ANNOTATED)
-        negatives = distinct(item.retrieval.negatives, but=captions) if item.retrieval is not None else []
+        true = [*captions, *of_picture]
+        negatives = distinct(item.retrieval.negatives, but=true) if item.retrieval is not None else []
         wanted = self.candidates - 1
         if len(negatives) < wanted:
             if pool is None:
                 raise BadItem(f"has {len(negatives)} negatives of its own, {wanted} needed")
-            negatives = pool.negatives(captions[0], captions, wanted)
+            negatives = pool.negatives(captions[0], true, wanted)
         candidates = (captions[0], *negatives[:wanted])
         return Example(
             id=item.id,

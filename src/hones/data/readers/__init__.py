@@ -21,7 +21,7 @@ from hones.data.readers.flickr30k import Flickr30k
 from hones.data.readers.gqa import Gqa
 from hones.data.readers.hub import HuggingFace
 from hones.data.readers.llava import Llava
-from hones.data.readers.table import Table, keys_of
+from hones.data.readers.table import COLUMNS, Table, keys_of, missing_column
 from hones.data.readers.textvqa import TextVqa
 from hones.data.readers.unified_json import Unified
 from hones.data.readers.vqav2 import VqaV2
@@ -101,6 +101,12 @@ def detect(content: Content, source: Source) -> Reader:
     if fitting:
         names = " and ".join(reader.name for reader in fitting)
         raise HonesError(f"{content.path} can be read as {names}", do=f"choose: add ?format={fitting[0].name}, say")
+    if content.kind != "dataset" and (missing := missing_column(source.options, keys_of(content))):
+        raise HonesError(
+            f"{content.path} has no column {source.options[missing]!r}",
+            expected=f"a column for {missing}",
+            do=_seen(content),
+        )
     raise HonesError(
         f"{content.path} is in no known format: {_seen(content)}",
         expected=f"one of {', '.join(READERS)} (docs/data.md)",
@@ -124,13 +130,40 @@ def _seen(content: Content) -> str:
 def _remedy(content: Content) -> str | None:
     """What to write in its place, where that can be told."""
     value = content.value
-    if isinstance(value, dict) and any(isinstance(value.get(key), dict | list) for key in ("image", "question")):
-        return "write rows, not columns: to_json(FILE, orient='records', lines=True) of pandas"
+    orient = _orient(value)
+    if orient is not None:
+        laid_out = f"this is laid out as orient={orient!r} of pandas"
+        return f"write rows, not columns ({laid_out}): to_json(FILE, orient='records', lines=True)"
     if isinstance(value, dict) and any(isinstance(rows, list) and _keys(rows) for rows in value.values()):
         return "write the list of objects alone, as a table"
     if not keys_of(content):
         return None
+    if content.kind == "csv" and len(content.columns) == 1:
+        return "the first line names the columns, with one of , ; | and tab between them"
     return "name the columns, ?image=COLUMN&question=COLUMN&answer=COLUMN, say; image holds file names"
+
+
+def _orient(value: Any) -> str | None:
+    """In which of pandas' forms other than rows a data frame was written; None: in none."""
+    if isinstance(value, list):
+        return "values" if value and all(isinstance(row, list) for row in value) else None
+    if not isinstance(value, dict) or not value:
+        return None
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        return "split"
+    columns = [*value.values()]
+    if all(isinstance(column, list) for column in columns) and not any(_keys(column) for column in columns):
+        return "list"  # of to_dict
+    if not all(isinstance(column, dict) and column for column in columns):
+        return None
+    rows = [str(number) for number in range(len(value))]
+    if [*value] == rows or _has_annotations(columns[0]):
+        return "index"
+    return "columns" if _has_annotations(value) else None
+
+
+def _has_annotations(names: Iterable[str]) -> bool:
+    return bool({name.strip().lower() for name in names} & {*COLUMNS})
 
 
 def _keys(rows: list[Any]) -> list[str]:

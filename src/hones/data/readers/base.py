@@ -109,9 +109,3 @@ def question_about(question: Any, answers: list[str]) -> dict[str, Any]:
         "vqa": {"question": question, "answer": answer, "all_answers": answers},
         "ocr": {"question": question, "text": answer, "all_texts": answers},
     }
-
-
-def texts(value: Any) -> list[str] | None:
-    """The value if it is a list of texts that is not empty."""
-    good = isinstance(value, list) and value and all(isinstance(text, str) for text in value)
-    return value if good else None

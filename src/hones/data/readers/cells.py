@@ -41,6 +41,12 @@ def whole_with_gaps(cells: Sequence[str]) -> bool:
     return 0 < len(filled) < len(cells) and all(_WHOLE.fullmatch(cell) for cell in filled)
 
 
+def is_truth(cells: Sequence[str]) -> bool:
+    """Whether a column holds truth values as pandas and Excel write them."""
+    filled = {cell for cell in cells if cell and cell not in MISSING}
+    return bool(filled) and (filled <= {"True", "False"} or filled <= {"TRUE", "FALSE"})
+
+
 def as_text(value: Any, name: str) -> str:
     """A text; a number or truth value as the text that people would write.
 
@@ -60,6 +66,31 @@ def as_text(value: Any, name: str) -> str:
     raise Unreadable(f"{name} is {'a list' if isinstance(value, list) else 'no text or number'}")
 
 
+def texts(value: Any) -> list[str] | None:
+    """The value as texts if it is a list of texts, numbers and truth values that is not empty."""
+    if not isinstance(value, list) or not value:
+        return None
+    try:
+        return [as_text(one, "one of them") for one in value]
+    except Unreadable:
+        return None
+
+
+def answers_of(row: Any) -> list[str]:
+    """The answers of a published question.
+
+    Raises:
+        Unreadable: there are none, as in test sets, or they are no list of texts.
+    """
+    given = row.get("answers") if isinstance(row, Mapping) else None
+    if is_missing(given) or given == []:
+        raise Unreadable("no answers")
+    answers = texts(given)
+    if answers is None:
+        raise Unreadable("its answers are no list of texts")
+    return answers
+
+
 def as_texts(cell: Any, name: str, field: str) -> list[str]:
     """The list in a cell: texts, objects with the text in `field`, or one object with a list there, as `datasets` has
     lists of objects; nothing among them is passed over.
@@ -68,7 +99,10 @@ def as_texts(cell: Any, name: str, field: str) -> list[str]:
         Unreadable: it is none.
     """
     cell = cell.get(field, cell.get("text")) if isinstance(cell, Mapping) else cell
-    inner = [row.get(field) if isinstance(row, Mapping) else row for row in as_list(cell, name)]
+    listed = as_list(cell, name)
+    if any(isinstance(row, Mapping) and not {field, "text"} & {*row} for row in listed):
+        raise Unreadable(f"an object among its {name} has no {field!r}")
+    inner = [row.get(field, row.get("text")) if isinstance(row, Mapping) else row for row in listed]
     try:
         return [as_text(value, name) for value in inner if not is_missing(value)]
     except Unreadable as error:

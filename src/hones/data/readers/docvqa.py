@@ -18,9 +18,9 @@ from hones.data.readers.base import (
     named,
     question_about,
     rows_of,
-    texts,
     value_of,
 )
+from hones.data.readers.cells import answers_of
 from hones.data.sources import Source
 from hones.data.unified import Row
 from hones.errors import HonesError
@@ -49,9 +49,7 @@ def _unified(name: str, row: Any) -> Row:
     picture = next((row[key] for key in _PICTURES if isinstance(row, dict) and key in row), None)
     if not isinstance(picture, str):
         raise Unreadable("no image")
-    answers = texts(row.get("answers"))
-    if answers is None:
-        raise Unreadable("no answers")
+    answers = answers_of(row)
     return {
         "image_id": picture,
         "item_id": name,

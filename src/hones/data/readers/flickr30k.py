@@ -4,19 +4,22 @@
     image,caption                                Flickr8k; any table of captions alone whose pictures repeat
     {"images": [{"filename", "split", "sentences": [{"raw"}, ...]}, ...]}        dataset_flickr30k.json; `?split=test`
 
-One item per picture; its id is the file's name without suffix. One line of the published CSV lacks its last separator:
+One item per picture; its id is the file's name without suffix, in a table where two would be alike (folders, suffixes)
+the name as it is. One line of the published CSV lacks its last separator:
 it is named, and its picture has four captions.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, ClassVar
 
 from hones.data.content import Content
 from hones.data.readers.base import Reader, Reading, Unreadable, any_has, each, named, rows_of
+from hones.data.readers.cells import as_text, is_marked_missing
 from hones.data.readers.table import keys_of, objects_of
 from hones.data.sources import Source
-from hones.data.unified import UNREADABLE, LeftOut, Row
+from hones.data.unified import LeftOut, Row
 from hones.errors import HonesError
 
 _PICTURE = ("image_name", "image")
@@ -72,16 +75,24 @@ def _of_table(content: Content) -> Iterator[Row]:
     rows = objects_of(content)
     if pictures is None or captions is None or rows is None:
         raise HonesError(f"{content.path} lacks image_name and comment", expected="the columns of Flickr30k")
+
+    def line(name: str, row: Any) -> Row:
+        file, caption = (row.get(pictures), row.get(captions)) if isinstance(row, dict) else (None, None)
+        nothing = content.kind == "csv" and is_marked_missing("caption", caption)
+        if nothing or caption is None or not isinstance(file, str) or not file.strip():
+            raise Unreadable("no picture with a caption")
+        return {file.strip(): as_text(caption, "caption").strip()}
+
     captions_of: dict[str, list[str]] = {}
-    for name, row in named(rows):
+    for row in each(named(rows), line):
         if isinstance(row, LeftOut):
             yield row
-        elif not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in (pictures, captions)):
-            yield LeftOut(name, "no picture with a caption", UNREADABLE)
-        else:
-            captions_of.setdefault(row[pictures].strip(), []).append(row[captions].strip())
+            continue
+        for file, caption in row.items():
+            captions_of.setdefault(file, []).append(caption)
+    times = Counter(map(_stem, captions_of))
     for file, texts in captions_of.items():
-        yield _unified(file, texts)
+        yield _unified(file, texts, name=_stem(file) if times[_stem(file)] == 1 else file)
 
 
 def _of_json(name: str, row: Any) -> Row:
@@ -92,13 +103,18 @@ def _of_json(name: str, row: Any) -> Row:
     if not isinstance(sentences, list) or not isinstance(file, str):
         raise Unreadable("no filename or no sentences")
     folder = row.get("filepath")
-    texts = [sentence.get("raw") for sentence in sentences if isinstance(sentence, dict)]
-    return _unified(f"{folder}/{file}" if isinstance(folder, str) else file, texts)
+    texts = [sentence.get("raw") if isinstance(sentence, dict) else sentence for sentence in sentences]
+    return _unified(f"{folder}/{file}" if isinstance(folder, str) else file, texts, name=_stem(file))
 
 
-def _unified(file: str, captions: list[Any]) -> Row:
+def _stem(file: str) -> str:
+    return PurePath(file).stem or file
+
+
+def _unified(file: str, captions: list[Any], name: str) -> Row:
+    """name: the picture's id."""
     return {
-        "image_id": PurePath(file).stem or file,
+        "image_id": name,
         "image_info": {"file_name": file},
         "captions": [{"caption": caption} for caption in captions],
     }

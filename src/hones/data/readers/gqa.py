@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from hones.data.content import Content
 from hones.data.readers.base import Reader, Reading, any_has, each, value_of
+from hones.data.readers.cells import as_text
 from hones.data.sources import Source
 from hones.data.unified import Row
 from hones.errors import HonesError
@@ -31,7 +32,7 @@ class Gqa(Reader):
 
 def _unified(name: str, row: Any) -> Row:
     picture = value_of(row, "imageId")
-    answer = value_of(row, "answer")
+    answer = as_text(value_of(row, "answer"), "answer")
     return {
         "image_id": picture,
         "item_id": name,

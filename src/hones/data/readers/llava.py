@@ -1,4 +1,5 @@
-"""LLaVA's conversations, a JSON list or JSON lines; OpenAI's form (`messages` of `role` and `content`) as well.
+"""LLaVA's conversations, a JSON list or JSON lines; OpenAI's form (`messages` of `role` and `content`, a text or parts)
+as well.
 
     {"id", "image": "coco/x.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat?"},
                                                     {"from": "gpt", "value": "A cat."}, ...]}
@@ -21,6 +22,8 @@ from hones.data.unified import UNREADABLE, LeftOut, Row
 from hones.errors import HonesError
 
 PLACEHOLDER = "<image>"
+_SAID = ("conversations", "messages")
+_PICTURES = ("image", "image_url")  # among the parts of a turn
 _ASKS, _ANSWERS = ("human", "user"), ("gpt", "assistant", "model")
 
 
@@ -32,8 +35,7 @@ class Llava(Reader):
     options: ClassVar[tuple[str, ...]] = ("turns",)
 
     def claims(self, content: Content, source: Source) -> bool:
-        rows = objects_of(content) or []
-        return any(any_has(rows, key) for key in ("conversations", "messages"))
+        return any(any_has(_conversations(content), key) for key in _SAID)
 
     def read(self, content: Content, source: Source) -> Reading:
         turns = source.options.get("turns", "first")
@@ -42,7 +44,14 @@ class Llava(Reader):
         if not self.claims(content, source):
             raise HonesError(f"{content.path} has no conversations", expected=self.about)
         remarks: list[LeftOut] = []
-        return Reading(_items(objects_of(content) or [], turns == "all", remarks), remarks=remarks)
+        return Reading(_items(_conversations(content), turns == "all", remarks), remarks=remarks)
+
+
+def _conversations(content: Content) -> list[Any]:
+    """The rows; a file of one line is one conversation, though it holds nothing but lists."""
+    value = content.value
+    alone = isinstance(value, dict) and any(isinstance(value.get(key), list) for key in _SAID)
+    return [value] if alone else objects_of(content) or []
 
 
 def _items(rows: Sequence[Any], every: bool, remarks: list[LeftOut]) -> Iterator[Row]:
@@ -78,11 +87,46 @@ def _picture(row: Any) -> str | None:
         raise Unreadable("it is about a video")
     given = next((row[key] for key in ("image", "images") if row.get(key)), None)
     pictures = given if isinstance(given, list) else [] if given is None else [given]
+    if not pictures:
+        pictures = [shown for turn in _said(row) for shown in _shown_in(turn)]
     if not all(isinstance(picture, str) for picture in pictures):
         raise Unreadable("its picture is no file name")
     if len(pictures) > 1:
         raise Unreadable(f"it is about {len(pictures)} pictures")
     return pictures[0] if pictures else None
+
+
+def _said(row: dict[str, Any]) -> list[dict[str, Any]]:
+    said = next((row[key] for key in _SAID if key in row), None)
+    if not isinstance(said, list) or not all(isinstance(turn, dict) for turn in said):
+        raise Unreadable("no conversations")
+    return said
+
+
+def _shown_in(turn: dict[str, Any]) -> list[Any]:
+    """The pictures among the parts of a turn; a part that only marks the place of one (`{"type": "image"}`) is none."""
+    parts = turn.get("content")
+    pictures = [part for part in parts if _kind(part) in _PICTURES] if isinstance(parts, list) else []
+    named = [next((part[key] for key in (*_PICTURES, "path", "url") if part.get(key)), None) for part in pictures]
+    return [name.get("url") if isinstance(name, dict) else name for name in named if name is not None]
+
+
+def _kind(part: Any) -> Any:
+    return part.get("type") if isinstance(part, dict) else None
+
+
+def _text(turn: dict[str, Any]) -> str:
+    """What is said in a turn, in one text or in parts of texts and pictures.
+
+    Raises:
+        Unreadable: it is no text.
+    """
+    text = turn.get("value", turn.get("content"))
+    if isinstance(text, list) and text and all(_kind(part) in ("text", *_PICTURES) for part in text):
+        text = "\n".join(str(part.get("text", "")) for part in text if _kind(part) == "text")
+    if not isinstance(text, str):
+        raise Unreadable("a turn is no text")
+    return text
 
 
 def _turns(row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -91,12 +135,7 @@ def _turns(row: dict[str, Any]) -> list[tuple[str, str]]:
     Raises:
         Unreadable: it has none, something is said by somebody else, or it is not said in texts.
     """
-    said = row.get("conversations", row.get("messages"))
-    if not isinstance(said, list) or not all(isinstance(turn, dict) for turn in said):
-        raise Unreadable("no conversations")
-    turns = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in said]
-    if not all(isinstance(text, str) for _, text in turns):
-        raise Unreadable("a turn is no text")
+    turns = [(turn.get("from", turn.get("role")), _text(turn)) for turn in _said(row)]
     if turns and turns[0][0] == "system":
         raise Unreadable("it begins with a system prompt, which would not be asked")
     pairs = [*zip(turns[::2], turns[1::2], strict=False)]

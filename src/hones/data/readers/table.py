@@ -24,8 +24,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from hones.data.content import Content
+from hones.data.delimited import is_picture_name
 from hones.data.readers.base import Reader, Reading, Unreadable, most_common
-from hones.data.readers.cells import as_box, as_text, as_texts, is_marked_missing, is_missing, whole_with_gaps
+from hones.data.readers.cells import as_box, as_text, as_texts, is_marked_missing, is_missing, is_truth, whole_with_gaps
 from hones.data.sources import Source, is_picture_in_base64
 from hones.data.unified import UNREADABLE, LeftOut, Row
 from hones.errors import HonesError, shortened
@@ -62,10 +63,23 @@ class Table(Reader):
                 expected="file names there",
                 do="write the pictures into a folder first (docs/data.md has the lines)",
             )
+        if "image" not in columns and source.format == "auto":
+            _refuse_unclaimed_pictures(rows, content)
         remarks: list[LeftOut] = []
         if content.kind == "csv":
             rows = _as_meant(rows, columns, remarks)
         return Reading(unified_rows(rows, columns), remarks=remarks)
+
+
+def _refuse_unclaimed_pictures(rows: Sequence[Any], content: Content) -> None:
+    """Raises HonesError for a table that names pictures in a column which is not called `image`."""
+    for column in keys_of(content):
+        cells = [row[column] for row in rows if isinstance(row, dict) and row.get(column)]
+        if cells and all(isinstance(cell, str) and is_picture_name(cell) for cell in cells):
+            raise HonesError(
+                f"{content.path} holds pictures in {column!r}, and no column 'image'",
+                do=f"write ?image={column}, or ?format=table for items of text alone",
+            )
 
 
 def objects_of(content: Content) -> list[Any] | None:
@@ -97,7 +111,7 @@ def columns_of(options: Mapping[str, str], present: Sequence[str], what: str) ->
         raise HonesError(f"{what} has no columns", expected="some with annotations")
     listed = f"it has {', '.join(map(repr, present))}"
     columns = _present(options, present)
-    missing = next((name for name in COLUMNS if name in options and name not in columns), None)
+    missing = missing_column(options, present)
     if missing is not None:
         wanted = f"a column for {missing}"
         raise HonesError(f"{what} has no column {options[missing]!r}", expected=wanted, do=listed)
@@ -105,6 +119,11 @@ def columns_of(options: Mapping[str, str], present: Sequence[str], what: str) ->
         wanted = "one of question, caption, captions and text, or ?question=COLUMN"
         raise HonesError(f"{what} has no column with annotations", expected=wanted, do=listed)
     return columns
+
+
+def missing_column(options: Mapping[str, str], present: Sequence[str]) -> str | None:
+    """The first name that an option gives a column which is not there."""
+    return next((name for name in COLUMNS if name in options and _called(options[name], present) is None), None)
 
 
 def _present(options: Mapping[str, str], present: Sequence[str]) -> dict[str, str]:
@@ -197,6 +216,9 @@ def _as_meant(rows: Sequence[Any], columns: Mapping[str, str], remarks: list[Lef
             remarks.append(
                 LeftOut(f"column {column}", f"{len(marks)} cells are {marks[0]}, nothing", "mark for nothing")
             )
+        if name == "answer" and is_truth(cells):
+            reason = "all are True or False, and are read as these words; where yes and no are meant, write these"
+            remarks.append(LeftOut(f"column {column}", reason, "truth values"))
         if name in _MAY_BE_NUMBERS and whole_with_gaps(cells):
             changed[column] |= {cell: cell.removesuffix(".0") for cell in cells if cell.endswith(".0")}
             reason = "whole numbers with .0, as pandas writes them where some are missing; read without"

@@ -10,15 +10,14 @@ from hones.data.content import Content
 from hones.data.readers.base import (
     Reader,
     Reading,
-    Unreadable,
     any_has,
     each,
     named,
     question_about,
     rows_of,
-    texts,
     value_of,
 )
+from hones.data.readers.cells import answers_of
 from hones.data.sources import Source
 from hones.data.unified import Row
 from hones.errors import HonesError
@@ -41,9 +40,7 @@ class TextVqa(Reader):
 
 def _unified(name: str, row: Any) -> Row:
     picture = value_of(row, "image_id")
-    answers = texts(row.get("answers"))
-    if answers is None:
-        raise Unreadable("no answers")
+    answers = answers_of(row)
     size = {key: row[f"image_{key}"] for key in ("width", "height") if f"image_{key}" in row}
     return {
         "image_id": picture,

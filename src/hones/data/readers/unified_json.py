@@ -15,7 +15,7 @@ class Unified(Reader):
     about: ClassVar[str] = '{"data": [{"image_id", "image_info", "vqa", "captions", "ocr"}, ...]}'
 
     def claims(self, content: Content, source: Source) -> bool:
-        if not _has_list(content):
+        if not _has_list(content) or "columns" in content.value:  # the rows of a data frame, as lists
             return False
         rows = content.value["data"]
         return any_has(rows, "image_info") or any_has(rows, "item_id") or not any_has(rows, "question")

@@ -10,10 +10,13 @@ question's. Pictures are COCO's, `COCO_train2014_000000000009.jpg`.
 from typing import Any, ClassVar
 
 from hones.data.content import Content, read_json_file
-from hones.data.readers.base import Reader, Reading, Unreadable, any_has, each, named, rows_of, texts, value_of
+from hones.data.readers.base import Reader, Reading, Unreadable, any_has, each, named, rows_of, value_of
+from hones.data.readers.cells import as_text, is_missing, texts
 from hones.data.sources import Source
-from hones.data.unified import Row
+from hones.data.unified import LeftOut, Row
 from hones.errors import HonesError
+
+TWICE = "second annotation of a question"
 
 
 class VqaV2(Reader):
@@ -54,7 +57,10 @@ class VqaV2(Reader):
                 do=f"write {content.path.name}?subtype=train2014&annotations=ANNOTATIONS.json",
             )
         pictures = f"COCO_{subtype.replace('-dev', '')}"
-        of = {name: row for name, row in named(annotations, "question_id") if isinstance(row, dict)}
+        annotated = [(name, row) for name, row in named(annotations, "question_id") if isinstance(row, dict)]
+        of = dict(annotated)
+        twice = len(annotated) - len(of)
+        remarks = [LeftOut(file.name, f"{twice} of a question that has one before: the last one counts", TWICE)]
 
         def unified(name: str, question: Any) -> Row:
             picture = value_of(question, "image_id")
@@ -67,7 +73,8 @@ class VqaV2(Reader):
             info = {"file_name": f"{pictures}_{picture:012d}.jpg" if number else f"{pictures}_{picture}.jpg"}
             return {"image_id": picture, "item_id": name, "image_info": info, "vqa": vqa}
 
-        return Reading(each(named(questions, "question_id"), unified), also=(sha256,))
+        rows = each(named(questions, "question_id"), unified)
+        return Reading(rows, also=(sha256,), remarks=remarks if twice else ())
 
 
 def vqa_fields(question: dict[str, Any], annotation: dict[str, Any]) -> dict[str, Any] | None:
@@ -79,11 +86,12 @@ def vqa_fields(question: dict[str, Any], annotation: dict[str, Any]) -> dict[str
     answers = texts([row["answer"] if isinstance(row, dict) else row for row in with_answer])
     if answers is None:
         return None
+    most = annotation.get("multiple_choice_answer")
     kept = {key: annotation[key] for key in ("question_type", "answer_type") if key in annotation}
     return {
         "question_id": question.get("question_id"),
         "question": question.get("question"),
-        "answer": annotation.get("multiple_choice_answer", answers[0]),
+        "answer": answers[0] if is_missing(most) else as_text(most, "multiple_choice_answer"),
         "all_answers": answers,
         **kept,
     }
