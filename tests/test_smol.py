@@ -22,7 +22,7 @@ from smol.soft_words import SoftWords
 from smol.updates import add_updates, updates
 
 from hones.models.merged.weights import base_of_folder, merge
-from hones.models.template import LLAVA, WORDINGS
+from hones.models.wordings import LLAVA, WORDINGS
 
 
 @pytest.fixture(scope="module")

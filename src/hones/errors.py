@@ -1,4 +1,4 @@
-"""The two ways in which things go wrong: a stop with one clear line, and a bad item that is named and left out."""
+"""The ways in which things go wrong: a stop with one clear line, a bad item that is named and left out, a warning."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -37,6 +37,10 @@ class HonesError(Exception):
         if self.argument is None:
             return str(self)
         return f"--{self.argument.replace('_', '-')}{str(self).removeprefix(self.argument)}"
+
+
+class HonesWarning(UserWarning):
+    """What goes on although something is other than it should be; on the command line one line."""
 
 
 class TaskStops(HonesError):

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _LIBRARIES = ("hones", "torch", "transformers", "tokenizers", "numpy", "pillow",
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 _MOST_OF_A_POINTER = 1024  # bytes
+_SHARED_SHOWN = 20  # characters before a difference
 _MARKS = (  # UTF-32's little end begins as UTF-16's does
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -254,3 +256,13 @@ def sha256_of(file: Path) -> str:
 def short(value: Any) -> str:
     """A value of a JSON file in at most 60 characters."""
     return shortened(json.dumps(value))
+
+
+def short_of_two(one: Any, other: Any) -> tuple[str, str]:
+    """Two values of JSON files in about 60 characters each, from shortly before the place where they differ."""
+    texts = json.dumps(one), json.dumps(other)
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+    if shared <= _SHARED_SHOWN:
+        return shortened(texts[0]), shortened(texts[1])
+    start = shared - _SHARED_SHOWN
+    return shortened(f"...{texts[0][start:]}"), shortened(f"...{texts[1][start:]}")

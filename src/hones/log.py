@@ -12,6 +12,8 @@ from pathlib import Path
 LOG = logging.getLogger("hones")
 LOG.addHandler(logging.NullHandler())
 FILE = "hones.log"
+REMARK = "remark"
+"""The attribute of a record by which the command line knows a remark."""
 
 
 class _RunLog(logging.FileHandler):
@@ -34,6 +36,11 @@ class _RunLog(logging.FileHandler):
         if not self.failed:
             self.failed = True
             print(f"hones: cannot write {self.path} ({sys.exception()})", file=sys.stderr)
+
+
+def remark(line: str) -> None:
+    """Log what is worth knowing and no warning; the command line shows it too."""
+    LOG.info(line, extra={REMARK: True})
 
 
 def log_to(run: Path) -> None:

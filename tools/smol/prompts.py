@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hones.data.shapes.language import Statement, captions, describe, false_statement, holds, perturb, questions
 from hones.data.shapes.scene import Content
-from hones.models.template import LLAVA, WORDINGS
+from hones.models.wordings import LLAVA, WORDINGS
 from hones.tasks import caption, ocr, retrieval, vqa
 
 from .architecture import GRID, PICTURE

@@ -8,7 +8,7 @@ import sys
 from errno import ENOSPC
 from typing import NoReturn
 
-from hones.cli.shown import fail, write_what_can_be_written
+from hones.cli.shown import fail, what_is_noticed, write_what_can_be_written
 from hones.errors import BadItem, HonesError
 from hones.log import LOG, close_log
 
@@ -25,7 +25,8 @@ def main() -> NoReturn:
     try:
         from hones.cli.commands import app
 
-        app()
+        with what_is_noticed():
+            app()
     except (HonesError, BadItem) as error:  # an item that was good when it was checked, such as a picture now gone
         line = error.on_command_line() if isinstance(error, HonesError) else " ".join(str(error).split())
         LOG.error(line, exc_info=True)

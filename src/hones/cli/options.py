@@ -44,6 +44,10 @@ Dtype = Annotated[str, Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:N.")]
 Revision = Annotated[str | None, Option(help="Branch, tag or commit of the model on the hub.")]
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the model's own code from the hub.")]
+ChatTemplate = Annotated[
+    str | None,
+    Option(help="File with a Jinja template, or llava-1.5. [default: the model's own]", show_default=False),
+]
 Seed = Annotated[int, Option(min=0, help="Of bootstraps, controls and training.")]
 Fresh = Annotated[bool, Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
 Changes = Annotated[
@@ -75,6 +79,14 @@ class LoadingOptions(Checked):
         str | None, Option(help="eager, sdpa or flash_attention_2. [default: the model's]", show_default=False)
     ] = None
     trust_remote_code: TrustRemoteCode = False
+    chat_template: ChatTemplate = None
+
+    def __post_init__(self) -> None:
+        from hones.models.wordings import given_text
+
+        super().__post_init__()
+        if self.chat_template is not None:
+            given_text(self.chat_template)
 
     def spec_of(self, model: str, dtype: str, revision: str | None) -> "ModelSpec":
         """A model, loaded so."""
@@ -88,6 +100,7 @@ class LoadingOptions(Checked):
             device_map=self.device_map,
             attention=self.attention,
             trust_remote_code=self.trust_remote_code,
+            chat_template=self.chat_template,
         )
 
 
@@ -119,11 +132,8 @@ class ModelOptions(LoadingOptions):
             check_top_k(top_k, heads)
 
     def load(self) -> "VLM":
-        """The model, loaded and checked; what is worth knowing about it is said."""
-        vlm = self.spec.load()
-        for line in vlm.conventions.remarks:
-            warn(f"{vlm.name}: {line}")
-        return vlm
+        """The model, loaded and checked."""
+        return self.spec.load()
 
 
 @dataclass(kw_only=True)

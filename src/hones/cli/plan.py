@@ -10,6 +10,7 @@ from hones.cli.options import (
     BatchSize,
     Candidates,
     Changes,
+    ChatTemplate,
     Device,
     Dtype,
     Images,
@@ -93,6 +94,7 @@ class Plan:
     device: Device = "auto"
     revision: Revision = None
     trust_remote_code: TrustRemoteCode = False
+    chat_template: ChatTemplate = None
     seed: Seed = 3407
     to_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None
 
@@ -149,6 +151,7 @@ class Plan:
             limit={} if self.items is None else _counts(self.items),
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
+            chat_template=self.chat_template,
             dtype=self.dtype,
             device=self.device,
             top_k=self.top_k,

@@ -1,13 +1,19 @@
 """How commands show what they did: results on standard output, remarks on standard error."""
 
+import logging
 import sys
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
+
+from hones.errors import HonesWarning
+from hones.log import LOG, REMARK
 
 if TYPE_CHECKING:
     from hones.data.unified import LeftOut
@@ -34,7 +40,48 @@ def say(line: str) -> None:
 
 def warn(line: str) -> None:
     """One line that is no result."""
-    ERR.print(line, style="yellow", soft_wrap=True)
+    ERR.print(line, style="yellow", soft_wrap=True, highlight=False)
+
+
+class _Remarks(logging.Handler):
+    """Shows what the library remarks, each remark once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line, if it is a remark."""
+        line = record.getMessage()
+        if hasattr(record, REMARK) and line not in self.said:
+            self.said.add(line)
+            warn(line)
+
+
+@contextmanager
+def what_is_noticed() -> Iterator[None]:
+    """Show warnings and remarks of the library while a command runs, each on one line, once."""
+    remarks, said = _Remarks(), set[str]()
+    with warnings.catch_warnings():
+        of_python = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            line = " ".join(str(message).split())
+            if not issubclass(category, HonesWarning):
+                of_python(message, category, *place, **options)
+            elif line not in said:
+                said.add(line)
+                warn(f"hones: warning: {line}")
+
+        warnings.showwarning = show
+        level = LOG.level
+        LOG.addHandler(remarks)
+        LOG.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            LOG.removeHandler(remarks)
+            LOG.setLevel(level)
 
 
 def fail(line: str) -> None:

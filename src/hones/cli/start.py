@@ -68,7 +68,7 @@ class Run(RayOptions):
 
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
     ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
-    attn_implementation, trust_remote_code, revision, max_left_out,
+    attn_implementation, trust_remote_code, chat_template, revision, max_left_out,
     seed, anyway (sweep even at a baseline of 0), and the stages compare: {methods: [dvp, atp], draws, curves} and
     analyze: {lens_items, cards, draws, limit}.
     steering: {methods: [all], seeds: [3407, 3408], also: [vqa], ood: FILE, ood_images} adds controls and evidence.
@@ -83,11 +83,14 @@ class Run(RayOptions):
         from hones.data.content import check_there
         from hones.data.sources import Source
         from hones.models.place import check_place
+        from hones.models.wordings import given_text
         from hones.runs.config import RayConfig, read_config
         from hones.tasks import is_custom, make_task
 
         config = read_config(self.config, self.changes or ())
         check_place(config.model)
+        if config.chat_template is not None:
+            given_text(config.chat_template)
         for name in config.tasks:
             if not is_custom(name):
                 make_task(name)

@@ -15,7 +15,8 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
-from hones.log import LOG
+from hones.errors import HonesWarning
+from hones.log import LOG, remark
 from hones.models.processors import TextProcessor
 from hones.models.template import OF_PROCESSOR, OF_TOKENIZER, Template, differing, find_template
 
@@ -76,7 +77,7 @@ class Conventions:
         """All of it, for run.json."""
         of_token = {t.id: [source for source, ids in self.named.items() if t.id in ids] for t in self.ends}
         return {
-            "template": self.template.source,
+            "template": str(self.template),
             "prompt": self.prompt,
             "end_tokens": [{"id": t.id, "text": t.text, "from": of_token[t.id]} for t in self.ends],
             "padding": {"id": self.padding.id, "text": self.padding.text, "from": self.padding_from},
@@ -85,24 +86,26 @@ class Conventions:
         }
 
     def say(self, name: str) -> None:
-        """Warn where sources disagree; the rest goes to the log. name: of the model."""
+        """Warn where sources disagree; the rest is remarked. name: of the model."""
         for line in self.disagree:
             LOG.warning("%s: %s", name, line)
-            warnings.warn(f"{name}: {line}", stacklevel=3)
+            warnings.warn(f"{name}: {line}", HonesWarning, stacklevel=3)
         for line in self.remarks:
-            LOG.info("%s: %s", name, line)
+            remark(f"{name}: {line}")
 
 
-def find_conventions(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> Conventions:
+def find_conventions(
+    name: str, model: PreTrainedModel, processor: ProcessorMixin, chat_template: str | None = None
+) -> Conventions:
     """What a model uses. Its tokenizer pads on the left from here on, with a token that the model has.
 
     Args:
-        name: of the model.
+        name: of the model. chat_template: given in place of its own, as `find_template` takes it.
 
     Raises:
         HonesError: as `find_template`.
     """
-    template = find_template(name, model, processor)
+    template = find_template(name, model, processor, chat_template)
     shown = not isinstance(processor, TextProcessor)
     tokenizer: Any = processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
     disagree = []

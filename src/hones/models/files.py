@@ -39,6 +39,11 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 """In the order in which transformers looks for them; those behind the first are not read."""
 INDEX = ".index.json"
 ADAPTER = "adapter_config.json"
+OF_TRAINING = (
+    *("optimizer.*", "optimizer_*", "scheduler.pt", "trainer_state.json", "training_args.bin", "rng_state*"),
+    *("global_step*", "zero_to_fp32.py", "latest", "pytorch_model_fsdp*", "*.ckpt", "*.distcp"),
+)
+"""What a training leaves beside a model, or in its place."""
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _PAGE = (b"<!doctype", b"<html", b"<head>", b"<?xml")
@@ -102,14 +107,18 @@ def _content(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, code: bool = False) -> None:
     """Look at the beginning of every file that makes the model, before anything is loaded.
 
     A pointer in place of a vocabulary or a template would be read without complaint.
 
+    Args:
+        code: the model's own Python files are run too, which may need none of the usual files.
+
     Raises:
         HonesError: a file is a git-lfs pointer, a web page, empty, no checkpoint or no JSON; or weights that the index
-            names are not there; or the folder holds an adapter. The line names the file.
+            names are not there; or the folder holds an adapter, or lacks a configuration, weights or a tokenizer. The
+            line names the file.
     """
     if (folder / ADAPTER).is_file():
         base = _content(folder / ADAPTER).get("base_model_name_or_path") or "its base model"
@@ -118,6 +127,8 @@ def check_files(folder: Path) -> None:
             expected="a whole model",
             do="merge it: PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(other_folder)",
         )
+    if not code:
+        _check_whole(folder)
     files = model_files(folder)
     for missing in sorted(name for file in files for name in _shards(file) if not (folder / name).is_file()):
         raise HonesError(f"{folder} lacks {missing}, which its index of weights names", do="download the model again")
@@ -126,6 +137,28 @@ def check_files(folder: Path) -> None:
             _check_begin(file, opened.read(512))
         if file.suffix == ".json" and (file.name in SETTINGS or file.name.endswith(INDEX)):
             _check_object(file)
+
+
+def _check_whole(folder: Path) -> None:
+    """Raises HonesError where a folder has not all of a model: what a training leaves often lacks something."""
+    if not (folder / "config.json").is_file():
+        below = sorted(p.parent.name for p in folder.glob("*/config.json"))
+        inside = f"one of its folders: {', '.join(below[:5])}" if below else "save the model with save_pretrained"
+        raise HonesError(f"{folder} has no config.json", expected="a folder that save_pretrained wrote", do=inside)
+    if not _weights(folder):
+        of_training = next((p.name for pattern in OF_TRAINING for p in sorted(folder.glob(pattern))), None)
+        found = "" if of_training is None else f"; {of_training} is of a training, not for loading"
+        raise HonesError(
+            f"{folder} has no weights{found}",
+            expected=" or ".join((WEIGHTS[0], WEIGHTS[2])),
+            do="save the trained model with save_pretrained; parts of DeepSpeed or FSDP have to be merged first",
+        )
+    if not any(fnmatch(p.name, pattern) for p in folder.iterdir() for pattern in (*TOKENIZERS, *VOCABULARY)):
+        raise HonesError(
+            f"{folder} has no tokenizer",
+            expected="tokenizer.json, or a vocabulary (vocab.json and merges.txt, tokenizer.model)",
+            do="copy it from the base model, or tokenizer.save_pretrained(folder)",
+        )
 
 
 def _check_begin(file: Path, begin: bytes) -> None:

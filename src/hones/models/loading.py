@@ -34,6 +34,7 @@ from hones.models.planted import PLANTS, apply_difference, load_plant
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
 from hones.models.processors import TextProcessor, is_causal, loading, processor_for
 from hones.models.vlm import VLM
+from hones.models.wordings import given_text
 
 BAR_FROM = 2 * 2**30  # bytes of a folder
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -48,6 +49,7 @@ def load_vlm(
     device_map: str | dict[str, Any] | None = None,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
+    chat_template: str | None = None,
 ) -> VLM:
     """Load a model and check it.
 
@@ -60,6 +62,7 @@ def load_vlm(
         device_map: "auto" to spread the layers over all devices, or which part goes where; in place of `device`.
         attn_implementation: of transformers, such as eager, sdpa or flash_attention_2; by default the model's own.
         trust_remote_code: run the model's own code from the hub.
+        chat_template: in place of the model's own: a file with a Jinja template, or llava-1.5 for the paper's wording.
 
     Raises:
         HonesError: no such model, an unsupported one, files that are not what their names say, weights that config.json
@@ -72,9 +75,11 @@ def load_vlm(
     if dtype not in DTYPES:
         raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
     check_place(name)
+    if chat_template is not None:
+        given_text(chat_template)  # a bad file is named before a model is loaded
     source = source_of(name)
     if Path(source).is_dir():
-        check_files(Path(source))
+        check_files(Path(source), trust_remote_code)
     try:
         place = torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
@@ -107,11 +112,15 @@ def load_vlm(
     if name in PLANTS:
         apply_difference(model, Path(source) / "model.safetensors", PLANTED_FOLDER / f"{name}.safetensors")
     processor = processor_for(source, model.config, **hub)
-    return attach(name, model, processor, digest.result() or commit or "unknown")
+    return attach(name, model, processor, digest.result() or commit or "unknown", chat_template)
 
 
 def attach(
-    name: str, model: PreTrainedModel, processor: ProcessorMixin | PreTrainedTokenizerBase, revision: str = ""
+    name: str,
+    model: PreTrainedModel,
+    processor: ProcessorMixin | PreTrainedTokenizerBase,
+    revision: str = "",
+    chat_template: str | None = None,
 ) -> VLM:
     """A VLM from a model and a processor that are loaded already, checked as `load_vlm` does.
 
@@ -123,7 +132,7 @@ def attach(
     counts, one that is set afterwards does not.
 
     Args:
-        name: what errors and run.json call the model. revision: recorded in run.json.
+        name: what errors and run.json call the model. revision: recorded in run.json. chat_template: as `load_vlm`.
 
     Raises:
         HonesError: as `load_vlm`, or the processor has no tokenizer or image processor.
@@ -144,7 +153,7 @@ def attach(
         )
     model.eval()
     anatomy = find_anatomy(model)
-    conventions = find_conventions(name, model, processor)
+    conventions = find_conventions(name, model, processor, chat_template)
     conventions.say(name)
     try:
         inputs = probe_inputs(model, processor, conventions.template)

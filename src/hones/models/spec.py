@@ -21,6 +21,7 @@ class ModelSpec:
     device_map: str | dict[str, Any] | None = None
     attention: str | None = None
     trust_remote_code: bool = False
+    chat_template: str | None = None
 
     def load(self) -> "VLM":
         """The model, loaded and checked.
@@ -38,4 +39,5 @@ class ModelSpec:
             device_map=self.device_map,
             attn_implementation=self.attention,
             trust_remote_code=self.trust_remote_code,
+            chat_template=self.chat_template,
         )

@@ -8,7 +8,8 @@ later token changes it, and decoding may end there: an engine that does gives wh
 from collections.abc import Sequence
 from typing import Any
 
-from hones.models.template import NONE, Template
+from hones.models.template import Template
+from hones.models.wordings import NONE
 from hones.tasks.base import BarePrompt
 
 LINE_END = ("\n",)

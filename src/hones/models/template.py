@@ -1,8 +1,8 @@
 """A model's template: what is put around the user's text, and what is written behind an answer.
 
-The model's own chat template wins, the processor's before the tokenizer's. Where it has none, LLaVA-1.5 and PaliGemma
-(a base model) are asked in the words that they were trained with, and a text-only model is given the prompt as it is,
-as every model is given a bare prompt. What is used is tried out when a model is loaded.
+One that is given is used, else the model's own chat template, the processor's before the tokenizer's. Where it has
+none, LLaVA-1.5 and PaliGemma (a base model) are asked in the words that they were trained with, and a text-only model
+is given the prompt as it is, as every model is given a bare prompt. What is used is tried out when a model is loaded.
 """
 
 import re
@@ -17,14 +17,12 @@ from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import BadItem, HonesError, seam
 from hones.models.processors import TextProcessor
+from hones.models.wordings import BY_NAME, LLAVA, NONE, PALIGEMMA, WORDINGS, default_of, given_text
 from hones.tasks.base import BarePrompt
 
-LLAVA = "LLaVA-1.5's wording"
-PALIGEMMA = "PaliGemma's wording"
-NONE = "none: the prompt as it is"
-WORDINGS = {LLAVA: "USER: {image}{prompt}\nASSISTANT:", PALIGEMMA: "{image}{start}{prompt}\n", NONE: "{prompt}"}
 OF_PROCESSOR = "the processor's chat template"
 OF_TOKENIZER = "the tokenizer's chat template"
+GIVEN = "the given chat template"
 
 DATE = datetime(2024, 7, 26, tzinfo=UTC)
 """Stands for today in templates that write it, as in Llama 3's own where it does not know better."""
@@ -42,13 +40,19 @@ class Template:
     """What is put around a prompt.
 
     source: whose it is. text: Jinja; None for a wording of WORDINGS. parts: a message's content is a list of picture
-    and text, not one text. remarks: what is worth knowing about it.
+    and text, not one text. remarks: what is worth knowing about it. given: the file or name by which a user has put it
+    in the place of the model's own.
     """
 
     source: str
     text: str | None = None
     parts: bool = True
     remarks: tuple[str, ...] = ()
+    given: str | None = None
+
+    def __str__(self) -> str:
+        """Whose it is, and how it was given."""
+        return self.source if self.given is None else f"{self.source} (--chat-template {self.given})"
 
     @property
     def is_chat(self) -> bool:
@@ -133,48 +137,57 @@ class Template:
         return None
 
 
-def find_template(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> Template:
+def find_template(name: str, model: PreTrainedModel, processor: ProcessorMixin, given: str | None = None) -> Template:
     """The template of a model.
 
     Args:
-        name: of the model, for errors.
+        name: of the model, for errors. given: in place of its own: a file with a Jinja template, or a wording's name.
 
     Raises:
-        HonesError: it has none and needs one, or its own cannot be used; the line says why.
+        HonesError: it has none and needs one, or what is given or its own cannot be used; the line says why.
     """
     picture = not isinstance(processor, TextProcessor)
-    own = _own(name, processor)
+    is_llava = model.config.model_type == "llava" and type(processor).__name__ == "LlavaProcessor"
+    if given in BY_NAME:
+        if picture and not is_llava:
+            raise HonesError(
+                f"{name}: --chat-template {given} is for models of type llava, this is {model.config.model_type}",
+                expected="a file with a template that writes this model's own marks around a picture",
+                do="or leave it out (`chat_template: null`) for the model's own",
+            )
+        return Template(BY_NAME[given], given=given)
+    own = {GIVEN: given_text(given) or ""} if given is not None else _own(name, processor)
     if not own:
         if not picture:
             return Template(NONE)
-        if model.config.model_type == "llava" and type(processor).__name__ == "LlavaProcessor":
+        if is_llava:
             return Template(LLAVA)
         if model.config.model_type == "paligemma":
             return Template(PALIGEMMA)
         kind = type(processor).__name__
-        raise HonesError(f"{kind} has no chat template", do="use the instruction-tuned checkpoint")
+        raise HonesError(f"{kind} has no chat template", do="use the instruction-tuned checkpoint, or --chat-template")
     source, text = next(iter(own.items()))
     fixed = _TODAY.sub(lambda found: repr(DATE.strftime(found[1] or found[2] or "")), text)
     remarks = [] if fixed == text else [f"{source} writes the date: {DATE:%d %b %Y} stands for every day"]
     if "strftime_now(" in fixed:
         remarks.append(f"{source} writes the date, in a way that cannot be fixed: prompts change from day to day")
-    if model.config.model_type == "llava":
-        remarks.append(f"prompts are wrapped by {source}, not in {LLAVA}")
-    template = Template(source, fixed, parts=picture, remarks=tuple(remarks))
+    if model.config.model_type == "llava" and given is None:
+        remarks.append(f"prompts are wrapped by {source}, not in {LLAVA}: --chat-template llava-1.5 asks in that")
+    template = Template(source, fixed, parts=picture, remarks=tuple(remarks), given=given)
     if (problem := template.problem(processor, picture)) is not None:
         template = replace(template, parts=not picture)  # a text model's template in a VLM, or the other way
         if _PLACEHOLDER in problem or template.problem(processor, picture) is not None:
             raise HonesError(
-                f"{name}: {source} {problem}",
+                f"{name}: {template} {problem}",
                 expected=f"the user's text{' behind one placeholder for a picture' if picture else ''}",
-                do="mend it, or set processor.chat_template before attach()",
+                do="mend it, or give another with --chat-template (chat_template in Python and in YAML)",
             )
     return template
 
 
 def differing(template: Template, processor: ProcessorMixin) -> bool:
     """Whether the tokenizer has another chat template than the processor's, which asks the same text otherwise."""
-    other = _default(getattr(_tokenizer(processor), "chat_template", None))
+    other = default_of(getattr(_tokenizer(processor), "chat_template", None))
     if template.source != OF_PROCESSOR or isinstance(processor, TextProcessor) or not other:
         return False
     found = set()
@@ -195,20 +208,14 @@ def _own(name: str, processor: ProcessorMixin) -> dict[str, str]:
     if not isinstance(processor, TextProcessor):
         found = {OF_PROCESSOR: getattr(processor, "chat_template", None), **found}
     for source, given in found.items():
-        if given and _default(given) is None:
+        if given and default_of(given) is None:
             named = ", ".join(map(str, given)) if isinstance(given, dict) else f"a {type(given).__name__}"
             raise HonesError(
                 f"{name}: {source} is {named}",
                 expected="one text, or several by name with one named default",
-                do="set processor.chat_template before attach()",
+                do="give one with --chat-template (chat_template in Python and in YAML)",
             )
-    return {source: text for source, given in found.items() if (text := _default(given))}
-
-
-def _default(given: Any) -> str | None:
-    """Of several templates by name the default; None for what is no text."""
-    text = given.get("default") if isinstance(given, dict) else given
-    return text if isinstance(text, str) else None
+    return {source: text for source, given in found.items() if (text := default_of(given))}
 
 
 def _tokenizer(processor: ProcessorMixin) -> Any:

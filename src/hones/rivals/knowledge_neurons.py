@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hones.errors import HonesWarning
 from hones.models.vlm import frozen
 from hones.models.writing import importance_shape
 from hones.progress import track
@@ -66,7 +67,11 @@ def attributions(
                 of_group = (integrated_gradients(vlm, x, steps, rows or ROWS_WITH_GRADIENT) for x in asked)
                 if not warned:
                     name = type(vlm.model).__name__
-                    warnings.warn(f"{name}: integrated gradients by whole passes take longer ({problem})", stacklevel=2)
+                    warnings.warn(
+                        f"{name}: integrated gradients by whole passes take longer ({problem})",
+                        HonesWarning,
+                        stacklevel=2,
+                    )
                     warned = True
             for (task, _), attribution in zip(group, of_group, strict=True):
                 yield task, attribution.double().cpu().numpy()

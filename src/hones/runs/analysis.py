@@ -26,7 +26,7 @@ from hones.models.sites import Site
 from hones.rivals.hones import Hones
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.artifacts import read_result, write_result
-from hones.runs.former import is_revision
+from hones.runs.former import check_words, is_revision
 from hones.runs.locks import alone
 from hones.runs.prepared import Prepared
 from hones.runs.source import FinishedRun, Source, Split
@@ -65,6 +65,7 @@ class RunStudy(Study):
                 f"{self.vlm.name} has revision {self.vlm.revision}, the run {run.folder.path} used {run.revision}",
                 do="pass the model as it was with --model",
             )
+        check_words(self.vlm, run.depends, f"the run {run.folder.path}")
         jobs = [
             _Job(s, self._as_used(s.name, s.discovery, "discovery"), self._as_used(s.name, s.test, "test"))
             for s in run.tasks

@@ -28,6 +28,7 @@ from hones.files import read_yaml
 from hones.method.budget import DEFAULT_RATIO, DEFAULT_SEED, PositivePart
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
+from hones.models.wordings import BY_NAME
 from hones.rivals import METHODS, check_methods
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
@@ -108,6 +109,9 @@ class RunConfig(_Section):
         default=None, description="eager, sdpa or flash_attention_2; null: the model's"
     )
     trust_remote_code: bool = Field(default=False, description="run the model's own code from the hub")
+    chat_template: str | None = Field(
+        default=None, description="a file with a Jinja template, or llava-1.5; null: the model's own"
+    )
     top_k: Count | None = Field(default=None, description="critical heads; null: 3 %, at least 5")
     ratio: float = Field(default=DEFAULT_RATIO, gt=0, le=1, description="share of all neurons to select")
     positive_part: PositivePart = Field(default="mean", description="mean, as released, or item: the other reading")
@@ -146,6 +150,7 @@ class RunConfig(_Section):
             device_map=self.device_map,
             attention=self.attn_implementation,
             trust_remote_code=self.trust_remote_code,
+            chat_template=self.chat_template,
         )
 
     @property
@@ -191,6 +196,8 @@ def read_config(file: Path, changes: Sequence[str] = ()) -> RunConfig:
     tasks, also = (_tasks_in(base, names) for names in (config.tasks, steering.also or ()))
     steering = steering.model_copy(update={**outside, **({"also": also} if steering.also is not None else {})})
     places = {"out": base / config.out, "data": DataFiles(**files), "tasks": tasks, "steering": steering}
+    if config.chat_template is not None and config.chat_template not in BY_NAME:
+        places["chat_template"] = str(base / config.chat_template)
     return config.model_copy(update=places)
 
 

@@ -10,9 +10,11 @@ end.
 from collections.abc import Mapping
 from typing import Any
 
+from hones.errors import HonesError
+from hones.files import short_of_two
 from hones.models.conventions import GENERATION, TOKENIZER
 from hones.models.loading import former_digest
-from hones.models.template import NONE, OF_PROCESSOR
+from hones.models.template import OF_PROCESSOR
 from hones.models.vlm import VLM
 
 
@@ -34,6 +36,25 @@ def as_recorded(vlm: VLM, inputs: Mapping[str, Any], recorded: Mapping[str, Any]
     return said
 
 
+def check_words(vlm: VLM, recorded: Mapping[str, Any], run: object) -> None:
+    """Whether a model is asked, and its answers end, as in a stage of a run.
+
+    Args:
+        recorded: what the stage recorded that it depends on.
+
+    Raises:
+        HonesError: they are not; the line names both.
+    """
+    now = as_recorded(vlm, vlm.conventions.decides(), recorded)
+    for key in vlm.conventions.decides():
+        if recorded.get(key) != now.get(key):
+            raise HonesError(
+                "{} was asked with {} = {}, now {}".format(run, key, *short_of_two(recorded.get(key), now.get(key))),
+                expected="the same words and end tokens",
+                do="see --chat-template (chat_template in Python and in YAML)",
+            )
+
+
 def _as_before(vlm: VLM) -> bool:
     """Whether an earlier version asked this model in the same words, and ended its answers in the same places."""
     used = vlm.conventions
@@ -42,7 +63,7 @@ def _as_before(vlm: VLM) -> bool:
     if {*before} != {*now} or before[:1] != tuple(now[:1]):
         return False
     if not used.template.is_chat:
-        return used.template.source != NONE
-    own = used.template.source == OF_PROCESSOR or not vlm.shows_pictures
+        return vlm.shows_pictures  # the wording of its type, chosen by itself or given
+    own = used.template.source == OF_PROCESSOR or not (vlm.shows_pictures or used.template.given)
     dated = bool(used.template.remarks)
     return own and not dated and vlm.model.config.model_type not in ("llava", "paligemma")

@@ -16,7 +16,10 @@ COCO = (
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper says of one model. built_in: of the same family. figures: what was found there."""
+    """What the paper says of one model. built_in: of the same family. figures: what was found there.
+
+    chat_template: the words in which it was asked, where they are not the model's own.
+    """
 
     name: str
     model: str
@@ -25,6 +28,7 @@ class Published:
     heads: str
     neurons: str
     figures: tuple[str, ...]
+    chat_template: str | None = None
 
 
 LLAVA = Published(
@@ -40,6 +44,7 @@ LLAVA = Published(
         "steering raises .652 / .576 / .129 / .933 to .673 / .602 / .141 / .963, one searched factor to",
         "  .666 / .594 / .132 / .956",
     ),
+    chat_template="llava-1.5",
 )
 QWEN = Published(
     name="qwen2.5-vl-7b",
@@ -67,7 +72,7 @@ TEXT = """\
 #     --set data="{{discovery: shapes/discovery.json, dev: shapes/dev.json, test: shapes/test.json}}" \\
 #     --set limit="{{discovery: 24, dev: 24, test: 24}}"
 
-model: {model}
+model: {model}{wording}
 out: runs/{name}
 data: {{discovery: coco/discovery.json, dev: coco/dev.json, test: coco/test.json, images: train2014}}
 tasks: [vqa, ocr, caption, retrieval]
@@ -111,6 +116,11 @@ analyze:
   cards: 8                  # ours
 """
 
+WORDING = """
+# The paper's words, USER: <image> PROMPT ASSISTANT: with line breaks between; the checkpoint's own template has a blank
+# in place of the last. For models of type llava; another model refuses it: --set chat_template=null for its own words.
+chat_template: {}"""
+
 
 def check_paper(name: str) -> Published:
     """What the paper says of a model.
@@ -130,5 +140,6 @@ def paper_config(name: str) -> str:
         HonesError: it has no such model.
     """
     published, further = check_paper(name), " \\\n#   "
-    texts = {"figures": "\n#   ".join(published.figures), "coco": further.join(COCO)}
+    wording = "" if published.chat_template is None else WORDING.format(published.chat_template)
+    texts = {"wording": wording, "figures": "\n#   ".join(published.figures), "coco": further.join(COCO)}
     return TEXT.format(**vars(published) | texts)

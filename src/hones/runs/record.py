@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError
 
 from hones.errors import HonesError, first_invalid
-from hones.files import digest_of, read_json, short, versions, write_json
+from hones.files import digest_of, read_json, short_of_two, versions, write_json
 from hones.tasks.base import Definition
 
 # pydantic refuses strings with lone surrogates, which a name taken from a file system may hold
@@ -169,7 +169,7 @@ class RunFolder:
             if old.get(key) != new.get(key):
                 where, was, now = _difference(key, old.get(key), new.get(key))
                 before, after = _items_of(done, where), (asked or {}).get(str(now), [])
-                differs = f"with {where} = {short(was)}, now {short(now)}"
+                differs = "with {} = {}, now {}".format(where, *short_of_two(was, now))
                 if before and after and before != after:
                     differs = f"computed {_counted(before, after)}, now {_counted(after, before)}"
                 raise HonesError(

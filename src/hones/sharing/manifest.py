@@ -89,11 +89,13 @@ class BaseModelFacts(_Record):
 class Provenance(_Record):
     """How the scales came about, as their run recorded it; None or empty where it did not.
 
-    figures: means over seeds, for other tasks, other data, other ways to steer.
+    prompt: the words in which the model was asked, with {prompt} in the place of the prompt. figures: means over seeds,
+    for other tasks, other data, other ways to steer.
     """
 
     task: str | None = None
     method: str | None = None
+    prompt: str | None = None
     settings: dict[str, bool | int | float | str | None] = {}
     learned_on: Split | None = None
     tested_on: Split | None = None

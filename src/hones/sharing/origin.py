@@ -7,6 +7,7 @@ digests too. A file in an export has a manifest. One that lies elsewhere says no
 neurons can be checked.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from hones.errors import HonesError, first_invalid
-from hones.files import digest_of, read_json, sha256_of
+from hones.errors import HonesError, HonesWarning, first_invalid
+from hones.files import digest_of, read_json, sha256_of, short_of_two
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Elsewhere, Evidence, Tested
 from hones.method.steering.settings import HONES, Scales
@@ -41,7 +42,7 @@ class Origin:
     shape: tuple[int, int] | None = None
 
     def check(self, vlm: VLM) -> None:
-        """Raises HonesError unless this is a model that the scales were learned on."""
+        """Raises HonesError unless this is a model that the scales were learned on; warns if it is asked otherwise."""
         check_model(vlm, self.where, self.models, "scales were learned on")
         shape = (len(vlm.anatomy.layers), vlm.anatomy.neurons)
         if self.shape is not None and shape != self.shape:
@@ -49,6 +50,10 @@ class Origin:
                 f"{self.where} names a model of {self.shape[0]} layers of {self.shape[1]} neurons",
                 expected=f"{shape[0]} of {shape[1]} as {vlm.name} has",
             )
+        if self.provenance.prompt not in (None, vlm.conventions.prompt):
+            learned, now = short_of_two(self.provenance.prompt, vlm.conventions.prompt)
+            words = f"{self.where}: these scales were learned on prompts as {learned}, {vlm.name} is asked as {now}"
+            warnings.warn(f"{words}; see --chat-template", HonesWarning, stacklevel=3)
 
 
 def scales_for(vlm: VLM, file: str | Path, run: str | Path | None = None) -> tuple[Scales, Origin | None]:
@@ -132,6 +137,7 @@ def _of_run(file: Path, run: Path) -> Origin:
         inputs = learned.fingerprint
         settings = flat(inputs.get("settings", {}))
         facts["settings"] = {name: value for name, value in settings.items() if not isinstance(value, list)}
+        facts["prompt"] = inputs.get("template")
         facts["learned_on"] = _split(learned.dev, inputs.get("dev") or inputs)
     result = place.with_name("result.json")
     tested = writer_of_result(result)

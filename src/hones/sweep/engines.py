@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hones.errors import HonesWarning
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
@@ -55,7 +56,9 @@ def make_engine(
             return candidate
         name = type(candidate).__name__.lower()
         family = type(vlm.model).__name__
-        warnings.warn(f"{family} cannot be served by {name} ({problem}); {then} take longer", stacklevel=2)
+        warnings.warn(
+            f"{family} cannot be served by {name} ({problem}); {then} take longer", HonesWarning, stacklevel=2
+        )
     return naive
 
 

@@ -10,12 +10,16 @@ from hones.tabular import Column, Table, Tabular
 
 @dataclass(frozen=True)
 class Claim:
-    """One measured claim. allowed None: the deviation must be above 0, an edit must show. note: what else was found."""
+    """One measured claim. allowed None: the deviation must be above 0, an edit must show. note: what else was found.
+
+    needed: no edit can be relied on without it.
+    """
 
     name: str
     deviation: float
     allowed: float | None
     note: str = ""
+    needed: bool = True
 
     @property
     def ok(self) -> bool:
@@ -44,8 +48,8 @@ class Verification(Tabular):
 
     @property
     def failed(self) -> list[Claim]:
-        """The claims that do not hold."""
-        return [claim for claim in self.claims if not claim.ok]
+        """The claims that do not hold and are needed."""
+        return [claim for claim in self.claims if claim.needed and not claim.ok]
 
     def check(self) -> None:
         """Raises HonesError naming the first claim that fails."""

@@ -105,7 +105,7 @@ def _yes_no_claim(vlm: VLM) -> Claim:
     tokens = vlm.answer_tokens
     if tokens.ids is None:
         note = f"{tokens.problem.removeprefix(f'{vlm.name}: ')}: no retrieval and yes-or-no tasks, all others work"
-        return Claim("Yes and No are different tokens", 0.0, None, note)
+        return Claim("Yes and No are different tokens", 0.0, None, note, needed=False)
     return Claim("Yes and No are different tokens", 1.0, None, f"ids {tokens.yes} and {tokens.no}")
 
 

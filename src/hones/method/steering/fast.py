@@ -29,7 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from hones.errors import HonesError
+from hones.errors import HonesError, HonesWarning
 from hones.method.steering import definition
 from hones.method.steering.definition import Losses
 from hones.method.steering.kept import Row, Rows
@@ -183,7 +183,11 @@ def make_objective(
             if problem is None:
                 return fast
     family = type(vlm.model).__name__
-    warnings.warn(f"{family} cannot be served by the fast trainer ({problem}); whole passes take longer", stacklevel=2)
+    warnings.warn(
+        f"{family} cannot be served by the fast trainer ({problem}); whole passes take longer",
+        HonesWarning,
+        stacklevel=2,
+    )
     return partial(definition.objective, vlm, indices=indices, settings=settings)
 
 

@@ -101,13 +101,17 @@ def planned_model(request: Request) -> tuple[VLM, list[str]]:
     """
     name = request.model
     try:
-        return weightless(name, revision=request.revision, trust_remote_code=request.trust_remote_code), []
+        options: dict[str, Any] = {
+            "trust_remote_code": request.trust_remote_code,
+            "chat_template": request.chat_template,
+        }
+        return weightless(name, revision=request.revision, **options), []
     except HonesError as error:
         if name not in KNOWN or not isinstance(error.__cause__, OSError):
             raise
         known = KNOWN[name]
     said = f"the configuration of {name} could not be read; its shapes are those published, its prompts are counted by "
-    return weightless_of(name, *_published(known)), [
+    return weightless_of(name, *_published(known), request.chat_template), [
         f"{said}the tokenizer of {known.built_in}, which makes them longer"
     ]
 

@@ -169,7 +169,9 @@ class Shapes:
         return forwards * 2 + Work(attention * (BACKWARDS_OF_ATTENTION - 1))
 
 
-def weightless(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> VLM:
+def weightless(
+    name: str, *, revision: str | None = None, trust_remote_code: bool = False, chat_template: str | None = None
+) -> VLM:
     """A model without weights, and its processor: it wraps and encodes prompts, but cannot run.
 
     Args:
@@ -185,12 +187,12 @@ def weightless(name: str, *, revision: str | None = None, trust_remote_code: boo
     with seam(f"read the configuration of {name!r}", expected=known, do=do):
         config = AutoConfig.from_pretrained(source, **hub)
         model = _on_meta(config, trust_remote_code=trust_remote_code)
-    return _light(name, model, processor_for(source, config, **hub))
+    return _light(name, model, processor_for(source, config, **hub), chat_template)
 
 
-def weightless_of(name: str, config: Any, processor: ProcessorMixin) -> VLM:
+def weightless_of(name: str, config: Any, processor: ProcessorMixin, chat_template: str | None = None) -> VLM:
     """As `weightless`, of a configuration and a processor that are at hand."""
-    return _light(name, _on_meta(config), processor)
+    return _light(name, _on_meta(config), processor, chat_template)
 
 
 def _on_meta(config: Any, **options: Any) -> PreTrainedModel:
@@ -198,10 +200,10 @@ def _on_meta(config: Any, **options: Any) -> PreTrainedModel:
         return auto_model(config).from_config(config, **options)
 
 
-def _light(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> VLM:
+def _light(name: str, model: PreTrainedModel, processor: ProcessorMixin, chat_template: str | None) -> VLM:
     backend = "none" if is_text_only(model.config) else "pil"
     tokens = AnswerTokens((0, 1), "", 0.0)
-    conventions = find_conventions(name, model, processor)
+    conventions = find_conventions(name, model, processor, chat_template)
     return VLM(name, model, processor, find_anatomy(model), "", backend, tokens, conventions)
 
 

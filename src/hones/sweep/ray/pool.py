@@ -22,7 +22,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from tqdm import tqdm
 
-from hones.errors import HonesError
+from hones.errors import HonesError, HonesWarning
 from hones.log import LOG
 from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
@@ -81,6 +81,7 @@ class Pool(Workers):
             self.handles = [self._start_worker() for _ in range(workers)]
             self.first = self._first_loaded()
             self.vlm: VLM = outline(self.loaded, spec.name, self.first)
+            self.vlm.conventions.say(spec.name)  # what a worker says nobody reads
         except BaseException:
             self.close()
             raise
@@ -270,7 +271,7 @@ class _ShardQueue:
         for line in answer.warnings:
             if line not in self.said:
                 self.said.add(line)
-                warnings.warn(line, stacklevel=2)
+                warnings.warn(line, HonesWarning, stacklevel=2)
         yield number, answer.result
 
     def _lost(self, handle: WorkerHandle, number: int, error: RayError) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import torch
 
-from hones.errors import BadItem, HonesError, TaskStops
+from hones.errors import BadItem, HonesError, HonesWarning, TaskStops
 from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
 from hones.sweep.ray.worker import Facts, facts_of, this_node
@@ -79,9 +79,7 @@ class Replica:
                 return ReportedError(
                     f"the worker on {self._node()}: {error}; pictures must be at the same path on every node"
                 )
-        return ShardResult(
-            result, tuple(str(w.message) for w in heard if "hones" in w.filename and w.category is UserWarning)
-        )
+        return ShardResult(result, tuple(str(w.message) for w in heard if issubclass(w.category, HonesWarning)))
 
     def _node(self) -> str:
         return this_node(ray.get_runtime_context().get_node_id())

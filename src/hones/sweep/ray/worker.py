@@ -4,6 +4,7 @@ import os
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,11 +14,12 @@ from hones.models.answer_tokens import AnswerTokens
 from hones.models.conventions import Conventions
 from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
+from hones.models.wordings import BY_NAME
 from hones.sweep.memory import free_memory
 
 
 def for_workers(spec: ModelSpec, gpus: float) -> ModelSpec:
-    """As a worker loads it: a folder by its absolute path; spread over its GPUs where it has several.
+    """As a worker loads it: folders and files by their absolute paths; spread over its GPUs where it has several.
 
     Raises:
         HonesError: a single GPU is named, which a worker cannot choose.
@@ -32,7 +34,10 @@ def for_workers(spec: ModelSpec, gpus: float) -> ModelSpec:
         device = "cpu"
     folder = Path(spec.name)
     name = str(folder.absolute()) if folder.is_dir() else spec.name
-    return replace(spec, name=name, device=device, device_map=spread)
+    template = spec.chat_template
+    if template is not None and template not in BY_NAME:
+        template = str(Path(template).absolute())
+    return replace(spec, name=name, device=device, device_map=spread, chat_template=template)
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,14 @@ class Facts:
     no_write_in: str | None
     versions: dict[str, str]
 
+    @property
+    def asked_in(self) -> dict[str, Any]:
+        """The words in which the replica is asked, and where its answers end."""
+        return self.conventions.decides()
+
     def check_same(self, first: "Facts") -> None:
         """Raises HonesError, which names the difference, unless both replicas compute the same numbers."""
-        for name in ("device", "dtype", "revision", "attention", "image_backend", "shape", "versions"):
+        for name in ("device", "dtype", "revision", "attention", "image_backend", "shape", "versions", "asked_in"):
             own, other = getattr(self, name), getattr(first, name)
             if own != other:
                 raise HonesError(
