@@ -85,6 +85,25 @@ def test_what_is_laid_out_otherwise_is_one_line(
     assert len(read("photo,question,answer\na.png,Q?,x\n", "?format=table")) == 1
 
 
+def test_pictures_in_lists_of_one(read: Callable[..., Items], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"images": ["a.png"], "question": "?", "answer": "x"}
+    assert [item.file_name for item in read(lines(row), "?image=images")] == ["a.png"]
+    with pytest.raises(HonesError, match=r"[?]image=images"):
+        read(lines(row))
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HONES_CACHE", str(tmp_path / "cache"))
+    Image.new("RGB", (5, 4)).save(tmp_path / "a.png")
+    pictures = [[{"bytes": (tmp_path / "a.png").read_bytes(), "path": None}]]
+    features = {"images": datasets.Sequence(datasets.Image()), "question": datasets.Value("string")}
+    dataset = datasets.Dataset.from_dict({"images": pictures, "question": ["?"]}, features=datasets.Features(features))
+    dataset.to_parquet(str(tmp_path / "rows.parquet"))
+    items = load_items(f"{tmp_path}/rows.parquet?image=images")
+    with Image.open(items.images / str(items[0].file_name)) as picture:
+        assert picture.size == (5, 4)
+    with pytest.raises(HonesError, match=r"[?]image=images"):
+        load_items(tmp_path / "rows.parquet")
+
+
 def test_files_put_together_have_marks_within(read: Callable[..., Items]) -> None:
     row = lines({"question": "Q?", "answer": "x"})
     assert len(read(f"{row}\n\ufeff{row}\n", name="rows.jsonl")) == 2

@@ -116,7 +116,7 @@ def read_json_file(file: Path) -> tuple[Any, str]:
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is none of the user's: hidden, or left there by the system."""
-    return name.startswith(".") or name in _BESIDE
+    return name.startswith((".", "~$")) or name in _BESIDE  # ~$: a document that Office has open
 
 
 def _only_table(folder: Path) -> Path:

@@ -152,7 +152,7 @@ def _orient(value: Any) -> str | None:
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return "split"
     columns = [*value.values()]
-    if all(isinstance(column, list) for column in columns) and not any(_keys(column) for column in columns):
+    if all(isinstance(column, list) for column in columns) and _has_annotations(value):
         return "list"  # of to_dict
     if not all(isinstance(column, dict) and column for column in columns):
         return None

@@ -59,9 +59,7 @@ class HuggingFace(Reader):
 
 def _text_alone(dataset: "Dataset", columns: Mapping[str, str], source: Source) -> Reading:
     """A dataset without pictures: items of text, each with all its columns."""
-    import datasets
-
-    pictures = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    pictures = [name for name, feature in dataset.features.items() if _holds_pictures(feature)]
     if pictures:
         raise HonesError(
             f"{source} holds pictures in {pictures[0]!r}, and no column 'image'", do=f"write ?image={pictures[0]}"
@@ -69,6 +67,18 @@ def _text_alone(dataset: "Dataset", columns: Mapping[str, str], source: Source) 
     rows = _read(dataset)
     content = json.dumps([rows, sorted(columns.items())], default=str)
     return Reading(unified_rows(rows, columns), sha256=hashlib.sha256(content.encode()).hexdigest())
+
+
+def _holds_pictures(feature: Any) -> bool:
+    """Whether a column holds pictures, alone or in lists."""
+    import datasets
+
+    return isinstance(_inner(feature) or feature, datasets.Image)
+
+
+def _inner(feature: Any) -> Any:
+    """What a column of lists has in them; None: it is none of lists."""
+    return getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else None)
 
 
 def _open(content: Content, source: Source) -> "Dataset":
@@ -139,30 +149,31 @@ def _names_of(feature: Any) -> Callable[[Any], Any] | None:
 
     if isinstance(feature, datasets.ClassLabel):
         return lambda value: feature.int2str(value) if isinstance(value, int) and value >= 0 else None
-    inner = getattr(feature, "feature", feature[0] if isinstance(feature, list) and feature else None)
+    inner = _inner(feature)
     name = None if inner is None else _names_of(inner)
     return None if name is None else lambda values: [name(value) for value in values or ()]
 
 
 def _unpack(dataset: "Dataset", column: str, items: Sequence[Item], folder: Path) -> Path:
     """Copy the encoded pictures of these items into the folder, those that are not there yet."""
-    import datasets
-
-    if isinstance(dataset.features[column], datasets.Image):
-        dataset = dataset.cast_column(column, datasets.Image(decode=False))
-    pictures = dataset.select_columns([column])
+    pictures = dataset.select_columns([column]).with_format("arrow")  # as they are stored, not decoded
     folder.mkdir(parents=True, exist_ok=True)
     for item in track(items, "unpacking pictures"):
         file = folder / str(item.file_name)
         if not file.exists():
             with seam("read the pictures of the dataset"):
-                content = _encoded(pictures[int(file.name.removeprefix("row-"))][column])
+                content = _encoded(pictures[int(file.name.removeprefix("row-"))][column][0].as_py())
             write_bytes(file, content)
     return folder
 
 
 def _encoded(value: Any) -> bytes:
-    """The bytes of a picture as a dataset holds it; none where it holds no picture: the item is then named as such."""
+    """The bytes of a picture as a dataset holds it, alone or in a list of one.
+
+    None where it holds no picture, or several: the item is then named as such.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        return _encoded(value[0])
     if isinstance(value, bytes):
         return value
     if isinstance(value, Mapping):

@@ -74,12 +74,17 @@ class Table(Reader):
 def _refuse_unclaimed_pictures(rows: Sequence[Any], content: Content) -> None:
     """Raises HonesError for a table that names pictures in a column which is not called `image`."""
     for column in keys_of(content):
-        cells = [row[column] for row in rows if isinstance(row, dict) and row.get(column)]
+        cells = [_alone(row[column]) for row in rows if isinstance(row, dict) and row.get(column)]
         if cells and all(isinstance(cell, str) and is_picture_name(cell) for cell in cells):
             raise HonesError(
                 f"{content.path} holds pictures in {column!r}, and no column 'image'",
                 do=f"write ?image={column}, or ?format=table for items of text alone",
             )
+
+
+def _alone(cell: Any) -> Any:
+    """The one picture of a list of one."""
+    return cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
 
 
 def objects_of(content: Content) -> list[Any] | None:
@@ -159,7 +164,7 @@ def unified_rows(rows: Iterable[Any], columns: Mapping[str, str]) -> Iterator[Ro
                 raise Unreadable("no object")
             values = {key: row.get(column) for key, column in columns.items()}
             cells = {key: value for key, value in values.items() if not is_missing(value)}
-            picture = cells.get("image")
+            picture = _alone(cells.get("image"))
             if isinstance(picture, str):
                 times[picture] += 1
                 name = f"{picture}#{times[picture]}" if times[picture] > 1 else picture
