@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hones import HonesError, attach, load_items, load_vlm, make_task, verify
 from hones.data.items import Items
+from hones.data.shapes.scene import draw, make_scene
 from hones.errors import BadItem
 from hones.models.conventions import CONFIG, GENERATION, TOKENIZER
 from hones.models.template import OF_PROCESSOR, OF_TOKENIZER
@@ -155,6 +156,19 @@ def test_a_prompt_that_its_template_refuses_is_left_out(text: VLM, tmp_path: Pat
         found.wrap("a forbidden word")
 
 
+@pytest.mark.filterwarnings("ignore:.*ends an answer at")
+def test_a_template_that_opens_a_thought_is_said(llava: VLM) -> None:
+    thinks = CHATML.replace("<|im_start|>assistant\n{% endif", "<|im_start|>assistant\n<think>\n{% endif")
+    assert "opens <think>, inside of which answers begin" in reloaded(llava, thinks).conventions.remarks[-1]
+    closed = thinks.replace("<think>\n", "<think>\n\n</think>\n\n")
+    assert len(reloaded(llava, closed).conventions.remarks) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*ends an answer at")
+def test_a_byte_order_mark_of_a_template_is_no_part_of_a_prompt(llava: VLM) -> None:
+    assert reloaded(llava, f"\ufeff{CHATML}").wrap("Hi") == reloaded(llava, CHATML).wrap("Hi")
+
+
 # End tokens
 
 
@@ -203,6 +217,12 @@ def test_an_end_that_is_no_special_token_is_not_part_of_the_text(llava: VLM) -> 
 def test_ids_that_the_model_lacks_are_left_out(llava: VLM) -> None:
     with pytest.warns(UserWarning, match=r"generation_config names the end token 99999, the model has 533 tokens"):
         assert reloaded(llava, ends=[END, 99999]).eos_ids == [END]
+
+
+@pytest.mark.parametrize("ends", [[END, "</s>"], [END, True]])
+def test_what_is_no_id_is_left_out(llava: VLM, ends: Any) -> None:
+    with pytest.warns(UserWarning, match=rf"generation_config names the end token {ends[1]!r}, which is no id"):
+        assert reloaded(llava, ends=ends).eos_ids == [END]
 
 
 def test_a_model_without_any_end_token_answers_to_the_longest_length(text: VLM) -> None:
@@ -272,6 +292,21 @@ def test_a_padding_token_that_the_model_lacks_is_not_used(llava: VLM) -> None:
     processor.tokenizer.add_special_tokens({"pad_token": "<|new|>"})
     assert processor.tokenizer.pad_token_id >= 533
     assert attach("llava", llava.model, processor).conventions.padding_from == "the end token"
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen"])
+def test_a_token_that_stands_for_pictures_does_not_pad(vlms: dict[str, VLM], family: str) -> None:
+    """Processors count it, also where it is masked."""
+    vlm = vlms[family]
+    processor: Any = copy.deepcopy(vlm.processor)
+    processor.tokenizer.pad_token = processor.image_token
+    found = attach(family, vlm.model, processor)
+    assert found.conventions.padding_from == "the end token"
+    pictures = [draw(make_scene("pads"))] * 2
+    asked = ["Hi", "What is there to be seen in the middle?"]
+    together = found.logits(found.encode(pictures, asked), keep=1)[0, -1]
+    alone = vlm.logits(vlm.encode(pictures[:1], asked[:1]), keep=1)[0, -1]
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-4)
 
 
 # Yes and No

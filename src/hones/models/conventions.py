@@ -8,7 +8,7 @@ lengths) is not used: answers are greedy.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +130,7 @@ def find_conventions(
     if unused:
         settings = ", ".join(f"{key} {_plain(value)}" for key, value in unused.items())
         remarks.append(f"of {GENERATION}, {settings}: not used, answers are greedy and end at --max-new-tokens")
-    padding, padding_from = _pad(model, tokenizer, tokens)
+    padding, padding_from = _pad(model, processor, tokens)
     pad_with(processor, padding)
     prompt = template.wrap(processor, "{prompt}", shown)
     return Conventions(template, prompt, tokens, named, padding, padding_from, unused, tuple(disagree), tuple(remarks))
@@ -166,9 +166,10 @@ def _named(
         for id in ids
         if not 0 <= id < size
     ]
-    given = getattr(model.generation_config, "eos_token_id", None)
-    if given is not None and not of_generation:
-        lines.append(f"{GENERATION} names the end token {given!r}, which is no id: it is left out")
+    for source, settings in ((GENERATION, model.generation_config), (CONFIG, model.config)):
+        given = getattr(settings, "eos_token_id", None)
+        others = [given] if given == [] else [x for x in _several(given) if x is not None and not _ids(x)]
+        lines += [f"{source} names the end token {other!r}, which is no id: it is left out" for other in others]
     if behind.startswith(_MARKS) and not of_template:
         lines.append(f"{template.source} ends an answer with {behind!r}, which is no token of the vocabulary")
     kept = {source: tuple(dict.fromkeys(id for id in ids if 0 <= id < size)) for source, ids in found.items()}
@@ -188,8 +189,12 @@ def _first_end(tokenizer: Any, behind: str, named: set[int]) -> list[int]:
 
 def _ids(given: Any) -> list[int]:
     """One id, several, or none."""
-    several = given if isinstance(given, list | tuple) else [given]
-    return [int(id) for id in several if isinstance(id, int)]
+    return [id for id in _several(given) if isinstance(id, int) and not isinstance(id, bool)]
+
+
+def _several(given: Any) -> Sequence[Any]:
+    """What is given, as several."""
+    return given if isinstance(given, list | tuple) else [given]
 
 
 def _rows(embeddings: Any, model: PreTrainedModel) -> int:
@@ -198,19 +203,25 @@ def _rows(embeddings: Any, model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().vocab_size if weight is None else weight.shape[0])
 
 
-def _pad(model: PreTrainedModel, tokenizer: Any, ends: tuple[Token, ...]) -> tuple[Token, str]:
-    """The padding token; where the model has none any will do, as what is padding is told by the mask."""
+def _pad(model: PreTrainedModel, processor: Any, ends: tuple[Token, ...]) -> tuple[Token, str]:
+    """The padding token; where the model has none any will do, as what is padding is told by the mask.
+
+    Any but those that stand for pictures: processors and models count them, masked or not.
+    """
+    tokenizer = processor.tokenizer
     size = _rows(model.get_input_embeddings(), model)
+    counted = {getattr(processor, f"{kind}_token_id", None) for kind in ("image", "video", "audio")}
+    usable = {*range(size)} - counted
     own = tokenizer.pad_token_id
-    if own is not None and 0 <= own < size:
+    if own in usable:
         return Token(own, tokenizer.pad_token), TOKENIZER
     others = {
         "the end token": [token.id for token in ends],
         "the unknown token": _ids(tokenizer.unk_token_id),
         "the start token": _ids(tokenizer.bos_token_id),
-        "the first token of the vocabulary": [0],
+        "the first token of the vocabulary": [min(usable)],
     }
-    source, id = next((source, id) for source, ids in others.items() for id in ids if 0 <= id < size)
+    source, id = next((source, id) for source, ids in others.items() for id in ids if id in usable)
     return Token(id, tokenizer.convert_ids_to_tokens(id)), source
 
 

@@ -28,6 +28,7 @@ DATE = datetime(2024, 7, 26, tzinfo=UTC)
 """Stands for today in templates that write it, as in Llama 3's own where it does not know better."""
 
 _TODAY = re.compile(r"strftime_now\(\s*(?:\"([^\"]*)\"|'([^']*)')\s*\)")
+_THOUGHT = re.compile(r"(<[a-z_]*think[a-z_]*>|\[THINK\])\s*$", re.IGNORECASE)
 _PROMPT = 'Is "it" red, or 7 stars?\nAnswer with a word or two.'
 _ANSWER = "Cerulean"
 _PLACEHOLDER = "placeholder for a picture"
@@ -167,6 +168,7 @@ def find_template(name: str, model: PreTrainedModel, processor: ProcessorMixin, 
         kind = type(processor).__name__
         raise HonesError(f"{kind} has no chat template", do="use the instruction-tuned checkpoint, or --chat-template")
     source, text = next(iter(own.items()))
+    text = text.removeprefix("\ufeff")  # a byte order mark is no part of a prompt
     fixed = _TODAY.sub(lambda found: repr(DATE.strftime(found[1] or found[2] or "")), text)
     remarks = [] if fixed == text else [f"{source} writes the date: {DATE:%d %b %Y} stands for every day"]
     if "strftime_now(" in fixed:
@@ -182,6 +184,12 @@ def find_template(name: str, model: PreTrainedModel, processor: ProcessorMixin, 
                 expected=f"the user's text{' behind one placeholder for a picture' if picture else ''}",
                 do="mend it, or give another with --chat-template (chat_template in Python and in YAML)",
             )
+    opened = _THOUGHT.search(template.wrap(processor, _PROMPT, picture))
+    if opened is not None:
+        said = (
+            f"{source} opens {opened[1]}, inside of which answers begin: give one that closes it with --chat-template"
+        )
+        template = replace(template, remarks=(*template.remarks, said))
     return template
 
 
