@@ -204,11 +204,11 @@ def test_a_sweep_out_of_memory_halves_the_batch_for_every_arm(
     expected = sweep(vlm, task, examples, edits, SweepSettings("naive", 3, NEW_TOKENS))
     generate = VLM.generate
 
-    def limited(self, encoded, max_new_tokens):
+    def limited(self, encoded, max_new_tokens, stops=()):
         sizes.append(len(encoded.inputs["input_ids"]))
         if len(sizes) > 1 and sizes[-1] > 3:
             raise torch.OutOfMemoryError
-        return generate(self, encoded, max_new_tokens)
+        return generate(self, encoded, max_new_tokens, stops)
 
     monkeypatch.setattr(VLM, "generate", limited)
     found = sweep(vlm, task, examples, edits, SweepSettings("naive", 6, NEW_TOKENS))
