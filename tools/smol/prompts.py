@@ -27,7 +27,7 @@ NEGATIVES_SEEN = 60
 
 
 def of_drawing(scene: Content, text: str | None, rng: random.Random) -> list[Prompt]:
-    """Two questions, the text in the box if there is one, a caption and a candidate."""
+    """Two questions, the text in the box if there is one, a caption and two candidates, one of them true."""
     asked = questions(scene, rng)
     keys = {q: rng.random() ** (1 / _QUESTION_WEIGHT[q[0]]) for q in asked}
     chosen = sorted(asked, key=keys.__getitem__, reverse=True)[:2]
@@ -49,8 +49,7 @@ def of_drawing(scene: Content, text: str | None, rng: random.Random) -> list[Pro
             false = perturb(true, rng)
     else:
         false = false_statement(scene, rng, hard=rng.random() < 0.6)
-    is_true = rng.random() < 0.5
-    return [*prompts, candidate(said(true if is_true else false), is_true)]
+    return [*prompts, candidate(said(true), True), candidate(said(false), False)]
 
 
 def candidate(text: str, true: bool) -> Prompt:

@@ -22,7 +22,7 @@ from .photographs import Photographs, read_photographs, vocabulary
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
 from .soft_words import SoftWords
 
-DRAWINGS, PASTED, PHOTOGRAPHS = 14, 8, 12  # of a part
+DRAWINGS, PASTED, PHOTOGRAPHS = 18, 8, 8  # of a part
 PARTS = ("pictures", "pictures")  # of a step
 PEAK = {"projector": 2e-3, "tower": 2e-3, "words": 1e-2}
 
@@ -66,7 +66,7 @@ class SoftPhase:
         """The loss of one step."""
         rng = random.Random(f"photographs/{seed}")
         pictures, target, spoken = self.cells(seed, DRAWINGS, PASTED)
-        chosen = rng.choices(self.photographs.captioned, k=PHOTOGRAPHS * 5 // 6)
+        chosen = rng.choices(self.photographs.captioned, k=PHOTOGRAPHS * 3 // 4)
         chosen += rng.choices(self.photographs.asked, k=PHOTOGRAPHS - len(chosen))
         pictures += [cropped(photograph, rng) for photograph in chosen]
         features = self.parts.features(pixels(pictures, self.parts.image_processor))

@@ -7,17 +7,21 @@ its shape, and each character of the text inside the blue box in the cell of its
 Of a photograph only words are known and not where they are: see `said`.
 """
 
+import string
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hones.data.shapes.scene import SIZE, Content
+from hones.data.shapes.scene import COLOURS, SHAPES, SIZE, Content
 
 from .architecture import GRID, Parts
 from .pictures import Lettering
 
 CELL = SIZE / GRID
 NOTHING = " ."
+SHARPNESS = 2.0  # by which a squared distance of embeddings becomes a logit
+ENTROPY = 0.5
 
 
 class SoftWords(nn.Module):
@@ -29,6 +33,7 @@ class SoftWords(nn.Module):
     embeddings: Tensor
     middle: Tensor
     directions: Tensor
+    drawn: Tensor
 
     def __init__(self, parts: Parts, vocabulary: list[str], frequency: Tensor) -> None:
         super().__init__()
@@ -37,6 +42,8 @@ class SoftWords(nn.Module):
         self.nothing = self.of(NOTHING)
         self.known: dict[str, Tensor] = {}
         self.vocabulary = {word: index for index, word in enumerate(vocabulary)}
+        drawn = [NOTHING, *(f" {word}" for word in (*COLOURS, *SHAPES)), *string.ascii_letters, *string.digits]
+        self.register_buffer("drawn", torch.stack([self.of(word) for word in drawn]), persistent=False)
         middle = self.embeddings.mean(0)
         directions = torch.stack([self.of(f" {word}") for word in vocabulary]) - middle
         self.register_buffer("middle", middle, persistent=False)
@@ -77,10 +84,17 @@ class SoftWords(nn.Module):
         return target, spoken
 
     def cell_loss(self, features: Tensor, target: Tensor, spoken: Tensor) -> Tensor:
-        """The squared distance [] of picture tokens to what they should say; 1: as far as words are apart."""
-        error = ((features.float() - target) ** 2).sum(-1) / self.spread
+        """How far picture tokens [B, 64, d] are from what they should say: the squared distance (1: as far as words are
+        apart) and the cross-entropy of which word is nearest. By distance alone a character would long be the average
+        of all, which are near each other.
+        """
         weight = torch.where(spoken, 1.0, 0.15)
-        return (error * weight).sum() / weight.sum()
+        error = ((features.float() - target) ** 2).sum(-1) / self.spread
+        apart = torch.cdist(target.flatten(0, 1), self.drawn)
+        index = torch.where(apart.amin(1) < 1e-3, apart.argmin(1), -1)  # -1: several words in one cell
+        logits = -SHARPNESS * torch.cdist(features.float().flatten(0, 1), self.drawn) ** 2
+        entropy = F.cross_entropy(logits, index, ignore_index=-1, reduction="none").view(weight.shape)
+        return ((error + ENTROPY * entropy) * weight).sum() / weight.sum()
 
     def targets(self, words: list[dict[str, int]]) -> Tensor:
         """How surely each word of the vocabulary is in each photograph [B, V], from how many sentences have it."""
