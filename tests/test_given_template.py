@@ -18,6 +18,8 @@ from hones.models.vlm import VLM
 from hones.models.wordings import given_text
 from hones.runs.former import as_recorded, check_words
 from hones.runs.paper import paper_config
+from hones.runs.record import RunFolder
+from hones.runs.stage import Stage, Workspace
 from hones.sharing.manifest import Provenance
 from hones.sharing.origin import Origin
 from hones.sweep.ray.worker import for_workers
@@ -173,3 +175,17 @@ def test_a_difference_is_shown_where_it_is() -> None:
     was, now = short_of_two(f"{words}Hi", f"{words}Ho")
     assert was.endswith('im_end|>\\nHi"') and now.endswith('im_end|>\\nHo"') and len(was) < 61
     assert short_of_two(1, 2) == ("1", "2") and short_of_two(None, "a") == ("null", '"a"')
+
+
+def test_stages_of_a_task_are_asked_in_the_same_words(vlms: dict[str, VLM], tmp_path: Path) -> None:
+    """Also where one has not been run yet: what the one before found is of other prompts."""
+    llava, run = vlms["llava"], RunFolder(tmp_path)
+    run.finish("vqa/heads", llava.conventions.decides(), {})
+    assert not Stage(Workspace(llava, run), "vqa/neurons", {}).is_finished()
+    other = {**llava.conventions.decides(), "template": "Human: {prompt}"}
+    run.finish("vqa/heads", other, {})
+    run.finish("ocr/heads", llava.conventions.decides(), {})
+    assert not Stage(Workspace(llava, run), "ocr/neurons", {}).is_finished()
+    with pytest.raises(HonesError, match=r"vqa/heads was asked with template = \"Human: .*, now \"USER: <image>"):
+        Stage(Workspace(llava, run), "vqa/neurons", {}).is_finished()
+    assert not Stage(Workspace(llava, run, fresh=True), "vqa/heads", {}).is_finished()

@@ -65,7 +65,8 @@ class RunStudy(Study):
                 f"{self.vlm.name} has revision {self.vlm.revision}, the run {run.folder.path} used {run.revision}",
                 do="pass the model as it was with --model",
             )
-        check_words(self.vlm, run.depends, f"the run {run.folder.path}")
+        for name, depends in run.depends.items():
+            check_words(self.vlm, depends, f"{run.folder.path}: {name}/neurons")
         jobs = [
             _Job(s, self._as_used(s.name, s.discovery, "discovery"), self._as_used(s.name, s.test, "test"))
             for s in run.tasks

@@ -51,7 +51,7 @@ def check_words(vlm: VLM, recorded: Mapping[str, Any], run: object) -> None:
             raise HonesError(
                 "{} was asked with {} = {}, now {}".format(run, key, *short_of_two(recorded.get(key), now.get(key))),
                 expected="the same words and end tokens",
-                do="see --chat-template (chat_template in Python and in YAML)",
+                do="see --chat-template (chat_template in Python and in YAML), or --fresh",
             )
 
 

@@ -49,8 +49,8 @@ class Source:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run's model and tasks. skipped: tasks that have heads but no neurons yet. depends: what the neurons of the
-    first task depended on.
+    """A run's model and tasks. skipped: tasks that have heads but no neurons yet. depends: what the neurons of each
+    depended on.
     """
 
     folder: RunFolder
@@ -61,7 +61,7 @@ class FinishedRun:
     max_new_tokens: int
     tasks: tuple[Source, ...]
     skipped: tuple[str, ...]
-    depends: Mapping[str, Any]
+    depends: Mapping[str, Mapping[str, Any]]
 
     @property
     def hub_revision(self) -> str | None:
@@ -116,7 +116,7 @@ def read_run(
         _common(path, "max_new_tokens", answered),
         tasks,
         skipped,
-        stages[f"{names[0]}/neurons"].fingerprint,
+        {name: stages[f"{name}/neurons"].fingerprint for name in names},
     )
 
 

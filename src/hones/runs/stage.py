@@ -20,7 +20,7 @@ from hones.models.vlm import VLM
 from hones.runs.answers import keep_answers
 from hones.runs.artifacts import read_neurons, read_result, write_result
 from hones.runs.evaluation import Evaluation, evaluate
-from hones.runs.former import as_recorded
+from hones.runs.former import as_recorded, check_words
 from hones.runs.found_on import check_found_on
 from hones.runs.locks import alone
 from hones.runs.prepared import Prepared, prepare, provenance, state_of
@@ -160,7 +160,7 @@ class Stage:
         """Whether there is nothing to do; if not, a record of other artifacts is forgotten.
 
         Raises:
-            HonesError: it has finished with other inputs.
+            HonesError: it has finished with other inputs, or another stage of its task asked in other words.
         """
         vlm, run = self.workspace.vlm, self.workspace.run
         done = run.record.stages.get(self.name)
@@ -169,9 +169,18 @@ class Stage:
             if run.is_finished(self.name, inputs, self.workspace.asked):
                 LOG.info("%s is finished already", self.name)
                 return True
+        if not self.workspace.fresh:
+            self._check_words()
         LOG.info("%s starts (%s on %s)", self.name, vlm.name, vlm.device)
         run.forget(self.name)
         return False
+
+    def _check_words(self) -> None:
+        """Raises HonesError where another stage of the task has asked in other words: what it found is of those."""
+        task = self.name.partition("/")[0]
+        for name, done in self.workspace.run.record.stages.items():
+            if name.startswith(f"{task}/") and name != self.name and "template" in done.fingerprint:
+                check_words(self.workspace.vlm, done.fingerprint, f"{self.workspace.run.path}: {name}")
 
     @contextmanager
     def writing(self, *files: Path, **details: Any) -> Iterator[list[Path]]:
