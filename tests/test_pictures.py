@@ -11,7 +11,7 @@ from PIL import Image
 
 from hones.data.decoding import BAD_EXIF, FIRST_FRAME, NO_ORIENTATION, TRANSPARENT
 from hones.data.items import load_items
-from hones.data.pictures import TRUNCATED, UNREADABLE, open_picture, remarks_of
+from hones.data.pictures import BAD_EXTRAS, TRUNCATED, UNREADABLE, open_picture, remarks_of, stored_size
 from hones.errors import BadItem
 from hones.tasks.check import check_items
 
@@ -68,6 +68,27 @@ def test_valid_orientations_are_honoured_and_others_remarked(
     path.write_bytes(encoded(form, exif=exif))
     assert (open_picture(path).size == GOOD.size) is not turned
     assert kinds(path) == remarked
+
+
+def test_extras_of_a_png_that_pillow_refuses_cost_no_pixels(tmp_path: Path) -> None:
+    raw = encoded("png")
+    size, data = 33, raw.index(b"IDAT") - 4
+    texts = (chunk(b"tEXt", b"a\0b"), chunk(b"eXIf", b"MM\0*"), chunk(b"gAMA", bytes(4)))
+    damaged = [text[:-1] + bytes([text[-1] ^ 1]) for text in texts]
+    for extra in (*damaged, chunk(b"gAMA", b""), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(3_000_000)))):
+        (tmp_path / "x").write_bytes(raw[:size] + extra + raw[size:])
+        assert open_picture(tmp_path / "x").tobytes() == GOOD.tobytes() and kinds(tmp_path / "x") == [BAD_EXTRAS]
+        assert stored_size(tmp_path / "x") == GOOD.size
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded("png", exif=exif)
+    (tmp_path / "x").write_bytes(turned[:size] + damaged[0] + turned[size:])
+    assert open_picture(tmp_path / "x").size == GOOD.size[::-1], "an EXIF that is whole still counts"
+    for place in (20, data + 9):  # the header, how the pixels are packed
+        broken = raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :]
+        (tmp_path / "x").write_bytes(broken[:size] + damaged[0] + broken[size:])
+        with pytest.raises(BadItem):
+            open_picture(tmp_path / "x")
 
 
 def test_a_text_as_orientation(tmp_path: Path) -> None:

@@ -7,19 +7,22 @@ are those of the upright picture and not of the stored one, its box was measured
 
 import stat
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFile, UnidentifiedImageError
 
 from hones.data.decoding import Remark, decode, what_it_is
+from hones.data.png import pixels_alone
 from hones.errors import BadItem, HonesError, cause, seam
 from hones.files import is_lfs_pointer
 
 BOX_COLOUR = (0, 0, 255)
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 MISSING, UNREADABLE, TRUNCATED, HUGE = "missing picture", "corrupt picture", "truncated picture", "huge picture"
+BAD_EXTRAS = "PNG extras that cannot be read"
 BOX_OUTSIDE, OTHER_SIZE = "box outside the picture", "picture of another size than annotated"
 _TOLERANCE = 0.05
 _REMARKS = "remarks"
@@ -76,15 +79,31 @@ def _read(path: Path) -> tuple[Image.Image, int]:
         with seam(f"read picture {path}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as file:
+            with _opened(path) as (file, remarks):
                 decoded = decode(file)
     except HonesError as error:
         raise _unread(path, error) from error
     picture = decoded.stored
     if decoded.orientation in _TURNS and not decoded.is_upright:
         picture = picture.transpose(_TURNS[decoded.orientation])
-    picture.info = {_REMARKS: decoded.remarks}
+    picture.info = {_REMARKS: (*remarks, *decoded.remarks)}
     return picture, decoded.orientation
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, tuple[Remark, ...]]]:
+    """The file as Pillow opens it, and what is remarked: a PNG whose extras Pillow cannot read, without them."""
+    remarks: tuple[Remark, ...] = ()
+    try:
+        file = Image.open(path, formats=FORMATS)
+    except Exception:  # a wrong checksum, a text that is too long
+        alone = pixels_alone(path.read_bytes())
+        if alone is None:
+            raise
+        file = Image.open(BytesIO(alone), formats=FORMATS)
+        remarks = (Remark(BAD_EXTRAS, "used without its texts and colour profile"),)
+    with file:
+        yield file, remarks
 
 
 def remarks_of(picture: Image.Image) -> tuple[Remark, ...]:
@@ -131,7 +150,7 @@ def stored_size(path: Path) -> tuple[int, int]:
     if not path.exists():
         raise BadItem(f"no picture {path}", kind=MISSING)
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as file:
+        with warnings.catch_warnings(action="ignore"), _opened(path) as (file, _):
             return file.size
     except Exception as error:
         raise BadItem(f"cannot read picture {path} ({cause(error)})", kind=UNREADABLE) from error
