@@ -82,6 +82,11 @@ RIGHT_OR_WRONG = (
     ("contains", "written in C++ or C#", "C", False),
     ("contains", "written in C++.", "c++", True),
     ("contains", "I don't", "don", False),
+    ("contains", "You can\u2019t", "can", False),
+    ("contains", "It's here", "S", False),
+    ("contains", "l'Italie", "L", False),
+    ("contains", "C'est l'Italie", "italie", True),
+    ("contains", "the dog's tail", "dog", True),
     ("contains", "a well-known\ntown", "known town", True),
     ("contains", "答えは東京です", "東京", True),
     ("prefix", "Paris, the capital of", "paris", True),
@@ -130,7 +135,18 @@ def test_every_task_compares_composed_texts() -> None:
         *((text, "B") for text in ("B\nfor it is", "The answer is B", "Answer: (b).", "It's B", "I choose B, a cat")),
         *((text, "B") for text in (r"$\boxed{\text{B}}$", "<answer>B</answer>", "Option B is right", "（B）")),
         *((text, "B") for text in ("A) cat\nB) dog\nThe answer is B", "(A) and (C) are wrong, the answer is B")),
-        *((text, None) for text in ("", "A cat", "a cat", "answer")),
+        *(
+            (text, "B")
+            for text in ("- B", "#### B", "> b", "_B_", "the answer is 'B'", "I'd say B.", "I'll go with b.")
+        ),
+        *(
+            (text, "B")
+            for text in ("So, B is correct.", "A has no fur. B is the right answer.", "B\u3001\u72ac", "B|dog")
+        ),
+        *(
+            (text, None)
+            for text in ("", "A cat", "a cat", "answer", "A = 5", "So Vitamin C is the answer", "I say a cat")
+        ),
         *((text, None) for text in ("BANANA", "C++", "B+", "X-ray", "e.g. this", "Vitamin C", "The answer is a cat")),
         *((text, None) for text in ("A or B", "A, B", "A/B", "both A and B", "A) cat\nB) dog", "A. The answer is B")),
         *((text, None) for text in ("not (A)", "The answer is not B", "B is wrong", "B isn't it", "none", "I am sure")),

@@ -17,6 +17,9 @@ _REMEMBERED = 2**17  # a sweep scores the same references once per intervention
 # Chinese, Japanese, Thai and their like put no space between words, Korean none before its particles
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _SIGNS = "+-\N{MINUS SIGN}"
+_APOSTROPHES = "'\N{RIGHT SINGLE QUOTATION MARK}"
+_CANNOT = re.compile(rf"[{_APOSTROPHES}]t\b")
+_CONTRACTED = re.compile(r"(?:s|t|d|m|ll|re|ve)\b")
 
 
 @lru_cache(_REMEMBERED)
@@ -49,7 +52,8 @@ def _places(answer: str, reference: str) -> Iterator[int]:
 def _runs_on(text: str, last: int) -> bool:
     """Whether the word or number that has the character `last` goes on after it.
 
-    5 goes on in 15, 5.5, -5 and 1,5; C in C++ and C#; don in don't; 5 ends in 5-7, rock in rock-paper.
+    5 goes on in 15, 5.5, -5 and 1,5; C in C++ and C#; can in can't; 5 ends in 5-7, rock in rock-paper, Paris in Paris's
+    and begins Italie in l'Italie.
     """
     if not 0 <= last < len(text) - 1:
         return False
@@ -64,10 +68,10 @@ def _runs_on(text: str, last: int) -> bool:
         return before.isdigit()
     if left.isdigit() and right in ".,":
         return after.isdigit()
-    if _in_word(left) and right in "'\N{RIGHT SINGLE QUOTATION MARK}":
-        return after.isalpha()
-    if right.isalpha() and left in "'\N{RIGHT SINGLE QUOTATION MARK}":
-        return before.isalpha()
+    if _in_word(left) and right in _APOSTROPHES:  # a negation, or one letter that is joined to a word
+        return _CANNOT.match(text, last + 1) is not None or (after.isalpha() and not _in_word(before))
+    if right.isalpha() and left in _APOSTROPHES:  # the end of a contraction
+        return before.isalpha() and _CONTRACTED.match(text, last + 1) is not None
     return (_in_word(left) or left in "+#") and right in "+#" and not _in_word(after)
 
 
@@ -78,22 +82,31 @@ def _in_word(character: str) -> bool:
 
 # --- the letter of a choice ------------------------------------------------------------------------------------------
 
-_MARKUP = re.compile(r"[*`\"\u201c\u201d$]|\\(?:text|boxed)(?=\{)")
+_MARKUP = re.compile(
+    r"[*`\"\u201c\u201d$]|\\(?:text|boxed)(?=\{)|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)"
+    r"|^\s*(?:[-#>\u2022]+\s+)+",  # a list, a heading, a quotation
+    re.MULTILINE,
+)
+_QUOTED = re.compile(r"(?<!\w)['\u2018]([A-Za-z])['\u2019](?!\w)")
 _OPEN = r"[(\[{<\uff08]"
 _CLOSE = r"[)\]}>\uff09]"
 # no part of a word, of a grade (B+) or of a name (X-ray, C#)
 _LETTER = r"(?<![A-Za-z0-9'\u2019])([A-Za-z])(?![A-Za-z0-9_'\u2019+#]|-\w)"
 # what may follow it, so that the A of "A cat" is an article
 _ENDS = (
-    rf"(?=\s*(?:{_CLOSE}|[,;:!?/&<]|\.(?:\s|$|{_CLOSE})|$|[-\u2013\u2014]\s"
+    rf"(?=\s*(?:{_CLOSE}|[,;:!?/&<|\u3001\u3002\uff0c\uff1a\uff1b\uff01\uff1f]|\.(?:\s|$|{_CLOSE})|$|[-\u2013\u2014]\s"
     r"|(?:or|and|is|are|because|since|as|which)\b)|\s*\n)"
 )
 _FIRST = re.compile(rf"^\s*{_OPEN}*{_LETTER}{_ENDS}", re.MULTILINE)
 _BRACKETED = re.compile(rf"(?<![Nn]ot ){_OPEN}+{_LETTER}{_CLOSE}")
 _SAID = re.compile(
-    r"\b(?i:answer|option|choice|choose|pick|select|correct|right|it|this|that)\b"
+    r"\b(?i:answer|option|choice|choose|pick|select|correct|right|it|this|that|say|go(?:ing)? with)\b"
     r"(?:\s+(?i:answer|option|choice|one|letter|is|was|would|be|are|either|both)\b|'s|\s*[-:=>])*"
     rf"\s*{_OPEN}*{_LETTER}(?:{_ENDS}|(?<=[B-HJ-Z])(?=\s))"
+)
+_RIGHT = re.compile(
+    rf"(?:[.;!?]\s+|\b(?i:so|thus|therefore|hence)\b,?\s+){_OPEN}*{_LETTER}{_CLOSE}*"
+    r"\s+(?:is|must be|would be)\s+(?:the\s+)?(?:best\s+|most\s+)?(?:correct|right|answer)\b"
 )
 _ALSO = re.compile(rf"\s*{_CLOSE}*\s*(?:[,/&]|\b(?:or|and)\b)\s*(?:or\b|and\b)?\s*{_OPEN}*{_LETTER}{_ENDS}")
 _DENIED = re.compile(rf"\s*{_CLOSE}*\s*(?:is|are|was)?\s*(?:not\b|n['\u2019]t\b|wrong\b|incorrect\b|false\b)")
@@ -107,9 +120,9 @@ def letter_in(text: str) -> str | None:
     that is said to be it (the answer is B, option b), and one in brackets anywhere, in any case and markup. Where the
     lines list several, what is said decides. "A cat" chooses nothing: its A is an article.
     """
-    text = _MARKUP.sub("", text).strip(" '\u2018\u2019\t\n")
+    text = _QUOTED.sub(r"\1", _MARKUP.sub("", text)).strip(" '\u2018\u2019\t\n")
     begun = _letters(_FIRST, text)
-    said = _letters(_SAID, text)
+    said = _letters(_SAID, text) | _letters(_RIGHT, text)
     named = (said if said and len(begun) > 1 else begun | said) or _letters(_BRACKETED, text)
     return named.pop() if len(named) == 1 else None
 
