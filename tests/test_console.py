@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hones.cli import main
-from hones.log import FILE, LOG, close_log, log_to
+from hones.log import FILE, LOG, VARIABLE, close_log, log_to
 
 ITEM = {"split": "test", "prompt": "What is \u014csaka?", "target": "\u65e5\u672c", "references": ["\u65e5\u672c"]}
 
@@ -70,3 +70,34 @@ def test_the_log_takes_any_text(tmp_path: Path) -> None:
     LOG.log(logging.INFO, "half \ud83d of a character, and \u65e5")
     close_log()
     assert "half \\ud83d of a character, and \u65e5" in (tmp_path / FILE).read_text(encoding="utf-8")
+
+
+def test_a_mistake_of_ours_is_one_line_that_says_where_its_traceback_is(
+    run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug\nof two lines")
+
+    monkeypatch.setattr("hones.cli.see.Answers.execute", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv(VARIABLE, raising=False)
+    code, said, wrong = hones(monkeypatch, "answers", run)
+    (kept,) = tmp_path.glob("hones-*.log")
+    assert (code, said, wrong) == (1, "", f"hones: unexpected ZeroDivisionError: a bug; details in {kept}\n")
+    assert "Traceback" in kept.read_text() and "of two lines" in kept.read_text()
+    kept.unlink()
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine.log"))
+    code, _, wrong = hones(monkeypatch, "answers", run)
+    assert (code, wrong) == (1, f"hones: unexpected ZeroDivisionError: a bug; details in {tmp_path / 'mine.log'}\n")
+    assert "of two lines" in (tmp_path / "mine.log").read_text() and not [*tmp_path.glob("hones-*.log")]
+
+
+def test_the_traceback_of_any_error_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "mine.log"))
+    code, _, wrong = hones(monkeypatch, "data", "check", tmp_path / "x.json")
+    assert code == 2 and len(wrong.splitlines()) == 1
+    assert "hones data check" in (text := (tmp_path / "mine.log").read_text()) and "Traceback" in text
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "x.json" / "nowhere"))
+    code, _, wrong = hones(monkeypatch, "data", "check", tmp_path / "x.json")
+    assert code == 2 and "hones: cannot write" in wrong and "Traceback" not in wrong

@@ -68,8 +68,8 @@ def seam(action: str, *, expected: str | None = None, do: str | None = None) -> 
     """Around a library that reads, loads or decodes what others wrote: whatever it raises becomes one line.
 
     No list of exception types decides that: a library may raise anything for what it was not made for. Our own errors
-    and interrupts pass. The cause stays chained, and its traceback is in the log. Nothing but the library's own work
-    belongs inside, as a mistake of ours would be said in the same way.
+    and interrupts pass. The cause stays chained, and its traceback goes to the log (`hones.log`). Nothing but the
+    library's own work belongs inside, as a mistake of ours would be said in the same way.
 
     Args:
         action: what was being done, "load the model of PLACE"; the line reads `cannot load the model of PLACE (cause)`.

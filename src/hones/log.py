@@ -1,19 +1,25 @@
 """RUN/hones.log: what a run did, a line each with the time: commands, stages, items left out, errors with traceback.
 
 The library writes to the logger `hones`; whoever uses it from Python sends that where they like. The command line opens
-the file of its run folder and closes it when the command ends.
+the file of its run folder and closes it when the command ends. A command without run folder writes to the file that
+$HONES_LOG names, if it does; a mistake of ours is kept in a file of its own all the same.
 """
 
 import logging
+import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 LOG = logging.getLogger("hones")
 LOG.addHandler(logging.NullHandler())
 FILE = "hones.log"
 REMARK = "remark"
 """The attribute of a record by which the command line knows a remark."""
+VARIABLE = "HONES_LOG"
+"""The environment variable that names the log of commands without a run folder."""
 
 
 class _RunLog(logging.FileHandler):
@@ -45,10 +51,30 @@ def remark(line: str) -> None:
 
 def log_to(run: Path) -> None:
     """Append this command and what the library says to RUN/hones.log, until `close_log`."""
+    _append_to(run / FILE)
+
+
+def log_where_asked() -> None:
+    """Append to the file that $HONES_LOG names, if it does, until `log_to` or `close_log`."""
+    if os.environ.get(VARIABLE):
+        _append_to(Path(os.environ[VARIABLE]).expanduser())
+
+
+def _append_to(file: Path) -> None:
     close_log()
-    LOG.addHandler(_RunLog(run / FILE))
+    LOG.addHandler(_RunLog(file))
     LOG.setLevel(logging.INFO)
     LOG.info("hones %s", shlex.join(sys.argv[1:]))
+
+
+def keep_traceback() -> Path | None:
+    """Write the traceback of what is being handled into a new file; None where no file can be written."""
+    try:
+        with NamedTemporaryFile("w", prefix="hones-", suffix=".log", encoding="utf-8", delete=False) as file:
+            file.write(f"hones {shlex.join(sys.argv[1:])}\n{traceback.format_exc()}")
+    except (OSError, UnicodeEncodeError):
+        return None
+    return Path(file.name)
 
 
 def close_log() -> Path | None:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from hones.cli.shown import fail, what_is_noticed, write_what_can_be_written
 from hones.errors import BadItem, HonesError
-from hones.log import LOG, close_log
+from hones.log import LOG, close_log, keep_traceback, log_where_asked
 
 
 def main() -> NoReturn:
@@ -18,10 +18,12 @@ def main() -> NoReturn:
 
     An exception in the user's own task or method is theirs to mend: the line names their file and line.
 
-    The run's log, where the command has opened one, has the traceback of both.
+    The log has the traceback of both: the run's, else that of $HONES_LOG. Without either an unexpected one is kept in a
+    file of its own.
     """
     code = 0
     write_what_can_be_written()
+    log_where_asked()
     try:
         from hones.cli.commands import app
 
@@ -42,10 +44,13 @@ def main() -> NoReturn:
             fail(f"cannot write to standard output ({error.strerror})")
             sys.exit(2)
         if place is None and log is None:
+            log = keep_traceback()
+        if place is None and log is None:
             raise
-        first_line = next(iter(str(error).splitlines()), "")
+        first_line = next((f": {line}" for line in str(error).splitlines()), "")
         details = "" if log is None else f"; details in {log}"
-        fail(f"{f'{place}:' if place else 'unexpected'} {type(error).__name__}: {first_line}{details}")
+        said = f"{type(error).__name__}{first_line}{details}"
+        fail(f"{place}: {said}" if place else f"unexpected {said}")
         code = 2 if place else 1
     finally:
         close_log()
