@@ -549,7 +549,7 @@ def test_ask_gives_both_answers_with_their_probabilities(vlm: VLM, tmp_path: Pat
     plain, steered = asked.replies
     encoded = vlm.encode([picture], [asked.prompt])
     with torch.no_grad():
-        answers = [vlm.encode_with_answers([picture], [asked.prompt], [r.answer]) for r in asked.replies]
+        answers = [vlm.encode_with_answers([picture], [asked.prompt], [r.answer], r.ended) for r in asked.replies]
         assert plain.answer == vlm.generate(encoded, NEW_TOKENS)[0]
         assert [plain.probability, plain.others] == pytest.approx([p(vlm, a) for a in answers])
         first = vlm.logits(encoded)[0, -1].softmax(-1)

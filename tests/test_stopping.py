@@ -4,10 +4,11 @@ import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from text_models import TEXT_FAMILIES
+from transformers import AddedToken
 
 from hones import HonesError, ask, load_vlm, make_task
 from hones.data.items import Items
@@ -74,6 +75,35 @@ def test_an_answer_ends_before_the_first_text(stop: tuple[str, ...], answer: str
     assert stopped(Characters(), ids[:read], stop) == (answer != Characters.text.strip())
 
 
+class Pieces:
+    """A tokenizer of these tokens, one of them special."""
+
+    tokens = ("\n\n", "Question", ":", " Paris", "<|end|>", " cafe\u0301", " more")
+    added_tokens_decoder: ClassVar = {4: AddedToken("<|end|>", special=True)}
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
+        return "".join(self.tokens[i] for i in ids if i != 4 or not skip_special_tokens)
+
+
+@pytest.mark.parametrize(
+    ("ids", "stop", "answer", "read"),
+    [
+        ([3, 4, 6], ("<|end|>",), "Paris", 2),  # a special token, which has no text elsewhere
+        ([4, 3, 6], ("more",), "Paris", 3),
+        ([3, 6, 4], ("x", "Paris<|end|>"), "Paris more", 3),
+        ([0, 1, 2, 3], ("\n\nQuestion:",), "", 3),  # nothing before it: no space of a first word
+        ([0, 3, 0, 1], ("\n\n",), "Paris", 3),
+        ([3, 5, 6], ("caf\xe9",), "Paris", 2),
+        ([3, 5, 6], ("cafe\u0301",), "Paris", 2),
+    ],
+)
+def test_texts_that_end_an_answer_are_found_however_tokens_hold_them(
+    ids: list[int], stop: tuple[str, ...], answer: str, read: int
+) -> None:
+    assert text_of(Pieces(), ids, stop) == answer
+    assert len(until_stop(Pieces(), ids, stop)) == read
+
+
 def test_every_engine_ends_answers_alike(llama: VLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the definition, which goes on to the limit: whole answers, cut."""
     open_end = asking(stop=[])
@@ -124,8 +154,13 @@ def test_answers_that_run_on_are_said(llama: VLM) -> None:
     assert any(
         "1 of 1 answers begin with the wanted text and go on: metric: prefix, or stop:" in x for x in found.advice
     )
-    (reply,) = ask(llama, None, "One two", task=asking(stop=[then]), max_new_tokens=4).replies
-    assert reply.answer == first and not reply.cut
+    asked = ask(llama, None, "One two", task=asking(stop=[then]), max_new_tokens=4)
+    (reply,) = asked.replies
+    assert reply.answer == first and not reply.cut and not reply.ended
+    taught = llama.encode_with_answers([None], [asked.prompt], [first], ended=False)
+    assert reply.probability == pytest.approx(float(llama.log_probabilities(taught).detach().exp()[0]))
+    assert taught.answer is not None and int(taught.answer.sum()) == len(llama.answer_ids(asked.prompt, first))
+    assert asked.tables()[0].caption == "p: probability of the whole answer, which no end token ended"
 
 
 def test_a_class_names_texts(tmp_path: Path) -> None:
@@ -136,3 +171,18 @@ def test_a_class_names_texts(tmp_path: Path) -> None:
     )
     with pytest.raises(HonesError, match="stop = 'x'; expected a tuple of texts"):
         make_task(f"{tmp_path / 'mine.py'}:Mine")
+
+
+def test_answers_that_differ_in_marks_are_said_to_be_right_under_another_metric(
+    llama: VLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(VLM, "text_of", lambda *_: "The Paris!")
+    row: Any = ROWS[0] | {"a": "Paris"}
+    items = Items(tuple(parse_rows([row])), Path(), "")  # pyright: ignore[reportArgumentType]
+    for metric, said in (("exact_match", True), ("vqa_exact_match", False), ("prefix", True)):
+        examples, _ = asking(metric=metric).examples(items)
+        found = evaluate(llama, asking(metric=metric), examples, sweep=SweepSettings(max_new_tokens=2))
+        advice = " ".join(found.advice)
+        assert ("1 of 1 answers are the wanted text but for marks" in advice) == said
+        assert "metric: vqa_exact_match" in advice if said else found.level.value == 1
+        assert "begin with" not in advice and "hold the wanted" not in advice

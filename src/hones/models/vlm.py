@@ -129,16 +129,17 @@ class VLM:
         return Encoded(encode(self.model, self.processor, pictures, wrapped))
 
     def encode_with_answers(
-        self, pictures: Sequence[Image.Image | None], prompts: Sequence[str], answers: Sequence[str]
+        self, pictures: Sequence[Image.Image | None], prompts: Sequence[str], answers: Sequence[str], ended: bool = True
     ) -> Encoded:
-        """Inputs of prompts followed by their answers and the end token; `answer` marks the answer's tokens."""
-        end = "" if self.conventions.end is None else self.conventions.end.text
+        """Inputs of prompts followed by their answers and, if `ended`, the end token; `answer` marks these tokens."""
+        end = self.conventions.end.text if ended and self.conventions.end is not None else ""
         asked = zip(pictures, prompts, answers, strict=True)
         texts = [self.followed(prompt, answer, picture is not None) + end for picture, prompt, answer in asked]
         inputs = encode(self.model, self.processor, pictures, texts)
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            marks[row, -len(self.gold_ids(prompt, answer)) :] = True
+            own = self.gold_ids(prompt, answer) if ended else self.answer_ids(prompt, answer)
+            marks[row, marks.shape[1] - len(own) :] = True
         if "token_type_ids" in inputs:
             types = inputs["token_type_ids"]
             inputs["token_type_ids"] = types.masked_fill(marks, TYPES_OF_TEXT.get(self.model.config.model_type, 0))

@@ -21,6 +21,7 @@ from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 from hones.tasks.caption import Captioning
 from hones.tasks.reading import begins_with, holds
+from hones.tasks.vqa import Vqa, compared
 
 EDITED = "edited"
 
@@ -73,16 +74,24 @@ class Evaluation(Tabular):
             ]
         texts = [(item, item.answers[UNEDITED]) for item in self.answers.items]
         wrong = [(x.answer, item.references) for item, x in texts if not x.is_right and x.margins is None]
-        begun = sum(any(begins_with(answer, reference) for reference in wanted) for answer, wanted in wrong)
-        held = sum(any(holds(answer, reference) for reference in wanted) for answer, wanted in wrong)
+        alike = [any(compared(answer) == compared(reference) != "" for reference in wanted) for answer, wanted in wrong]
+        others = [row for row, same in zip(wrong, alike, strict=True) if not same]
+        begun = sum(any(begins_with(answer, reference) for reference in wanted) for answer, wanted in others)
+        held = sum(any(holds(answer, reference) for reference in wanted) for answer, wanted in others)
         said = []
+        same = 0 if self.metric_name == Vqa.metric_name else sum(alike)  # whose annotators may disagree
+        if same:
+            remedy = "metric: vqa_exact_match in a TASK.yaml"
+            said.append(
+                f"{same} of {self.items} answers are the wanted text but for marks, articles or number words: {remedy}"
+            )
         if begun:
             remedy = "metric: prefix, or stop: where they should end, in a TASK.yaml"
             said.append(f"{begun} of {self.items} answers begin with the wanted text and go on: {remedy}")
         if held > begun:
             said.append(f"{held} of {self.items} answers hold the wanted text: metric: contains in a TASK.yaml")
         if self.stuck is None:
-            return said if 2 * held > self.items and self.metric_name != Captioning.metric_name else []
+            return said if 2 * (same + held) > self.items and self.metric_name != Captioning.metric_name else []
         lines = [f"{self.metric_name} is 0 on {self.counted}, its floor: no head or neuron can lower it"]
         if any(x.rank is None and x.margins is None for _, x in texts):
             lines += said

@@ -1,7 +1,8 @@
 """One question about one picture, or about none, asked of the model as it is and with scales.
 
-Each of the two answers is given its probability p(answer, end | picture, prompt), teacher forced, by both models: what
-the scales do to an answer shows even where the words stay the same. Beside it the likeliest first tokens.
+Each of the two answers is given its probability, teacher forced, by both models: what the scales do to an answer shows
+even where the words stay the same. It is p(answer, end | picture, prompt) where the model wrote its end token, and
+p(answer | picture, prompt) where a text ended it or it was cut. Beside it the likeliest first tokens.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,8 @@ class Reply:
     """One model's answer.
 
     probability: of its own answer. others: of the other model's answer; None where there is no other model. cut: the
-    answer was cut off before its end, whose probability then counts all the same. first: the likeliest first tokens.
+    answer was cut off before its end. first: the likeliest first tokens. ended: the model wrote an end token, which
+    then is part of what has the probability.
     """
 
     model: str
@@ -42,6 +44,7 @@ class Reply:
     probability: float
     others: float | None
     first: tuple[tuple[str, float], ...]
+    ended: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,9 @@ class Asked(Tabular):
     def tables(self) -> list[Table]:
         """One row per model."""
         steered = len(self.replies) > 1
-        caption = "p: probability of the whole answer and its end"
+        ends = {reply.ended for reply in self.replies}
+        end = " and its end token" if ends == {True} else ", and of its end token where the model wrote one"
+        caption = f"p: probability of the whole answer{end if any(ends) else ', which no end token ended'}"
         if steered:
             caption += f", of the other model's answer beside it; {self.neurons} neurons scaled"
         columns = (
@@ -116,23 +121,26 @@ def ask(
             likeliest = vlm.logits(encoded, keep=1)[0, -1].softmax(-1).topk(FIRST_TOKENS)
         words = [vlm.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
         first = tuple(zip(words, likeliest.values.tolist(), strict=True))
-        cut = ids[-1] not in vlm.eos_ids and not stopped(vlm.tokenizer, ids, stop)
-        drafts[name] = Reply(name, vlm.text_of(ids, stop), cut, float("nan"), None, first)
+        is_stopped = stopped(vlm.tokenizer, ids, stop)
+        ended = ids[-1] in vlm.eos_ids and not is_stopped
+        drafts[name] = Reply(name, vlm.text_of(ids, stop), not (ended or is_stopped), nan, None, first, ended)
     replies = []
     for name, values in arms.items():
         p = {}
         with scale_neurons(vlm.model, values):
             for arm, draft in drafts.items():
-                p[arm] = _probability(vlm, opened, prompt, draft.answer)
+                p[arm] = _probability(vlm, opened, prompt, draft)
         others = next((p[arm] for arm in arms if arm != name), None)
         replies.append(replace(drafts[name], probability=p[name], others=others))
     return Asked(prompt, sum(s != 0 for s in arms.get("steered", {}).values()), tuple(replies))
 
 
-def _probability(vlm: VLM, picture: Image.Image | None, prompt: str, answer: str) -> float:
-    """Of an answer and its end; NaN where the answer's text cannot follow the template as tokens of its own."""
+def _probability(vlm: VLM, picture: Image.Image | None, prompt: str, reply: Reply) -> float:
+    """Of an answer, and its end token if it has one; NaN where it is no tokens of its own behind the template."""
     try:
-        taught = vlm.encode_with_answers([picture], [prompt], [answer])
+        taught = vlm.encode_with_answers([picture], [prompt], [reply.answer], reply.ended)
     except BadItem:
+        return nan
+    if taught.answer is None or not taught.answer.any():
         return nan
     return exp(float(vlm.log_probabilities(taught)[0]))

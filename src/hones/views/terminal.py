@@ -93,7 +93,7 @@ def _(explanation: Explanation) -> RenderableType:
     answer = Text.assemble(
         "answer: ",
         (explanation.answer, "bold"),
-        f"   probability {explanation.probability:.3g}",
+        f"   probability {explanation.probability:.3g} of it and its end token",
         ("\ncut before its end: raise --max-new-tokens" if explanation.cut else "", "yellow"),
     )
     marked = {(h.layer, h.head) for h in explanation.critical}
