@@ -121,7 +121,7 @@ class VLM:
     def followed(self, prompt: str, answer: str, picture: bool | None = None) -> str:
         """The wrapped prompt with an answer behind it, as the model itself would go on."""
         lead = prompt.lead if isinstance(prompt, BarePrompt) else self.answer_tokens.lead
-        return f"{self.wrap(prompt, picture)}{lead}{answer}"
+        return f"{self.wrap(prompt, picture)}{lead if answer else ''}{answer}"
 
     def encode(self, pictures: Sequence[Image.Image | None], prompts: Sequence[str]) -> Encoded:
         """Inputs of B (picture, prompt) pairs, padded on the left; all with a picture, or all without (None)."""

@@ -121,8 +121,9 @@ def ask(
             likeliest = vlm.logits(encoded, keep=1)[0, -1].softmax(-1).topk(FIRST_TOKENS)
         words = [vlm.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
         first = tuple(zip(words, likeliest.values.tolist(), strict=True))
-        is_stopped = stopped(vlm.tokenizer, ids, stop)
-        ended = ids[-1] in vlm.eos_ids and not is_stopped
+        at_end = ids[-1] in vlm.eos_ids
+        is_stopped = stopped(vlm.tokenizer, ids[:-1] if at_end else ids, stop)
+        ended = at_end and not is_stopped
         drafts[name] = Reply(name, vlm.text_of(ids, stop), not (ended or is_stopped), nan, None, first, ended)
     replies = []
     for name, values in arms.items():
@@ -141,6 +142,6 @@ def _probability(vlm: VLM, picture: Image.Image | None, prompt: str, reply: Repl
         taught = vlm.encode_with_answers([picture], [prompt], [reply.answer], reply.ended)
     except BadItem:
         return nan
-    if taught.answer is None or not taught.answer.any():
+    if taught.answer is None or not taught.answer.any():  # an empty answer that a text ended is no event of the model
         return nan
     return exp(float(vlm.log_probabilities(taught)[0]))
