@@ -442,7 +442,7 @@ def test_an_address_is_no_picture(read: Callable[..., Items]) -> None:
     items = read(lines(*({"image": name, "question": "What?", "answer": "cat"} for name in names)))
     assert len(items) == 1 and all("is an address: download the picture" in bad.reason for bad in items.left_out)
     for place in ("https://a.org/x.png", Path("https://a.org/x.png")):
-        with pytest.raises(HonesError, match="is an address"):
+        with pytest.raises(HonesError, match=r"^https://a.org/x.png is an address"):
             place_of(place)
     with pytest.raises(HonesError, match="is an address"):
         read("question,answer\na,b\n", images="https://a.org/images")

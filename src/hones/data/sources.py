@@ -79,9 +79,8 @@ def is_picture_in_base64(name: str) -> bool:
 def refuse_address(name: str | Path, do: str) -> None:
     """Raises HonesError for a place that is not on this machine; nothing is downloaded unasked."""
     if is_address(str(name)) and not exists(Path(name)):
-        raise HonesError(
-            f"{shortened(str(name))} is an address, and nothing is downloaded", do=f"download it, and {do}"
-        )
+        typed = re.sub(r"^([^/]+:)/(?=[^/])", r"\1//", str(name))  # a path has lost the second slash
+        raise HonesError(f"{shortened(typed)} is an address, and nothing is downloaded", do=f"download it, and {do}")
 
 
 def source_in(base: Path, place: Path) -> Path:
