@@ -138,13 +138,23 @@ def test_a_killed_phase_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_rate_falls_to_almost_nothing_when_the_time_is_over() -> None:
-    clock = Clock(minutes=1, step=100, before=0)
+    clock = Clock(minutes=1, step=100)
     optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "peak": 2.0}], lr=1.0)
     clock.set_rates([optimizer], warm=10)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(2.0, rel=1e-2) and not clock.over
-    clock.before = 60
+    clock.seconds = 60
     clock.set_rates([optimizer], warm=10)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.04) and clock.over
+
+
+def test_a_process_that_was_stopped_has_not_used_its_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("smol.clock.time.monotonic", lambda: now[0])
+    clock = Clock(minutes=60)
+    for seconds in (10, 3000, 10):
+        now[0] += seconds
+        clock.tick()
+    assert clock.seconds == 10 + 120 + 10 and clock.due(130) and not clock.due(1)
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (8, 3), (5, 5)])

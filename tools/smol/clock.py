@@ -17,23 +17,22 @@ from torch import Tensor, nn
 
 Gradients = Callable[[str, str, list[Tensor]], tuple[list[Tensor], float, dict[str, float]]]
 Optimizers = Sequence[torch.optim.Optimizer]
+LONGEST = 120.0
 LAST = 0.02  # of the peak rate, when the time is over
 
 
 @dataclass
 class Clock:
-    """How many minutes a phase has, how many seconds it has used and how many steps it took."""
+    """How many minutes a phase has, how many seconds it has used and how many steps it took.
+
+    A step counts at most LONGEST seconds: a process that was stopped for a while has not trained meanwhile.
+    """
 
     minutes: float
     step: int = 0
-    before: float = 0.0  # seconds of earlier runs
-    started: float = field(default_factory=time.monotonic)
-    last: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Used so far."""
-        return self.before + time.monotonic() - self.started
+    seconds: float = 0.0
+    last: float = 0.0  # when `due` said so
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def share(self) -> float:
@@ -47,6 +46,9 @@ class Clock:
 
     def tick(self) -> None:
         """One step more."""
+        now = time.monotonic()
+        self.seconds += min(now - self.at, LONGEST)
+        self.at = now
         self.step += 1
 
     def due(self, seconds: float) -> bool:
@@ -103,8 +105,8 @@ def load(path: Path, modules: dict[str, nn.Module], optimizers: Optimizers = (),
     for optimizer, kept in zip(optimizers, state.get("optimizers", ()), strict=False):
         optimizer.load_state_dict(kept)
     if clock is not None:
-        clock.step, clock.before = state["step"], state["seconds"]
-        clock.started, clock.last = time.monotonic(), state["seconds"]
+        clock.step, clock.seconds, clock.last = state["step"], state["seconds"], state["seconds"]
+        clock.at = time.monotonic()
     return True
 
 
