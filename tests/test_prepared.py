@@ -10,6 +10,7 @@ from hones import HonesError, RunFolder, Study, ask, explain, load_items, make_t
 from hones.models.context import TOO_LONG, context_of
 from hones.models.prompting import REFUSED
 from hones.models.vlm import VLM
+from hones.runs.prepared import prepare
 
 
 def test_items_are_checked_once_until_a_picture_changes(
@@ -50,7 +51,7 @@ def test_what_the_model_does_not_take_is_the_items_matter_and_one_line_for_a_que
     Image.new("RGB", (2500, 12)).save(banner)
     long = "Why? " * (context_of(vlm) or 0)
     assert items.items[2].vqa is not None
-    items.items[2].vqa.__dict__["question"] = long
+    vars(items.items[2].vqa)["question"] = long
     prepares = type(vlm.processor.image_processor).preprocess  # pyright: ignore[reportAttributeAccessIssue]
 
     def preprocess(self: object, images: list[list[Image.Image]], *more: object, **options: object) -> object:
@@ -59,7 +60,7 @@ def test_what_the_model_does_not_take_is_the_items_matter_and_one_line_for_a_que
         return prepares(self, images, *more, **options)
 
     monkeypatch.setattr(type(vlm.processor.image_processor), "preprocess", preprocess)  # pyright: ignore
-    found = hones.runs.prepared.prepare(vlm, task, items, "test", 24)
+    found = prepare(vlm, task, items, "test", 24)
     assert [(one.id, one.kind) for one in found.left_out] == [("2", REFUSED), ("3", TOO_LONG)]
     assert "cannot prepare the picture for the model (too wide a picture)" in found.left_out[0].reason
     for asks in (ask, explain):

@@ -74,7 +74,8 @@ def test_pixels_are_those_of_the_models_own_image_processor(parts: Parts) -> Non
 
 
 def test_what_is_shipped_merges_into_what_was_trained(parts: Parts, base: Path) -> None:
-    merged = merge(base_of_folder(base).weights, difference_of(parts), parts.model.config.text_config.vocab_size)
+    size = parts.model.config.get_text_config().vocab_size
+    merged = merge(base_of_folder(base).weights, difference_of(parts), size)
     drawing = pixels([make_drawing("merged", boxed=False).picture], parts.image_processor)
     ids = torch.tensor([[*[parts.tokenizer.convert_tokens_to_ids("<image>")] * GRID**2, 5, 6, 7]])
     trained = parts.model(input_ids=ids, pixel_values=drawing).logits
@@ -125,11 +126,11 @@ def test_a_killed_phase_goes_on_at_its_checkpoint(tmp_path: Path) -> None:
                 descend(pool, gradients, ("x", "y"), str(clock.step), optimizers)
                 clock.tick()
 
-    through, *rest = fresh()
-    run(through, *rest, steps=4)
-    first, *rest = fresh()
-    run(first, *rest, steps=2)
-    save(tmp_path / "at.pt", {"m": first}, *rest)
+    through, optimizers, clock = fresh()
+    run(through, optimizers, clock, steps=4)
+    first, optimizers, clock = fresh()
+    run(first, optimizers, clock, steps=2)
+    save(tmp_path / "at.pt", {"m": first}, optimizers, clock)
     second, optimizers, clock = fresh()
     assert load(tmp_path / "at.pt", {"m": second}, optimizers, clock) and clock.step == 2
     run(second, optimizers, clock, steps=2)

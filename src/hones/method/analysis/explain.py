@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hones.errors import HonesError
+from hones.errors import BadItem, HonesError
 from hones.method.analysis.cards import contributions_of, head_shares
 from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.tokens import written_tokens
