@@ -9,6 +9,7 @@ from rich.console import Console
 from test_cli import call
 
 from hones import Explanation, HonesError, explain, replace_heads
+from hones.errors import BadItem
 from hones.method.analysis.cards import contributions_of
 from hones.method.analysis.explanation import ExplainedHead
 from hones.method.analysis.tokens import written_tokens
@@ -164,3 +165,14 @@ def test_mistakes_are_one_line(
 def test_a_count_of_no_neurons_is_an_error(vlm: VLM, picture: Path) -> None:
     with pytest.raises(HonesError, match="0 neurons"):
         explain(vlm, picture, QUESTION, neurons=0)
+
+
+def test_an_answer_that_merges_with_the_template_is_one_line(
+    vlm: VLM, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def merges(*_: object) -> list[int]:
+        raise BadItem("its answer merges with the template's end")
+
+    monkeypatch.setattr(VLM, "answer_ids", merges)
+    with pytest.raises(HonesError, match="merges with the template's end; expected an answer that the model can give"):
+        explain(vlm, picture, "What?", answer="red")
