@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,8 +90,12 @@ def test_the_revision_decides_and_not_the_place(
     moved = load_vlm(str(tmp_path / "elsewhere"))
     study = study_of(moved, tmp_path / "run")
     assert study.sites(found / "neurons.json")
-    changed = study_of(replace(moved, revision="sha256:0"), tmp_path / "other")
-    with pytest.raises(HonesError, match=r"this is .*elsewhere at sha256:0"):
+    (tmp_path / "elsewhere" / "README.md").write_text("no part of the model")
+    assert load_vlm(moved.name).revision == moved.revision
+    config = tmp_path / "elsewhere" / "config.json"
+    config.write_text(config.read_text() + " ")
+    changed = study_of(load_vlm(moved.name), tmp_path / "other")
+    with pytest.raises(HonesError, match=r"this is .*elsewhere at sha256:"):
         changed.sites(found / "neurons.json")
 
 

@@ -144,7 +144,7 @@ def test_a_text_only_model_without_a_tokenizer_is_refused_but_can_be_edited(tmp_
     )
     model = AutoModelForCausalLM.from_config(config).eval()
     model.save_pretrained(tmp_path)
-    with pytest.raises(HonesError, match=r"cannot load the tokenizer of .*; expected tokenizer\.json"):
+    with pytest.raises(HonesError, match=r"has no tokenizer; expected tokenizer\.json, or a vocabulary"):
         load_vlm(str(tmp_path))
     ids = torch.arange(5)[None]
     with torch.no_grad():

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,8 @@ def test_a_model_with_code_of_its_own_names_the_option(model_folders: dict[str, 
     config = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "mine.py").write_text("raise AssertionError('this must not run')")
+    for name in ("model.safetensors", "tokenizer.json"):
+        shutil.copy(model_folders["llava"] / name, tmp_path)
     with pytest.raises(HonesError, match=r"needs code of its own.*--trust-remote-code"):
         load_vlm(str(tmp_path))
 

@@ -59,7 +59,8 @@ class ResumeFile:
 
     def check(self, depends: Mapping[str, Any]) -> None:
         """Raises HonesError, which names the first difference, unless what the file says it depends on is so now."""
-        for key in sorted(depends.keys() | self.fingerprint.keys()):
+        keys = depends.keys() | self.fingerprint.keys()
+        for key in sorted(keys, key=lambda key: (key.rpartition(".")[2] != "model", key)):  # it decides the others
             old = depends.get(key)
             new = self.fingerprint.get(key)
             if old != new and key.rpartition(".")[2] == "asked":
