@@ -48,7 +48,8 @@ class Parts:
 
     def features(self, pixels: Tensor) -> Tensor:
         """Picture tokens [B, 64, d] of pixels [B, 3, 96, 96]."""
-        return torch.stack(list(self.model.model.get_image_features(pixel_values=pixels).pooler_output))
+        features: Any = self.model.model.get_image_features
+        return torch.stack(list(features(pixel_values=pixels).pooler_output))
 
 
 def build(base: Path, seed: int = 0) -> Parts:
@@ -63,13 +64,15 @@ def build(base: Path, seed: int = 0) -> Parts:
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     language.model.embed_tokens.weight.data[known:] = 0
     tiny = LlavaForConditionalGeneration.from_pretrained(BUILT_IN_FOLDER / "tiny-llava", dtype=torch.float32)
-    vision = tiny.config.vision_config.to_dict()
+    of_tiny: Any = tiny.config
+    vision = of_tiny.vision_config.to_dict()
     vision["num_hidden_layers"] += FURTHER_LAYERS
+    picture_token: dict[str, Any] = {"image_token_id": tokenizer.convert_tokens_to_ids(PICTURE)}
     model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=CLIPVisionConfig(**vision),
             text_config=language.config,
-            image_token_id=tokenizer.convert_tokens_to_ids(PICTURE),
+            **picture_token,
             image_seq_length=GRID**2,
             vision_feature_layer=-1,
             vision_feature_select_strategy="default",

@@ -92,7 +92,7 @@ def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0) -
     )
     parts.image_processor.save_pretrained(folder)
     held = base_of_folder(base)
-    merged = merge(held.weights, load_file(folder / DIFFERENCE), config.text_config.vocab_size)
+    merged = merge(held.weights, load_file(folder / DIFFERENCE), config.get_text_config().vocab_size)
     facts = Base(**PACKAGE, weights=digest_of(held.weights), words=words_digest(held.tokenizer))
     digests = {"sha256": sha256_of(folder / DIFFERENCE), "merged": digest_of(merged, torch.float16)}
     manifest = {"model": NAME, "base": asdict(facts), "difference": digests, "training": training_of(out, seed)}
