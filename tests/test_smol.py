@@ -151,7 +151,7 @@ def test_a_rate_falls_to_almost_nothing_when_the_time_is_over() -> None:
 def test_a_process_that_was_stopped_has_not_used_its_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("smol.clock.time.monotonic", lambda: now[0])
-    clock = Clock(minutes=60)
+    clock = Clock(minutes=60, at=now[0])
     for seconds in (10, 3000, 10):
         now[0] += seconds
         clock.tick()
