@@ -2,6 +2,7 @@
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_packed_prompts_are_computed_as_if_each_stood_alone(parts: Parts) -> Non
     drawing = make_drawing("packed", boxed=True)
     assert drawing.lettering is not None
     prompts = of_drawing(drawing.scene, drawing.lettering.text, random.Random(0))
+    prompts.insert(1, replace(prompts[0], answer="seven red lines"))  # another answer to the same question
     sequencer = Sequencer(parts.tokenizer)
     sequences = sequencer.sequences([prompts, prompts[:1]])
     features = parts.features(pixels([drawing.picture] * 2, parts.image_processor))

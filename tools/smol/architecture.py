@@ -48,8 +48,11 @@ class Parts:
 
     def features(self, pixels: Tensor) -> Tensor:
         """Picture tokens [B, 64, d] of pixels [B, 3, 96, 96]."""
-        features: Any = self.model.model.get_image_features
-        return torch.stack(list(features(pixel_values=pixels).pooler_output))
+        return self.projector(self.seen(pixels))
+
+    def seen(self, pixels: Tensor) -> Tensor:
+        """What the tower makes of pixels [B, 3, 96, 96], a vector for each picture token [B, 64, width]."""
+        return self.tower(pixels).last_hidden_state[:, 1:]
 
 
 def build(base: Path, seed: int = 0) -> Parts:

@@ -27,10 +27,7 @@ from .updates import add_updates
 
 RANK = 16
 PEAK = {"updates": 2e-3, "projector": 1.2e-3, "tower": 1.2e-3, "words": 3e-3}
-STEPS = (  # the parts of a step, in turn
-    ("drawings", "drawings", "photographs", "soft words"),
-    ("drawings", "drawings", "rooms", "soft words"),
-)
+PARTS = ("drawings", "drawings", "photographs", "rooms", "soft words")  # of a step
 PICTURES = 2  # of a part
 
 
@@ -136,8 +133,7 @@ def main() -> None:
     with threads(options.threads) as pool:
         while not clock.over:
             clock.set_rates(optimizers, warm=6)
-            kinds = STEPS[clock.step % len(STEPS)]
-            log.write("joint", clock, descend(pool, phase.gradients, kinds, f"{options.seed}/{clock.step}", optimizers))
+            log.write("joint", clock, descend(pool, phase.gradients, PARTS, f"{options.seed}/{clock.step}", optimizers))
             clock.tick()
             if clock.due(180):
                 save(checkpoint, modules, optimizers, clock)

@@ -7,8 +7,6 @@ Per source and task the metric with its interval (paired bootstrap over pictures
 """
 
 import argparse
-import json
-import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,14 +25,14 @@ from hones.models.merged import merged_models
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Interval, Measurement
 from hones.sweep.measure import measure
-from hones.tasks import TASKS
 
-from .photographs import Photographs, read_photographs
-from .pictures import cropped, with_word
+from .files import write_photographs
+from .photographs import read_photographs
 
 SEED = 20  # of the evaluation pictures; training draws from other names, so none is shared
 BLANK = "blank"
 CANDIDATES = {"built-in": 50, "photographs": 10}
+ANNOTATION = {"vqa": "vqa", "ocr": "ocr", "caption": "captions", "retrieval": "captions"}  # the field of each task
 
 
 @dataclass(frozen=True)
@@ -56,46 +54,6 @@ class Row:
         return {**vars(self), **intervals}
 
 
-def of_built_in(folder: Path, items: int) -> dict[str, Path]:
-    """Per task a file of built-in pictures."""
-    file = write_shapes(folder, {"test": items}, seed=SEED)["test"]
-    return dict.fromkeys(TASKS, file)
-
-
-def of_photographs(folder: Path, kept: Photographs, items: int) -> dict[str, Path]:
-    """Per task a file of photographs, in the unified format; several questions of one photograph are several items."""
-    rng = random.Random(SEED)
-    captioned = rng.sample(kept.captioned, min(items, len(kept.captioned)))
-    asked = rng.sample(kept.asked, min(items, len(kept.asked)))
-    words = rng.sample(kept.words, min(items, len(kept.words)))
-    (folder / "images").mkdir(parents=True)
-    captions = [
-        {
-            "image_path": str(p.path),
-            "captions": [{"caption_id": 5 * i + k, "caption": c} for k, c in enumerate(p.captions)],
-        }
-        for i, p in enumerate(captioned)
-    ]
-    questions = [
-        {"image_path": str(p.path), "vqa": {"question": q, "answer": a, "all_answers": [a]}}
-        for p in asked
-        for q, a in p.questions[:4]
-    ]
-    pasted = []
-    for i, word in enumerate(words):
-        picture, lettering = with_word(cropped(rng.choice(kept.captioned), None), word.picture, word.text, rng)
-        path = folder / "images" / f"word_{i:04d}.png"
-        picture.save(path)
-        pasted.append({"image_path": str(path), "ocr": {"text": word.text, "bbox": list(lettering.box)}})
-    files = {}
-    for name, rows in (("caption", captions), ("retrieval", captions), ("vqa", questions), ("ocr", pasted)):
-        for number, row in enumerate(rows):
-            row |= {"image_id": number, "image_info": {"file_name": Path(row["image_path"]).name}}
-        files[name] = folder / f"{name}.json"
-        files[name].write_text(json.dumps({"data": rows}))
-    return files
-
-
 def by_picture(measured: Measurement, pictures: list[Path]) -> Measurement:
     """The same with pictures, not questions, as what is resampled."""
     index = {path: number for number, path in enumerate(dict.fromkeys(pictures))}
@@ -109,14 +67,15 @@ def by_picture(measured: Measurement, pictures: list[Path]) -> Measurement:
     return Measurement(arms, measured.score, SEED)
 
 
-def rows_of(vlm: VLM, source: str, files: dict[str, Path], folder: Path, retrieval_items: int) -> Iterator[Row]:
+def rows_of(vlm: VLM, source: str, file: Path, folder: Path, retrieval_items: int) -> Iterator[Row]:
     """Measure every task of a source."""
     blank = folder / "blank.png"
     Image.new("RGB", (SIZE, SIZE), (235, 235, 235)).save(blank)
-    for name, file in files.items():
+    items = load_items(file)
+    for name, key in ANNOTATION.items():
         started = time.monotonic()
         task = make_task(name, candidates=CANDIDATES[source])
-        examples, left_out = task.examples(load_items(file))
+        examples, left_out = task.examples(replace(items, items=tuple(item for item in items if getattr(item, key))))
         assert not left_out, left_out
         if name == "retrieval":
             examples = examples[:retrieval_items]
@@ -161,20 +120,24 @@ def page(model: str, rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--items", type=int, default=60, help="pictures of each source and task")
-    parser.add_argument("--retrieval-items", type=int, default=60, help="of which retrieval, the dearest, asks about")
+    parser.add_argument("--items", type=int, default=60, help="built-in pictures of each task")
+    parser.add_argument("--retrieval-items", type=int, default=24, help="of which retrieval, the dearest, asks about")
+    parser.add_argument("--photograph-items", type=int, default=120, help="photographs of each task")
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k, daquar and words")
     parser.add_argument("--to", type=Path, help="page to write")
     options = parser.parse_args()
     vlm = load_vlm(options.model)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
-        sources = {"built-in": of_built_in(Path(scratch) / "shapes", options.items)}
+        folder = Path(scratch)
+        sources = {"built-in": write_shapes(folder / "shapes", {"test": options.items}, seed=SEED)["test"]}
         if options.photographs is not None:
             kept = read_photographs(options.photographs, test=True)
-            sources["photographs"] = of_photographs(Path(scratch) / "photographs", kept, 3 * options.items)
-        for source, files in sources.items():
-            rows += rows_of(vlm, source, files, Path(scratch), options.retrieval_items)
+            written = write_photographs(folder / "photographs", kept, {"test": options.photograph_items}, SEED)
+            sources["photographs"] = written["test"]
+        for source, file in sources.items():
+            most = options.retrieval_items if source == "built-in" else options.photograph_items
+            rows += rows_of(vlm, source, file, folder, most)
     if options.to is not None:
         write_bytes(options.to, page(options.model, rows).encode())
     merged = merged_models().get(options.model)

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from torch import Tensor
 
 from hones.data.pictures import draw_box
@@ -75,13 +75,15 @@ def make_drawing(seed: str, boxed: bool, signs: float = SIGN_SHARE) -> Drawing:
 
 
 def cropped(photograph: Photograph, rng: random.Random | None) -> Image.Image:
-    """A photograph at the tower's size; with `rng` a part of it, half of the time mirrored."""
+    """A photograph at the tower's size; with `rng` a part of it in other light, half of the time mirrored."""
     picture = Image.fromarray(photograph.pixels)
     if rng is None:
         return picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     edge = rng.uniform(0.78, 1.0) * SIDE
     left, top = rng.uniform(0, SIDE - edge), rng.uniform(0, SIDE - edge)
     part = picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=(left, top, left + edge, top + edge))
+    for property_ in (ImageEnhance.Color, ImageEnhance.Brightness, ImageEnhance.Contrast):
+        part = property_(part).enhance(rng.uniform(0.7, 1.3))
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 

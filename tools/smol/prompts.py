@@ -1,11 +1,13 @@
 """What is asked about a picture, worded as the product words it, and the sequences that training runs.
 
 A picture's prompts stand one after another in one sequence behind the picture; each sees the picture and itself only
-and counts its positions from the picture's end, so it is computed exactly as if it stood alone.
+and counts its positions from the picture's end, so it is computed exactly as if it stood alone. Answers to the same
+question (the captions of a photograph) share it: each sees the picture, the question and itself.
 """
 
 import random
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -62,7 +64,7 @@ def candidate(text: str, true: bool) -> Prompt:
 def of_photograph(
     photograph: Photograph, text: str | None, others: list[Photograph], rng: random.Random, most: int = 4
 ) -> list[Prompt]:
-    """The text in the box if there is one; questions, or a caption and a true and a false candidate, or one of them.
+    """The text in the box if there is one; questions, or all captions and a true and a false candidate, or one of them.
 
     The false one is the caption of another photograph: the one among some sixty that shares most words, or any one.
     """
@@ -70,8 +72,8 @@ def of_photograph(
     if photograph.questions:
         asked = rng.sample(photograph.questions, min(most, len(photograph.questions)))
         return prompts + [Prompt("vqa", "photograph", vqa.PROMPT.format(question=q), a) for q, a in asked]
-    first, second = rng.sample(photograph.captions, 2)
-    prompts.append(Prompt("caption", "photograph", caption.PROMPT, plain(first)))
+    prompts += [Prompt("caption", "photograph", caption.PROMPT, plain(text)) for text in photograph.captions]
+    second = rng.choice(photograph.captions)
     negatives = [rng.choice(other.captions) for other in rng.sample(others, NEGATIVES_SEEN) if other is not photograph]
     own = set(content_words(second))
     hard = max(negatives, key=lambda other: len(own & set(content_words(other))))
@@ -95,6 +97,25 @@ class Sequences:
     prompts: list[Prompt]
 
 
+class _Row:
+    """One picture's sequence: groups of tokens, each of which sees the first, itself and one other, its parent."""
+
+    def __init__(self, prefix: list[int]) -> None:
+        self.ids = [*prefix]
+        self.positions = [*range(len(prefix))]
+        self.groups = [0] * len(prefix)
+        self.parents = [0] * len(prefix)
+
+    def append(self, tokens: list[int], start: int, parent: int = 0) -> int:
+        """One group more, its first position `start`; its number."""
+        number = self.groups[-1] + 1
+        self.ids += tokens
+        self.positions += range(start, start + len(tokens))
+        self.groups += [number] * len(tokens)
+        self.parents += [parent] * len(tokens)
+        return number
+
+
 class Sequencer:
     """Prompts of pictures as sequences."""
 
@@ -112,31 +133,32 @@ class Sequencer:
 
     def sequences(self, asked: list[list[Prompt]]) -> Sequences:
         """The prompts of each picture."""
-        ids, positions, groups, supervised, prompts = [], [], [], [], []
-        for row, of_picture in enumerate(asked):
-            sequence, at, group = list(self.prefix), list(range(len(self.prefix))), [0] * len(self.prefix)
-            for number, prompt in enumerate(of_picture, 1):
-                _, question = self._split(prompt.text)
-                answer = [*self.tokenizer(f" {prompt.answer}", add_special_tokens=False)["input_ids"], self.end]
-                start = len(sequence) + len(question) - 1
-                weight = WEIGHT[prompt.task] / len(answer) ** 0.5
-                supervised += [(row, start + k, label, weight, len(prompts)) for k, label in enumerate(answer)]
-                tokens = question + answer[:-1]
-                sequence += tokens
-                at += range(len(self.prefix), len(self.prefix) + len(tokens))
-                group += [number] * len(tokens)
-                prompts.append(prompt)
-            ids.append(sequence)
-            positions.append(at)
-            groups.append(group)
+        packed, supervised, prompts = [], [], []
+        for number, of_picture in enumerate(asked):
+            row = _Row(self.prefix)
+            for text, same in groupby(of_picture, key=lambda prompt: prompt.text):
+                answered = [*same]
+                _, question = self._split(text)
+                group = row.append(question, len(self.prefix))
+                end = len(row.ids) - 1
+                for prompt in answered:
+                    answer = [*self.tokenizer(f" {prompt.answer}", add_special_tokens=False)["input_ids"], self.end]
+                    weight = WEIGHT[prompt.task] / (len(answer) * len(answered)) ** 0.5
+                    columns = [end, *range(len(row.ids), len(row.ids) + len(answer) - 1)]
+                    labelled = zip(columns, answer, strict=True)
+                    supervised += [(number, column, label, weight, len(prompts)) for column, label in labelled]
+                    row.append(answer[:-1], len(self.prefix) + len(question), group)
+                    prompts.append(prompt)
+            packed.append(row)
         rows, columns, labels, weights, owners = zip(*supervised, strict=True)
-        group = _padded(groups, -1)
-        seen = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool).tril()
-        seen = seen & ((group[:, None, :] == group[:, :, None]) | (group[:, None, :] == 0))
+        group = _padded([row.groups for row in packed], -1)[:, None, :]
+        parent = _padded([row.parents for row in packed], -1)[:, :, None]
+        seen = torch.ones(group.shape[2], group.shape[2], dtype=torch.bool).tril()
+        seen = seen & ((group == group.mT) | (group == parent) | (group == 0))
         mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, None]
         return Sequences(
-            ids=_padded(ids, self.end),
-            positions=_padded(positions, 0),
+            ids=_padded([row.ids for row in packed], self.end),
+            positions=_padded([row.positions for row in packed], 0),
             mask=mask,
             rows=torch.tensor(rows),
             columns=torch.tensor(columns),

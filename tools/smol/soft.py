@@ -22,9 +22,9 @@ from .photographs import Photographs, read_photographs, vocabulary
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
 from .soft_words import SoftWords
 
-DRAWINGS, PASTED, PHOTOGRAPHS = 18, 8, 8  # of a part
+DRAWINGS, PASTED, PHOTOGRAPHS = 12, 8, 24  # of a part
 PARTS = ("pictures", "pictures")  # of a step
-PEAK = {"projector": 2e-3, "tower": 2e-3, "words": 1e-2}
+PEAK = {"projector": 2e-3, "tower": 2e-3, "words": 3e-3}
 
 
 def soft_words_for(parts: Parts, photographs: Photographs) -> SoftWords:
@@ -69,10 +69,11 @@ class SoftPhase:
         chosen = rng.choices(self.photographs.captioned, k=PHOTOGRAPHS * 3 // 4)
         chosen += rng.choices(self.photographs.asked, k=PHOTOGRAPHS - len(chosen))
         pictures += [cropped(photograph, rng) for photograph in chosen]
-        features = self.parts.features(pixels(pictures, self.parts.image_processor))
+        seen = self.parts.seen(pixels(pictures, self.parts.image_processor))
+        features = self.parts.projector(seen)
         cells = self.words.cell_loss(features[: len(target)], target, spoken)
         wanted = self.words.targets([photograph.words for photograph in chosen])
-        words = self.words.word_loss(features[len(target) :], wanted)
+        words = self.words.word_loss(seen[len(target) :], features[len(target) :], wanted)
         return cells + words, {"cells": cells.item(), "words": words.item()}
 
     def gradients(self, kind: str, seed: str, trained: list[Tensor]) -> tuple[list[Tensor], float, dict[str, float]]:
@@ -97,7 +98,7 @@ class SoftPhase:
         features = self.parts.features(pixels([cropped(p, None) for p in shown], self.parts.image_processor))
         wanted = self.words.targets([p.words for p in shown])
         above = self.words.said(features)
-        word = torch.nn.functional.binary_cross_entropy_with_logits(above, wanted, reduction="none").sum(1).mean() / 30
+        word = self.words.entropy(above, wanted)
         above = above - above.mean(0)
         rank = (above.argsort(1).argsort(1).float() / (above.shape[1] - 1))[wanted > 0].mean()
         return {"drawn": right, "pasted": pasted, "unseen words": word.item(), "rank": rank.item()}
@@ -111,12 +112,12 @@ class SoftPhase:
 
 
 def optimizers_of(modules: dict[str, nn.Module], peak: dict[str, float]) -> list[torch.optim.Optimizer]:
-    """Muon on the matrices of the tower and the projector, AdamW on all else."""
+    """Muon on the matrices of the tower and the projector, AdamW on all else, and on what begins at zero."""
     matrices: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for name, module in modules.items():
         for path, parameter in module.named_parameters():
-            is_matrix = parameter.ndim == 2 and "embedding" not in path
+            is_matrix = parameter.ndim == 2 and "embedding" not in path and "guess" not in path
             (matrices if is_matrix else others).append({"params": [parameter], "peak": peak[name]})
     return [
         Muon(matrices),

@@ -50,6 +50,9 @@ class SoftWords(nn.Module):
         self.register_buffer("directions", F.normalize(directions, dim=1), persistent=False)
         self.slope = nn.Parameter(torch.tensor(3.0))
         self.bias = nn.Parameter(torch.logit(frequency.clamp(1e-4, 0.5)) - 2)
+        self.guess = nn.Linear(parts.tower.config.hidden_size, len(vocabulary))
+        self.guess.weight.data.zero_()
+        self.guess.bias.data.copy_(torch.logit(frequency.clamp(1e-4, 0.5)))
         self.spread = float((self.embeddings - middle).pow(2).sum(1).mean())
 
     def of(self, text: str) -> Tensor:
@@ -113,8 +116,14 @@ class SoftWords(nn.Module):
         """How far [B, 64, V] each token goes along each word."""
         return (features.float() - self.middle) @ self.directions.T
 
-    def word_loss(self, features: Tensor, target: Tensor) -> Tensor:
-        """The cross-entropy of `said`, summed over the vocabulary, and a bound on the tokens' length."""
-        entropy = F.binary_cross_entropy_with_logits(self.said(features), target, reduction="none").sum(1).mean()
+    def word_loss(self, seen: Tensor, features: Tensor, target: Tensor) -> Tensor:
+        """The cross-entropy of `said`, summed over the vocabulary, that of a guess from the mean of what the tower saw,
+        and a bound on the tokens' length. (One token alone learns from `said`, all from the guess.)
+        """
+        entropy = self.entropy(self.said(features), target) + self.entropy(self.guess(seen.mean(1)), target)
         length = (features.float() - self.middle).pow(2).sum(-1) / self.spread
-        return entropy / 30 + F.relu(length - 1.5).mean()
+        return entropy + F.relu(length - 1.5).mean()
+
+    def entropy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The cross-entropy of logits [B, V], summed over the vocabulary, in thirtieths."""
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean() / 30

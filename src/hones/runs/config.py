@@ -30,6 +30,7 @@ from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
 from hones.rivals import METHODS, check_methods
+from hones.rivals.compare import BUDGETS
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
 from hones.sweep.names import MAX_NEW_TOKENS, EngineName
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("discovery", "dev", "test")
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -78,7 +80,10 @@ class Comparing(_Section):
         description="`hones methods` lists them; all: every one but oracle", examples=[["dvp", "atp", "random"]]
     )
     draws: Count = Field(default=5, description="of random methods")
-    curves: bool = Field(default=True, description="also mask budgets from 0.1 % to 10 %")
+    curves: bool = Field(default=True, description="also mask other budgets")
+    budgets: Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
+        default=BUDGETS, description="of the curves, as shares of all neurons"
+    )
 
 
 class RayConfig(_Section):

@@ -20,7 +20,6 @@ from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
 from hones.method.steering.settings import HONES
 from hones.method.steering.trainings import learn
-from hones.rivals.compare import BUDGETS
 from hones.rivals.results import Comparison
 from hones.runs.analysis import RunStudy
 from hones.runs.comparing import ComparisonRequest, compare
@@ -173,7 +172,9 @@ def _until_training(
         masking = study.mask(task, test, folder / "neurons.json", config.draws)
     if asked is not None:
         with stops.of(task.name, "compare"):
-            compared = ComparisonRequest(config.compared, config.ratio, asked.draws, BUDGETS if asked.curves else ())
+            compared = ComparisonRequest(
+                config.compared, config.ratio, asked.draws, asked.budgets if asked.curves else ()
+            )
             comparison = compare(study, task, discovery, test, folder / "heads.json", compared, shared)
     with stops.of(task.name, "steer"):
         # after the comparison, whose sets may be steered too

@@ -22,7 +22,6 @@ from jaxtyping import Float
 from hones.method.heads import default_top_k
 from hones.method.steering.controls import GRID, GridSearch
 from hones.method.steering.settings import HONES
-from hones.rivals.compare import BUDGETS
 from hones.runs.plan.lengths import Job
 from hones.runs.plan.rates import HEADS, MASK, NEURONS, STEER, Rates
 from hones.runs.plan.request import Request
@@ -154,7 +153,7 @@ class Bill:
                 ranked += sum(works, Work()) * discovery.times
             elif method.needs_heads:  # another reading of hones
                 ranked += attributed
-        budgets = dict.fromkeys([request.ratio, *(BUDGETS if request.compare.curves else ())])
+        budgets = dict.fromkeys([request.ratio, *(request.compare.budgets if request.compare.curves else ())])
         masked = [self._swept("compare", MASK, [test], masks(shapes, sets, ratio)) for ratio in budgets]
         parts = {NEURONS: ranked, MASK: sum((stage.work for stage in masked), Work())}
         return replace(masked[0], cells=sum(stage.cells for stage in masked), parts=parts, release=None)

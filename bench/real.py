@@ -1,0 +1,143 @@
+"""The study of smol-llava, on the built-in pictures and on photographs: bench/real.yaml, and a page of what it found.
+
+    hones models get smol-llava
+    python bench/real.py drawings photographs --photographs FOLDER [--to runs/real] [--pages bench/results]
+
+Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. Then `hones
+heads --racing` on the same items says what a race would have found. --photographs FOLDER has flickr8k, daquar and words
+(tools/smol); of them only those are used that training never saw. A run that was stopped goes on where it was.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hones import write_shapes
+from hones.method.found import HeadResult
+from hones.runs.results import RunResults, TaskResults, read_results
+from hones.tabular import Table
+from hones.views.markdown import markdown
+
+HERE = Path(__file__).parent
+CONFIG = HERE / "real.yaml"
+sys.path.append(str(HERE.parent / "tools"))
+SPLITS = {"discovery": 24, "dev": 96, "test": 60}
+SEED = 31  # of the pictures; neither training nor the figures of the manifest use it
+PHOTOGRAPHS = {
+    "analyze": "null",
+    "compare": "{methods: [hones+, dvp, random], draws: 3, budgets: [0.001, 0.01]}",
+    "limit": "null",
+}
+
+
+def write_data(source: str, folder: Path, photographs: Path | None) -> Path:
+    """The three files of a source, in a folder."""
+    to = folder / "data" / source
+    if (to / "test.json").exists():
+        return to
+    if source == "drawings":
+        write_shapes(to, SPLITS, seed=SEED)
+        return to
+    from smol.files import write_photographs
+    from smol.photographs import read_photographs
+
+    if photographs is None:
+        raise SystemExit("photographs: give --photographs FOLDER")
+    write_photographs(to, read_photographs(photographs, test=True), {"discovery": 24, "dev": 56, "test": 36}, SEED)
+    return to
+
+
+def hones(*words: str) -> None:
+    """One command, printed."""
+    print(f"\n$ {shlex.join(['hones', *words])}", flush=True)
+    subprocess.run([sys.executable, "-m", "hones", *words], check=True)
+
+
+def study(source: str, model: str, data: Path, folder: Path) -> RunResults:
+    """The run of one source."""
+    out = folder / source
+    files = ", ".join(f"{split}: {(data / split).resolve()}.json" for split in SPLITS)
+    changes = {"model": model, "out": str(out.resolve()), "data": f"{{{files}}}"}
+    changes |= PHOTOGRAPHS if source == "photographs" else {}
+    hones("run", str(CONFIG), *(word for key, value in changes.items() for word in ("--set", f"{key}={value}")))
+    hones("report", str(out))
+    return read_results(out)
+
+
+def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
+    """The heads that a race finds on the discovery items."""
+    asked = ["--task", task, "--data", str(data / "discovery.json"), "--limit", str(SPLITS["discovery"])]
+    hones("heads", "--model", model, *asked, "--candidates", "6", "--racing", "0.95", "--out", str(out))
+    found = read_results(out).tasks
+    return next(results.heads for results in found if results.task == task and results.heads is not None)
+
+
+def page(source: str, results: RunResults, raced: dict[str, HeadResult]) -> str:
+    """The results as markdown."""
+    lines = [f"# smol-llava on {source}", "", f"`python bench/real.py {source}`; sets found on 24 items a task.", ""]
+    for task in results.tasks:
+        lines += [f"## {task.task}", "", *_heads(task, raced[task.task])]
+        shown = [task.masking, task.comparison, task.evidence]
+        for table in [table for result in shown if result is not None for table in result.tables()]:
+            lines += _shown(table)
+    if results.per_layer:
+        lines += ["## Neurons per layer, from the first", ""]
+        lines += [f"- {name}: {' '.join(map(str, counts))}" for name, counts in results.per_layer.items()]
+        lines.append("")
+    if results.analysis is not None:
+        lines += ["## Groups", ""]
+        for table in results.analysis.tables():
+            lines += _shown(table) if table.name in ("ablations", "overlap") else []
+    lines += ["## Seconds of each stage", "", "| stage | seconds |", "|---|---|"]
+    lines += [f"| {name} | {stage.seconds:.0f} |" for name, stage in results.record.stages.items()]
+    return "\n".join([*lines, ""])
+
+
+def _shown(table: Table) -> Iterator[str]:
+    yield from (f"### {table.title}", "", markdown(table))
+
+
+def _heads(task: TaskResults, raced: HeadResult) -> Iterator[str]:
+    """The critical heads, how sure they are, and what the race makes of them."""
+    assert task.heads is not None
+    exact = task.heads
+    sure = [h for h in exact.heads if h.score.low > 0]
+    for_worse = [h for h in exact.heads if h.score.high < 0]
+    alike = len({h.score.value for h in exact.heads})
+    yield from (f"### Heads: {exact.metric_name} {exact.baseline:.3f} on {exact.items} items", "")
+    yield (
+        f"{len(exact.heads)} heads with {alike} different scores; {len(sure)} intervals lie above zero, "
+        f"{len(for_worse)} below."
+    )
+    yield from ("", "| layer.head | drop when replaced |", "|---|---|")
+    for head in exact.critical:
+        yield f"| {head.layer}.{head.head} | {head.score:+.3f} |"
+    sites = [{(h.layer, h.head) for h in found.critical} for found in (exact, raced)]
+    cells = sum(h.items for h in raced.heads) / (len(exact.heads) * exact.items)
+    yield from (
+        "",
+        f"A race at .95 runs {cells:.0%} of the cells and finds {len(sites[0] & sites[1])} of these {len(sites[0])}.",
+        "",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", choices=("drawings", "photographs"))
+    parser.add_argument("--model", default="smol-llava")
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--to", type=Path, default=Path("runs/real"))
+    parser.add_argument("--pages", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    for source in options.sources:
+        data = write_data(source, options.to, options.photographs)
+        results = study(source, options.model, data, options.to)
+        raced = {t.task: race(t.task, options.model, data, options.to / f"{source}-raced") for t in results.tasks}
+        (options.pages / f"real-{source}.md").write_text(page(source, results, raced))
+
+
+if __name__ == "__main__":
+    main()

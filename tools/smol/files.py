@@ -1,0 +1,62 @@
+"""Photographs that are kept for tests as items of the unified format: what smol-llava is measured and studied on."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .photographs import Photograph, Photographs
+from .pictures import cropped, with_word
+
+Rows = list[dict[str, Any]]
+QUESTIONS = 4  # of a photograph, at most
+
+
+def write_photographs(folder: Path, kept: Photographs, sizes: dict[str, int], seed: int) -> dict[str, Path]:
+    """A file per split, `folder`/SPLIT.json, their pictures in images/ beside it, no photograph in two of them.
+
+    sizes: of each split, how many photographs with captions, with questions, and with a word pasted in.
+    """
+    rng = random.Random(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    captioned = rng.sample(kept.captioned, len(kept.captioned))
+    asked, words = rng.sample(kept.asked, len(kept.asked)), rng.sample(kept.words, len(kept.words))
+    files = {}
+    for split, size in sizes.items():
+        part = Photographs(captioned[: 2 * size], asked[:size], words[:size])
+        del captioned[: 2 * size], asked[:size], words[:size]
+        rows = _rows(folder / "images", part, split, rng)
+        files[split] = folder / f"{split}.json"
+        files[split].write_text(json.dumps({"data": rows}))
+    return files
+
+
+def _rows(images: Path, photographs: Photographs, split: str, rng: random.Random) -> Rows:
+    """Items of one task each. Several questions of a photograph are several items; a photograph under a word is asked
+    for the word alone.
+    """
+    half = len(photographs.captioned) // 2  # no photograph is both captioned and under a word
+    rows: Rows = []
+    for photograph in photographs.captioned[:half]:
+        captions = [{"caption_id": k, "caption": text} for k, text in enumerate(photograph.captions)]
+        rows.append({"image_info": _copied(photograph, images), "captions": captions})
+    for photograph in photographs.asked:
+        shown = _copied(photograph, images)
+        for question, answer in rng.sample(photograph.questions, min(QUESTIONS, len(photograph.questions))):
+            vqa = {"question": question, "answer": answer, "all_answers": [answer]}
+            rows.append({"image_info": shown, "vqa": vqa})
+    for number, word in enumerate(photographs.words):
+        ground = cropped(rng.choice(photographs.captioned[half:]), None)
+        picture, lettering = with_word(ground, word.picture, word.text, rng)
+        name = f"word_{split}_{number:04d}.png"
+        picture.save(images / name)
+        rows.append({"image_info": {"file_name": name}, "ocr": {"text": word.text, "bbox": [*lettering.box]}})
+    for number, row in enumerate(rows):
+        row |= {"image_id": row["image_info"]["file_name"], "item_id": f"{split}/{number}"}
+    return rows
+
+
+def _copied(photograph: Photograph, images: Path) -> dict[str, Any]:
+    shutil.copyfile(photograph.path, images / photograph.path.name)
+    return {"file_name": photograph.path.name}
