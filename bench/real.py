@@ -24,12 +24,13 @@ from hones.views.markdown import markdown
 HERE = Path(__file__).parent
 CONFIG = HERE / "real.yaml"
 sys.path.append(str(HERE.parent / "tools"))
-SPLITS = {"discovery": 24, "dev": 96, "test": 60}
+SPLITS = {"discovery": 16, "dev": 48, "test": 40}
 SEED = 31  # of the pictures; neither training nor the figures of the manifest use it
 PHOTOGRAPHS = {
     "analyze": "null",
-    "compare": "{methods: [hones+, dvp, random], draws: 3, budgets: [0.001, 0.01]}",
+    "compare": "{methods: [hones+, dvp, random], draws: 2, budgets: [0.001, 0.01]}",
     "limit": "null",
+    "steering.methods": "[hones, rand-neuron, fixed-amp, no-kl, ia3]",
 }
 
 
@@ -46,7 +47,7 @@ def write_data(source: str, folder: Path, photographs: Path | None) -> Path:
 
     if photographs is None:
         raise SystemExit("photographs: give --photographs FOLDER")
-    write_photographs(to, read_photographs(photographs, test=True), {"discovery": 24, "dev": 56, "test": 36}, SEED)
+    write_photographs(to, read_photographs(photographs, test=True), {"discovery": 16, "dev": 60, "test": 40}, SEED)
     return to
 
 
@@ -77,7 +78,7 @@ def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
 
 def page(source: str, results: RunResults, raced: dict[str, HeadResult]) -> str:
     """The results as markdown."""
-    lines = [f"# smol-llava on {source}", "", f"`python bench/real.py {source}`; sets found on 24 items a task.", ""]
+    lines = [f"# smol-llava on {source}", "", f"`python bench/real.py {source}`; sets found on 16 items a task.", ""]
     for task in results.tasks:
         lines += [f"## {task.task}", "", *_heads(task, raced[task.task])]
         shown = [task.masking, task.comparison, task.evidence]

@@ -59,7 +59,7 @@ class JointPhase:
                 picture, lettering = with_word(picture, *make_text(photographs.words, rng, 0.6), rng)
                 picture, text = with_box(picture, lettering), lettering.text
             pictures.append(picture)
-            asked.append(of_photograph(photograph, text, photographs.captioned, rng, most=4))
+            asked.append(of_photograph(photograph, text, photographs.captioned, rng, most=6))
         sequences = self.sequencer.sequences(asked)
         with torch.no_grad():
             features = self.parts.features(pixels(pictures, self.parts.image_processor))
