@@ -15,13 +15,16 @@ sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from smol.architecture import GRID, Parts, build
 from smol.clock import Clock, descend, load, save, threads
 from smol.export import difference_of
+from smol.files import write_photographs
 from smol.muon import orthogonal
-from smol.photographs import content_words, is_test, read_photographs, vocabulary
+from smol.photographs import Photograph, Photographs, Word, content_words, is_test, read_photographs, vocabulary
 from smol.pictures import make_drawing, pixels, with_word, written
 from smol.prompts import Sequencer, of_drawing
 from smol.soft_words import SoftWords
 from smol.updates import add_updates, updates
 
+from hones import load_items
+from hones.data.items import check_pictures
 from hones.models.merged.weights import base_of_folder, merge
 from hones.models.wordings import LLAVA, WORDINGS
 
@@ -189,6 +192,32 @@ def test_photographs_are_read_and_split_by_their_names(tmp_path: Path) -> None:
     assert len({is_test(word.path.name.rpartition("_")[0]) for word in kept.words}) == 1, "by the picture they are of"
     assert content_words("A dog , on Grass .") == ["dog", "grass"]
     assert vocabulary(kept.captioned)[0] == "dog"
+
+
+def test_photographs_become_items_of_one_task_each_and_no_picture_is_in_two_files(tmp_path: Path) -> None:
+    def picture(name: str) -> Path:
+        path = tmp_path / name
+        Image.new("RGB", (40, 30), (9, 99, 9)).save(path)
+        return path
+
+    kept = Photographs(
+        [Photograph(picture(f"c{i}.png"), captions=["A dog", "Two dogs"]) for i in range(12)],
+        [Photograph(picture(f"q{i}.png"), questions=[(f"what {n} ?", "cup") for n in range(6)]) for i in range(5)],
+        [Word(picture(f"w{i}.png"), "Stop") for i in range(5)],
+    )
+    files = write_photographs(tmp_path / "out", kept, {"dev": 3, "test": 2}, seed=1)
+    seen: dict[str, set[str | None]] = {}
+    for split, file in files.items():
+        items = load_items(file)
+        check_pictures(items)
+        size = 3 if split == "dev" else 2
+        kinds = [[item for item in items if getattr(item, kind)] for kind in ("captions", "vqa", "ocr")]
+        assert [len(kind) for kind in kinds] == [size, 4 * size, size] and len(items) == 6 * size
+        assert not items.left_out
+        for item in kinds[2]:
+            assert item.ocr is not None and item.ocr.bbox is not None and item.ocr.text == "Stop"
+        seen[split] = {item.file_name for item in items}
+    assert not seen["dev"] & seen["test"]
 
 
 def test_a_pasted_word_lies_in_its_box_with_a_cell_for_each_character() -> None:
