@@ -369,7 +369,7 @@ def hooks_of(vlm: VLM) -> list[int]:
 
 def test_every_method_of_the_table_is_there() -> None:
     table = "random layer-random ap ma ape dvp logprob-gain wanda atp knowledge-neurons qrnca cna oracle"
-    ours = "hones hones-per-item hones-norm-gain hones-all-tokens hones+"
+    ours = "hones hones-per-item hones-norm-gain hones-all-tokens hones+ rounds"
     assert set(METHODS) == {*table.split(" "), *ours.split(" ")}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from typer import Option
 
 from hones.cli.following import say_next
-from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, StageOptions, TaskName, TopK
+from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, Rounds, StageOptions, TaskName, TopK, Width
 from hones.cli.prove import Mask
 from hones.cli.question import QuestionOptions
 from hones.cli.shown import OUT, say, show, warn
@@ -79,12 +79,14 @@ class Neurons(StageOptions):
     ] = None
     method: Annotated[str, Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones"
     ratio: Annotated[float, Option(help="Share of all neurons to select.")] = 0.01
+    rounds: Rounds = None
+    width: Width = None
     per_item: Annotated[bool, Option(help="Take the positive part per item, not of the mean.")] = False
     ids: Ids = None
 
     def execute(self) -> None:
         from hones.method.budget import check_ratio, neuron_budget
-        from hones.rivals import METHODS, check_method
+        from hones.rivals import METHODS, check_method, check_schedule, scheduled
         from hones.rivals.known import KNOWN
         from hones.runs.artifacts import read_heads
         from hones.tasks import make_task
@@ -95,13 +97,15 @@ class Neurons(StageOptions):
             what = f"--per-item with --method {self.method}"
             raise HonesError(what, expected="one of them: per item is a reading of hones")
         name = check_method("hones-per-item" if self.per_item else self.method)
+        check_schedule([name], self.rounds, self.width)
         task = make_task(self.task, candidates=self.candidates)
         heads = self.found(self.heads, task.name, "heads") if KNOWN[name].needs_heads else None
         if heads is not None:
             read_heads(heads)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         with self.study() as study:
-            neurons = study.neurons(task, items, heads, self.ratio, method=METHODS[name])
+            (method,) = scheduled([METHODS[name]], self.rounds, self.width)
+            neurons = study.neurons(task, items, heads, self.ratio, method=method)
             budget = neuron_budget(study.vlm.anatomy.total_neurons, self.ratio)
             if len(neurons) < budget:
                 warn(f"{len(neurons)} neurons instead of {budget}: no other has a positive importance")

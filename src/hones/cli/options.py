@@ -49,6 +49,14 @@ ChatTemplate = Annotated[
     Option(help="File with a Jinja template, or llava-1.5. [default: the model's own]", show_default=False),
 ]
 Seed = Annotated[int, Option(min=0, help="Of bootstraps, controls and training.")]
+Rounds = Annotated[
+    int | None,
+    Option(min=1, help="Of methods that close in rounds: how many. [default: 6]", show_default=False),
+]
+Width = Annotated[
+    int | None,
+    Option(min=1, help="And neurons closed in each. [default: the selection over the rounds]", show_default=False),
+]
 Fresh = Annotated[bool, Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
 Changes = Annotated[
     list[str] | None,

@@ -14,10 +14,12 @@ from hones.cli.options import (
     LoadingOptions,
     MaxLeftOut,
     NeuronsFile,
+    Rounds,
     StageOptions,
     SweepOptions,
     TaskName,
     TopK,
+    Width,
 )
 from hones.cli.shown import show, warn
 from hones.cli.steer import Steer
@@ -77,13 +79,15 @@ class Compare(StageOptions, AnswerOptions):
     ratio: Annotated[
         float | None, Option(help="Share of all neurons to mask. [default: that of `hones neurons` in --out, or 0.01]")
     ] = None
+    rounds: Rounds = None
+    width: Width = None
     draws: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
     curves: Annotated[bool, Option(help="Also mask budgets from 0.1 % to 10 %.")] = True
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
         from hones.method.budget import check_ratio
-        from hones.rivals import check_methods
+        from hones.rivals import check_methods, check_schedule
         from hones.tasks import make_tasks
         from hones.views.terminal import view
 
@@ -91,6 +95,7 @@ class Compare(StageOptions, AnswerOptions):
         if self.ratio is not None:
             check_ratio(self.ratio)
         methods = check_methods(self.methods)
+        check_schedule(methods, self.rounds, self.width)
         tasks = make_tasks(self.task, candidates=self.candidates)
         splits = {"discovery": self.items(self.data), "test": self.items(self.test)}
         check_disjoint(splits)
@@ -100,12 +105,13 @@ class Compare(StageOptions, AnswerOptions):
                 raise HonesError(f"no file {file}", do="run `hones heads` there first")
         shared: dict[Any, Any] = {}
         with self.study() as study:
-            from hones.rivals import METHODS
+            from hones.rivals import METHODS, scheduled
             from hones.rivals.compare import BUDGETS
             from hones.runs.comparing import ComparisonRequest, compare
 
             budgets = BUDGETS if self.curves else ()
-            request = ComparisonRequest([METHODS[name] for name in methods], self.ratio, self.draws, budgets)
+            compared = scheduled([METHODS[name] for name in methods], self.rounds, self.width)
+            request = ComparisonRequest(compared, self.ratio, self.draws, budgets)
             for task in tasks:
                 study.look_first(task, splits["test"], "test", "compare")
             if self.heads_from is None:

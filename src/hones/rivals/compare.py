@@ -5,8 +5,8 @@ draws and budgets of a task share the unedited model's answers and the resamples
 is paired. With the oracle among the methods, each ranking is also compared with it over all neurons.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
@@ -30,15 +30,20 @@ HONES, ORACLE = "hones", "oracle"
 
 @dataclass(frozen=True)
 class Ranking:
-    """A method's numbers for every neuron, one array [L, I] per draw (one, where it is not random)."""
+    """A method's numbers for every neuron, one array [L, I] per draw (one, where it is not random).
+
+    at: of a method that ranks for a budget, the numbers for others than the comparison's own.
+    """
 
     method: str
     importances: tuple[Importance, ...]
     seconds: float
+    at: Mapping[float, Importance] = field(default_factory=dict)
 
     def sets(self, ratio: float) -> list[frozenset[Site]]:
         """The neurons that each draw selects at a budget."""
-        return [frozenset(sites_of(select_neurons(i, ratio))) for i in self.importances]
+        ranked = (self.at[ratio],) if ratio in self.at else self.importances
+        return [frozenset(sites_of(select_neurons(i, ratio))) for i in ranked]
 
 
 def compare_methods(

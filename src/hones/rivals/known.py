@@ -22,6 +22,7 @@ class Known:
     needs_other_tasks: bool = False
     drawn: bool = False
     most_cells: int | None = None
+    in_rounds: bool = False
 
 
 KNOWN: dict[str, Known] = {
@@ -53,6 +54,12 @@ KNOWN: dict[str, Known] = {
         place="hones_plus.HonesPlus",
         summary="what a neuron adds to knowing this item's answer rather than another item's",
         source="this project; measured in docs/leaderboard.md",
+    ),
+    "rounds": Known(
+        place="rounds.Rounds",
+        summary="hones+, its gradient taken again each time a sixth of the budget has been closed",
+        source="this project; measured in bench/results/rounds-cpu.md",
+        in_rounds=True,
     ),
     "dvp": Known(
         place="dvp.DirectProjection",

@@ -1,6 +1,7 @@
 """The comparison as a stage of a run folder: rankings on the discovery items, masks on the test items.
 
 RUN/T/methods/NAME/neuron_importance.npy, neurons.json   as each method finishes; a rerun skips them
+RUN/T/methods/NAME/at-RATIO/                             the same of a method that ranks for a budget, for the curves
 RUN/T/comparison.json
 """
 
@@ -109,6 +110,7 @@ def compare(
     if ratio is None:
         ratio = study.run.record.ratio_of(task.name) or DEFAULT_RATIO
     neuron_budget(study.vlm.anatomy.total_neurons, ratio)
+    methods = [method.for_budget(ratio) for method in methods]
     with alone(study.run.path, [task.name]):
         heads = critical_heads(study.vlm, task, heads_file, methods)
         items = study.prepare(task, discovery, "discovery")
@@ -123,8 +125,17 @@ def compare(
         first = rank(study, [hones], given, items, place, ratio)
         given = replace(given, context=replace(given.context, hones=first[hones.name].importances[0]))
         rankings = first | rank(study, methods[1:], given, items, place, ratio)
-        digests = {m.name: digest_of(place(m) / "neuron_importance.npy") for m in methods}
         budgets = [*request.budgets]
+        digests = {m.name: digest_of(place(m) / "neuron_importance.npy") for m in methods}
+        for budget in budgets:
+            others = [m.for_budget(budget) for m in methods if m.for_budget(budget).options != m.options]
+
+            def place_at(method: Method, budget: float = budget) -> Path:
+                return place(method) / f"at-{budget:g}"
+
+            for name, found in rank(study, others, given, items, place_at, budget).items():
+                rankings[name] = replace(rankings[name], at={**rankings[name].at, budget: found.importances[0]})
+            digests |= {f"{m.name}/at-{budget:g}": digest_of(place_at(m) / "neuron_importance.npy") for m in others}
         inputs = {"methods": digests, "ratio": ratio, "draws": request.draws, "budgets": budgets, **study.swept()}
         stage = study.stage(f"{task.name}/compare", held_out, **inputs)
 

@@ -29,7 +29,7 @@ from hones.method.budget import DEFAULT_RATIO, DEFAULT_SEED, PositivePart
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
-from hones.rivals import METHODS, check_methods
+from hones.rivals import METHODS, check_methods, check_schedule, scheduled
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
 from hones.sweep.names import MAX_NEW_TOKENS, EngineName
@@ -77,6 +77,8 @@ class Comparing(_Section):
     methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(check_methods)] = Field(
         description="`hones methods` lists them; all: every one but oracle", examples=[["dvp", "atp", "random"]]
     )
+    rounds: Count | None = Field(default=None, description="of methods that close in rounds; null: 6")
+    width: Count | None = Field(default=None, description="closed in each; null: the selection over the rounds")
     draws: Count = Field(default=5, description="of random methods")
     curves: bool = Field(default=True, description="also mask budgets from 0.1 % to 10 %")
 
@@ -133,6 +135,15 @@ class RunConfig(_Section):
     ray: RayConfig | None = Field(default=None, description="compute on Ray workers (docs/cluster.md)")
 
     @model_validator(mode="after")
+    def _rounds_are_of_a_method(self) -> "RunConfig":
+        if self.compare is not None:
+            try:
+                check_schedule(self._compared, self.compare.rounds, self.compare.width)
+            except HonesError as error:
+                raise ValueError(f"compare: {error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _sets_are_compared(self) -> "RunConfig":
         compared = {HONES, *self._compared} if self.compare is not None else ()
         for missing in [name for name in self.steering.sets if name not in compared]:
@@ -156,7 +167,9 @@ class RunConfig(_Section):
     @property
     def compared(self) -> list["Method"]:
         """The methods that are compared with HONES; none unless asked for."""
-        return [METHODS[name] for name in self._compared]
+        if self.compare is None:
+            return []
+        return scheduled([METHODS[name] for name in self._compared], self.compare.rounds, self.compare.width)
 
     @property
     def _compared(self) -> list[str]:

@@ -39,7 +39,8 @@ class MethodInputs:
         """What the method's numbers depend on beside model, items, ratio and seed."""
         heads = {"heads": self.heads} if method.needs_heads else {}
         others = {"others": self.others} if method.needs_other_tasks else {}
-        return {"method": method.name, **heads, **others}
+        options = {"options": method.options} if method.options else {}
+        return {"method": method.name, **heads, **others, **options}
 
 
 def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Method]) -> CriticalHeads:

@@ -109,7 +109,7 @@ class Study(Workspace):
         method: how neurons are ranked, by default as HONES does with this positive part; methods without heads need no
         heads_file.
         """
-        method = method or METHODS["hones" if positive_part == "mean" else "hones-per-item"]
+        method = (method or METHODS["hones" if positive_part == "mean" else "hones-per-item"]).for_budget(ratio)
         budget = neuron_budget(self.vlm.anatomy.total_neurons, ratio)
         with alone(self.run.path, [task.name]):
             heads = critical_heads(self.vlm, task, heads_file, [method])
@@ -129,7 +129,7 @@ class Study(Workspace):
                 return read_neurons(folder / "neurons.json")
             files = folder / "neurons.json", folder / "neuron_importance.npy"
             with stage.writing(*files, discovery=items, budget=budget):
-                # the sum over items does not depend on the ratio: a killed run may go on with another
+                # most sums over items do not depend on the ratio: a killed run may go on with another
                 importance = rank(sweep=stage.summed(depends))
                 selected = select_neurons(importance, ratio)
                 write_neurons(folder, importance, selected, found_on(self.vlm))

@@ -146,15 +146,16 @@ class Bill:
         """Rankings of all methods on the discovery items, and every set at every budget masked on the test items."""
         request, shapes = self.request, self.shapes
         assert request.compare is not None
+        budgets = dict.fromkeys([request.ratio, *(BUDGETS if request.compare.curves else ())])
         sets, ranked = 1, attributed  # hones itself, named or not, is ranked again
         for method in [method for method in request.compared if method.name != "hones"]:
             sets += request.compare.draws if method.drawn else 1
             if method.name in PASSES:
                 works = (ranking_work(shapes, method.name, one) for one in discovery.asked)
-                ranked += sum(works, Work()) * discovery.times
+                rankings = {repr(method.for_budget(ratio).options) for ratio in budgets}
+                ranked += sum(works, Work()) * (discovery.times * method.options.get("rounds", 1) * len(rankings))
             elif method.needs_heads:  # another reading of hones
                 ranked += attributed
-        budgets = dict.fromkeys([request.ratio, *(BUDGETS if request.compare.curves else ())])
         masked = [self._swept("compare", MASK, [test], masks(shapes, sets, ratio)) for ratio in budgets]
         parts = {NEURONS: ranked, MASK: sum((stage.work for stage in masked), Work())}
         return replace(masked[0], cells=sum(stage.cells for stage in masked), parts=parts, release=None)
