@@ -129,6 +129,7 @@ def methods() -> None:
     for name, known in KNOWN.items():
         heads = "; needs critical heads" if known.needs_heads else ""
         tasks = "; needs items annotated for several tasks" if known.needs_other_tasks else ""
+        tasks = "; uses items annotated for several tasks" if known.takes_other_tasks else tasks
         table.add_row(name, Text.assemble(known.summary, "\n", (f"{known.source}{heads}{tasks}", "dim")))
     OUT.print(table)
 

@@ -53,10 +53,10 @@ class Context:
 class Method(ABC):
     """One method: a name, a line about it, its source, and what it needs beside the items.
 
-    drawn: it is random; a comparison takes several draws. most_cells: neurons times items beyond which it is refused.
-    in_rounds: it closes what it ranks in rounds (`hones.rivals.rounds`). cut_by_items: it hands shards of items to the
-    workers itself, and sums them in `context.sweep.running_sum`. A class takes these from `hones.rivals.known`, or says
-    them itself.
+    takes_other_tasks: it uses what there is of them. drawn: it is random; a comparison takes several draws. most_cells:
+    neurons times items beyond which it is refused. in_rounds: it closes its budget in rounds (`hones.rivals.rounds`).
+    cut_by_items: it hands shards of items to the workers itself, and sums them in `context.sweep.running_sum`. A class
+    takes these from `hones.rivals.known`, or says them itself.
     """
 
     name: ClassVar[str]
@@ -64,6 +64,7 @@ class Method(ABC):
     source: ClassVar[str]
     needs_heads: ClassVar[bool] = False
     needs_other_tasks: ClassVar[bool] = False
+    takes_other_tasks: ClassVar[bool] = False
     drawn: ClassVar[bool] = False
     most_cells: ClassVar[int | None] = None
     in_rounds: ClassVar[bool] = False

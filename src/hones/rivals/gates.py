@@ -8,6 +8,7 @@ float64, so the sums are the same bytes on any number of workers and after a kil
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hones.models.interventions import scaling
 from hones.models.vlm import VLM, frozen
 from hones.models.writing import importance_shape
 from hones.progress import progress_bar
@@ -53,10 +55,14 @@ class Gated(ABC):
         leaf = torch.from_numpy(gates).requires_grad_()
         prompts = range(self.count) if prompts is None else prompts
         with torch.enable_grad():
-            for batch, value in enumerate(self.parts(leaf, prompts)):
+            for batch, value in zip(self.batches(prompts), self.parts(leaf, prompts), strict=True):
                 total += torch.autograd.grad(value, leaf)[0].double().numpy()
-                advance(len(prompts[batch * self.rows :][: self.rows]))
+                advance(len(batch))
         return total
+
+    def batches(self, prompts: range) -> list[range]:
+        """The prompts, `rows` at once."""
+        return [prompts[start : start + self.rows] for start in range(0, len(prompts), self.rows)]
 
     @abstractmethod
     def about(self, prompts: range) -> str:
@@ -65,6 +71,15 @@ class Gated(ABC):
     @abstractmethod
     def parts(self, gates: Float[Tensor, "layers neurons"], prompts: range) -> Iterator[Float[Tensor, ""]]:
         """What every batch of these prompts adds to V."""
+
+
+@contextmanager
+def gates_on(vlm: VLM, gates: Float[Tensor, "layers neurons"]) -> Iterator[None]:
+    """z[l,i] times its gate in this context, at every position; gradients flow to the gates."""
+    every = torch.arange(gates.shape[1])
+    layers = range(len(gates))
+    with scaling(vlm.anatomy, dict.fromkeys(layers, every), {n: gates[n] - 1 for n in layers}):
+        yield
 
 
 class Job(Protocol):

@@ -38,11 +38,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.errors import HonesError
-from hones.models.interventions import scaling
 from hones.models.vlm import VLM
 from hones.models.writing import importance_shape
 from hones.rivals.base import Context, Importance, Method
-from hones.rivals.gates import Gated, GateGradients
+from hones.rivals.gates import Gated, GateGradients, gates_on
 from hones.rivals.reading import ROWS_WITH_GRADIENT
 from hones.sweep.shards import named, portable
 from hones.tasks.base import Example, Task
@@ -122,15 +121,13 @@ class Knowledge(Gated):
         return named([asked.example for asked in self.asked[prompts.start : prompts.stop]])
 
     def parts(self, gates: Float[Tensor, "layers neurons"], prompts: range) -> Iterator[Float[Tensor, ""]]:
-        every = torch.arange(gates.shape[1])
-        layers = range(gates.shape[0])
-        for start in prompts[:: self.rows]:
-            part = self.asked[start : min(start + self.rows, prompts.stop)]
+        for batch in self.batches(prompts):
+            part = self.asked[batch.start : batch.stop]
             encoded = self.vlm.encode_with_answers(
                 [a.example.open_picture() for a in part], [a.prompt for a in part], [a.answer for a in part]
             )
             assert encoded.answer is not None
-            with scaling(self.vlm.anatomy, dict.fromkeys(layers, every), {n: gates[n] - 1 for n in layers}):
+            with gates_on(self.vlm, gates):
                 # log p where each answer token is predicted, rows in order
                 keep = int(encoded.answer.sum(1).max()) + 1
                 log_p = self.vlm.logits(encoded, keep=keep)[:, :-1][encoded.answer[:, -keep + 1 :]].log_softmax(-1)

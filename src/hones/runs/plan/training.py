@@ -22,9 +22,9 @@ from hones.runs.plan.sweeping import common_start
 
 STEPS = {"knowledge-neurons": 20, "qrnca": 16}
 PASSES = {"random": 0, "layer-random": 0, "ape": 2, "cna": 2, "atp": 2, "logprob-gain": 2}
-PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1) | {"hones+": 2, "rounds": 2}
-"""Passes over the prompt, of rounds in each; the second of logprob-gain stands for U W_down of every layer, once for a
-few items."""
+PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1) | {"hones+": 2, "rounds": 2, "selective": 10}
+"""Passes over the prompt, in each round; the second of logprob-gain stands for U W_down of every layer, once for a few
+items, those of selective for four tasks and plain text."""
 
 
 class Pairs(NamedTuple):
@@ -98,6 +98,6 @@ def ranking_work(shapes: Shapes, method: str, one: Asked) -> Work:
     steps, answer = STEPS.get(method, 0), one.gold[0]
     path = shapes.passing(steps, answer + 1, one.length) * ((shapes.layers + 1) / 2)
     path += shapes.unembedding(steps * shapes.layers * answer)
-    contrasted = method in ("hones+", "rounds") and one.kind == "yes_no"
+    contrasted = method in ("hones+", "rounds", "selective") and one.kind == "yes_no"
     prompts = min(1 + NEGATIVES, len(one.tails)) if contrasted else 1
     return one.whole(shapes, one.length) * (PASSES[method] * prompts) + path * 2
