@@ -142,10 +142,14 @@ def run_seed(vlm: VLM, options: argparse.Namespace, seed: int, folder: Path) -> 
         if any(way == "hones-rounds" or (way in METHODS and METHODS[way].needs_heads) for way in options.ways):
             heads = localize_heads(vlm, task, examples).critical
         context = Context(vlm, task, examples, heads, other_tasks(vlm, task, discovery, examples), seed=seed)
+        found: dict[str, Importance] = {}
         for way, budget in product(options.ways, options.budgets):
             started = time.monotonic()
-            neurons = sites_of(select_neurons(importance_of(way, context, budget), budget))
-            arms[way, name, budget] = Intervention(masked=frozenset(neurons))
+            # most methods rank once for all budgets
+            method = way if way in CONTROLS else f"{way} {make_method(way).for_budget(budget).options}"
+            if way in CONTROLS or method not in found:
+                found[method] = importance_of(way, context, budget)
+            arms[way, name, budget] = Intervention(masked=frozenset(sites_of(select_neurons(found[method], budget))))
             print(f"{vlm.name} seed {seed} {name} {way} {budget:g}: {time.monotonic() - started:.1f} s", flush=True)
     jobs = [(task, task.examples(test)[0]) for task in (make_task(n, candidates=options.candidates) for n in TASKS)]
     measured = dict(zip(TASKS, measure(vlm, jobs, arms, seed=seed), strict=True))

@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import in_double
-from test_running_sum import Killed, Several
+from test_running_sum import Killed, Several, heads
 
 from hones import HonesError, RunFolder, Study, load_items, make_task, select_neurons
 from hones.data.items import Items
+from hones.files import read_npy
 from hones.models.interventions import mask_neurons
 from hones.models.vlm import VLM, frozen
 from hones.models.writing import importance_shape
 from hones.rivals import check_schedule, make_method, scheduled
 from hones.rivals.base import Context, Importance
 from hones.rivals.hones_plus import Knowledge
+from hones.rivals.results import Comparison
 from hones.rivals.rounds import Rounds, Schedule, close_in_rounds
+from hones.runs.comparing import ComparisonRequest, compare
 from hones.sweep.run import SweepSettings
 
 Site = tuple[int, int]
+__all__ = ["heads"]
 
 
 def context_of(vlm: VLM, items: Items, task_name: str = "vqa", count: int = 4) -> Context:
@@ -151,3 +155,32 @@ def test_a_killed_ranking_goes_on_to_the_same_bytes(
     others = Several(2)
     assert neurons(vlm, tmp_path / "run", shapes, workers=others) == whole
     assert len(others.computed) == 9 - last
+
+
+def test_a_comparison_ranks_for_every_budget(
+    vlms: dict[str, VLM], shapes: dict[str, Path], heads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each point of the curve is what the method selects when it is asked for that budget; a rerun computes nothing."""
+    vlm = vlms["qwen"]
+    study = Study(vlm, RunFolder(tmp_path / "run"))
+    task, splits = make_task("vqa"), {name: load_items(shapes[name]) for name in ("discovery", "test")}
+    request = ComparisonRequest([make_method("rounds").with_schedule(rounds=2)], 0.3, budgets=(0.1, 0.3))
+
+    def run() -> Comparison:
+        return compare(study, task, splits["discovery"], splits["test"], heads, request)
+
+    found = run()
+    folder = tmp_path / "run/vqa/methods/rounds"
+    examples = study.prepare(task, splits["discovery"], "discovery").examples
+    alone = make_method("rounds").with_schedule(rounds=2).for_budget(0.1).importance(Context(vlm, task, examples))
+    np.testing.assert_array_equal(read_npy(folder / "at-0.1/neuron_importance.npy"), alone)
+    assert not np.array_equal(read_npy(folder / "neuron_importance.npy"), alone)
+    assert found.curves[1].neurons[0] == len(select_neurons(alone, 0.1)) and not (folder / "at-0.3").exists()
+    stages = study.run.record.stages
+    assert stages["vqa/methods/rounds/at-0.1"].fingerprint["options"] == {"rounds": 2, "width": None, "ratio": 0.1}
+    assert stages["vqa/compare"].fingerprint["methods"]["rounds/at-0.1"]
+    monkeypatch.setattr(Rounds, "importance", None)
+    assert run() == found
+    request = replace(request, methods=[make_method("rounds")])
+    with pytest.raises(HonesError, match=r"options.*rounds"):
+        run()
