@@ -75,10 +75,9 @@ def test_fluency_is_the_log_loss_of_the_sweep(vlm: VLM) -> None:
     if not plain_text_of(vlm).examples:
         pytest.skip("asks for a picture")
     fluency = Fluency(vlm, 5)
-    task, examples = plain_text_of(vlm).job
-    statistics = [task.tokens[e.id] for e in examples]
+    tokens = [plain_text_of(vlm).task.tokens[e.id] for e in plain_text_of(vlm).examples]
     losses = plain_text_losses(vlm, [BASELINE])[0]
-    assert fluency.value(opened(vlm)) == pytest.approx(-np.average(losses, weights=statistics), abs=1e-5)
+    assert fluency.value(opened(vlm)) == pytest.approx(-np.average(losses, weights=tokens), abs=1e-5)
     with frozen(vlm.model):
         gradient = fluency.gradient(opened(vlm))
     step = np.full_like(opened(vlm), 0.01)

@@ -170,6 +170,8 @@ class GateGradients:
             for shard, part in zip(missing, in_order(self.compute(missing, self.bar)), strict=True):
                 self.running.add(part, (self.round, shard.job))
         self.round += 1
+        if self.round == len(self.running.total):
+            self.bar.close()
         return self.running.total[self.round - 1]
 
 
