@@ -33,6 +33,7 @@ Model = Annotated[str, Option(help="Hub id, local folder, or built in: tiny-llav
 TaskName = Annotated[str, Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
 Data = Annotated[Path, Option(help="Annotations: unified JSON or another format of docs/data.md.")]
 NeuronsFile = Annotated[Path | None, Option(help="neurons.json of `hones neurons`. [default: the one in --out]")]
+Also = Annotated[str | None, Option(help="Other tasks to measure under the same masks, with commas, or all.")]
 Out = Annotated[Path, Option(help="Run folder; created if need be.")]
 Images = Annotated[Path | None, Option(help="Folder of the pictures. [default: images/ beside the file]")]
 Ids = Annotated[Path | None, Option(help="Text file of image ids to keep, one per line.")]
