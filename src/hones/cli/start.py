@@ -70,8 +70,7 @@ class Run(RayOptions):
     ratio, draws, also, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
     attn_implementation, trust_remote_code, chat_template, revision, max_left_out,
     seed, anyway (sweep even at a baseline of 0), and the stages compare: {methods: [dvp, atp], draws, curves, rounds,
-    width} and
-    analyze: {lens_items, cards, draws, limit}.
+    width} and analyze: {lens_items, cards, draws, limit}.
     steering: {methods: [all], seeds: [3407, 3408], also: [vqa], ood: FILE, ood_images} adds controls and evidence.
     ray: {address, workers, gpus_per_worker} is --ray, --workers and --gpus-per-worker, which go before it.
     """
