@@ -141,7 +141,7 @@ def test_comparison_and_trainings_run_on_workers_with_the_same_bytes(
         study.heads([task], splits["discovery"])
         folder = study.run.path / "retrieval"
         study.neurons(task, splits["discovery"], folder / "heads.json", 0.1)
-        methods = make_methods("dvp,atp,random")
+        methods = make_methods("dvp,atp,random,rounds")
         request = ComparisonRequest(methods, budgets=())
         compare(study, task, splits["discovery"], splits["test"], folder / "heads.json", request)
         request = EvidenceRequest(make_steerings("hones,no-kl,grid-search"), (1, 2))

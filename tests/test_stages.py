@@ -31,7 +31,7 @@ from hones.method.steering.settings import Scales
 from hones.method.steering.train import parameters
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
-from hones.stats import UNEDITED, Measurement, PairedBootstrap
+from hones.stats import UNEDITED, Measurement, PairedBootstrap, interval_of
 from hones.sweep.run import SweepSettings, sweep
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
@@ -131,7 +131,7 @@ def test_the_bootstrap_interval_covers_the_mean_as_often_as_it_says() -> None:
     for seed in range(200):
         sample = np.stack([rng.random(60), np.ones(60)], axis=1)
         bootstrap = PairedBootstrap(60, seed, resamples=400)
-        interval = bootstrap.interval(sample[:, 0].mean(), bootstrap.scores(sample, score))
+        interval = interval_of(sample[:, 0].mean(), bootstrap.scores(sample, score))
         covered += interval.low <= 0.5 <= interval.high
     assert 178 <= covered <= 199
 

@@ -12,7 +12,7 @@ paired. Draws are either a random sample themselves, such as controls, and drawn
 those that were run, such as the seeds of a training, and averaged.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -79,10 +79,11 @@ class PairedBootstrap:
         """The score of every resample."""
         return score(self.counts @ statistics)
 
-    def interval(self, value: float, resampled: Float[np.ndarray, " resamples"]) -> Interval:
-        """The percentile interval of resampled values around the value on all items."""
-        low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Interval(float(value), float(low), float(high))
+
+def interval_of(value: float, resampled: Float[np.ndarray, " resamples"]) -> Interval:
+    """The percentile interval of resampled values around a value; NaN among them are left out."""
+    low, high = np.nanquantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(value), float(low), float(high))
 
 
 class Measurement:
@@ -106,11 +107,11 @@ class Measurement:
         self.arms = arms
         self.score = score
         self.items = next(iter(arms.values())).shape[1]
-        self._bootstrap = PairedBootstrap(self.items, seed)
+        bootstrap = PairedBootstrap(self.items, seed)
         self._by_draw = {arm: score(statistics.sum(1, dtype=np.float64)) for arm, statistics in arms.items()}
         self._resampled: dict[ArmName, Float[np.ndarray, " resamples"]] = {}
         for arm, statistics in arms.items():
-            resampled = np.stack([self._bootstrap.scores(draw, score) for draw in statistics])
+            resampled = np.stack([bootstrap.scores(draw, score) for draw in statistics])
             if draws == "resampled":
                 # Anew from the same seed, so that arms with as many draws are paired by draw too.
                 chosen = np.random.default_rng(seed).integers(len(resampled), size=resampled.shape)
@@ -139,13 +140,11 @@ class Measurement:
 
     def level(self, arm: ArmName) -> Interval:
         """P(arm)."""
-        return self._bootstrap.interval(self.value(arm), self.resampled(arm))
+        return interval_of(self.value(arm), self.resampled(arm))
 
     def difference(self, arm: ArmName, other: ArmName) -> Interval:
         """P(arm) - P(other)."""
-        return self._bootstrap.interval(
-            self.value(arm) - self.value(other), self.resampled(arm) - self.resampled(other)
-        )
+        return interval_of(self.value(arm) - self.value(other), self.resampled(arm) - self.resampled(other))
 
     def p_value(self, arm: ArmName, other: ArmName) -> float:
         """Of no difference, two-sided."""
@@ -160,12 +159,36 @@ class Measurement:
 
         Resamples without any success are left out, as they have no relative drop.
         """
+        lost = self.share_lost(arm)
+        return None if lost is None else interval_of(100 * lost.value, 100 * lost.resampled)
+
+    def share_lost(self, arm: ArmName) -> "Share | None":
+        """(P(unedited) - P(arm)) / P(unedited), and of every resample, NaN where that has no success; None as above."""
         base = self.value(UNEDITED)
         if not base > 0:
             return None
-        resampled = np.stack([self.resampled(UNEDITED), self.resampled(arm)])
-        before, after = resampled[:, resampled[0] > 0]
-        return self._bootstrap.interval(100 * (base - self.value(arm)) / base, 100 * (before - after) / before)
+        before = self.resampled(UNEDITED)
+        lost = np.full_like(before, np.nan)
+        np.divide(before - self.resampled(arm), before, out=lost, where=before > 0)
+        return Share((base - self.value(arm)) / base, lost)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of a baseline, and that share in every resample."""
+
+    value: float
+    resampled: Float[np.ndarray, " resamples"]
+
+    def beyond(self, others: Sequence["Share"]) -> Interval:
+        """This share minus the largest of the others, which is taken anew in every resample.
+
+        The resamples of each are paired within themselves. Between tasks they are independent: resample r of this one
+        meets resample r - k of the k-th other, which as resamples are drawn alike is as good as any.
+        """
+        value = self.value - max(other.value for other in others)
+        largest = np.fmax.reduce([np.roll(other.resampled, k) for k, other in enumerate(others, 1)])
+        return interval_of(value, self.resampled - largest)
 
 
 def two_sided_p(differences: Float[np.ndarray, " resamples"]) -> float:

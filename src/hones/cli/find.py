@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from typer import Option
 
 from hones.cli.following import say_next
-from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, StageOptions, TaskName, TopK
+from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, Rounds, StageOptions, TaskName, TopK, Width
 from hones.cli.prove import Mask
 from hones.cli.question import QuestionOptions
 from hones.cli.shown import OUT, say, show, warn
@@ -78,31 +78,38 @@ class Neurons(StageOptions):
         Option(help="heads.json of `hones heads`, for methods that use critical heads. [default: the one in --out]"),
     ] = None
     method: Annotated[str, Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones"
-    ratio: Annotated[float, Option(help="Share of all neurons to select.")] = 0.01
+    ratio: Annotated[
+        str, Option(help="Share of all neurons to select; auto: the smallest that costs half of the metric on --data.")
+    ] = "0.01"
+    rounds: Rounds = None
+    width: Width = None
     per_item: Annotated[bool, Option(help="Take the positive part per item, not of the mean.")] = False
     ids: Ids = None
 
     def execute(self) -> None:
-        from hones.method.budget import check_ratio, neuron_budget
-        from hones.rivals import METHODS, check_method
+        from hones.method.budget import DEFAULT_RATIO, neuron_budget, ratio_of_text
+        from hones.rivals import METHODS, check_method, check_schedule, scheduled
         from hones.rivals.known import KNOWN
         from hones.runs.artifacts import read_heads
         from hones.tasks import make_task
         from hones.views.terminal import view
 
-        check_ratio(self.ratio)
+        ratio = ratio_of_text(self.ratio)
         if self.per_item and self.method not in ("hones", "hones-per-item"):
             what = f"--per-item with --method {self.method}"
             raise HonesError(what, expected="one of them: per item is a reading of hones")
         name = check_method("hones-per-item" if self.per_item else self.method)
+        check_schedule([name], self.rounds, self.width)
         task = make_task(self.task, candidates=self.candidates)
         heads = self.found(self.heads, task.name, "heads") if KNOWN[name].needs_heads else None
         if heads is not None:
             read_heads(heads)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         with self.study() as study:
-            neurons = study.neurons(task, items, heads, self.ratio, method=METHODS[name])
-            budget = neuron_budget(study.vlm.anatomy.total_neurons, self.ratio)
+            (method,) = scheduled([METHODS[name]], self.rounds, self.width)
+            neurons = study.neurons(task, items, heads, ratio, method=method)
+            selected = study.run.record.ratio_of(task.name) or DEFAULT_RATIO
+            budget = neuron_budget(study.vlm.anatomy.total_neurons, selected)
             if len(neurons) < budget:
                 warn(f"{len(neurons)} neurons instead of {budget}: no other has a positive importance")
             show(study, task.name, view(neurons), self.out / task.name / "neurons.json")
@@ -125,6 +132,7 @@ def methods() -> None:
     for name, known in KNOWN.items():
         heads = "; needs critical heads" if known.needs_heads else ""
         tasks = "; needs items annotated for several tasks" if known.needs_other_tasks else ""
+        tasks = "; uses items annotated for several tasks" if known.takes_other_tasks else tasks
         table.add_row(name, Text.assemble(known.summary, "\n", (f"{known.source}{heads}{tasks}", "dim")))
     OUT.print(table)
 

@@ -33,6 +33,7 @@ Model = Annotated[str, Option(help="Hub id, local folder, or built in: tiny-llav
 TaskName = Annotated[str, Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
 Data = Annotated[Path, Option(help="Annotations: unified JSON or another format of docs/data.md.")]
 NeuronsFile = Annotated[Path | None, Option(help="neurons.json of `hones neurons`. [default: the one in --out]")]
+Also = Annotated[str | None, Option(help="Other tasks to measure under the same masks, with commas, or all.")]
 Out = Annotated[Path, Option(help="Run folder; created if need be.")]
 Images = Annotated[Path | None, Option(help="Folder of the pictures. [default: images/ beside the file]")]
 Ids = Annotated[Path | None, Option(help="Text file of image ids to keep, one per line.")]
@@ -49,6 +50,14 @@ ChatTemplate = Annotated[
     Option(help="File with a Jinja template, or llava-1.5. [default: the model's own]", show_default=False),
 ]
 Seed = Annotated[int, Option(min=0, help="Of bootstraps, controls and training.")]
+Rounds = Annotated[
+    int | None,
+    Option(min=1, help="Of methods that close in rounds: how many. [default: 6]", show_default=False),
+]
+Width = Annotated[
+    int | None,
+    Option(min=1, help="And neurons closed in each. [default: the selection over the rounds]", show_default=False),
+]
 Fresh = Annotated[bool, Option("--fresh/--resume", help="Compute again what the run folder already holds.")]
 Changes = Annotated[
     list[str] | None,

@@ -78,7 +78,7 @@ class Plan:
         typer.Option(metavar="S or LOW-HIGH", help="Also a scenario: a race that runs this share of the cells."),
     ] = None
     top_k: TopK = None
-    ratio: Annotated[float, typer.Option(help="Share of all neurons to select.")] = 0.01
+    ratio: Annotated[str, typer.Option(help="Share of all neurons to select, or auto.")] = "0.01"
     draws: Annotated[int, typer.Option(min=1, help="Random control sets.")] = 5
     compare: Annotated[str | None, typer.Option(help="Methods to compare, with commas. [default: none]")] = None
     steering: Annotated[str, typer.Option(help="Ways to steer, with commas, or all.")] = "hones"
@@ -113,6 +113,7 @@ class Plan:
             say(f"written: {self.to_json}")
 
     def _request(self) -> "Request":
+        from hones.method.budget import ratio_of_text
         from hones.runs.config import read_config
         from hones.runs.plan.request import make_request
         from hones.tasks import TASKS
@@ -155,7 +156,7 @@ class Plan:
             dtype=self.dtype,
             device=self.device,
             top_k=self.top_k,
-            ratio=self.ratio,
+            ratio=ratio_of_text(self.ratio),
             draws=self.draws,
             candidates=self.candidates,
             max_new_tokens=self.max_new_tokens,

@@ -8,16 +8,19 @@ from typer import Argument, Option
 
 from hones.cli.following import say_next, say_results
 from hones.cli.options import (
+    Also,
     AnswerOptions,
     Fresh,
     Ids,
     LoadingOptions,
     MaxLeftOut,
     NeuronsFile,
+    Rounds,
     StageOptions,
     SweepOptions,
     TaskName,
     TopK,
+    Width,
 )
 from hones.cli.shown import show, warn
 from hones.cli.steer import Steer
@@ -35,24 +38,29 @@ class Mask(StageOptions, AnswerOptions):
     data: Annotated[Path, Option(help="Unified JSON file of the *test* items.")]
     neurons: NeuronsFile = None
     draws: Annotated[int, Option(min=1, help="Random layer-matched control sets.")] = 5
+    also: Also = None
     ids: Ids = None
 
     def execute(self) -> None:
+        from hones.method.selectivity import ASK_OTHERS
         from hones.runs.artifacts import read_neurons
         from hones.tabular import together
-        from hones.tasks import make_task
+        from hones.tasks import make_task, other_tasks
         from hones.views import terminal
 
         task = make_task(self.task, candidates=self.candidates)
+        also = other_tasks(self.also, task.name, candidates=self.candidates)
         neurons = self.found(self.neurons, task.name, "neurons")
         read_neurons(neurons)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         with self.study() as study:
             study.look_first(task, items, "test", "mask")
-            result = study.mask(task, items, neurons, self.draws)
-            table = terminal.show(together([(task.name, result)]))
+            result = study.mask(task, items, neurons, self.draws, also)
+            table = terminal.show(together([(task.name, result)]), *result.tables()[1:])
             show(study, task.name, table, self.out / task.name / "masking.json")
-        say_next(self, Steer, dev="DEV.json", test=self.data)
+            if result.selectivity is None or not result.selectivity.others:
+                warn(ASK_OTHERS)
+        say_next(self, Steer, dev="DEV.json", test=self.data, also=None)
         say_results(self.out)
 
 
@@ -77,21 +85,26 @@ class Compare(StageOptions, AnswerOptions):
     ratio: Annotated[
         float | None, Option(help="Share of all neurons to mask. [default: that of `hones neurons` in --out, or 0.01]")
     ] = None
+    rounds: Rounds = None
+    width: Width = None
     draws: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
-    curves: Annotated[bool, Option(help="Also mask budgets from 0.1 % to 10 %.")] = True
+    curves: Annotated[bool, Option(help="Also mask budgets from 0.01 % to 10 %.")] = True
+    also: Also = None
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
         from hones.method.budget import check_ratio
-        from hones.rivals import check_methods
-        from hones.tasks import make_tasks
+        from hones.rivals import check_methods, check_schedule
+        from hones.tasks import make_tasks, other_tasks
         from hones.views.terminal import view
 
         self.check_top_k(self.top_k)
         if self.ratio is not None:
             check_ratio(self.ratio)
         methods = check_methods(self.methods)
+        check_schedule(methods, self.rounds, self.width)
         tasks = make_tasks(self.task, candidates=self.candidates)
+        also = other_tasks(self.also, "", candidates=self.candidates)
         splits = {"discovery": self.items(self.data), "test": self.items(self.test)}
         check_disjoint(splits)
         heads = {task.name: (self.heads_from or self.out) / task.name / "heads.json" for task in tasks}
@@ -100,12 +113,14 @@ class Compare(StageOptions, AnswerOptions):
                 raise HonesError(f"no file {file}", do="run `hones heads` there first")
         shared: dict[Any, Any] = {}
         with self.study() as study:
-            from hones.rivals import METHODS
+            from hones.method.selectivity import ASK_OTHERS
+            from hones.rivals import METHODS, scheduled
             from hones.rivals.compare import BUDGETS
             from hones.runs.comparing import ComparisonRequest, compare
 
             budgets = BUDGETS if self.curves else ()
-            request = ComparisonRequest([METHODS[name] for name in methods], self.ratio, self.draws, budgets)
+            compared = scheduled([METHODS[name] for name in methods], self.rounds, self.width)
+            request = ComparisonRequest(compared, self.ratio, self.draws, budgets, also)
             for task in tasks:
                 study.look_first(task, splits["test"], "test", "compare")
             if self.heads_from is None:
@@ -118,6 +133,8 @@ class Compare(StageOptions, AnswerOptions):
                 if selected not in (None, result.ratio):
                     shares = f"{100 * result.ratio:g} % of all neurons, its selection is {100 * selected:g} %"
                     warn(f"{task.name}: compared at {shares}")
+            if not also:
+                warn(ASK_OTHERS)
         say_results(self.out)
 
 

@@ -67,10 +67,10 @@ class Run(RayOptions):
     `hones init` writes a configuration with every key explained.
 
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
-    ratio, draws, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
+    ratio, draws, also, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
     attn_implementation, trust_remote_code, chat_template, revision, max_left_out,
-    seed, anyway (sweep even at a baseline of 0), and the stages compare: {methods: [dvp, atp], draws, curves, budgets}
-    and analyze: {lens_items, cards, draws, limit}.
+    seed, anyway (sweep even at a baseline of 0), and the stages compare: {methods: [dvp, atp], draws, curves, budgets,
+    rounds, width} and analyze: {lens_items, cards, draws, limit}.
     steering: {methods: [all], seeds: [3407, 3408], also: [vqa], ood: FILE, ood_images} adds controls and evidence.
     ray: {address, workers, gpus_per_worker} is --ray, --workers and --gpus-per-worker, which go before it.
     """
@@ -116,6 +116,7 @@ def follow(config: "RunConfig", fresh: bool) -> None:
     from hones.runs.study import Study
     from hones.tabular import together
     from hones.views import terminal
+    from hones.views.selectivity import crossed
 
     started = time.monotonic()
     log_to(RunFolder(config.out).path)
@@ -136,9 +137,9 @@ def follow(config: "RunConfig", fresh: bool) -> None:
     outcomes = run_config(config, fresh=fresh, on_read=read, look=look, on_outcome=show, on_stopped=stopped.append)
     OUT.rule(f"{config.model}: {time.monotonic() - started:.0f} s")
     if outcomes:
-        masking = together([(outcome.task, outcome.masking) for outcome in outcomes])
+        masked = [(outcome.task, outcome.masking) for outcome in outcomes]
         steering = together([(outcome.task, outcome.steering) for outcome in outcomes])
-        OUT.print(terminal.show(masking, steering))
+        OUT.print(terminal.show(together(masked), *crossed(masked), steering))
     for result in (*(outcome.evidence for outcome in outcomes), *(outcome.comparison for outcome in outcomes)):
         if result is not None:
             OUT.print(terminal.view(result))

@@ -99,17 +99,14 @@ class EvidenceOptions:
         from hones.method.steering.settings import HONES
         from hones.runs.evidence import EvidenceRequest
         from hones.runs.ways import make_steerings
-        from hones.tasks import TASKS, make_task
+        from hones.tasks import other_tasks
 
-        names = [] if self.also is None else self.also.split(",")
-        if names == ["all"]:
-            names = [name for name in TASKS if name != task.name]
         try:
             seeds = (seed,) if self.seeds is None else tuple(int(part) for part in self.seeds.split(","))
         except ValueError as error:
             raise HonesError(f"--seeds {self.seeds}", expected="whole numbers with commas") from error
         ways = make_steerings(HONES if self.methods is None else self.methods)
-        request = EvidenceRequest(ways, seeds, [make_task(name, candidates=candidates) for name in names], ood)
+        request = EvidenceRequest(ways, seeds, other_tasks(self.also, task.name, candidates=candidates), ood)
         request.check(task)
         return request
 

@@ -5,6 +5,8 @@ from typing import Literal
 from hones.errors import HonesError
 
 DEFAULT_RATIO = 0.01
+AUTO = "auto"
+"""In place of a ratio: the smallest budget that costs half of the baseline (`hones.method.smallest`)."""
 DEFAULT_SEED = 3407
 PositivePart = Literal["mean", "item"]
 
@@ -13,6 +15,22 @@ def check_ratio(ratio: float) -> None:
     """Raises HonesError for a ratio outside (0, 1]."""
     if not 0 < ratio <= 1:
         raise HonesError(str(ratio), argument="ratio", expected="a share of all neurons above 0 and at most 1")
+
+
+def ratio_of_text(text: str) -> float | None:
+    """The ratio that an option says; None for auto.
+
+    Raises:
+        HonesError: it is neither.
+    """
+    if text == AUTO:
+        return None
+    try:
+        ratio = float(text)
+    except ValueError:
+        raise HonesError(f"--ratio {text}", expected=f"a share of all neurons such as 0.01, or {AUTO}") from None
+    check_ratio(ratio)
+    return ratio
 
 
 def check_top_k(top_k: int | None, heads: int) -> None:

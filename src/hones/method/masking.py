@@ -4,23 +4,25 @@ Set the selected z to zero at every position, evaluate on the test items, and re
 relative drop 100 * (base - masked) / base with paired bootstrap intervals. The control masks random neurons with the
 same count in every layer, over several draws that are resampled like the items; `advantage` is the metric under the
 control (mean over draws) minus the metric under the selection, so positive means that the selection matters more than
-its layers.
+its layers. What the selection costs other tasks and plain text beside is `hones.method.selectivity`.
 """
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from hones.errors import HonesError, TaskStops
+from hones.method.beside import measure_beside
 from hones.method.found import RankedNeuron, sites_of
+from hones.method.selectivity import Selectivity, selectivity_table
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Interval
 from hones.sweep.measure import measure
-from hones.sweep.run import SweepSettings
+from hones.sweep.run import Job, SweepSettings
 from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
 
@@ -30,6 +32,7 @@ class MaskingResult(Tabular):
     """The metric with and without the selected neurons.
 
     Drops are base - masked; `relative_drop` is in per cent, None where the baseline is 0 and there is nothing to lose.
+    selectivity: what the selection costs elsewhere; None in files of versions that did not measure it.
     """
 
     metric_name: str
@@ -44,9 +47,12 @@ class MaskingResult(Tabular):
     control_draws: tuple[float, ...]
     baseline_details: dict[str, float] = field(default_factory=dict)
     masked_details: dict[str, float] = field(default_factory=dict)
+    selectivity: Selectivity | None = None
 
     def tables(self) -> list[Table]:
-        """One row."""
+        """One row; and what the mask costs elsewhere, a row each, where that says something."""
+        found = self.selectivity
+        selective = "selective" if found is not None and found.others else ""
         columns = (
             Column("metric_name", "metric", "metric", detail=True),
             Column("items", "items", "count", detail=True),
@@ -57,9 +63,19 @@ class MaskingResult(Tabular):
             Column("absolute_drop", "drop [95 %]", "interval", "+.3f", beside="relative_drop", full="drop"),
             Column("relative_drop", "drop, %", "interval", ".1f", " %"),
             Column("advantage", "random - masked", "interval", "+.3f", bold="advantage"),
+            Column("selective_drop", selective, "interval", "+.2f", below="general", terse=True, full="selective drop"),
+            Column("general"),
         )
         caption = "random: as many neurons in the same layers, mean over draws; bold: interval above zero"
-        return [Table("masking", "Masking the selected neurons", columns, [vars(self)], caption)]
+        row = {**vars(self), "selective_drop": None, "general": None}
+        if found is None:
+            return [Table("masking", "Masking the selected neurons", columns, [row], caption)]
+        row |= {"selective_drop": found.selective_drop, "general": "general" if found.general else None}
+        tables = [Table("masking", "Masking the selected neurons", columns, [row], caption)]
+        if found.says_something:
+            own = {**row, "on": "its own task", "drop": self.absolute_drop}
+            tables.append(selectivity_table(own, found))
+        return tables
 
 
 def evaluate_masking(
@@ -69,13 +85,17 @@ def evaluate_masking(
     neurons: Sequence[RankedNeuron | Site],
     *,
     draws: int = 5,
+    others: Sequence[Job] = (),
     sweep: SweepSettings | None = None,
+    beside: SweepSettings | None = None,
     seed: int = 3407,
 ) -> MaskingResult:
-    """Mask the neurons, and `draws` layer-matched random sets, on the test items.
+    """Mask the neurons, and `draws` layer-matched random sets, on the test items; the neurons on others too.
 
     Args:
         neurons: what `select_neurons` gives, or (layer, neuron) each.
+        others: other tasks with their test items.
+        beside: how the sweep of the others runs; None: as `sweep`, without its journal and answers.
 
     Raises:
         HonesError: no neurons, no examples, no draws, or a neuron that the model lacks.
@@ -96,7 +116,12 @@ def evaluate_masking(
     progress = f"{task.name}: masking"
     (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=progress)
 
-    # What is lost, and how much more than under the control
+    # the selection alone on other tasks and plain text
+    masks = {"neurons": Intervention(masked=frozenset(sites))}
+    apart = beside or replace(sweep or SweepSettings(), journal=None, answers=None)
+    elsewhere = measure_beside(vlm, others, masks, apart, seed=seed, progress=progress)
+
+    # What is lost, how much more than under the control, and what elsewhere
     return MaskingResult(
         metric_name=task.metric_name,
         items=len(examples),
@@ -110,6 +135,7 @@ def evaluate_masking(
         control_draws=measured.by_draw("random"),
         baseline_details=task.details(measured.sums(UNEDITED)),
         masked_details=task.details(measured.sums("neurons")),
+        selectivity=elsewhere.of(measured, "neurons", measured.difference("random", "neurons")),
     )
 
 

@@ -134,7 +134,10 @@ class VLM:
         """Inputs of prompts followed by their answers and, if `ended`, the end token; `answer` marks these tokens."""
         end = self.conventions.end.text if ended and self.conventions.end is not None else ""
         asked = zip(pictures, prompts, answers, strict=True)
-        texts = [self.followed(prompt, answer, picture is not None) + end for picture, prompt, answer in asked]
+        texts = [
+            self.followed(prompt, answer, picture is not None) + (end if ends_answer(prompt) else "")
+            for picture, prompt, answer in asked
+        ]
         inputs = encode(self.model, self.processor, pictures, texts)
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -160,8 +163,8 @@ class VLM:
         return after[len(before) :]
 
     def gold_ids(self, prompt: str, answer: str) -> list[int]:
-        """`answer_ids` and the end token."""
-        return [*self.answer_ids(prompt, answer), *self.eos_ids[:1]]
+        """`answer_ids` and the end token, where an answer to the prompt ends with it."""
+        return [*self.answer_ids(prompt, answer), *(self.eos_ids[:1] if ends_answer(prompt) else ())]
 
     def log_probabilities(self, encoded: Encoded) -> Float[Tensor, " batch"]:
         """log p of each row's marked answer, in nats, at least in float32."""
@@ -261,6 +264,11 @@ class VLM:
             HonesError: they are not finite.
         """
         return forward_logits(self.model, encoded.inputs, keep, self.name)
+
+
+def ends_answer(prompt: str) -> bool:
+    """Whether a right answer to a prompt ends with the model's end token."""
+    return not isinstance(prompt, BarePrompt) or prompt.ends
 
 
 @contextmanager

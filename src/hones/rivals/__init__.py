@@ -3,7 +3,7 @@
 `hones.rivals.known` says what each is; its class, and torch with it, is imported when it is asked for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -62,6 +62,20 @@ def check_methods(names: str) -> list[str]:
     if len(chosen) < len(wanted):
         raise HonesError(f"--methods {names}", expected="each method once")
     return [name for name in KNOWN if name in chosen]
+
+
+def check_schedule(names: Sequence[str], rounds: int | None, width: int | None) -> None:
+    """Raises HonesError where rounds or a width are asked for, and none of the methods closes in rounds."""
+    asked = " ".join(f"--{option} {n}" for option, n in (("rounds", rounds), ("width", width)) if n is not None)
+    if asked and not any(KNOWN[name].in_rounds for name in names):
+        able = " or ".join(name for name, known in KNOWN.items() if known.in_rounds)
+        raise HonesError(f"{asked} with the method {', '.join(names)}", expected=f"the method {able}")
+
+
+def scheduled(methods: Sequence["Method"], rounds: int | None, width: int | None) -> list["Method"]:
+    """The methods, those that close in rounds with so many of them, so wide; None: as they do by default."""
+    asked = {name: n for name, n in (("rounds", rounds), ("width", width)) if n is not None}
+    return [method.with_schedule(**asked) if asked else method for method in methods]
 
 
 def make_method(name: str) -> "Method":

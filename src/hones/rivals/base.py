@@ -53,8 +53,10 @@ class Context:
 class Method(ABC):
     """One method: a name, a line about it, its source, and what it needs beside the items.
 
-    drawn: it is random; a comparison takes several draws. most_cells: neurons times items beyond which it is refused.
-    A class takes all of these from `hones.rivals.known`, or says them itself.
+    takes_other_tasks: it uses what there is of them. drawn: it is random; a comparison takes several draws. most_cells:
+    neurons times items beyond which it is refused. in_rounds: it closes its budget in rounds (`hones.rivals.rounds`).
+    cut_by_items: it hands shards of items to the workers itself, and sums them in `context.sweep.running_sum`. A class
+    takes these from `hones.rivals.known`, or says them itself.
     """
 
     name: ClassVar[str]
@@ -62,8 +64,11 @@ class Method(ABC):
     source: ClassVar[str]
     needs_heads: ClassVar[bool] = False
     needs_other_tasks: ClassVar[bool] = False
+    takes_other_tasks: ClassVar[bool] = False
     drawn: ClassVar[bool] = False
     most_cells: ClassVar[int | None] = None
+    in_rounds: ClassVar[bool] = False
+    cut_by_items: ClassVar[bool] = False
 
     def __init_subclass__(cls, known: str | None = None) -> None:
         """known: the method's name in `KNOWN`."""
@@ -90,6 +95,19 @@ class Method(ABC):
                 expected=f"at most {self.most_cells:,}: tiny models and few items only",
                 do="lower --limit, or use atp, its first-order estimate",
             )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What its numbers depend on beside the context, for run.json and resume files."""
+        return {}
+
+    def with_schedule(self, **asked: int) -> "Method":
+        """The method with so many rounds, of such a width, where it is `in_rounds`; else itself."""
+        return self
+
+    def for_budget(self, ratio: float) -> "Method":
+        """The method for a share of all neurons; most rank for any, and are it themselves."""
+        return self
 
     @abstractmethod
     def importance(self, context: Context) -> Importance:

@@ -2,18 +2,21 @@
 
 For each method and budget the selected z are set to zero at every position (step 3 of the paper). All sets, random
 draws and budgets of a task share the unedited model's answers and the resamples of the bootstrap, so every difference
-is paired. With the oracle among the methods, each ranking is also compared with it over all neurons.
+is paired. Other tasks and plain text are measured under the same sets (`hones.method.selectivity`), of random methods
+under the first draw. With the oracle among the methods, each ranking is also compared with it over all neurons.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
+from hones.method.beside import measure_beside
 from hones.method.found import sites_of
 from hones.method.neurons import select_neurons
+from hones.method.selectivity import Selectivity
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.sites import Site
 from hones.models.vlm import VLM
@@ -21,24 +24,32 @@ from hones.rivals.base import Importance
 from hones.rivals.results import Comparison, Curve, MethodResult
 from hones.stats import UNEDITED, ArmName
 from hones.sweep.measure import measure
-from hones.sweep.run import SweepSettings
+from hones.sweep.run import Job, SweepSettings
 from hones.tasks.base import Example, Task
 
-BUDGETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+BUDGETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+"""From a handful of neurons, which may end every task of a language model, to a tenth of them."""
+CONTROLS = ("layer-random", "random")
+"""Beyond which of these, the first that is compared, a drop has to lie for its set to be called general."""
 HONES, ORACLE = "hones", "oracle"
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """A method's numbers for every neuron, one array [L, I] per draw (one, where it is not random)."""
+    """A method's numbers for every neuron, one array [L, I] per draw (one, where it is not random).
+
+    at: of a method that ranks for a budget, the numbers for others than the comparison's own.
+    """
 
     method: str
     importances: tuple[Importance, ...]
     seconds: float
+    at: Mapping[float, Importance] = field(default_factory=dict)
 
     def sets(self, ratio: float) -> list[frozenset[Site]]:
         """The neurons that each draw selects at a budget."""
-        return [frozenset(sites_of(select_neurons(i, ratio))) for i in self.importances]
+        ranked = (self.at[ratio],) if ratio in self.at else self.importances
+        return [frozenset(sites_of(select_neurons(i, ratio))) for i in ranked]
 
 
 def compare_methods(
@@ -49,7 +60,9 @@ def compare_methods(
     *,
     ratio: float = 0.01,
     budgets: Sequence[float] = BUDGETS,
+    others: Sequence[Job] = (),
     sweep: SweepSettings | None = None,
+    beside: SweepSettings | None = None,
     seed: int = 3407,
 ) -> Comparison:
     """Mask what each method selects, on the test items.
@@ -57,6 +70,8 @@ def compare_methods(
     Args:
         rankings: one per method, `hones` among them.
         budgets: of the curves; none: no curves.
+        others: other tasks with their test items.
+        beside: how the sweep of the others runs; None: as `sweep`, without its journal and answers.
 
     Raises:
         HonesError: no examples, no ranking of `hones`, a ratio outside (0, 1].
@@ -70,6 +85,16 @@ def compare_methods(
         arms[arm] = [Intervention(masked=chosen) for chosen in drawn]
     progress = f"{task.name}: comparison"
     (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=progress)
+    masks = {arm: Intervention(masked=drawn[0]) for arm, drawn in sets.items()}
+    apart = beside or replace(sweep or SweepSettings(), journal=None, answers=None)
+    elsewhere = measure_beside(vlm, others, masks, apart, seed=seed, progress=progress)
+    control = next((name for name in CONTROLS if name in by_name), None)
+
+    def selectivity(method: str, budget: float) -> Selectivity:
+        arm = (method, budget)
+        beyond = measured.drop(arm) if control is None else measured.difference((control, budget), arm)
+        return elsewhere.of(measured, arm, beyond)
+
     at_ratio = {method: drawn for (method, budget), drawn in sets.items() if budget == ratio}
     oracle = by_name.get(ORACLE)
     hones = (HONES, ratio)
@@ -92,6 +117,7 @@ def compare_methods(
             draws=measured.by_draw(arm) if len(chosen) > 1 else (),
             rank_correlation=None if oracle is None else float(np.mean(correlations)),
             recall=None if oracle is None else _share(at_ratio[ORACLE][0], chosen),
+            selectivity=selectivity(*arm),
         )
         methods.append(result)
     curves = [
@@ -100,6 +126,7 @@ def compare_methods(
             ratios=tuple(budgets),
             neurons=tuple(len(sets[method, budget][0]) for budget in budgets),
             masked=tuple(measured.level((method, budget)) for budget in budgets),
+            selectivity=tuple(selectivity(method, budget) for budget in budgets),
         )
         for method in by_name
         if budgets

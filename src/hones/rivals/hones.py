@@ -11,6 +11,7 @@ from hones.rivals.base import Context, Importance, Method
 class Hones(Method, known="hones"):
     """Head-guided importance as released."""
 
+    cut_by_items = True
     positive_part: ClassVar[PositivePart] = "mean"
     reading: ClassVar[Reading] = RELEASED
 

@@ -38,12 +38,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.errors import HonesError
-from hones.models.interventions import scaling
-from hones.models.vlm import VLM, frozen
+from hones.models.vlm import VLM
 from hones.models.writing import importance_shape
-from hones.progress import track
 from hones.rivals.base import Context, Importance, Method
+from hones.rivals.gates import Gated, GateGradients, gates_on
 from hones.rivals.reading import ROWS_WITH_GRADIENT
+from hones.sweep.shards import named, portable
 from hones.tasks.base import Example, Task
 
 NEGATIVES = 4
@@ -63,18 +63,40 @@ class Question:
 class HonesPlus(Method, known="hones+"):
     """Contrastive attribution."""
 
+    cut_by_items = True
+
     def importance(self, context: Context) -> Importance:
         """The score above, float32.
 
         Raises:
             HonesError: all answers are the same.
         """
-        knowledge = Knowledge(context.vlm, context.task, context.examples, context.sweep.batch_size)
-        with frozen(context.vlm.model):
-            return knowledge.gradient(np.ones(importance_shape(context.vlm), dtype=np.float32)).astype(np.float32)
+        gradients = GateGradients(context, [knowledge_of(context.task, context.examples)], rounds=1)
+        (gradient,) = gradients.at(np.ones(importance_shape(context.vlm), dtype=np.float32))
+        return gradient.astype(np.float32)
 
 
-class Knowledge:
+@dataclass(frozen=True)
+class KnowledgeOf:
+    """Makes `Knowledge` where the model is (a `hones.rivals.gates.Job`)."""
+
+    task: Task
+    examples: Sequence[Example]
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [self.task]
+
+    def __call__(self, vlm: VLM, rows: int) -> "Knowledge":
+        return Knowledge(vlm, self.task, self.examples, rows)
+
+
+def knowledge_of(task: Task, examples: Sequence[Example]) -> KnowledgeOf:
+    """The job of a task, for workers elsewhere too."""
+    return KnowledgeOf(task, portable(examples))
+
+
+class Knowledge(Gated):
     """V of a task's examples, and its gradient, `rows` prompts at once.
 
     Raises:
@@ -83,7 +105,6 @@ class Knowledge:
 
     def __init__(self, vlm: VLM, task: Task, examples: Sequence[Example], rows: int | None = None) -> None:
         self.vlm = vlm
-        self.name = task.name
         self.rows = rows or ROWS_WITH_GRADIENT
         self.asked = [asked for e in examples for asked in _questions(vlm, task, e, 1 / len(examples))]
         answers = {asked.ids for asked in self.asked}
@@ -93,33 +114,20 @@ class Knowledge:
                 expected="at least two answers: hones+ asks what tells them apart",
                 do="use more items, or --method hones",
             )
+        self.count = len(self.asked)
         self.prior = answer_free_prior(self.asked, vlm.anatomy.lm_head.out_features)
 
-    def value(self, gates: Importance) -> float:
-        """V with z[l,i] times its gate."""
-        with torch.no_grad():
-            return sum(float(v) for v in self._parts(torch.from_numpy(gates)))
+    def about(self, prompts: range) -> str:
+        return named([asked.example for asked in self.asked[prompts.start : prompts.stop]])
 
-    def gradient(self, gates: Importance) -> Importance:
-        """dV / dg, summed over batches in float64. The model must be frozen."""
-        total = np.zeros(gates.shape)
-        leaf = torch.from_numpy(gates).requires_grad_()
-        with torch.enable_grad():
-            for value in self._parts(leaf):
-                total += torch.autograd.grad(value, leaf)[0].double().numpy()
-        return total
-
-    def _parts(self, gates: Float[Tensor, "layers neurons"]) -> Iterator[Float[Tensor, ""]]:
-        """V's share of every batch."""
-        every = torch.arange(gates.shape[1])
-        layers = range(gates.shape[0])
-        for start in track(range(0, len(self.asked), self.rows), f"{self.name}: hones+"):
-            part = self.asked[start : start + self.rows]
+    def parts(self, gates: Float[Tensor, "layers neurons"], prompts: range) -> Iterator[Float[Tensor, ""]]:
+        for batch in self.batches(prompts):
+            part = self.asked[batch.start : batch.stop]
             encoded = self.vlm.encode_with_answers(
                 [a.example.open_picture() for a in part], [a.prompt for a in part], [a.answer for a in part]
             )
             assert encoded.answer is not None
-            with scaling(self.vlm.anatomy, dict.fromkeys(layers, every), {n: gates[n] - 1 for n in layers}):
+            with gates_on(self.vlm, gates):
                 # log p where each answer token is predicted, rows in order
                 keep = int(encoded.answer.sum(1).max()) + 1
                 log_p = self.vlm.logits(encoded, keep=keep)[:, :-1][encoded.answer[:, -keep + 1 :]].log_softmax(-1)

@@ -20,8 +20,10 @@ class Known:
     source: str
     needs_heads: bool = False
     needs_other_tasks: bool = False
+    takes_other_tasks: bool = False
     drawn: bool = False
     most_cells: int | None = None
+    in_rounds: bool = False
 
 
 KNOWN: dict[str, Known] = {
@@ -53,6 +55,19 @@ KNOWN: dict[str, Known] = {
         place="hones_plus.HonesPlus",
         summary="what a neuron adds to knowing this item's answer rather than another item's",
         source="this project; measured in docs/leaderboard.md",
+    ),
+    "rounds": Known(
+        place="rounds.Rounds",
+        summary="hones+, its gradient taken again each time a sixth of the budget has been closed",
+        source="this project; measured in bench/results/rounds-cpu.md",
+        in_rounds=True,
+    ),
+    "selective": Known(
+        place="selective.Selective",
+        summary="rounds, less what other tasks on the same items and plain text need",
+        source="this project; measured in bench/results/rounds-cpu.md",
+        takes_other_tasks=True,
+        in_rounds=True,
     ),
     "dvp": Known(
         place="dvp.DirectProjection",

@@ -1,6 +1,7 @@
 """Methods as shards: each method's numbers for every neuron come from one worker.
 
-HONES and its variants are cut by items instead (`hones.method.drops`), and a random method needs no model.
+HONES and its variants (`hones.method.drops`) and what takes gradients at gates (`hones.rivals.gates`) are cut by items
+instead, and a random method needs no model.
 """
 
 import time
@@ -11,7 +12,6 @@ from typing import Any
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
 from hones.rivals.base import Context, Importance, Method
-from hones.rivals.hones import Hones
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Advance, ShardedWork, portable
 from hones.tasks.base import Task
@@ -63,7 +63,7 @@ def ranked(
 
     summed: the settings, with a running sum, of a method that is cut by items; by default the context's.
     """
-    away = [number for number, method in enumerate(methods) if not (method.drawn or isinstance(method, Hones))]
+    away = [number for number, method in enumerate(methods) if not (method.drawn or method.cut_by_items)]
     for number, method in enumerate(methods):
         if number not in away:
             started = time.monotonic()

@@ -1,7 +1,9 @@
 """What a comparison of methods found, as it is written to RUN/T/comparison.json."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
+from hones.method.selectivity import ASK_OTHERS, Selectivity
 from hones.stats import Interval
 from hones.tabular import Column, Table, Tabular
 
@@ -15,6 +17,7 @@ class MethodResult:
     metric under HONES's, so positive means that HONES's set matters more; p_value: two-sided, paired bootstrap; both
     None for HONES itself. overlap: share of HONES's set that this method has too. per_layer [L]: neurons per layer.
     rank_correlation (Spearman, over all neurons) and recall (of the oracle's set): None without the oracle.
+    selectivity: what the mask costs elsewhere; None in files of versions that did not measure it.
     """
 
     method: str
@@ -30,16 +33,21 @@ class MethodResult:
     draws: tuple[float, ...] = ()
     rank_correlation: float | None = None
     recall: float | None = None
+    selectivity: Selectivity | None = None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's metric at several budgets; ratios are shares of all neurons, neurons how many were masked."""
+    """A method's metric at several budgets; ratios are shares of all neurons, neurons how many were masked.
+
+    selectivity: at each of them; none in files of versions that did not measure it.
+    """
 
     method: str
     ratios: tuple[float, ...]
     neurons: tuple[int, ...]
     masked: tuple[Interval, ...]
+    selectivity: tuple[Selectivity, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,8 +63,11 @@ class Comparison(Tabular):
     curves: tuple[Curve, ...]
 
     def tables(self) -> list[Table]:
-        """The methods at the budget, largest drop first, and every point of the curves."""
-        return [self._at_budget(), self._along_budgets()] if self.curves else [self._at_budget()]
+        """The methods at the budget, largest drop first; what they cost elsewhere; every point of the curves."""
+        tables = [self._at_budget()]
+        if any(m.selectivity is not None and m.selectivity.says_something for m in self.methods):
+            tables.append(self._elsewhere())
+        return [*tables, self._along_budgets()] if self.curves else tables
 
     def _at_budget(self) -> Table:
         oracle = any(m.recall is not None for m in self.methods)
@@ -90,17 +101,41 @@ class Comparison(Tabular):
             caption += "; rank, recall: rank correlation with the oracle, and recall of its set"
         return Table("methods", title, columns, rows, caption)
 
+    def _elsewhere(self) -> Table:
+        """A row per method: the share that its set takes from the task, from each other one and from plain text."""
+        measured = [(m, m.selectivity) for m in self.methods if m.selectivity is not None]
+        others = dict.fromkeys(row["on"] for _, found in measured for row in found.rows())
+        asked = any(found.others for _, found in measured)
+        columns = (
+            Column("method", "method", below="general"),
+            Column("general"),
+            Column("relative_drop", self.task, "interval", ".0f", missing="-"),
+            *(Column(f"on {name}", name, "interval", ".0f", missing="-") for name in others),
+            Column("selective_drop", "selective" if asked else "", "interval", "+.2f", full="selective drop"),
+        )
+        rows = []
+        for m, found in measured:
+            costs = {f"on {row['on']}": row["relative_drop"] for row in found.rows()}
+            general = "general" if found.general else None
+            rows.append({**vars(m), **costs, "selective_drop": found.selective_drop, "general": general})
+        rows.sort(key=lambda row: -(row["selective_drop"] or row["absolute_drop"]).value)
+        caption = "selective: own share minus the largest of the others; general: others lose as much"
+        title = f"{self.task}: what the same masks cost, % of each baseline"
+        return Table("selectivity", title, columns, rows, caption if asked else ASK_OTHERS)
+
     def _along_budgets(self) -> Table:
+        selective = any(found.others for c in self.curves for found in c.selectivity)
         columns = (
             Column("method", "method"),
             Column("ratio", "share of neurons", "number", "g"),
             Column("neurons", "neurons", "count"),
             Column("masked", "masked", "interval"),
+            Column("selective_drop", "selective drop" if selective else "", "interval", "+.2f"),
         )
         rows = [
-            {"method": c.method, "ratio": ratio, "percent": f"{100 * ratio:g} %", "neurons": neurons, "masked": masked}
-            | {"drop": self.baseline.value - masked.value}
+            {"method": c.method, "ratio": ratio, "percent": f"{100 * ratio:g}", "neurons": neurons, "masked": masked}
+            | {"drop": self.baseline.value - masked.value, "selective_drop": found and found.selective_drop}
             for c in self.curves
-            for ratio, neurons, masked in zip(c.ratios, c.neurons, c.masked, strict=True)
+            for ratio, neurons, masked, found in zip_longest(c.ratios, c.neurons, c.masked, c.selectivity)
         ]
-        return Table("curves", f"{self.task}: drop of {self.metric_name} by share masked", columns, rows)
+        return Table("curves", f"{self.task}: drop of {self.metric_name} by share masked, %", columns, rows)

@@ -1,6 +1,7 @@
 """The comparison as a stage of a run folder: rankings on the discovery items, masks on the test items.
 
 RUN/T/methods/NAME/neuron_importance.npy, neurons.json   as each method finishes; a rerun skips them
+RUN/T/methods/NAME/at-RATIO/                             the same of a method that ranks for a budget, for the curves
 RUN/T/comparison.json
 """
 
@@ -21,6 +22,7 @@ from hones.rivals.results import Comparison
 from hones.runs.answers import MASKED
 from hones.runs.artifacts import write_neurons
 from hones.runs.found_on import found_on
+from hones.runs.growing import let_others_grow, other_jobs, without_others
 from hones.runs.locks import alone
 from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
@@ -36,13 +38,14 @@ class ComparisonRequest:
     """What HONES is compared with, itself named or not.
 
     ratio: None: that of the task's neurons in the run folder, or else 1 %. draws: of the random methods. budgets:
-    further ratios.
+    further ratios. also: tasks that are measured under the same masks, each but for the compared one.
     """
 
     methods: Sequence[Method]
     ratio: float | None = None
     draws: int = 5
     budgets: Sequence[float] = BUDGETS
+    also: Sequence[Task] = ()
 
 
 def rank(
@@ -109,6 +112,7 @@ def compare(
     if ratio is None:
         ratio = study.run.record.ratio_of(task.name) or DEFAULT_RATIO
     neuron_budget(study.vlm.anatomy.total_neurons, ratio)
+    methods = [method.for_budget(ratio) for method in methods]
     with alone(study.run.path, [task.name]):
         heads = critical_heads(study.vlm, task, heads_file, methods)
         items = study.prepare(task, discovery, "discovery")
@@ -123,10 +127,22 @@ def compare(
         first = rank(study, [hones], given, items, place, ratio)
         given = replace(given, context=replace(given.context, hones=first[hones.name].importances[0]))
         rankings = first | rank(study, methods[1:], given, items, place, ratio)
-        digests = {m.name: digest_of(place(m) / "neuron_importance.npy") for m in methods}
         budgets = [*request.budgets]
+        digests = {m.name: digest_of(place(m) / "neuron_importance.npy") for m in methods}
+        for budget in budgets:
+            others = [m.for_budget(budget) for m in methods if m.for_budget(budget).options != m.options]
+
+            def place_at(method: Method, budget: float = budget) -> Path:
+                return place(method) / f"at-{budget:g}"
+
+            for name, found in rank(study, others, given, items, place_at, budget).items():
+                rankings[name] = replace(rankings[name], at={**rankings[name].at, budget: found.importances[0]})
+            digests |= {f"{m.name}/at-{budget:g}": digest_of(place_at(m) / "neuron_importance.npy") for m in others}
+        beside_it, more = other_jobs(study, task, [x for x in request.also if x.name != task.name], test)
         inputs = {"methods": digests, "ratio": ratio, "draws": request.draws, "budgets": budgets, **study.swept()}
-        stage = study.stage(f"{task.name}/compare", held_out, **inputs)
+        stage = study.stage(f"{task.name}/compare", held_out, **inputs, **more)
+        file = folder / "comparison.json"
+        let_others_grow(stage, file)
 
         def compute() -> Comparison:
             all_draws = []
@@ -139,9 +155,12 @@ def compare(
                 all_draws.append(found)
             arms = {(method.name, ratio): f"{MASKED}:{method.name}" for method in methods}
             log = AnswerLog({UNEDITED: UNEDITED, **arms}.get)
-            options = {"ratio": ratio, "budgets": budgets, "sweep": stage.journalled(answers=log), "seed": study.seed}
-            result = compare_methods(study.vlm, task, held_out.examples, all_draws, **options)
+            options = {"ratio": ratio, "budgets": budgets, "seed": study.seed, "others": beside_it}
+            sweep, beside = stage.journalled(without_others(stage), answers=log), stage.journalled(part=".also")
+            result = compare_methods(
+                study.vlm, task, held_out.examples, all_draws, sweep=sweep, beside=beside, **options
+            )
             study.keep_answers(task, "test", log, lambda arm: arm.startswith(f"{MASKED}:"))
             return result
 
-        return stage.once(folder / "comparison.json", Comparison, compute, discovery=items, test=held_out)
+        return stage.once(file, Comparison, compute, discovery=items, test=held_out)

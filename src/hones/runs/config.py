@@ -25,11 +25,11 @@ from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
 from hones.errors import HonesError, from_validation, seam
 from hones.files import read_yaml
-from hones.method.budget import DEFAULT_RATIO, DEFAULT_SEED, PositivePart
+from hones.method.budget import AUTO, DEFAULT_RATIO, DEFAULT_SEED, PositivePart
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
-from hones.rivals import METHODS, check_methods
+from hones.rivals import METHODS, check_methods, check_schedule, scheduled
 from hones.rivals.compare import BUDGETS
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
@@ -79,6 +79,8 @@ class Comparing(_Section):
     methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(check_methods)] = Field(
         description="`hones methods` lists them; all: every one but oracle", examples=[["dvp", "atp", "random"]]
     )
+    rounds: Count | None = Field(default=None, description="of methods that close in rounds; null: 6")
+    width: Count | None = Field(default=None, description="closed in each; null: the selection over the rounds")
     draws: Count = Field(default=5, description="of random methods")
     curves: bool = Field(default=True, description="also mask other budgets")
     budgets: Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
@@ -118,9 +120,14 @@ class RunConfig(_Section):
         default=None, description="a file with a Jinja template, or llava-1.5; null: the model's own"
     )
     top_k: Count | None = Field(default=None, description="critical heads; null: 3 %, at least 5")
-    ratio: float = Field(default=DEFAULT_RATIO, gt=0, le=1, description="share of all neurons to select")
+    ratio: Annotated[float | None, BeforeValidator(lambda x: None if x == AUTO else x)] = Field(
+        default=DEFAULT_RATIO, gt=0, le=1, description="share of all neurons; auto: the least that halves the metric"
+    )
     positive_part: PositivePart = Field(default="mean", description="mean, as released, or item: the other reading")
     draws: Count = Field(default=5, description="random control sets of masking")
+    also: Annotated[tuple[str, ...], AfterValidator(_distinct)] | None = Field(
+        default=None, description="other tasks to measure under the same masks; null: those of the run"
+    )
     candidates: int = Field(default=50, ge=2, description="retrieval: captions per picture, one of them true")
     max_new_tokens: Count = Field(default=MAX_NEW_TOKENS, description="longest answer")
     batch_size: Count | None = Field(default=None, description="pictures at once; null: by the device's memory")
@@ -136,6 +143,15 @@ class RunConfig(_Section):
     compare: Comparing | None = Field(default=None, description="other methods, masked on the same items")
     analyze: AnalysisSettings | None = Field(default=None, description="what the sets of the tasks share and do")
     ray: RayConfig | None = Field(default=None, description="compute on Ray workers (docs/cluster.md)")
+
+    @model_validator(mode="after")
+    def _rounds_are_of_a_method(self) -> "RunConfig":
+        if self.compare is not None:
+            try:
+                check_schedule(self._compared, self.compare.rounds, self.compare.width)
+            except HonesError as error:
+                raise ValueError(f"compare: {error}") from error
+        return self
 
     @model_validator(mode="after")
     def _sets_are_compared(self) -> "RunConfig":
@@ -161,7 +177,9 @@ class RunConfig(_Section):
     @property
     def compared(self) -> list["Method"]:
         """The methods that are compared with HONES; none unless asked for."""
-        return [METHODS[name] for name in self._compared]
+        if self.compare is None:
+            return []
+        return scheduled([METHODS[name] for name in self._compared], self.compare.rounds, self.compare.width)
 
     @property
     def _compared(self) -> list[str]:
@@ -198,9 +216,11 @@ def read_config(file: Path, changes: Sequence[str] = ()) -> RunConfig:
     files = {name: source_in(base, path) for name in (*SPLITS, "images") if (path := getattr(data, name)) is not None}
     steering, names = config.steering, ("ood", "ood_images")
     outside = {name: source_in(base, path) for name in names if (path := getattr(steering, name)) is not None}
-    tasks, also = (_tasks_in(base, names) for names in (config.tasks, steering.also or ()))
+    tasks, also, beside = (_tasks_in(base, names) for names in (config.tasks, steering.also or (), config.also or ()))
     steering = steering.model_copy(update={**outside, **({"also": also} if steering.also is not None else {})})
     places = {"out": base / config.out, "data": DataFiles(**files), "tasks": tasks, "steering": steering}
+    if config.also is not None:
+        places["also"] = beside
     if config.chat_template is not None and config.chat_template not in BY_NAME:
         places["chat_template"] = str(base / config.chat_template)
     return config.model_copy(update=places)

@@ -38,8 +38,9 @@ class MethodInputs:
     def fingerprint_of(self, method: Method) -> dict[str, Any]:
         """What the method's numbers depend on beside model, items, ratio and seed."""
         heads = {"heads": self.heads} if method.needs_heads else {}
-        others = {"others": self.others} if method.needs_other_tasks else {}
-        return {"method": method.name, **heads, **others}
+        others = {"others": self.others} if _uses_others(method) else {}
+        options = {"options": method.options} if method.options else {}
+        return {"method": method.name, **heads, **others, **options}
 
 
 def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Method]) -> CriticalHeads:
@@ -87,7 +88,7 @@ def method_inputs(
     Raises:
         HonesError: a method lacks something it needs.
     """
-    needs_others = any(method.needs_other_tasks for method in methods)
+    needs_others = any(map(_uses_others, methods))
     others = other_tasks(study.vlm, task, discovery, examples) if needs_others else []
     context = Context(
         vlm=study.vlm,
@@ -103,6 +104,10 @@ def method_inputs(
         method.check(context)
     asked = repr([(t.name, e.id, e.prompts[0], e.target) for t, of_task in others for e in of_task])
     return MethodInputs(context, heads.digest, sha256(asked.encode()).hexdigest()[:16])
+
+
+def _uses_others(method: Method) -> bool:
+    return method.needs_other_tasks or method.takes_other_tasks
 
 
 def other_tasks(

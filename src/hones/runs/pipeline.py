@@ -14,6 +14,7 @@ from typing import Any
 from hones.data.disjoint import check_disjoint
 from hones.data.items import Items, check_pictures, load_items
 from hones.errors import TaskStops
+from hones.log import remark
 from hones.method.found import HeadResult, RankedNeuron
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
@@ -118,6 +119,7 @@ def _stages(
     outcomes: list[Outcome] = []
     shared: dict[Any, Any] = {}
     usable: list[Task] = []
+    named = None if config.also is None else [make_task(name, candidates=config.candidates) for name in config.also]
     for task in tasks:
         with suppress(TaskStops), stops.of(task.name, "heads"):
             study.prepare(task, splits["discovery"], "discovery")
@@ -125,6 +127,7 @@ def _stages(
             usable.append(task)
     heads_of_tasks = study.heads(usable, splits["discovery"], config.top_k) if usable else []
     started = list(zip(usable, heads_of_tasks, strict=True))
+    also = usable if named is None else named
     # workers train several tasks at once; one process ends a task before it begins the next
     groups = [started] if study.sweep.workers.side_by_side else [[one] for one in started]
     for group in groups:
@@ -132,7 +135,7 @@ def _stages(
             begun = []
             for task, heads in group:
                 with suppress(TaskStops):
-                    begun.append(_until_training(config, study, task, splits, heads, shared, stops))
+                    begun.append(_until_training(config, study, task, splits, heads, shared, stops, also))
             learn(study.vlm, [job for _, steering in begun for job in steering.jobs], study.sweep.workers)
             for found, steering in begun:
                 steered = None
@@ -156,8 +159,12 @@ def _until_training(
     heads: HeadResult,
     shared: dict[Any, Any],
     stops: Stops,
+    also: Sequence[Task],
 ) -> tuple[partial[Outcome], TaskSteering]:
     """The stages of one task after its heads, up to its trainings: its outcome but for the steering, and that.
+
+    Args:
+        also: the tasks that are measured under its masks too.
 
     Raises:
         TaskStops: it cannot go on, which is recorded.
@@ -169,12 +176,12 @@ def _until_training(
     with stops.of(task.name, "neurons"):
         neurons = study.neurons(task, discovery, folder / "heads.json", config.ratio, config.positive_part)
     with stops.of(task.name, "mask"):
-        masking = study.mask(task, test, folder / "neurons.json", config.draws)
+        others = _measured_too(config, study, also, task, test)
+        masking = study.mask(task, test, folder / "neurons.json", config.draws, others)
     if asked is not None:
         with stops.of(task.name, "compare"):
-            compared = ComparisonRequest(
-                config.compared, config.ratio, asked.draws, asked.budgets if asked.curves else ()
-            )
+            budgets = asked.budgets if asked.curves else ()
+            compared = ComparisonRequest(config.compared, config.ratio, asked.draws, budgets, others)
             comparison = compare(study, task, discovery, test, folder / "heads.json", compared, shared)
     with stops.of(task.name, "steer"):
         # after the comparison, whose sets may be steered too
@@ -182,6 +189,21 @@ def _until_training(
         steering = TaskSteering(study, task, dev, test, folder / "neurons.json", config.training, request)
     found = partial(Outcome, task=task.name, heads=heads, neurons=neurons, masking=masking, comparison=comparison)
     return found, steering
+
+
+def _measured_too(config: RunConfig, study: Study, also: Sequence[Task], task: Task, test: Items) -> list[Task]:
+    """Of the tasks that are measured under the masks of all, those for one; of the run's own those that can be."""
+    others = [other for other in also if other.name != task.name]
+    if config.also is not None:
+        return others
+    usable = []
+    for other in others:
+        try:
+            study.prepare(other, test, "test")
+            usable.append(other)
+        except TaskStops as stop:
+            remark(f"{task.name}: {other.name} is not measured under its masks: {stop}")
+    return usable
 
 
 def _evidence_request(config: RunConfig, task: Task, ood: Items | None) -> EvidenceRequest:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError
 
 from hones.errors import HonesError, first_invalid
 from hones.files import digest_of, read_json, short_of_two, versions, write_json
+from hones.method.budget import AUTO
 from hones.tasks.base import Definition
 
 # pydantic refuses strings with lone surrogates, which a name taken from a file system may hold
@@ -96,6 +97,8 @@ class RunRecord(BaseModel):
         """The share of all neurons that `hones neurons` selected for a task; None where that has not finished."""
         stage = self.stages.get(f"{task}/neurons")
         ratio = None if stage is None else stage.fingerprint.get("ratio")
+        if stage is not None and ratio == AUTO:
+            ratio = stage.more.get(AUTO, {}).get("ratio")
         return float(ratio) if isinstance(ratio, int | float) else None
 
 

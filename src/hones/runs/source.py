@@ -8,7 +8,7 @@ it was; a difference is named.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -157,7 +157,7 @@ class _AskedOfModel(_Asked):
     seed: int
     heads: str | None = None
     method: str
-    ratio: float
+    ratio: float | Literal["auto"]
 
 
 class _Answered(_Asked):

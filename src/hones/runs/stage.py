@@ -33,6 +33,8 @@ from hones.tasks.base import Task
 
 FIRST_LOOK = 32
 """Items whose answers are looked at before a sweep."""
+ENDS = (".jsonl", ".lock")
+"""Of a journal's files."""
 LONG_LOOK = 256
 """As many where the first are all right or all wrong, which by itself says little of the others."""
 
@@ -136,11 +138,12 @@ class Workspace:
 
 @dataclass
 class Stage:
-    """One stage. name: as in run.json, TASK/STAGE. inputs: what its result depends on."""
+    """One stage. name: as in run.json, TASK/STAGE. inputs: what its result depends on. parts: its further journals."""
 
     workspace: Workspace
     name: str
     inputs: dict[str, Any]
+    parts: list[str] = field(default_factory=list)
 
     def once(self, file: Path, kind: Any, compute: Callable[[], Any], **details: Any) -> Any:
         """The result that a JSON file holds: read if the stage has finished, else computed, written and recorded.
@@ -211,6 +214,7 @@ class Stage:
             part: of a stage with several sweeps.
             answers: keeps what the model says.
         """
+        self.parts.append(part)
         file = self.resume_file(f"{part}.jsonl")
         depends = {**(self.inputs if inputs is None else inputs), **self._machine()}
         return replace(self.workspace.sweep, journal=lambda plan: Journal(file, depends, plan), answers=answers)
@@ -234,7 +238,7 @@ class Stage:
 
     def clean_up(self) -> None:
         """Remove what an unfinished stage goes on from."""
-        for suffix in (".jsonl", ".safetensors", ".lock"):
+        for suffix in (".jsonl", ".safetensors", ".lock", *(f"{part}{x}" for part in self.parts for x in ENDS)):
             self.place(suffix).unlink(missing_ok=True)
 
     def _machine(self) -> dict[str, Any]:

@@ -29,7 +29,8 @@ from hones.method.steering.settings import HONES, Scales, SteeringSettings, Trai
 from hones.method.steering.trainings import Trained, TrainingJob, learn
 from hones.runs.answers import STEERED
 from hones.runs.artifacts import read_result, read_scales, write_result, write_scales
-from hones.runs.evidence import EvidenceRequest, let_grow
+from hones.runs.evidence import EvidenceRequest
+from hones.runs.growing import let_grow
 from hones.runs.locks import alone
 from hones.runs.stage import Stage, Workspace
 from hones.stats import UNEDITED
@@ -223,7 +224,7 @@ class TaskSteering:
             ood={} if self.outside is None else self.outside.fingerprint,
             **study.swept(),
         )
-        let_grow(stage, file)
+        let_grow(stage, file, ("scales", "also", "ood"))
         if stage.is_finished():
             return read_result(file, Evidence)
         results = [self.folder / folder_name(way.name) / "result.json" for way in self.request.ways]
@@ -263,19 +264,17 @@ class TaskSteering:
         def options(part: str, log: AnswerLog | None = None) -> dict[str, Any]:
             return {"sweep": stage.journalled(part=f".{part}.{digest}", answers=log), "seed": study.seed}
 
-        file = self.held_out.label
-        examples = self.held_out.examples
         names = {arm.method: STEERED if arm.method == HONES else f"{STEERED}:{arm.method}" for arm in arms}
         log = AnswerLog({UNEDITED: UNEDITED, **names}.get)
-        tested, of_ways = evaluate_arms(study.vlm, self.task, examples, arms, file=file, **options("test", log))
+        how = {"file": self.held_out.label, **options("test", log)}
+        tested, of_ways = evaluate_arms(study.vlm, self.task, self.held_out.examples, arms, **how)
         study.keep_answers(self.task, "test", log, lambda arm: arm.startswith(STEERED))
         jobs = [(other, prepared.examples) for other, prepared in self.others]
         elsewhere = measure_elsewhere(study.vlm, jobs, arms[0], **options("also")) if jobs else ()
         ood = None
         if self.outside is not None:
-            file = self.outside.label
-            examples = self.outside.examples
-            ood, _ = evaluate_arms(study.vlm, self.task, examples, arms, file=file, **options("ood"))
+            how = {"file": self.outside.label, **options("ood")}
+            ood, _ = evaluate_arms(study.vlm, self.task, self.outside.examples, arms, **how)
         learned = [arm for arm, way in zip(arms, self.request.ways, strict=True) if way.learned]
         spreads = tuple(spread(arm, self.settings.max_scale) for arm in learned)
         return Evidence(self.task.name, self.request.seeds, tested, elsewhere, ood, spreads), of_ways

@@ -22,10 +22,11 @@ import numpy as np
 
 from hones.data.items import Items, LeftOut
 from hones.files import digest_of
-from hones.method.budget import DEFAULT_RATIO, PositivePart, neuron_budget
+from hones.method.budget import AUTO, DEFAULT_RATIO, PositivePart, check_ratio, neuron_budget
 from hones.method.heads import HeadResult, critical_count, localize_heads_of_tasks, race_heads
 from hones.method.masking import MaskingResult, evaluate_masking
 from hones.method.neurons import RankedNeuron, attribute_neurons, select_neurons
+from hones.method.smallest import smallest_budget
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import SteeringSettings
 from hones.rivals import METHODS
@@ -35,6 +36,7 @@ from hones.rivals.ranked import importance_of
 from hones.runs.answers import MASKED, RANDOM
 from hones.runs.artifacts import read_heads, read_neurons, write_heads, write_neurons
 from hones.runs.found_on import found_on
+from hones.runs.growing import let_others_grow, other_jobs, without_others
 from hones.runs.locks import alone
 from hones.runs.method_inputs import critical_heads, method_inputs
 from hones.runs.stage import Stage, Workspace
@@ -43,6 +45,7 @@ from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog
 from hones.sweep.journal import sweep_of
 from hones.sweep.racing import RaceRules
+from hones.sweep.run import SweepSettings
 from hones.tasks.base import Task
 
 
@@ -100,17 +103,20 @@ class Study(Workspace):
         task: Task,
         discovery: Items,
         heads_file: Path | None,
-        ratio: float = DEFAULT_RATIO,
+        ratio: float | None = DEFAULT_RATIO,
         positive_part: PositivePart = "mean",
         method: Method | None = None,
     ) -> list[RankedNeuron]:
         """Step 2 on the discovery items; writes neuron_importance.npy and neurons.json.
 
+        ratio: None: the smallest that costs half of the baseline on these items (`hones.method.smallest`).
         method: how neurons are ranked, by default as HONES does with this positive part; methods without heads need no
         heads_file.
         """
+        if ratio is not None:
+            check_ratio(ratio)
         method = method or METHODS["hones" if positive_part == "mean" else "hones-per-item"]
-        budget = neuron_budget(self.vlm.anatomy.total_neurons, ratio)
+        method = method.for_budget(ratio or DEFAULT_RATIO)
         with alone(self.run.path, [task.name]):
             heads = critical_heads(self.vlm, task, heads_file, [method])
             folder = self.run.path / task.name
@@ -124,33 +130,55 @@ class Study(Workspace):
                 given = method_inputs(self, task, discovery, items.examples, heads, [method])
                 depends = self.fingerprint(items, **given.fingerprint_of(method))
                 rank = partial(importance_of, method, given.context)
-            stage = Stage(self, f"{task.name}/neurons", {**depends, "ratio": ratio})
+            asked = {"ratio": AUTO, **self.swept()} if ratio is None else {"ratio": ratio}
+            stage = Stage(self, f"{task.name}/neurons", {**depends, **asked})
             if stage.is_finished():
                 return read_neurons(folder / "neurons.json")
-            files = folder / "neurons.json", folder / "neuron_importance.npy"
-            with stage.writing(*files, discovery=items, budget=budget):
-                # the sum over items does not depend on the ratio: a killed run may go on with another
-                importance = rank(sweep=stage.summed(depends))
-                selected = select_neurons(importance, ratio)
-                write_neurons(folder, importance, selected, found_on(self.vlm))
+            started = time.monotonic()
+            # most sums over items do not depend on the ratio: a killed run may go on with another
+            importance = rank(sweep=stage.summed(depends))
+            chosen = {}
+            if ratio is None:
+
+                def sweep(part: str) -> SweepSettings:
+                    return stage.journalled(part=f".{part}")
+
+                found = smallest_budget(self.vlm, task, items.examples, importance, sweep, seed=self.seed)
+                ratio, chosen = found.ratio, {AUTO: asdict(found)}
+            selected = select_neurons(importance, ratio)
+            write_neurons(folder, importance, selected, found_on(self.vlm))
+            files = [folder / "neurons.json", folder / "neuron_importance.npy"]
+            budget = neuron_budget(importance.size, ratio)
+            stage.finish(files, time.monotonic() - started, discovery=items, budget=budget, **chosen)
             return selected
 
-    def mask(self, task: Task, test: Items, neurons_file: Path, draws: int = 5) -> MaskingResult:
-        """Step 3 on the test items; writes masking.json."""
+    def mask(
+        self, task: Task, test: Items, neurons_file: Path, draws: int = 5, also: Sequence[Task] = ()
+    ) -> MaskingResult:
+        """Step 3 on the test items; writes masking.json.
+
+        also: other tasks that the mask is tested on; more may be added later.
+        """
         with alone(self.run.path, [task.name]):
             neurons = self.sites(neurons_file)
             items = self.prepare(task, test, "test")
+            others, more = other_jobs(self, task, also, test)
             digest = digest_of(neurons_file)
-            stage = self.stage(f"{task.name}/mask", items, neurons=digest, draws=draws, **self.swept())
+            stage = self.stage(f"{task.name}/mask", items, neurons=digest, draws=draws, **self.swept(), **more)
+            file = self.run.path / task.name / "masking.json"
+            let_others_grow(stage, file)
 
             def compute() -> MaskingResult:
                 log = AnswerLog({UNEDITED: UNEDITED, "neurons": MASKED, "random": RANDOM}.get)
-                options = {"draws": draws, "sweep": stage.journalled(answers=log), "seed": self.seed}
-                result = evaluate_masking(self.vlm, task, items.examples, neurons, **options)
+                sweep = stage.journalled(without_others(stage), answers=log)
+                options = {"draws": draws, "others": others, "beside": stage.journalled(part=".also")}
+                result = evaluate_masking(
+                    self.vlm, task, items.examples, neurons, sweep=sweep, seed=self.seed, **options
+                )
                 self.keep_answers(task, "test", log, lambda arm: arm == MASKED or arm.startswith(RANDOM))
                 return result
 
-            return stage.once(self.run.path / task.name / "masking.json", MaskingResult, compute, test=items)
+            return stage.once(file, MaskingResult, compute, test=items)
 
     def steer(
         self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None

@@ -46,9 +46,12 @@ class RunningSum:
         if self.file is not None:
             self._read(self.file)
 
-    def add(self, part: Float64[np.ndarray, "..."]) -> None:
-        """Add the next shard's part; with a path, it is on the disk when this returns."""
-        self.total += part
+    def add(self, part: Float64[np.ndarray, "..."], at: tuple[int, ...] = ()) -> None:
+        """Add the next shard's part; with a path, it is on the disk when this returns.
+
+        at: where in the total it belongs, the indices of its first axes.
+        """
+        self.total[at] += part
         self.done += 1
         if self.file is not None:
             header = json.dumps({"sum": self.file.fingerprint, "plan": self.plan, "done": self.done})

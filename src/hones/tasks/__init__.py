@@ -41,6 +41,18 @@ def make_tasks(names: str, *, candidates: int = 50) -> list[Task]:
     return tasks
 
 
+def other_tasks(names: str | None, task: str, *, candidates: int = 50) -> list[Task]:
+    """The tasks that are measured beside one: as named with commas; all: the built-in ones but for itself; or none.
+
+    Raises:
+        HonesError: as `make_task`.
+    """
+    asked = [] if names is None else names.split(",")
+    if asked == ["all"]:
+        asked = [name for name in TASKS if name != task]
+    return [make_task(name, candidates=candidates) for name in asked]
+
+
 def check_distinct(tasks: Iterable[Task]) -> None:
     """Raises HonesError where two tasks have one name and so one folder."""
     seen: set[str] = set()

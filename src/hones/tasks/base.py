@@ -29,14 +29,17 @@ class BarePrompt(str):
 
     A text like any other, which carries how it is asked through whatever passes prompts on. It shows no picture.
 
-    lead: what stands between the prompt and its answer.
+    lead: what stands between the prompt and its answer. ends: whether a right answer ends with the model's end token; a
+    piece of running text does not.
     """
 
     lead: str
+    ends: bool
 
-    def __new__(cls, text: str, lead: str = " ") -> "BarePrompt":
+    def __new__(cls, text: str, lead: str = " ", ends: bool = True) -> "BarePrompt":
         prompt = super().__new__(cls, text)
         prompt.lead = lead
+        prompt.ends = ends
         return prompt
 
 

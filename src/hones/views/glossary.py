@@ -81,6 +81,27 @@ TERMS = (
         "paired over the same items.",
         ("advantage",),
     ),
+    Term(
+        "selective-drop",
+        "selective drop",
+        "The share of its baseline that a task loses when neurons are masked, minus the largest share that another "
+        "task loses. Near the task's own share where the others are spared, 0 or less where they are not.",
+        ("selective drop",),
+    ),
+    Term(
+        "general",
+        "general",
+        "Of a set of neurons: it costs its task more than random neurons do, yet another task, or plain text, loses as "
+        "much, as far as the intervals tell. Its neurons are needed by all, and not of this task.",
+        ("is general",),
+    ),
+    Term(
+        "plain-text",
+        "plain text",
+        "Twelve short paragraphs of English prose. How well the model predicts their words, in nats a token, says "
+        "whether it still reads and writes; a nat more divides the probability of each token by 2.7.",
+        ("plain text", "nats a token"),
+    ),
     Term("drop", "drop", "The metric of the unedited model minus that under an edit.", ("drop",)),
     Term("gain", "gain", "The metric under an edit minus that of the unedited model.", ("gains?",)),
     Term(

@@ -61,10 +61,16 @@ def _(result: HeadResult) -> RenderableType:
 
 @view.register
 def _(result: Comparison) -> RenderableType:
-    """The methods at the budget; the drop at every budget in a row per method."""
-    budget, *curves = result.tables()
-    drop = Column("drop", form="+.3f", kind="number")
-    return show(budget, *(pivot(x, x.title, "ratio", drop, "{percent}") for x in curves))
+    """The methods at the budget, and elsewhere; the drop and the selective drop at every budget, a row per method."""
+    tables = [table for table in result.tables() if table.name != "curves"]
+    if result.curves:
+        curves = result.table("curves")
+        tables.append(pivot(curves, curves.title, "ratio", Column("drop", form="+.2f", kind="number"), "{percent}"))
+        if any(column.name == "selective_drop" for column in curves.headed):
+            title = f"{result.task}: selective drop by share masked, %"
+            selective = Column("selective_drop", form="+.2f", kind="interval", terse=True)
+            tables.append(pivot(curves, title, "ratio", selective, "{percent}"))
+    return show(*tables)
 
 
 @view.register

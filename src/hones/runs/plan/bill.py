@@ -13,13 +13,14 @@ and the bootstrap (on the CPU beside the device), and loading unless `load` says
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.method.heads import default_top_k
+from hones.method.smallest import MOST, STEPS
 from hones.method.steering.controls import GRID, GridSearch
 from hones.method.steering.settings import HONES
 from hones.runs.plan.lengths import Job
@@ -92,9 +93,16 @@ class Bill:
             )
             stages.append(raced)
         neurons = {name: self._attributed(job) for name, job in discovery.items()}
+        if request.ratio is None:  # the budgets that are tried, in two sweeps (`hones.method.smallest`)
+            tried = masks(shapes, int(math.log2(MOST * shapes.layers * shapes.neurons)) + 2 + STEPS, MOST)
+            for name, job in discovery.items():
+                swept = self._swept("neurons", MASK, [job], tried)
+                parts = {**neurons[name].parts, **swept.parts}
+                neurons[name] = replace(neurons[name], parts=parts, cells=neurons[name].cells + swept.cells)
         stages += neurons.values()
-        sets = masks(shapes, 1 + request.draws, request.ratio)
-        stages += [self._swept("mask", MASK, [job], sets) for job in test.values()]
+        sets = masks(shapes, 1 + request.draws, request.planned_ratio)
+        for name, job in test.items():
+            stages.append(self._with(self._swept("mask", MASK, [job], sets), self._others(name, 1)))
         if request.compare is not None and test:
             stages += [self._compared(discovery[name], test[name], neurons[name].work) for name in discovery]
         if dev and test:
@@ -104,7 +112,7 @@ class Bill:
         if request.analyze is not None and test:
             # at most: all groups of tasks' sets with their random ones, in one process (docs/cluster.md)
             count = (2 ** len(test) - 1) * (1 + request.analyze.draws)
-            swept = self._swept("analyze (at most)", MASK, test.values(), masks(shapes, count, request.ratio))
+            swept = self._swept("analyze (at most)", MASK, test.values(), masks(shapes, count, request.planned_ratio))
             parts = {**swept.parts, NEURONS: sum((stage.work for stage in neurons.values()), Work())}
             stages.append(replace(swept, parts=parts, shards=1, release=None))
         return stages
@@ -145,18 +153,33 @@ class Bill:
         """Rankings of all methods on the discovery items, and every set at every budget masked on the test items."""
         request, shapes = self.request, self.shapes
         assert request.compare is not None
+        budgets = dict.fromkeys([request.planned_ratio, *(request.compare.budgets if request.compare.curves else ())])
         sets, ranked = 1, attributed  # hones itself, named or not, is ranked again
         for method in [method for method in request.compared if method.name != "hones"]:
             sets += request.compare.draws if method.drawn else 1
             if method.name in PASSES:
                 works = (ranking_work(shapes, method.name, one) for one in discovery.asked)
-                ranked += sum(works, Work()) * discovery.times
+                rankings = {repr(method.for_budget(ratio).options) for ratio in budgets}
+                ranked += sum(works, Work()) * (discovery.times * method.options.get("rounds", 1) * len(rankings))
             elif method.needs_heads:  # another reading of hones
                 ranked += attributed
-        budgets = dict.fromkeys([request.ratio, *(request.compare.budgets if request.compare.curves else ())])
         masked = [self._swept("compare", MASK, [test], masks(shapes, sets, ratio)) for ratio in budgets]
-        parts = {NEURONS: ranked, MASK: sum((stage.work for stage in masked), Work())}
-        return replace(masked[0], cells=sum(stage.cells for stage in masked), parts=parts, release=None)
+        # other tasks under one draw of each method's set at every budget
+        first = 1 + len([method for method in request.compared if method.name != "hones"])
+        beside = self._others(test.task.name, first * len(budgets))
+        compared = self._with(masked[0], [*masked[1:], *beside])
+        return replace(compared, parts={NEURONS: ranked, **compared.parts}, release=None)
+
+    def _others(self, name: str, masked: int) -> list[Stage]:
+        """The sweep of the other tasks under so many masks of one task; plain text is too little to count."""
+        others = [job for other, job in self.splits["test"].items() if other in self.request.measured_too - {name}]
+        sets = masks(self.shapes, masked, self.request.planned_ratio)
+        return [self._swept("other tasks", MASK, others, sets)] if others else []
+
+    def _with(self, stage: Stage, further: Sequence[Stage]) -> Stage:
+        """A stage with further sweeps in it."""
+        work = sum((one.work for one in (stage, *further)), Work())
+        return replace(stage, cells=sum(one.cells for one in (stage, *further)), parts={MASK: work})
 
     def _steered(self, dev: Job, test: Job, others: list[Job], outside: Job | None) -> Stage:
         """Step 4: every training, the grid on the dev items, and the test of every file of scales.
@@ -164,7 +187,7 @@ class Bill:
         Args:
             others: tasks that HONES's scales are tested on too. outside: items of another source, for every file.
         """
-        shapes, settings, ratio = self.shapes, self.request.steering, self.request.ratio
+        shapes, settings, ratio = self.shapes, self.request.steering, self.request.planned_ratio
         seeds = len(settings.seeds or (0,))
         ways = make_steerings(",".join(settings.methods or (HONES,)))
         learned = [way for way in ways if way.learned]

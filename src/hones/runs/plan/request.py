@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from hones.errors import HonesError, first_invalid
+from hones.method.budget import DEFAULT_RATIO
 from hones.runs.config import Count, DataFiles, RunConfig
 from hones.tasks import make_task
 
@@ -49,6 +50,17 @@ class Request(RunConfig):
     def files(self) -> dict[str, Path | None]:
         """The annotation file of each split."""
         return {**{name: getattr(self.data, name) for name in ("discovery", "dev", "test")}, "ood": self.steering.ood}
+
+    @property
+    def planned_ratio(self) -> float:
+        """The share of neurons; of auto it is not known before."""
+        return DEFAULT_RATIO if self.ratio is None else self.ratio
+
+    @property
+    def measured_too(self) -> set[str]:
+        """Names of the tasks that are measured under the masks of the others."""
+        names = self.tasks if self.also is None else self.also
+        return {make_task(name, candidates=self.candidates).name for name in names}
 
     @property
     def tested_too(self) -> set[str]:

@@ -15,14 +15,16 @@ from typing import NamedTuple
 
 from hones.method.steering.fast import SHARE_OF_MEMORY
 from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE
+from hones.rivals.hones_plus import NEGATIVES
 from hones.runs.plan.lengths import Asked
 from hones.runs.plan.shapes import Memory, Number, Shapes, Work
 from hones.runs.plan.sweeping import common_start
 
 STEPS = {"knowledge-neurons": 20, "qrnca": 16}
 PASSES = {"random": 0, "layer-random": 0, "ape": 2, "cna": 2, "atp": 2, "logprob-gain": 2}
-PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1)
-"""Passes over the prompt; the second of logprob-gain stands for U W_down of every layer, once for a few items."""
+PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1) | {"hones+": 2, "rounds": 2, "selective": 10}
+"""Passes over the prompt, in each round; the second of logprob-gain stands for U W_down of every layer, once for a few
+items, those of selective for four tasks and plain text."""
 
 
 class Pairs(NamedTuple):
@@ -96,4 +98,6 @@ def ranking_work(shapes: Shapes, method: str, one: Asked) -> Work:
     steps, answer = STEPS.get(method, 0), one.gold[0]
     path = shapes.passing(steps, answer + 1, one.length) * ((shapes.layers + 1) / 2)
     path += shapes.unembedding(steps * shapes.layers * answer)
-    return one.whole(shapes, one.length) * PASSES[method] + path * 2
+    contrasted = method in ("hones+", "rounds", "selective") and one.kind == "yes_no"
+    prompts = min(1 + NEGATIVES, len(one.tails)) if contrasted else 1
+    return one.whole(shapes, one.length) * (PASSES[method] * prompts) + path * 2

@@ -24,6 +24,7 @@ from hones.views.report.pictures import Thumbnail, thumbnail
 from hones.views.report.provenance import provenance
 from hones.views.report.summary import budget_sentence, sentences
 from hones.views.report.templating import render
+from hones.views.selectivity import costs_chart, selective_chart
 from hones.views.sheet import Sheet, sheet
 from hones.views.text import group_name, token_text
 
@@ -110,15 +111,16 @@ def run_charts(results: RunResults) -> dict[str, list[Chart]]:
     masked = [(t.task, t.masking) for t in results.tasks if t.masking is not None]
     arms = {"baseline": "unmasked", "masked": "selected masked", "control": "random masked"}
     caption = "Lines: 95 % intervals over the test pictures; random: mean over draws."
-    methods = []
+    elsewhere = filter(None, [costs_chart(masked)])
+    methods: list[Chart] = []
     for comparison in (t.comparison for t in results.tasks if t.comparison is not None):
-        methods.append(comparison_chart(comparison))
+        methods += filter(None, [comparison_chart(comparison), selective_chart(comparison)])
         if any(curve.ratios for curve in comparison.curves):
             methods.append(budget_curves(comparison))
     return {
         "heads": [head_map(t.task, t.heads) for t in results.tasks if t.heads is not None],
         "layers": [layer_curves(results.per_layer)] if results.per_layer else [],
-        "masking": [level_chart("Masking", caption, together(masked), arms)] if masked else [],
+        "masking": [level_chart("Masking", caption, together(masked), arms), *elsewhere] if masked else [],
         "methods": methods,
         "evidence": evidence_charts([t.evidence for t in results.tasks if t.evidence is not None]),
     }

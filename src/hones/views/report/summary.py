@@ -33,6 +33,7 @@ def _of_task(t: TaskResults, ratio: float | None) -> Iterator[str]:
         yield heads_sentence(t.heads)
     if t.masking is not None:
         yield masking_sentence(t.task, t.masking)
+        yield from selectivity_sentences(t.task, t.masking)
     if t.comparison is not None:
         yield comparison_sentence(t.comparison)
         yield from filter(None, [budget_sentence(t, ratio)])
@@ -108,6 +109,27 @@ def masking_sentence(task: str, r: MaskingResult) -> str:
         more = "more" if r.advantage.value > 0 else "less"
         verdict = f"{number(abs(r.advantage.value), 2)} {more} for the selection, an interval that excludes zero"
     return f"{text}; random neurons of the same layers cost {cost}: {verdict}."
+
+
+def selectivity_sentences(task: str, r: MaskingResult) -> Iterator[str]:
+    """Whether other tasks and plain text are spared; nothing where they were not measured."""
+    found = r.selectivity
+    if found is None:
+        return
+    losing = [(other.task, other.relative_drop) for other in found.others if other.relative_drop is not None]
+    if losing and found.selective_drop is not None:
+        name, lost = max(losing, key=lambda x: x[1].value)
+        most = f"the most that another task loses is {with_change(lost, 1)} % of its baseline ({name})"
+        yield f"Of the other tasks, {most}: a selective drop of {with_change(found.selective_drop, 2)}."
+    text = found.plain_text
+    if text is not None and text.is_read:
+        now = f"from {number(text.baseline.value, 2)} to {number(text.masked.value, 2)} nats a token"
+        yield f"The log loss of plain text goes {now} (change {with_change(text.increase, 2)})."
+    if found.general:
+        yield (
+            f"The set is general: what it costs elsewhere rivals what it costs {task}, so its drop does not say that "
+            "its neurons are of this task."
+        )
 
 
 def comparison_sentence(c: Comparison) -> str:
