@@ -148,7 +148,8 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
     assert all(f"{name}:" in text for name in RunConfig.model_fields)
     whole = re.sub(r"^# (?=.*:)(?!A conf|Keys)", "", text, flags=re.M)
     content = yaml.safe_load(whole.replace("#   images", "  images"))
-    assert set(content) == set(RunConfig.model_fields) and set(content["compare"]) == {"methods", "draws", "curves"}
+    assert set(content) == set(RunConfig.model_fields)
+    assert set(content["compare"]) == {"methods", "rounds", "width", "draws", "curves"}
     assert RunConfig.model_validate(content).steering.epochs == 2, "with every key in place"
     assert call("init", file) == 2
     assert "is there already" in capsys.readouterr().err
@@ -162,7 +163,7 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
         ({"ratios": 1}, "no key ratios, perhaps ratio; expected some of model, out, data, tasks"),
         ({"steering": {"epoch": 1}}, "no key steering.epoch, perhaps epochs; expected some of beta, gamma"),
         ({"steering": {"early_stopping": {"patient": 1}}}, "perhaps patience; expected some of share, patience"),
-        ({"compare": {"methods": ["dvp"], "zzz": 1}}, "no key compare.zzz; expected some of methods, draws, curves"),
+        ({"compare": {"methods": ["dvp"], "zzz": 1}}, "no key compare.zzz; expected some of methods, rounds, width, draws"),
     ],
 )
 def test_an_unknown_key_lists_the_known_and_the_nearest(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
