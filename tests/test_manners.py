@@ -163,7 +163,7 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
         ({"ratios": 1}, "no key ratios, perhaps ratio; expected some of model, out, data, tasks"),
         ({"steering": {"epoch": 1}}, "no key steering.epoch, perhaps epochs; expected some of beta, gamma"),
         ({"steering": {"early_stopping": {"patient": 1}}}, "perhaps patience; expected some of share, patience"),
-        ({"compare": {"methods": ["dvp"], "zzz": 1}}, "no key compare.zzz; expected some of methods, rounds, width, draws"),
+        ({"compare": {"methods": ["dvp"], "zzz": 1}}, "no key compare.zzz; expected some of methods, rounds, width"),
     ],
 )
 def test_an_unknown_key_lists_the_known_and_the_nearest(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
