@@ -18,7 +18,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from hones.rivals.base import Context, Importance
 from hones.rivals.hones_plus import Knowledge, answer_free_prior
 from hones.rivals.rounds import Schedule, close_in_rounds
 from hones.runs.method_inputs import other_tasks
-from hones.stats import LEVEL, UNEDITED, Interval, Measurement
+from hones.stats import UNEDITED, Share, interval_of
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tasks import TASKS
@@ -94,40 +94,13 @@ def importance_of(way: str, context: Context, budget: float) -> Importance:
     return make_method(way).for_budget(budget).importance(context)
 
 
-@dataclass(frozen=True)
-class Shares:
-    """What a set costs, as shares of the baselines: its own task, each other, and both in the resamples."""
-
-    own: float
-    others: dict[str, float]
-    own_resampled: np.ndarray
-    others_resampled: np.ndarray
-
-    @property
-    def selective(self) -> float:
-        return self.own - max(self.others.values())
+Shares = dict[str, Share]
+"""What a set costs each task, as a share of its baseline."""
 
 
-def shares_of(measured: dict[str, Measurement], arm: object, own: str) -> Shares:
-    def share(m: Measurement) -> float:
-        return 1 - m.value(arm) / m.value(UNEDITED)
-
-    def resampled(m: Measurement) -> np.ndarray:
-        return 1 - m.resampled(arm) / m.resampled(UNEDITED)
-
-    others = {name: m for name, m in measured.items() if name != own}
-    return Shares(
-        share(measured[own]),
-        {name: share(m) for name, m in others.items()},
-        resampled(measured[own]),
-        np.max([resampled(m) for m in others.values()], axis=0),
-    )
-
-
-def interval(values: Sequence[float], resampled: Sequence[np.ndarray]) -> Interval:
-    """Of a mean over seeds."""
-    low, high = np.nanquantile(np.mean(resampled, axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(np.mean(values)), float(low), float(high))
+def mean(shares: Sequence[Share]) -> Share:
+    """Over seeds."""
+    return Share(float(np.mean([s.value for s in shares])), np.mean([s.resampled for s in shares], axis=0))
 
 
 def run_seed(vlm: VLM, options: argparse.Namespace, seed: int, folder: Path) -> dict[tuple[str, str, float], Shares]:
@@ -153,7 +126,9 @@ def run_seed(vlm: VLM, options: argparse.Namespace, seed: int, folder: Path) -> 
             print(f"{vlm.name} seed {seed} {name} {way} {budget:g}: {time.monotonic() - started:.1f} s", flush=True)
     jobs = [(task, task.examples(test)[0]) for task in (make_task(n, candidates=options.candidates) for n in TASKS)]
     measured = dict(zip(TASKS, measure(vlm, jobs, arms, seed=seed), strict=True))
-    return {arm: shares_of(measured, arm, arm[1]) for arm in arms if isinstance(arm, tuple)}
+    shares = {arm: {name: m.share_lost(arm) for name, m in measured.items()} for arm in arms if isinstance(arm, tuple)}
+    # a task that the model cannot do has nothing to lose
+    return {arm: {name: s for name, s in found.items() if s is not None} for arm, found in shares.items()}
 
 
 def lines_of(model: str, options: argparse.Namespace, by_seed: list[dict[tuple[str, str, float], Shares]]) -> list[str]:
@@ -161,12 +136,13 @@ def lines_of(model: str, options: argparse.Namespace, by_seed: list[dict[tuple[s
     for task, budget in product(options.tasks, options.budgets):
         lines += [f"\n{task}, {100 * budget:g} %\n", "| way | drop | other | selective |", "|---|---|---|---|"]
         for way in options.ways:
-            found = [shares[way, task, budget] for shares in by_seed]
-            own = interval([s.own for s in found], [s.own_resampled for s in found])
-            other = interval([max(s.others.values()) for s in found], [s.others_resampled for s in found])
-            apart = [s.own_resampled - s.others_resampled for s in found]
-            selective = interval([s.selective for s in found], apart)
-            lines.append(f"| {way} | {own:.2f} | {other:.2f} | {selective:+.2f} |")
+            of_seeds = [shares[way, task, budget] for shares in by_seed]
+            of_task = {name: mean([found[name] for found in of_seeds]) for name in of_seeds[0]}
+            own = of_task.pop(task)
+            worst = max(of_task, key=lambda name: of_task[name].value)
+            drop = interval_of(own.value, own.resampled)
+            selective = own.beyond(list(of_task.values()))
+            lines.append(f"| {way} | {drop:.2f} | {of_task[worst].value:.2f} {worst} | {selective:+.2f} |")
     return lines
 
 

@@ -342,7 +342,6 @@ def test_random_methods_differ_by_seed_and_keep_the_layers_of_hones(vlm: VLM, di
     assert uniform.min() > 0 and abs(uniform.mean(0) - 0.5).max() < 0.12
 
 
-@pytest.mark.filterwarnings("ignore:selective on retrieval leaves out")
 def test_all_methods_give_finite_numbers_and_leave_the_model_as_it_was(vlm: VLM, discovery: Items) -> None:
     context = context_of(vlm, discovery, "retrieval", count=2)
     before = {name: p.detach().clone() for name, p in vlm.model.named_parameters()}

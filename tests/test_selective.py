@@ -9,7 +9,6 @@ from test_rounds import in_rounds_by_hand, ranked_by
 
 from hones import HonesError, load_items, load_vlm, make_task, select_neurons, write_shapes
 from hones.data.items import Items
-from hones.errors import HonesWarning
 from hones.models.interventions import BASELINE, mask_neurons
 from hones.models.planted import load_plant
 from hones.models.vlm import VLM, frozen
@@ -89,18 +88,20 @@ def test_fluency_is_the_log_loss_of_the_sweep(vlm: VLM) -> None:
 def test_a_task_that_stands_alone_is_one_line(
     vlms: dict[str, VLM], discovery: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    remarks: list[str] = []
+    monkeypatch.setattr(selective, "remark", remarks.append)
     context = context_of(vlms["llava"], discovery)
     monkeypatch.setattr(selective, "_reads", lambda context: False)
-    with (
-        pytest.warns(HonesWarning, match="vqa leaves out plain text, which the model does not read"),
-        pytest.raises(HonesError, match=r"vqa stands alone: .*; expected items annotated for two tasks"),
-    ):
+    with pytest.raises(HonesError, match=r"vqa stands alone: .*; expected items annotated for two tasks"):
         make_method("selective").importance(replace(context, others=()))
     task, examples = context.others[0]
     same = [replace(e, target="EXIT", references=("EXIT",)) for e in examples]
     monkeypatch.setattr(selective, "_reads", lambda context: True)
-    with pytest.warns(HonesWarning, match="vqa leaves out ocr, as its 4 answers are the same"):
-        assert len(Selective().jobs(replace(context, others=[(task, same)]))) == 2
+    assert len(Selective().jobs(replace(context, others=[(task, same)]))) == 2
+    assert remarks == [
+        "selective on vqa leaves out plain text: the model reads it worse than it would guess",
+        "selective on vqa leaves out ocr, as its 4 answers are the same",
+    ]
 
 
 def test_what_it_depends_on_is_recorded() -> None:
@@ -128,8 +129,7 @@ def test_planted_neurons_are_found_and_general_ones_are_not(tmp_path) -> None:
     vlm = load_vlm("planted-llava-1")
     items = load_items(write_shapes(tmp_path, {"discovery": 12}, seed=5)["discovery"])
     context = context_of(vlm, items, 12)
-    with pytest.warns(HonesWarning, match="leaves out plain text"):
-        found = make_method("selective").with_schedule(rounds=2).for_budget(0.01).importance(context)
+    found = make_method("selective").with_schedule(rounds=2).for_budget(0.01).importance(context)
     chosen = {(n.layer, n.neuron) for n in select_neurons(found, 0.01)}
     planted = {*plant.sets["vqa"]}
     assert len(chosen & planted) >= 0.7 * len(planted)

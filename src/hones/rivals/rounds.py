@@ -21,7 +21,8 @@ never selected.
 
 The ranking is for a budget: at another one other neurons are closed before the gradient is taken again. So the curves
 of a comparison, like `hones neurons --ratio`, rank anew for every budget. With a width, w neurons are closed in each
-round whatever the budget, n_r = w r, and one ranking serves all budgets.
+round whatever the budget, n_r = w r, and one ranking serves all budgets. `--ratio auto` looks along the ranking of 1 %
+of the neurons, and records that.
 
 Shapes: g, s [L, I].
 """

@@ -12,12 +12,11 @@ serves most beside. What closing it would *raise* elsewhere (g_o < 0) is no cred
 round, so what begins to stand in for the closed neurons in another task is spared from then on.
 
 Ranking, budget and rounds: `hones.rivals.rounds`. The cost is that of `rounds` for all tasks together. Another task
-whose items all have one answer has no contrast and is left out with a warning, and so is plain text where the model
+whose items all have one answer has no contrast and is left out with a remark, and so is plain text where the model
 reads it no better than one that gives every token of its vocabulary the same probability.
 """
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -27,7 +26,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.errors import HonesWarning, TaskStops
+from hones.errors import TaskStops
+from hones.log import remark
 from hones.models.interventions import BASELINE
 from hones.models.vlm import VLM
 from hones.rivals.base import Context, Importance
@@ -35,7 +35,7 @@ from hones.rivals.gates import Gated, Job, gates_on
 from hones.rivals.hones_plus import knowledge_of
 from hones.rivals.rounds import Rounds
 from hones.sweep.plain_text import plain_text_losses, plain_text_of
-from hones.tasks.base import Task
+from hones.tasks.base import Example, Task
 from hones.tasks.plain_text import paragraphs
 
 AGAINST = 1.0
@@ -61,16 +61,16 @@ class Selective(Rounds, known="selective"):
             TaskStops: there is nothing that the task could be told from.
         """
         others: list[Job] = []
+        said = f"selective on {context.task.name} leaves out"
         for task, examples in context.others:
-            answers = {task.answers_to_learn(e)[0] if task.answers != "yes_no" else e.target for e in examples}
-            if len(answers) > 1 or any(len(e.prompts) > 1 for e in examples):
+            if _told_apart(task, examples):
                 others.append(knowledge_of(task, examples))
             elif examples:
-                _left_out(context, f"{task.name}, as its {len(examples)} answers are the same")
+                remark(f"{said} {task.name}, as its {len(examples)} answers are the same")
         if _reads(context):
             others.append(FluencyOf())
         else:
-            _left_out(context, "plain text, which the model does not read")
+            remark(f"{said} plain text: the model reads it worse than it would guess")
         if not others:
             raise TaskStops(
                 f"{context.task.name} stands alone: its items are of no other task, and the model reads no plain text",
@@ -87,8 +87,11 @@ class Selective(Rounds, known="selective"):
         return own - self.against * np.maximum(np.max(others, axis=0), 0)
 
 
-def _left_out(context: Context, what: str) -> None:
-    warnings.warn(f"selective on {context.task.name} leaves out {what}", HonesWarning, stacklevel=2)
+def _told_apart(task: Task, examples: Sequence[Example]) -> bool:
+    """Whether the examples have at least two answers, which hones+ tells apart; Yes and No are those of one."""
+    if task.answers == "yes_no":
+        return any(len(e.prompts) > 1 for e in examples) or len({e.target for e in examples}) > 1
+    return len({task.answers_to_learn(e)[0] for e in examples}) > 1
 
 
 def _reads(context: Context) -> bool:
