@@ -149,7 +149,7 @@ def test_a_planted_set_is_selective_and_one_that_ends_all_is_general(
     assert found is not None and found.selective_drop is not None and result.relative_drop is not None
     assert found.selective_drop.value == pytest.approx(result.relative_drop.value / 100, abs=0.2)
     assert found.selective_drop.value > 0.7 and found.general is False
-    everything = evaluate_masking(vlm, task, examples, {*own, *plant.sets["vqa"]}, draws=1, others=[jobs["vqa"]])
+    everything = evaluate_masking(vlm, task, examples, [*own, *plant.sets["vqa"]], draws=1, others=[jobs["vqa"]])
     assert everything.selectivity is not None and everything.selectivity.general
     assert everything.absolute_drop.low > 0
     # what is measured of the task itself does not depend on who is asked beside

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.ticker import MaxNLocator
@@ -52,6 +53,7 @@ def costs_chart(masked: Masked) -> Chart | None:
     if table is None:
         return None
     sets = list(dict.fromkeys(row["set"] for row in table.rows))
+    found_of = {task: result.selectivity for task, result in masked if result.selectivity is not None}
     drawn = {name: [row for row in table.rows if row["set"] == name and row["relative_drop"]] for name in sets}
     heights = [len(rows) + 1.2 for rows in drawn.values()]
     drawing = Drawing(WIDTH, 0.25 * sum(heights) + 0.4)
@@ -67,7 +69,7 @@ def costs_chart(masked: Masked) -> Chart | None:
             axes.plot([lost.low, lost.high], [place, place], color=INK, linewidth=1.1)
         axes.axvline(0, color=MUTED, linewidth=0.8)
         category_rows(axes, [row["on"] for row in rows])
-        found = next(result.selectivity for task, result in masked if task == name)
+        found = found_of[name]
         selective = "" if found.selective_drop is None else f": {with_change(found.selective_drop, 2)}"
         axes.set_title(f"neurons of {name}{' (general)' if found.general else ''}{selective}", loc="left", fontsize=8.5)
         axes.grid(axis="x")
@@ -93,7 +95,7 @@ def selective_chart(comparison: Comparison) -> Chart | None:
     drawing = Drawing(WIDTH, 0.27 * len(methods) + 0.65)
     axes = drawing.figure.subplots()
     for row, (method, found, selective) in enumerate(methods):
-        looks = {"facecolor": LINE, "hatch": "////"} if found.general else {"facecolor": WARM}
+        looks: dict[str, Any] = {"facecolor": LINE, "hatch": "////"} if found.general else {"facecolor": WARM}
         (bar,) = axes.barh(row, selective.value, height=0.66, linewidth=0, **looks)
         said = f"{method}: selective drop {with_change(selective)}{', general' if found.general else ''}"
         drawing.mark(bar, said)
