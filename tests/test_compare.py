@@ -10,9 +10,10 @@ import pytest
 from test_cli import call
 
 from hones import evaluate_masking, load_items, make_task, select_neurons
+from hones.method.budget import BUDGETS
 from hones.models.vlm import VLM
 from hones.rivals import METHODS
-from hones.rivals.compare import BUDGETS, Ranking, compare_methods, ranks, spearman
+from hones.rivals.compare import Ranking, compare_methods, ranks, spearman
 from hones.stats import Interval, two_sided_p
 from hones.tasks.base import Example
 from hones.views.terminal import view

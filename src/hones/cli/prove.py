@@ -113,9 +113,9 @@ class Compare(StageOptions, AnswerOptions):
                 raise HonesError(f"no file {file}", do="run `hones heads` there first")
         shared: dict[Any, Any] = {}
         with self.study() as study:
+            from hones.method.budget import BUDGETS
             from hones.method.selectivity import ASK_OTHERS
             from hones.rivals import METHODS, scheduled
-            from hones.rivals.compare import BUDGETS
             from hones.runs.comparing import ComparisonRequest, compare
 
             budgets = BUDGETS if self.curves else ()

@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from hones.errors import HonesError
 from hones.method.beside import measure_beside
+from hones.method.budget import BUDGETS
 from hones.method.found import sites_of
 from hones.method.neurons import select_neurons
 from hones.method.selectivity import Selectivity
@@ -27,8 +28,6 @@ from hones.sweep.measure import measure
 from hones.sweep.run import Job, SweepSettings
 from hones.tasks.base import Example, Task
 
-BUDGETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-"""From a handful of neurons, which may end every task of a language model, to a tenth of them."""
 CONTROLS = ("layer-random", "random")
 """Beyond which of these, the first that is compared, a drop has to lie for its set to be called general."""
 HONES, ORACLE = "hones", "oracle"

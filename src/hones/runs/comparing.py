@@ -12,11 +12,11 @@ from typing import Any
 
 from hones.data.items import Items
 from hones.files import digest_of, read_npy
-from hones.method.budget import DEFAULT_RATIO, neuron_budget
+from hones.method.budget import BUDGETS, DEFAULT_RATIO, neuron_budget
 from hones.method.neurons import select_neurons
 from hones.rivals import METHODS
 from hones.rivals.base import Method
-from hones.rivals.compare import BUDGETS, Ranking, compare_methods
+from hones.rivals.compare import Ranking, compare_methods
 from hones.rivals.ranked import ranked
 from hones.rivals.results import Comparison
 from hones.runs.answers import MASKED

@@ -25,12 +25,11 @@ from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
 from hones.errors import HonesError, from_validation, seam
 from hones.files import read_yaml
-from hones.method.budget import AUTO, DEFAULT_RATIO, DEFAULT_SEED, PositivePart
+from hones.method.budget import AUTO, BUDGETS, DEFAULT_RATIO, DEFAULT_SEED, PositivePart
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
 from hones.rivals import METHODS, check_methods, check_schedule, scheduled
-from hones.rivals.compare import BUDGETS
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
 from hones.sweep.names import MAX_NEW_TOKENS, EngineName

@@ -12,11 +12,11 @@ from typing import Any
 
 from hones.errors import HonesError
 from hones.files import short_of_two
+from hones.method.budget import BUDGETS
 from hones.models.conventions import GENERATION, TOKENIZER
 from hones.models.loading import former_digest
 from hones.models.template import OF_PROCESSOR
 from hones.models.vlm import VLM
-from hones.rivals.compare import BUDGETS
 
 FORMER_BUDGETS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
 
