@@ -225,7 +225,7 @@ def test_a_pasted_word_lies_in_its_box_with_a_cell_for_each_character() -> None:
     ground = Image.new("RGB", (96, 96), (255, 0, 0))
     for text in ("a", "Stop", "CHARACTER", "somewhatlongword"):
         word = written(text, rng)
-        picture, lettering = with_word(ground, word, text, rng)
+        picture, lettering = with_word(ground, word, rng)
         x, y, width, height = lettering.box
         changed = np.argwhere((np.asarray(picture) != np.asarray(ground)).any(-1))
         assert changed.min(0).tolist() >= [y, x] and (changed.max(0) <= [y + height, x + width]).all()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .photographs import Photograph, Photographs
-from .pictures import cropped, with_word
+from .pictures import cropped, photographed, with_word
 
 Rows = list[dict[str, Any]]
 QUESTIONS = 4  # of a photograph, at most
@@ -48,7 +48,7 @@ def _rows(images: Path, photographs: Photographs, split: str, rng: random.Random
             rows.append({"image_info": shown, "vqa": vqa})
     for number, word in enumerate(photographs.words):
         ground = cropped(rng.choice(photographs.captioned[half:]), None)
-        picture, lettering = with_word(ground, word.picture, word.text, rng)
+        picture, lettering = with_word(ground, photographed(word), rng)
         name = f"word_{split}_{number:04d}.png"
         picture.save(images / name)
         rows.append({"image_info": {"file_name": name}, "ocr": {"text": word.text, "bbox": [*lettering.box]}})

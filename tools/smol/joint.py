@@ -56,7 +56,7 @@ class JointPhase:
             photograph = rng.choice(photographs.asked if room else photographs.captioned)
             picture, text = cropped(photograph, None if room else rng), None
             if not room and (kind == "rooms" or rng.random() < 0.5):
-                picture, lettering = with_word(picture, *make_text(photographs.words, rng, 0.6), rng)
+                picture, lettering = with_word(picture, make_text(photographs.words, rng, 0.6), rng)
                 picture, text = with_box(picture, lettering), lettering.text
             pictures.append(picture)
             asked.append(of_photograph(photograph, text, photographs.captioned, rng, most=6))

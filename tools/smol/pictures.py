@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -87,22 +88,38 @@ def cropped(photograph: Photograph, rng: random.Random | None) -> Image.Image:
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 
-def with_word(picture: Image.Image, word: Image.Image, text: str, rng: random.Random) -> tuple[Image.Image, Lettering]:
+@dataclass(frozen=True)
+class Inscription:
+    """A picture of a word, the word, and the middle of each character as a share of the picture's width."""
+
+    picture: Image.Image
+    text: str
+    middles: tuple[float, ...]
+
+
+def photographed(word: Word) -> Inscription:
+    """A photographed word, of which it is not known where its characters are: as if each were as wide."""
+    step = 1 / len(word.text)
+    return Inscription(word.picture, word.text, tuple((n + 0.5) * step for n in range(len(word.text))))
+
+
+def with_word(picture: Image.Image, word: Inscription, rng: random.Random) -> tuple[Image.Image, Lettering]:
     """A picture of the tower's size with a word pasted into it, and where; the box is not drawn.
 
     As wide as its number of characters asks for, so that each has about a cell of its own, as high as fits.
     """
+    text = word.text
     room = SIZE - 2 * MARGIN
-    scale = min(room, ADVANCE * len(text) + 4) / word.width
-    scale = min(scale, TALLEST / word.height)
-    scale = max(scale, min(LOWEST / word.height, room / word.width))
-    width, height = max(4, round(word.width * scale)), max(4, round(word.height * scale))
+    scale = min(room, ADVANCE * len(text) + 4) / word.picture.width
+    scale = min(scale, TALLEST / word.picture.height)
+    scale = max(scale, min(LOWEST / word.picture.height, room / word.picture.width))
+    width, height = max(4, round(word.picture.width * scale)), max(4, round(word.picture.height * scale))
     x, y = rng.randint(MARGIN, SIZE - MARGIN - width), rng.randint(MARGIN, SIZE - MARGIN - height)
     pasted = picture.copy()
-    pasted.paste(word.resize((width, height), Image.Resampling.BICUBIC), (x, y))
+    pasted.paste(word.picture.resize((width, height), Image.Resampling.BICUBIC), (x, y))
     box = (x - 1, y - 1, width + 1, height + 1)
-    step = width / len(text)
-    middles = tuple((c, x + (i + 0.5) * step, y + height / 2) for i, c in enumerate(text) if not c.isspace())
+    found = zip(text, word.middles, strict=True)
+    middles = tuple((c, x + share * width, y + height / 2) for c, share in found if not c.isspace())
     return pasted, Lettering(text, box, middles)
 
 
@@ -111,7 +128,7 @@ def with_box(picture: Image.Image, lettering: Lettering) -> Image.Image:
     return draw_box(picture, lettering.box)
 
 
-def written(text: str, rng: random.Random) -> Image.Image:
+def written(text: str, rng: random.Random) -> Inscription:
     """A word written in a font, in ink that differs from its ground."""
     font = _font(rng.choice(FONTS), rng.randint(22, 34))
     left, top, right, bottom = font.getbbox(text)
@@ -126,7 +143,9 @@ def written(text: str, rng: random.Random) -> Image.Image:
     size = (round(right - left) + 2 * pad, round(bottom - top) + 2 * pad)
     picture = Image.new("RGB", size, colour(ground))
     ImageDraw.Draw(picture).text((pad - left, pad - top), text, fill=colour(ink), font=font)
-    return picture
+    ends = [pad - left + font.getlength(text[:n]) for n in range(len(text) + 1)]
+    middles = tuple((start + end) / 2 / size[0] for start, end in pairwise(ends))
+    return Inscription(picture, text, middles)
 
 
 @cache
@@ -134,17 +153,17 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"), size)
 
 
-def make_text(words: list[Word], rng: random.Random, photographed: float) -> tuple[Image.Image, str]:
-    """A word to paste, photographed (from `words`) or written: one of them in any case, or some characters."""
+def make_text(words: list[Word], rng: random.Random, share: float) -> Inscription:
+    """A word to paste: a share of them photographed, the others written: one of `words` in any case, or characters."""
     word = rng.choice(words)
-    if rng.random() < photographed:
-        return word.picture, word.text
+    if rng.random() < share:
+        return photographed(word)
     text = word.text
     if rng.random() < 0.3:
         text = "".join(rng.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") for _ in range(rng.randint(2, 6)))
     elif rng.random() < 0.5:
         text = rng.choice((text.upper(), text.lower(), text.capitalize()))
-    return written(text, rng), text
+    return written(text, rng)
 
 
 def pixels(pictures: list[Image.Image], processor: object) -> Tensor:

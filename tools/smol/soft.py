@@ -22,7 +22,7 @@ from .photographs import Photographs, read_photographs, vocabulary
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
 from .soft_words import SoftWords
 
-DRAWINGS, PASTED, PHOTOGRAPHS = 12, 8, 24  # of a part
+DRAWINGS, PASTED, PHOTOGRAPHS = 8, 24, 12  # of a part
 PARTS = ("pictures", "pictures")  # of a step
 PEAK = {"projector": 2e-3, "tower": 2e-3, "words": 3e-3}
 
@@ -56,7 +56,7 @@ class SoftPhase:
             said.append(self.words.cells(drawing.scene, drawing.rows, drawing.lettering))
         for _ in range(pasted):
             ground = cropped(rng.choice(self.photographs.captioned), rng)
-            picture, lettering = with_word(ground, *make_text(self.photographs.words, rng, 0.5), rng)
+            picture, lettering = with_word(ground, make_text(self.photographs.words, rng, 0.5), rng)
             pictures.append(with_box(picture, lettering))
             said.append(self.words.cells(None, (), lettering))
         target, spoken = zip(*said, strict=True)
@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="a checkpoint to take the tower and the projector from")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     parts = build(options.base, options.seed)
@@ -143,7 +144,8 @@ def main() -> None:
     optimizers = optimizers_of(modules, PEAK)
     clock = Clock(options.minutes)
     checkpoint, log = options.out / "soft.pt", Log(options.out / "soft.log")
-    load(checkpoint, modules, optimizers, clock)
+    if not load(checkpoint, modules, optimizers, clock) and options.start is not None:
+        load(options.start, modules)
     with threads(options.threads) as pool:
         while not clock.over:
             clock.set_rates(optimizers, warm=30)
