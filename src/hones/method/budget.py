@@ -8,7 +8,7 @@ DEFAULT_RATIO = 0.01
 AUTO = "auto"
 """In place of a ratio: the smallest budget that costs half of the baseline (`hones.method.smallest`)."""
 BUDGETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-"""Of curves: from a handful of neurons, which may end every task of a language model, to a tenth of them."""
+"""Of curves: from a handful of neurons to a tenth of them."""
 DEFAULT_SEED = 3407
 PositivePart = Literal["mean", "item"]
 
