@@ -24,11 +24,12 @@ from hones.views.markdown import markdown
 HERE = Path(__file__).parent
 CONFIG = HERE / "real.yaml"
 sys.path.append(str(HERE.parent / "tools"))
-SPLITS = {"discovery": 16, "dev": 48, "test": 40}
+SPLITS = {"discovery": 8, "dev": 48, "test": 24}
+OF_PHOTOGRAPHS = {"discovery": 8, "dev": 48, "test": 40}  # of each task
 SEED = 31  # of the pictures; neither training nor the figures of the manifest use it
 PHOTOGRAPHS = {
     "analyze": "null",
-    "compare": "{methods: [hones+, dvp, random], draws: 2, budgets: [0.001, 0.01]}",
+    "compare": "{methods: [hones+, rounds, dvp, random], draws: 1, budgets: [0.001, 0.01]}",
     "limit": "null",
     "steering.methods": "[hones, rand-neuron, fixed-amp, no-kl, ia3]",
 }
@@ -47,7 +48,7 @@ def write_data(source: str, folder: Path, photographs: Path | None) -> Path:
 
     if photographs is None:
         raise SystemExit("photographs: give --photographs FOLDER")
-    write_photographs(to, read_photographs(photographs, test=True), {"discovery": 16, "dev": 60, "test": 40}, SEED)
+    write_photographs(to, read_photographs(photographs, test=True), OF_PHOTOGRAPHS, SEED, questions=1)
     return to
 
 
@@ -70,15 +71,21 @@ def study(source: str, model: str, data: Path, folder: Path) -> RunResults:
 
 def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
     """The heads that a race finds on the discovery items."""
-    asked = ["--task", task, "--data", str(data / "discovery.json"), "--limit", str(SPLITS["discovery"])]
-    hones("heads", "--model", model, *asked, "--candidates", "6", "--racing", "0.95", "--out", str(out))
+    asked = ["--task", task, "--data", str(data / "discovery.json"), "--max-left-out", "1"]
+    hones("heads", "--model", model, *asked, "--racing", "0.95", "--out", str(out))
     found = read_results(out).tasks
     return next(results.heads for results in found if results.task == task and results.heads is not None)
 
 
 def page(source: str, results: RunResults, raced: dict[str, HeadResult]) -> str:
     """The results as markdown."""
-    lines = [f"# smol-llava on {source}", "", f"`python bench/real.py {source}`; sets found on 16 items a task.", ""]
+    found_on = {"drawings": SPLITS, "photographs": OF_PHOTOGRAPHS}[source]["discovery"]
+    lines = [
+        f"# smol-llava on {source}",
+        "",
+        f"`python bench/real.py {source}`; sets found on {found_on} items a task.",
+        "",
+    ]
     for task in results.tasks:
         lines += [f"## {task.task}", "", *_heads(task, raced[task.task])]
         shown = [task.masking, task.comparison, task.evidence]

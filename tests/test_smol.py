@@ -205,7 +205,7 @@ def test_photographs_become_items_of_one_task_each_and_no_picture_is_in_two_file
         [Photograph(picture(f"q{i}.png"), questions=[(f"what {n} ?", "cup") for n in range(6)]) for i in range(5)],
         [Word(picture(f"w{i}.png"), "Stop") for i in range(5)],
     )
-    files = write_photographs(tmp_path / "out", kept, {"dev": 3, "test": 2}, seed=1)
+    files = write_photographs(tmp_path / "out", kept, {"dev": 3, "test": 2}, seed=1, questions=4)
     seen: dict[str, set[str | None]] = {}
     for split, file in files.items():
         items = load_items(file)

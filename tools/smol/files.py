@@ -10,13 +10,15 @@ from .photographs import Photograph, Photographs
 from .pictures import cropped, photographed, with_word
 
 Rows = list[dict[str, Any]]
-QUESTIONS = 4  # of a photograph, at most
 
 
-def write_photographs(folder: Path, kept: Photographs, sizes: dict[str, int], seed: int) -> dict[str, Path]:
+def write_photographs(
+    folder: Path, kept: Photographs, sizes: dict[str, int], seed: int, questions: int
+) -> dict[str, Path]:
     """A file per split, `folder`/SPLIT.json, their pictures in images/ beside it, no photograph in two of them.
 
     sizes: of each split, how many photographs with captions, with questions, and with a word pasted in.
+    questions: of a photograph, at most.
     """
     rng = random.Random(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -26,13 +28,13 @@ def write_photographs(folder: Path, kept: Photographs, sizes: dict[str, int], se
     for split, size in sizes.items():
         part = Photographs(captioned[: 2 * size], asked[:size], words[:size])
         del captioned[: 2 * size], asked[:size], words[:size]
-        rows = _rows(folder / "images", part, split, rng)
+        rows = _rows(folder / "images", part, split, questions, rng)
         files[split] = folder / f"{split}.json"
         files[split].write_text(json.dumps({"data": rows}))
     return files
 
 
-def _rows(images: Path, photographs: Photographs, split: str, rng: random.Random) -> Rows:
+def _rows(images: Path, photographs: Photographs, split: str, questions: int, rng: random.Random) -> Rows:
     """Items of one task each. Several questions of a photograph are several items; a photograph under a word is asked
     for the word alone.
     """
@@ -43,7 +45,7 @@ def _rows(images: Path, photographs: Photographs, split: str, rng: random.Random
         rows.append({"image_info": _copied(photograph, images), "captions": captions})
     for photograph in photographs.asked:
         shown = _copied(photograph, images)
-        for question, answer in rng.sample(photograph.questions, min(QUESTIONS, len(photograph.questions))):
+        for question, answer in rng.sample(photograph.questions, min(questions, len(photograph.questions))):
             vqa = {"question": question, "answer": answer, "all_answers": [answer]}
             rows.append({"image_info": shown, "vqa": vqa})
     for number, word in enumerate(photographs.words):

@@ -27,7 +27,7 @@ from .updates import add_updates
 
 RANK = 16
 PEAK = {"updates": 2e-3, "projector": 1.2e-3, "tower": 1.2e-3, "words": 3e-3}
-PARTS = ("drawings", "drawings", "photographs", "rooms", "soft words")  # of a step
+PARTS = ("drawings", "drawings", "photographs", "rooms", "soft words", "soft words")  # of a step
 PICTURES = 2  # of a part
 
 
@@ -70,13 +70,14 @@ class JointPhase:
         language = self.parts.language
         hidden = language.embed_tokens(sequences.ids)
         shown = (sequences.ids == self.sequencer.picture)[..., None]
-        final = language(
-            inputs_embeds=hidden.masked_scatter(shown, features),
-            attention_mask=sequences.mask,
-            position_ids=sequences.positions,
-            use_cache=False,
-        ).last_hidden_state
-        return F.linear(final[sequences.rows, sequences.columns], language.embed_tokens.weight)
+        with torch.autocast("cpu", torch.bfloat16):
+            final = language(
+                inputs_embeds=hidden.masked_scatter(shown, features),
+                attention_mask=sequences.mask,
+                position_ids=sequences.positions,
+                use_cache=False,
+            ).last_hidden_state
+        return F.linear(final[sequences.rows, sequences.columns].float(), language.embed_tokens.weight)
 
     def gradients(self, kind: str, seed: str, trained: list[Tensor]) -> tuple[list[Tensor], float, dict[str, float]]:
         """Of the weighted sum of a part's losses, the sum of its weights, and its losses."""

@@ -30,6 +30,7 @@ from .files import write_photographs
 from .photographs import read_photographs
 
 SEED = 20  # of the evaluation pictures; training draws from other names, so none is shared
+QUESTIONS = 8  # of a photograph, at most
 BLANK = "blank"
 CANDIDATES = {"built-in": 50, "photographs": 10}
 ANNOTATION = {"vqa": "vqa", "ocr": "ocr", "caption": "captions", "retrieval": "captions"}  # the field of each task
@@ -133,7 +134,9 @@ def main() -> None:
         sources = {"built-in": write_shapes(folder / "shapes", {"test": options.items}, seed=SEED)["test"]}
         if options.photographs is not None:
             kept = read_photographs(options.photographs, test=True)
-            written = write_photographs(folder / "photographs", kept, {"test": options.photograph_items}, SEED)
+            written = write_photographs(
+                folder / "photographs", kept, {"test": options.photograph_items}, SEED, QUESTIONS
+            )
             sources["photographs"] = written["test"]
         for source, file in sources.items():
             most = options.retrieval_items if source == "built-in" else options.photograph_items

@@ -27,7 +27,8 @@ FONTS = (
     "STIXGeneral",
     "STIXGeneralBol",
 )
-ADVANCE, TALLEST, LOWEST = 13, 36, 12  # pixels a character, and of a pasted word's height
+CELL = 12  # the side of the tower's patches, in pixels
+TALLEST, LOWEST = 36, 12  # of a pasted word, in pixels
 MARGIN = 3
 SIGN_SHARE = 0.2
 
@@ -106,15 +107,19 @@ def photographed(word: Word) -> Inscription:
 def with_word(picture: Image.Image, word: Inscription, rng: random.Random) -> tuple[Image.Image, Lettering]:
     """A picture of the tower's size with a word pasted into it, and where; the box is not drawn.
 
-    As wide as its number of characters asks for, so that each has about a cell of its own, as high as fits.
+    As wide as its number of characters asks for, as high as fits, and where the tower's patches are: from a cell's edge
+    on, the middle of its height in a cell's. So each of up to seven characters has about a cell of its own; where
+    characters lay across the edges of cells, the tower learned to read them several times slower.
     """
     text = word.text
     room = SIZE - 2 * MARGIN
-    scale = min(room, ADVANCE * len(text) + 4) / word.picture.width
+    scale = min(room, CELL * len(text)) / word.picture.width
     scale = min(scale, TALLEST / word.picture.height)
     scale = max(scale, min(LOWEST / word.picture.height, room / word.picture.width))
     width, height = max(4, round(word.picture.width * scale)), max(4, round(word.picture.height * scale))
-    x, y = rng.randint(MARGIN, SIZE - MARGIN - width), rng.randint(MARGIN, SIZE - MARGIN - height)
+    x = max(MARGIN, CELL * rng.randint(0, (SIZE - MARGIN - width) // CELL))
+    rows = [CELL * n + (CELL - height) // 2 for n in range(SIZE // CELL)]
+    y = rng.choice([y for y in rows if MARGIN <= y <= SIZE - MARGIN - height] or [(SIZE - height) // 2])
     pasted = picture.copy()
     pasted.paste(word.picture.resize((width, height), Image.Resampling.BICUBIC), (x, y))
     box = (x - 1, y - 1, width + 1, height + 1)

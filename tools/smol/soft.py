@@ -56,7 +56,7 @@ class SoftPhase:
             said.append(self.words.cells(drawing.scene, drawing.rows, drawing.lettering))
         for _ in range(pasted):
             ground = cropped(rng.choice(self.photographs.captioned), rng)
-            picture, lettering = with_word(ground, make_text(self.photographs.words, rng, 0.5), rng)
+            picture, lettering = with_word(ground, make_text(self.photographs.words, rng, 0.4), rng)
             pictures.append(with_box(picture, lettering))
             said.append(self.words.cells(None, (), lettering))
         target, spoken = zip(*said, strict=True)

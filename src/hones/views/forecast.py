@@ -82,15 +82,20 @@ def sentences(found: Forecast) -> list[str]:
         f"{figure(released / rates.flop_rate / 86400)} GPU-days if all of the rate were reached."
     )
 
-    dearest = max(found.counted, key=lambda stage: stage.hours(rates)[0])
+    hours: dict[str, float] = {}
+    for stage in found.counted:
+        hours[stage.name] = hours.get(stage.name, 0.0) + stage.hours(rates)[0]
+    dearest = max(hours, key=hours.__getitem__)
     cheaper = ""
-    if dearest.name == "heads":
+    if dearest == "heads":
+        swept_tasks = [task for stage in found.counted if stage.name == dearest for task in stage.tasks]
         cheaper = (
             " Cheaper: fewer --items; --racing-share shows what a race would save (an approximation; "
-            f"{RACING_MEASURED}){'; fewer --candidates' if 'retrieval' in dearest.tasks else ''}."
+            f"{RACING_MEASURED}){'; fewer --candidates' if 'retrieval' in swept_tasks else ''}."
         )
-    share = dearest.hours(rates)[0] / sum(stage.hours(rates)[0] for stage in found.counted)
-    said.append(f"{dearest.name.capitalize()} take {100 * share:.0f} % of the time.{cheaper}")
+    elif dearest == "compare":
+        cheaper = " Cheaper: fewer methods, budgets or also: each set is measured on every task of the run."
+    said.append(f"Dearest: {dearest}, {100 * hours[dearest] / sum(hours.values()):.0f} % of the time.{cheaper}")
     said += [f"Assumed: {note}." for note in found.notes]
     loading = ", loading the model." if found.load == 0 else "."
     said.append(
