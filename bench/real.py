@@ -1,11 +1,11 @@
 """The study of smol-llava, on the built-in pictures and on photographs: bench/real.yaml, and a page of what it found.
 
     hones models get smol-llava
-    python bench/real.py drawings photographs --photographs FOLDER [--to runs/real] [--pages bench/results]
+    python bench/real.py drawings photographs --photographs FOLDER [--race] [--to runs/real] [--pages bench/results]
 
-Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. Then `hones
-heads --racing` on the same items says what a race would have found. --photographs FOLDER has flickr8k, daquar and words
-(tools/smol); of them only those are used that training never saw. A run that was stopped goes on where it was.
+Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. With --race,
+`hones heads --racing` on the same items says what a race would have found. --photographs FOLDER has flickr8k, daquar
+and words (tools/smol); of them only those are used that training never saw. A run that was stopped goes on.
 """
 
 import argparse
@@ -29,8 +29,9 @@ OF_PHOTOGRAPHS = {"discovery": 8, "dev": 48, "test": 40}  # of each task
 SEED = 31  # of the pictures; neither training nor the figures of the manifest use it
 PHOTOGRAPHS = {
     "analyze": "null",
-    "compare": "{methods: [hones+, rounds, dvp, random], draws: 1, budgets: [0.001, 0.01]}",
-    "limit": "null",
+    "compare": "{methods: [hones+, rounds, dvp, random], draws: 2, curves: false}",
+    "limit": "{}",
+    "tasks": "[vqa, ocr, caption]",
     "steering.methods": "[hones, rand-neuron, fixed-amp, no-kl, ia3]",
 }
 
@@ -77,17 +78,17 @@ def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
     return next(results.heads for results in found if results.task == task and results.heads is not None)
 
 
-def page(source: str, results: RunResults, raced: dict[str, HeadResult]) -> str:
+def page(model: str, source: str, results: RunResults, raced: dict[str, HeadResult]) -> str:
     """The results as markdown."""
     found_on = {"drawings": SPLITS, "photographs": OF_PHOTOGRAPHS}[source]["discovery"]
     lines = [
-        f"# smol-llava on {source}",
+        f"# {model} on {source}",
         "",
         f"`python bench/real.py {source}`; sets found on {found_on} items a task.",
         "",
     ]
     for task in results.tasks:
-        lines += [f"## {task.task}", "", *_heads(task, raced[task.task])]
+        lines += [f"## {task.task}", "", *_heads(task, raced.get(task.task))]
         shown = [task.masking, task.comparison, task.evidence]
         for table in [table for result in shown if result is not None for table in result.tables()]:
             lines += _shown(table)
@@ -108,8 +109,8 @@ def _shown(table: Table) -> Iterator[str]:
     yield from (f"### {table.title}", "", markdown(table))
 
 
-def _heads(task: TaskResults, raced: HeadResult) -> Iterator[str]:
-    """The critical heads, how sure they are, and what the race makes of them."""
+def _heads(task: TaskResults, raced: HeadResult | None) -> Iterator[str]:
+    """The critical heads, how sure they are, and what a race makes of them."""
     assert task.heads is not None
     exact = task.heads
     sure = [h for h in exact.heads if h.score.low > 0]
@@ -123,10 +124,12 @@ def _heads(task: TaskResults, raced: HeadResult) -> Iterator[str]:
     yield from ("", "| layer.head | drop when replaced |", "|---|---|")
     for head in exact.critical:
         yield f"| {head.layer}.{head.head} | {head.score:+.3f} |"
+    yield ""
+    if raced is None:
+        return
     sites = [{(h.layer, h.head) for h in found.critical} for found in (exact, raced)]
     cells = sum(h.items for h in raced.heads) / (len(exact.heads) * exact.items)
     yield from (
-        "",
         f"A race at .95 runs {cells:.0%} of the cells and finds {len(sites[0] & sites[1])} of these {len(sites[0])}.",
         "",
     )
@@ -137,14 +140,17 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", choices=("drawings", "photographs"))
     parser.add_argument("--model", default="smol-llava")
     parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--race", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("runs/real"))
     parser.add_argument("--pages", type=Path, default=HERE / "results")
     options = parser.parse_args()
     for source in options.sources:
         data = write_data(source, options.to, options.photographs)
         results = study(source, options.model, data, options.to)
-        raced = {t.task: race(t.task, options.model, data, options.to / f"{source}-raced") for t in results.tasks}
-        (options.pages / f"real-{source}.md").write_text(page(source, results, raced))
+        raced: dict[str, HeadResult] = {}
+        for found in results.tasks if options.race else ():
+            raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced")
+        (options.pages / f"real-{source}.md").write_text(page(options.model, source, results, raced))
 
 
 if __name__ == "__main__":
