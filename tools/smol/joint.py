@@ -27,7 +27,7 @@ from .updates import add_updates
 
 RANK = 16
 PEAK = {"updates": 2e-3, "projector": 1.2e-3, "tower": 1.2e-3, "words": 3e-3}
-PARTS = ("drawings", "drawings", "photographs", "rooms", "soft words", "soft words")  # of a step
+PARTS = ("drawings", "drawings", "photographs", "rooms", "soft words", "soft words", "soft words")  # of a step
 PICTURES = 2  # of a part
 
 

@@ -20,7 +20,7 @@ from hones.models.merged.get import download
 
 from .export import NAME, PACKAGE, export
 
-MINUTES = {"soft": 30, "joint": 31}  # on two cores
+MINUTES = {"soft": 30, "joint": 54}  # on two cores
 
 
 def save_base(folder: Path) -> None:

@@ -22,7 +22,7 @@ from hones.tasks import caption, ocr, retrieval, vqa
 from .architecture import GRID, PICTURE
 from .photographs import Photograph, content_words, plain
 
-WEIGHT = {"vqa": 1.0, "ocr": 2.0, "caption": 1.0, "retrieval": 1.5}
+WEIGHT = {"vqa": 1.0, "ocr": 3.0, "caption": 1.0, "retrieval": 1.5}
 _QUESTION_WEIGHT = {"colour": 3.0, "shape": 1.5, "count": 1.0, "existence": 1.5, "relation": 2.0}
 _PARAPHRASES = (0, 0, 0, 0, 1, 2, 3, 4)
 NEGATIVES_SEEN = 60

@@ -22,7 +22,7 @@ from .photographs import Photographs, read_photographs, vocabulary
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
 from .soft_words import SoftWords
 
-DRAWINGS, PASTED, PHOTOGRAPHS = 8, 24, 12  # of a part
+DRAWINGS, PASTED, PHOTOGRAPHS = 12, 24, 8  # of a part
 PARTS = ("pictures", "pictures")  # of a step
 PEAK = {"projector": 2e-3, "tower": 2e-3, "words": 3e-3}
 
