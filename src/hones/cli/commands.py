@@ -8,6 +8,7 @@ import typer
 from hones.cli.benchmark import Planted
 from hones.cli.command import Commands, DataclassCommand
 from hones.cli.data import Coco, check, convert, shapes
+from hones.cli.docs import docs
 from hones.cli.find import Explain, Heads, Neurons, methods
 from hones.cli.models import LISTED, get, models
 from hones.cli.plan import Plan
@@ -29,7 +30,7 @@ BENCHMARK = "Score methods where the truth is known: who finds planted neurons?"
 DATA = "Make, convert and check annotation files."
 
 PANELS = {
-    "Start here": (demo, init, Run, Verify, Plan),
+    "Start here": (demo, init, Run, Verify, Plan, docs),
     "See": (Eval, Answers),
     "Find": (Heads, Neurons, methods, Explain),
     "Prove": (Mask, Compare, Analyze),
