@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow real lint golden bench hub tiny smol planted clean
+.PHONY: demo test test-slow real lint golden docs notebooks bench hub tiny smol planted clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -26,6 +26,12 @@ lint: .venv/ready
 
 golden: .venv/ready  # after a change of results or of help that is meant; on one thread, as the tests run
 	OMP_NUM_THREADS=1 $(BIN)/python tests/golden_runs.py
+
+docs: .venv/ready  # the site, in docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -q -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+
+notebooks: .venv/ready  # runs those of docs/notebooks and writes them with their outputs, some minutes
+	cd tools && OMP_NUM_THREADS=1 ../$(BIN)/python notebooks.py ../docs/notebooks
 
 bench: .venv/ready
 	$(BIN)/python bench/sweep.py
@@ -53,7 +59,7 @@ planted: .venv/ready  # some 15 minutes a model on one core
 	cd tools && ../$(BIN)/python -m planting.make --out ../checkpoints/planted
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist docs/_build docs/results docs/project
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
