@@ -19,7 +19,7 @@ BESIDE = ("CHANGELOG.md", "CONTRIBUTING.md")
 
 
 def copy_what_lies_beside(root: Path, folder: Path) -> None:
-    """Pages that are not in the folder of pages: what was measured, and two files of the root; git ignores the copies."""
+    """Copy pages that are elsewhere: what was measured, and two files of the root. git ignores the copies."""
     for name in BESIDE:
         _copy(root / name, folder / "project" / name.lower())
     for file in sorted((root / RESULTS).glob("*.md")):
@@ -125,7 +125,12 @@ def names() -> Iterator[str]:
         for name, thing in found.items():
             if fits(thing):
                 yield from _documented(name, thing)
-    yield from ("## METHODS", "", "The ways to rank neurons by name, each a subclass of `Method`: [methods](methods.md).", "")
+    yield from (
+        "## METHODS",
+        "",
+        "The ways to rank neurons by name, each a subclass of `Method`: [methods](methods.md).",
+        "",
+    )
 
 
 def _documented(name: str, thing: Any) -> Iterator[str]:
