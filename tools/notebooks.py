@@ -81,9 +81,10 @@ def _text(printed: str) -> Iterator[dict[str, Any]]:
 def _value(value: Any) -> Iterator[dict[str, Any]]:
     if value is None:
         return
-    data = {"text/plain": repr(value)}
     if hasattr(value, "_repr_html_"):
-        data["text/html"] = value._repr_html_()
+        data = {"text/plain": type(value).__name__, "text/html": value._repr_html_()}
+    else:
+        data = {"text/plain": repr(value)}
     yield {"output_type": "display_data", "metadata": {}, "data": data}
 
 
