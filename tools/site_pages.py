@@ -38,7 +38,7 @@ def _copy(file: Path, to: Path) -> None:
 
 def filled(page: str, text: str, folder: Path) -> str:
     """A page with what belongs into it; page: its name in the folder of pages, without ending."""
-    text = re.sub(r"\]\(\.\./bench/results/([\w-]+\.md)", r"](results/\1", text)
+    text = re.sub(r"\]\(((?:\.\./)*)\.\./bench/results/([\w-]+\.md)", r"](\1results/\2", text)
     if page == "commands":
         return text.replace(COMMANDS, "\n".join(commands()))
     if page == "api":
