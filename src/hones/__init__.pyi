@@ -34,6 +34,9 @@ from .method.steering.results import Evidence as Evidence
 from .method.steering.settings import SteeringSettings as SteeringSettings
 from .method.steering.train import learn_scales as learn_scales
 from .models.interventions import (
+    keep_neurons as keep_neurons,
+)
+from .models.interventions import (
     mask_neurons as mask_neurons,
 )
 from .models.interventions import (

@@ -172,13 +172,31 @@ class Measurement:
         np.divide(before - self.resampled(arm), before, out=lost, where=before > 0)
         return Share((base - self.value(arm)) / base, lost)
 
+    def recovered(self, arm: ArmName, empty: ArmName) -> "Share | None":
+        """(P(arm) - P(empty)) / (P(unedited) - P(empty)), and of every resample.
+
+        None where the interval of P(unedited) - P(empty) is not above 0: of a difference that may be none no share is
+        given. The few resamples where it is not above 0 are NaN, and left out.
+        """
+        if self.difference(UNEDITED, empty).low <= 0:
+            return None
+        span = self.resampled(UNEDITED) - self.resampled(empty)
+        shares = np.full_like(span, np.nan)
+        np.divide(self.resampled(arm) - self.resampled(empty), span, out=shares, where=span > 0)
+        return Share((self.value(arm) - self.value(empty)) / (self.value(UNEDITED) - self.value(empty)), shares)
+
 
 @dataclass(frozen=True)
 class Share:
-    """A share of a baseline, and that share in every resample."""
+    """A share of a baseline or of a difference, and that share in every resample."""
 
     value: float
     resampled: Float[np.ndarray, " resamples"]
+
+    @property
+    def interval(self) -> Interval:
+        """The share."""
+        return interval_of(self.value, self.resampled)
 
     def beyond(self, others: Sequence["Share"]) -> Interval:
         """This share minus the largest of the others, which is taken anew in every resample.

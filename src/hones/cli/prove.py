@@ -31,6 +31,8 @@ from hones.errors import HonesError
 class Mask(StageOptions, AnswerOptions):
     """Step 3: zero the selected neurons on test items, beside random neurons of the same layers.
 
+    With --keep the other way round: only the selected neurons stay, and how much of the metric do they bring back?
+
     Example: hones mask --model tiny-llava --task vqa --data test.json --out runs/a
     """
 
@@ -40,8 +42,59 @@ class Mask(StageOptions, AnswerOptions):
     draws: Annotated[int, Option(min=1, help="Random layer-matched control sets.")] = 5
     also: Also = None
     ids: Ids = None
+    keep: Annotated[bool, Option("--keep", help="Keep the selected neurons alone, all others replaced.")] = False
+    rest: Annotated[str, Option(help="With --keep: what the others become, zero or mean (over --discovery).")] = "zero"
+    discovery: Annotated[
+        Path | None, Option(help="With --keep --rest mean: unified JSON file of the discovery items.")
+    ] = None
 
     def execute(self) -> None:
+        self._check()
+        if self.keep:
+            self._keep()
+        else:
+            self._mask()
+        say_next(self, Steer, dev="DEV.json", test=self.data, also=None)
+        say_results(self.out)
+
+    def _check(self) -> None:
+        """Raises HonesError for options that do not go together."""
+        from hones.method.budget import check_rest
+
+        check_rest(self.rest)
+        if self.keep and self.also is not None:
+            raise HonesError("--keep with --also", expected="one of them: other tasks are measured under masks")
+        if not self.keep and (self.rest != "zero" or self.discovery is not None):
+            raise HonesError("--rest and --discovery", expected="with --keep: a mask is 0")
+        if (self.rest == "mean") != (self.discovery is not None):
+            raise HonesError(
+                f"--rest {self.rest} {'with' if self.discovery else 'without'} --discovery",
+                expected="the discovery items for --rest mean, and for it alone",
+            )
+        if self.rest == "mean" and self.ray is not None:
+            raise HonesError("--rest mean with --ray", expected="one of them: the means are taken in this process")
+
+    def _keep(self) -> None:
+        from hones.data.disjoint import check_disjoint
+        from hones.runs.artifacts import read_neurons
+        from hones.tabular import together
+        from hones.tasks import make_task
+        from hones.views import terminal
+
+        task = make_task(self.task, candidates=self.candidates)
+        neurons = self.found(self.neurons, task.name, "neurons")
+        read_neurons(neurons)  # a bad file is named before a model is loaded
+        items = self.items(self.data, self.ids)
+        means_on = None if self.discovery is None else self.items(self.discovery)
+        if means_on is not None:
+            check_disjoint({"discovery": means_on, "test": items})
+        with self.study() as study:
+            study.look_first(task, items, "test", "keep")
+            result = study.keep(task, items, neurons, self.draws, means_on)
+            table = terminal.show(together([(task.name, result)]))
+            show(study, task.name, table, self.out / task.name / "keep.json")
+
+    def _mask(self) -> None:
         from hones.method.selectivity import ASK_OTHERS
         from hones.runs.artifacts import read_neurons
         from hones.tabular import together
@@ -60,8 +113,6 @@ class Mask(StageOptions, AnswerOptions):
             show(study, task.name, table, self.out / task.name / "masking.json")
             if result.selectivity is None or not result.selectivity.others:
                 warn(ASK_OTHERS)
-        say_next(self, Steer, dev="DEV.json", test=self.data, also=None)
-        say_results(self.out)
 
 
 @dataclass(kw_only=True)

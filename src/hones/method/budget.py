@@ -1,6 +1,6 @@
-"""How many heads and neurons are selected, by which reading of the positive part, and the seed."""
+"""How many heads and neurons are selected, by which reading of the positive part, what others become, and the seed."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from hones.errors import HonesError
 
@@ -11,12 +11,26 @@ BUDGETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 """Of curves: from a handful of neurons to a tenth of them."""
 DEFAULT_SEED = 3407
 PositivePart = Literal["mean", "item"]
+Rest = Literal["zero", "mean"]
+"""What neurons outside a kept set become (`hones.method.keeping`)."""
 
 
 def check_ratio(ratio: float) -> None:
     """Raises HonesError for a ratio outside (0, 1]."""
     if not 0 < ratio <= 1:
         raise HonesError(str(ratio), argument="ratio", expected="a share of all neurons above 0 and at most 1")
+
+
+def check_rest(name: str) -> Rest:
+    """What neurons outside a kept set become, by name.
+
+    Raises:
+        HonesError: no such name.
+    """
+    for known in get_args(Rest):
+        if name == known:
+            return known
+    raise HonesError(name, argument="rest", expected="zero or mean")
 
 
 def ratio_of_text(text: str) -> float | None:

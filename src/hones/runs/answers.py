@@ -5,6 +5,7 @@ target, the references, and under every arm the answer and its score. Arms:
 
     unedited                   of every stage that sweeps
     masked, random             of the masking, its first control; random #2 is the second
+    kept                       of the keeping
     masked:METHOD              of a comparison, at its ratio
     steered, steered:WAY       of HONES and of the other ways, their first seeds; steered #2 is the second seed
 
@@ -32,6 +33,7 @@ from hones.tasks.base import Example
 FILE = "answers.jsonl"
 MASKED = "masked"
 RANDOM = "random"
+KEPT = "kept"
 STEERED = "steered"
 MAIN = (UNEDITED, MASKED, STEERED)
 """The arms that are shown unless others are asked for."""

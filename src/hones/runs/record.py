@@ -3,7 +3,7 @@
     RUN/run.json                           what ran: model, data, settings, versions, items left out, per finished stage
     RUN/T/heads.json, head_scores.npy      step 1
     RUN/T/neurons.json, neuron_importance.npy
-    RUN/T/masking.json                     step 3
+    RUN/T/masking.json, keep.json          step 3, and the other way round
     RUN/T/steering/WAY/scales.json, result.json, seed-N/scales.json; RUN/T/steering/evidence.json
     RUN/analysis/analysis.json, pictures/  what the sets of the tasks share and do
 

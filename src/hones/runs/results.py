@@ -8,6 +8,7 @@ from typing import Any
 from hones.errors import HonesError
 from hones.method.analysis.results import Analysis
 from hones.method.found import HeadResult, RankedNeuron
+from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
@@ -18,7 +19,7 @@ from hones.runs.artifacts import read_heads, read_neurons, read_result
 from hones.runs.record import RunRecord, read_record
 from hones.tasks import in_order
 
-FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json")
+FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json", "keep.json")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class TaskResults:
     steering: dict[str, SteeringResult]
     evidence: Evidence | None = None
     answers: Sequence[AnsweredItem] = ()
+    keeping: KeepingResult | None = None
 
     @property
     def shown_answers(self) -> Answers | None:
@@ -99,6 +101,7 @@ def _read_task(folder: Path) -> TaskResults:
         {f.parent.name: read_result(f, SteeringResult) for f in sorted(folder.glob("steering/*/result.json"))},
         _read(folder / "steering" / "evidence.json", Evidence),
         read_answers(folder / ANSWERS) if (folder / ANSWERS).is_file() else (),
+        _read(folder / "keep.json", KeepingResult),
     )
 
 

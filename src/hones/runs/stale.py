@@ -11,7 +11,7 @@ from hones.errors import joined
 from hones.files import digest_of
 from hones.runs.results import FILES, RunResults
 
-_STAGES = dict(zip(FILES, ("heads", "neurons", "mask", "compare"), strict=True))
+_STAGES = dict(zip(FILES, ("heads", "neurons", "mask", "compare", "keep"), strict=True))
 
 
 def stale(results: RunResults) -> list[str]:
@@ -42,7 +42,13 @@ def _of_task(results: RunResults, task: str) -> Iterator[str]:
         used = _used(results, f"{task}/evidence")
         scales = {f"{task}/steering/{name}": digest for name, digest in used.get("scales", {}).items()}
         yield from _from(results, f"{task}/evidence", {f"{task}/neurons.json": used.get("neurons"), **scales})
-    for stage, key in (("neurons", "heads"), ("methods/hones", "heads"), ("mask", "neurons"), ("steer", "neurons")):
+    for stage, key in (
+        ("neurons", "heads"),
+        ("methods/hones", "heads"),
+        ("mask", "neurons"),
+        ("keep", "neurons"),
+        ("steer", "neurons"),
+    ):
         used = _used(results, f"{task}/{stage}").get(key)
         yield from _from(results, f"{task}/{stage}", {f"{task}/{key}.json": used})
     compared = _used(results, f"{task}/compare").get("methods", {}).items()

@@ -3,6 +3,7 @@
     heads      step 1, on the discovery items    heads.json, head_scores.npy
     neurons    step 2, on the discovery items    neurons.json, neuron_importance.npy
     mask       step 3, on the test items         masking.json
+    keep       the other way round, likewise     keep.json
     steer      step 4, on dev and test items     steering/hones/: scales.json, result.json
 
 Each checks its items, skips what this run folder already holds for the same inputs, computes, writes, and records in
@@ -24,6 +25,7 @@ from hones.data.items import Items, LeftOut
 from hones.files import digest_of
 from hones.method.budget import AUTO, DEFAULT_RATIO, PositivePart, check_ratio, neuron_budget
 from hones.method.heads import HeadResult, critical_count, localize_heads_of_tasks, race_heads
+from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult, evaluate_masking
 from hones.method.neurons import RankedNeuron, attribute_neurons, select_neurons
 from hones.method.smallest import smallest_budget
@@ -37,6 +39,7 @@ from hones.runs.answers import MASKED, RANDOM
 from hones.runs.artifacts import read_heads, read_neurons, write_heads, write_neurons
 from hones.runs.found_on import found_on
 from hones.runs.growing import let_others_grow, other_jobs, without_others
+from hones.runs.keeping import keep
 from hones.runs.locks import alone
 from hones.runs.method_inputs import critical_heads, method_inputs
 from hones.runs.stage import Stage, Workspace
@@ -179,6 +182,15 @@ class Study(Workspace):
                 return result
 
             return stage.once(file, MaskingResult, compute, test=items)
+
+    def keep(
+        self, task: Task, test: Items, neurons_file: Path, draws: int = 5, means_on: Items | None = None
+    ) -> KeepingResult:
+        """Step 3 the other way round, only the neurons kept, on the test items; writes keep.json.
+
+        means_on: discovery items over which replaced neurons take their mean; None: they become 0.
+        """
+        return keep(self, task, test, neurons_file, draws, means_on)
 
     def steer(
         self, task: Task, dev: Items, test: Items, neurons_file: Path, settings: SteeringSettings | None = None

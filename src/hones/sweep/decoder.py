@@ -60,6 +60,7 @@ class RowEdits:
         self.anatomy = anatomy
         self.heads: dict[int, Bool[Tensor, "edits heads"]] = {}
         self.factors: dict[int, Float[Tensor, "edits neurons"]] = {}
+        self.constants: dict[int, Float[Tensor, "edits neurons"]] = {}
         count = len(interventions)
         device = of.device
         for e, intervention in enumerate(interventions):
@@ -78,6 +79,21 @@ class RowEdits:
                 if layer not in self.factors:
                     self.factors[layer] = torch.ones(count, anatomy.neurons, device=device)
                 self.factors[layer][e, torch.tensor(indices, device=device)] = torch.tensor(factors, device=device)
+            if not intervention.only_masks:
+                self._replace(e, count, intervention)
+
+    def _replace(self, e: int, count: int, intervention: Intervention) -> None:
+        """The factors and constants of all neurons that an intervention replaces, after those that it names."""
+        values = None if intervention.constants is None else torch.from_numpy(intervention.constants.values)
+        for layer, neurons in intervention.replaced().items():
+            indices = torch.from_numpy(neurons).to(self.of.device)
+            if layer not in self.factors:
+                self.factors[layer] = torch.ones(count, self.anatomy.neurons, device=self.of.device)
+            self.factors[layer][e, indices] = 0
+            if values is not None:
+                if layer not in self.constants:
+                    self.constants[layer] = torch.zeros(count, self.anatomy.neurons, device=self.of.device)
+                self.constants[layer][e, indices] = values[layer].to(self.of.device)[indices]
 
     @contextmanager
     def on(self, entry: "DecoderInput", wanted: ReadPositions | None) -> Iterator[None]:
@@ -93,7 +109,10 @@ class RowEdits:
         def multiply(layer: int, z: Tensor) -> Tensor:
             of = self.of[wanted.rows] if wanted is not None and layer == last else self.of
             factors = self.factors[layer][of]
-            return (z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None].to(z.device)).to(z.dtype)
+            edited = z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None].to(z.device)
+            if layer in self.constants:
+                edited = edited + self.constants[layer][of][:, None].to(z.device)
+            return edited.to(z.dtype)
 
         heads = [layer for layer in self.heads if layer >= entry.start and layer != known]
         factors = [layer for layer in self.factors if layer >= entry.start]

@@ -44,7 +44,10 @@ def measure(
     for arm, given in arms.items():
         of_arm = [given] if isinstance(given, Intervention) else given
         # equal for interventions that do the same
-        keys[arm] = [(e.heads, e.masked, frozenset(x for x in e.scales.items() if x[1] != 0)) for e in of_arm]
+        keys[arm] = [
+            (e.heads, e.masked, frozenset(x for x in e.scales.items() if x[1] != 0), e.kept, e.constants)
+            for e in of_arm
+        ]
         distinct |= dict(zip(keys[arm], of_arm, strict=True))
     row = {key: number for number, key in enumerate(distinct)}
     rows = {arm: [row[key] for key in of_arm] for arm, of_arm in keys.items()}

@@ -148,7 +148,7 @@ class Passes:
             return None
         for edit in edits:
             neurons = sum(at == layer for at, _ in (*edit.masked, *edit.scales))
-            if not 0 < neurons <= few or any(at == layer for at, _ in edit.heads):
+            if not edit.only_masks or not 0 < neurons <= few or any(at == layer for at, _ in edit.heads):
                 return None
         residual = prefixes.trace.residual
         attention = self._attention(prefixes.trace, layer, [BASELINE])

@@ -111,7 +111,7 @@ def run_charts(results: RunResults) -> dict[str, list[Chart]]:
     masked = [(t.task, t.masking) for t in results.tasks if t.masking is not None]
     arms = {"baseline": "unmasked", "masked": "selected masked", "control": "random masked"}
     caption = "Lines: 95 % intervals over the test pictures; random: mean over draws."
-    elsewhere = filter(None, [costs_chart(masked)])
+    elsewhere = filter(None, [costs_chart(masked), keeping_chart(results)])
     methods: list[Chart] = []
     for comparison in (t.comparison for t in results.tasks if t.comparison is not None):
         methods += filter(None, [comparison_chart(comparison), selective_chart(comparison)])
@@ -120,10 +120,20 @@ def run_charts(results: RunResults) -> dict[str, list[Chart]]:
     return {
         "heads": [head_map(t.task, t.heads) for t in results.tasks if t.heads is not None],
         "layers": [layer_curves(results.per_layer)] if results.per_layer else [],
-        "masking": [level_chart("Masking", caption, together(masked), arms), *elsewhere] if masked else [],
+        "masking": [*([level_chart("Masking", caption, together(masked), arms)] if masked else []), *elsewhere],
         "methods": methods,
         "evidence": evidence_charts([t.evidence for t in results.tasks if t.evidence is not None]),
     }
+
+
+def keeping_chart(results: RunResults) -> Chart | None:
+    """The metric with the selected neurons alone, beside the whole model and nothing kept."""
+    kept = [(t.task, t.keeping) for t in results.tasks if t.keeping is not None]
+    if not kept:
+        return None
+    caption = "All other feed-forward neurons replaced. Lines: 95 % intervals over the test pictures."
+    arms = {"whole": "whole model", "kept": "only the selected kept", "empty": "none kept"}
+    return level_chart("Keeping", caption, together(kept), arms)
 
 
 def _lens(rows: Sequence[LensRow], folder: Path, said: Mapping[tuple[str, str, str], str]) -> list[Lens]:

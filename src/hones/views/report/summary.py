@@ -6,6 +6,7 @@ from math import isnan
 from hones.errors import joined
 from hones.method.analysis.results import Analysis
 from hones.method.found import HeadResult
+from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence, Tested
@@ -34,6 +35,8 @@ def _of_task(t: TaskResults, ratio: float | None) -> Iterator[str]:
     if t.masking is not None:
         yield masking_sentence(t.task, t.masking)
         yield from selectivity_sentences(t.task, t.masking)
+    if t.keeping is not None:
+        yield keeping_sentence(t.task, t.keeping)
     if t.comparison is not None:
         yield comparison_sentence(t.comparison)
         yield from filter(None, [budget_sentence(t, ratio)])
@@ -109,6 +112,24 @@ def masking_sentence(task: str, r: MaskingResult) -> str:
         more = "more" if r.advantage.value > 0 else "less"
         verdict = f"{number(abs(r.advantage.value), 2)} {more} for the selection, an interval that excludes zero"
     return f"{text}; random neurons of the same layers cost {cost}: {verdict}."
+
+
+def keeping_sentence(task: str, r: KeepingResult) -> str:
+    """How much of the metric the neurons bring back alone, and what is left without them."""
+    alone = (
+        f"With {count(r.neurons, 'neuron')} kept and all others replaced ({r.rest}), {task} on "
+        f"{count(r.items, 'test item')} has {with_interval(r.kept, 2)} {metric(r.metric_name)}; the whole model "
+        f"{number(r.whole.value, 2)}, none kept {number(r.empty.value, 2)}"
+    )
+    if r.faithfulness is None or r.completeness is None:
+        return f"{alone}: {r.sentence()}."
+    beyond = f"beyond random neurons {with_change(r.advantage, 2)}"
+    if includes_zero(r.advantage):
+        beyond = f"no difference to random neurons that the interval supports ({with_change(r.advantage, 2)})"
+    return (
+        f"{alone}: a faithfulness of {with_interval(r.faithfulness, 2)}, {beyond}; without them "
+        f"{with_interval(r.completeness, 2)} of the scale is left."
+    )
 
 
 def selectivity_sentences(task: str, r: MaskingResult) -> Iterator[str]:
