@@ -58,6 +58,8 @@ from .runs.analysis import RunStudy as RunStudy
 from .runs.config import RunConfig as RunConfig
 from .runs.config import read_config as read_config
 from .runs.pipeline import run_config as run_config
+from .runs.published import Published as Published
+from .runs.published import read_published as read_published
 from .runs.record import RunFolder as RunFolder
 from .runs.source import read_run as read_run
 from .runs.study import Study as Study
@@ -66,6 +68,7 @@ from .sharing.ask import ask as ask
 from .sharing.export import Exported as Exported
 from .sharing.export import export_scales as export_scales
 from .sharing.origin import scales_for as scales_for
+from .sharing.publish import publish as publish
 from .sharing.push import push_export as push_export
 from .sweep.verify import Verification as Verification
 from .sweep.verify import verify as verify

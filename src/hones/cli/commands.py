@@ -14,7 +14,7 @@ from hones.cli.models import LISTED, get, models
 from hones.cli.plan import Plan
 from hones.cli.prove import Analyze, Compare, Mask
 from hones.cli.see import Answers, Eval
-from hones.cli.share import Export, figures, push, report
+from hones.cli.share import Export, figures, publish, push, report
 from hones.cli.shown import say
 from hones.cli.start import Run, Verify, demo, init
 from hones.cli.steer import Ask, Steer
@@ -35,7 +35,7 @@ PANELS = {
     "Find": (Heads, Neurons, methods, Explain),
     "Prove": (Mask, Compare, Analyze),
     "Steer": (Steer, Ask),
-    "Share": (report, figures, Export, push),
+    "Share": (report, figures, publish, Export, push),
 }
 
 

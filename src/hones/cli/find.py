@@ -103,7 +103,7 @@ class Neurons(StageOptions):
         task = make_task(self.task, candidates=self.candidates)
         heads = self.found(self.heads, task.name, "heads") if KNOWN[name].needs_heads else None
         if heads is not None:
-            read_heads(heads)  # a bad file is named before a model is loaded
+            read_heads(heads, task.name)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         with self.study() as study:
             (method,) = scheduled([METHODS[name]], self.rounds, self.width)

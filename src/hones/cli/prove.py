@@ -83,7 +83,7 @@ class Mask(StageOptions, AnswerOptions):
 
         task = make_task(self.task, candidates=self.candidates)
         neurons = self.found(self.neurons, task.name, "neurons")
-        read_neurons(neurons)  # a bad file is named before a model is loaded
+        read_neurons(neurons, task.name)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         means_on = None if self.discovery is None else self.items(self.discovery)
         if means_on is not None:
@@ -104,7 +104,7 @@ class Mask(StageOptions, AnswerOptions):
         task = make_task(self.task, candidates=self.candidates)
         also = other_tasks(self.also, task.name, candidates=self.candidates)
         neurons = self.found(self.neurons, task.name, "neurons")
-        read_neurons(neurons)  # a bad file is named before a model is loaded
+        read_neurons(neurons, task.name)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
         with self.study() as study:
             study.look_first(task, items, "test", "mask")

@@ -48,9 +48,11 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
         from hones.views.terminal import left_out_list
 
         task = make_task(self.task, candidates=self.candidates)
-        for file, read in ((self.heads, read_heads), (self.neurons, read_neurons), (self.scales, read_scales)):
+        for file, read in ((self.heads, read_heads), (self.neurons, read_neurons)):
             if file is not None:
-                read(file)  # a bad file is named before a model is loaded
+                read(file, task.name)  # a bad file is named before a model is loaded
+        if self.scales is not None:
+            read_scales(self.scales)
         items = self.items(self.data, self.ids)
 
         from hones.runs.evaluation import evaluate
@@ -64,13 +66,13 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
         if not prepared.examples:
             what = f"{self.data}: none of its {len(items)} items can be asked about for {task.name}"
             raise HonesError(what, do="see the reasons above, or `hones data check` of the file")
-        edit = self.edit(vlm)
+        edit = self.edit(vlm, task.name)
         found = evaluate(vlm, task, prepared.examples, edit, sweep=sweep, split="given")
         show_evaluation(found, self.rows)
         if self.csv is not None:
             write_csv(found.answers, self.csv)
 
-    def edit(self, vlm: "VLM") -> "Intervention | None":
+    def edit(self, vlm: "VLM", task: str) -> "Intervention | None":
         """What is done to the model; None: nothing."""
         from hones.models.interventions import Intervention
         from hones.runs.artifacts import read_heads, read_neurons
@@ -82,8 +84,8 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
         for file in (self.heads, self.neurons):
             if file is not None:
                 check_found_on(vlm, file)
-        heads = () if self.heads is None else read_heads(self.heads).critical
-        neurons = () if self.neurons is None else read_neurons(self.neurons)
+        heads = () if self.heads is None else read_heads(self.heads, task).critical
+        neurons = () if self.neurons is None else read_neurons(self.neurons, task)
         edit = Intervention(
             heads=frozenset((head.layer, head.head) for head in heads),
             masked=frozenset((neuron.layer, neuron.neuron) for neuron in neurons),

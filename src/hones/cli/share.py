@@ -8,6 +8,7 @@ import typer
 
 from hones.cli.options import LoadingOptions, Model, Revision
 from hones.cli.shown import OUT, say, warn
+from hones.errors import HonesError
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 
@@ -100,6 +101,36 @@ class Export(LoadingOptions):
         LOG.info("exported %s to %s as %s", self.scales, self.to, self.form)
         OUT.print(view(export))
         say(f"written: {self.to}")
+
+
+def publish(
+    run: Run,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="[default: RUN/found.json, or RUN/TASK/heads.mib.json]")
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="found (all of it), or mib (one task's head scores, as MIB reads them)."),
+    ] = "found",
+    task: Annotated[str | None, typer.Option(help="mib: which task, where the run has several.")] = None,
+    model: Annotated[str | None, typer.Option(help="mib: the run's model, if it has moved.")] = None,
+) -> None:
+    """What a run found as one small JSON file, for other people: no paths, no data.
+
+    Example: hones publish runs/a --to found.json
+    """
+    if form not in ("found", "mib"):
+        raise HonesError(f"--format {form}", expected="found or mib")
+    if form == "found" and (task is not None or model is not None):
+        raise HonesError("--task and --model", expected="with --format mib")
+    if form == "mib":
+        from hones.sharing.mib import publish_mib
+
+        say(f"written: {publish_mib(run, to, task, model)}")
+        return
+    from hones.sharing import publish as sharing
+
+    say(f"written: {sharing.publish(run, to)}")
 
 
 def push(

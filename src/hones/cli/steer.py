@@ -136,7 +136,7 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
         settings = self.training(self.seed)
         task = make_task(self.task, candidates=self.candidates)
         neurons = self.found(self.neurons, task.name, "neurons")
-        read_neurons(neurons)  # a bad file is named before a model is loaded
+        read_neurons(neurons, task.name)  # a bad file is named before a model is loaded
         splits = {"dev": self.items(self.dev), "test": self.items(self.test)}
         if self.ood is not None:
             splits["ood"] = load_items(self.ood, images=self.ood_images, limit=self.limit)

@@ -13,6 +13,7 @@ from hones.errors import HonesError, first_invalid, from_validation
 from hones.files import read_json, short, write_json, write_npy
 from hones.method.found import HeadResult, HeadScore, RankedNeuron, RankedNeurons
 from hones.method.steering.settings import Scales
+from hones.runs.published import is_published, published_of
 from hones.stats import Interval
 from hones.sweep.racing import RaceRules
 
@@ -52,13 +53,18 @@ def write_heads(
     write_json(folder / "heads.json", {**(found_on or {}), **content})
 
 
-def read_heads(path: Path) -> HeadResult:
-    """heads.json, ours or the public release's (which has no intervals: they are read as NaN).
+def read_heads(path: Path, task: str | None = None) -> HeadResult:
+    """heads.json, ours or the public release's (which has no intervals: they are read as NaN), or a published run.
+
+    Args:
+        task: whose heads of a published run; it may be left out where that has one task.
 
     Raises:
         HonesError: no such file, or not of that form.
     """
     content = read_json(path)
+    if is_published(content):
+        return published_of(content, path).heads(task)
     try:
         baseline, rows = content["baseline"], content["all_heads"]
         scores = tuple(
@@ -111,12 +117,18 @@ def write_neurons(
     write_json(folder / "neurons.json", [{**asdict(neuron), **(found_on or {})} for neuron in selected])
 
 
-def read_neurons(path: Path) -> RankedNeurons:
-    """neurons.json.
+def read_neurons(path: Path, task: str | None = None) -> RankedNeurons:
+    """neurons.json, or a published run.
+
+    Args:
+        task: whose neurons of a published run; it may be left out where that has one task.
 
     Raises:
         HonesError: no such file, not of that form, or empty.
     """
+    content = read_json(path)
+    if is_published(content):
+        return published_of(content, path).neurons(task)
     neurons = RankedNeurons(read_result(path, list[RankedNeuron]))
     if not neurons:
         raise HonesError(f"{path} holds no neurons", expected="at least one")

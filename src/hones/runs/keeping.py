@@ -29,7 +29,7 @@ def keep(
     if means_on is not None and study.sweep.workers.side_by_side:
         raise HonesError("mean activations on workers", expected="this process alone, or zero for the rest")
     with alone(study.run.path, [task.name]):
-        neurons = study.sites(neurons_file)
+        neurons = study.sites(neurons_file, task.name)
         items = study.prepare(task, test, "test")
         details: dict[str, Any] = {"test": items}
         rest: dict[str, Any] = {"rest": "zero"}

@@ -54,7 +54,7 @@ def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Me
         return CriticalHeads()
     if file is None:
         raise HonesError(f"the method {needing[0]} needs critical heads", do="give --heads, which `hones heads` writes")
-    heads = read_heads(file)
+    heads = read_heads(file, task.name)
     check_found_on(vlm, file)
     others = {other.metric_name for name, other in TASKS.items() if name != task.name}
     if heads.metric_name in others - {task.metric_name}:

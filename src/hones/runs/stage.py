@@ -99,9 +99,11 @@ class Workspace:
         together = [file.name.split(".")[0].split("+") for file in journals]
         return f"{task}/{stage}" in self.run.record.stages or any(task in names for names in together)
 
-    def sites(self, neurons_file: Path) -> list[tuple[int, int]]:
-        """The neurons of a neurons file, which must be of this model, or at least its own."""
-        sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file)]
+    def sites(self, neurons_file: Path, task: str | None = None) -> list[tuple[int, int]]:
+        """The neurons of a neurons file or, of that task, of a published run, which must be of this model, or at least
+        its own.
+        """
+        sites = [(n.layer, n.neuron) for n in read_neurons(neurons_file, task)]
         check_found_on(self.vlm, neurons_file)
         for site in sites:
             self.vlm.anatomy.check_neuron(*site)

@@ -101,7 +101,7 @@ class TaskSteering:
         self.evidence = request is not None
         self.request = request or EvidenceRequest([CONTROLS[HONES]], (settings.seed,))
         self.request.check(task)
-        neurons = study.sites(neurons_file)
+        neurons = study.sites(neurons_file, task.name)
         self.neurons_digest = digest_of(neurons_file)
         self.train = study.prepare(task, dev, "dev")
         self.settings = settings.for_steps(len(make_plan(task, self.train.examples, settings).steps))

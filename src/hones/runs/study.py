@@ -163,7 +163,7 @@ class Study(Workspace):
         also: other tasks that the mask is tested on; more may be added later.
         """
         with alone(self.run.path, [task.name]):
-            neurons = self.sites(neurons_file)
+            neurons = self.sites(neurons_file, task.name)
             items = self.prepare(task, test, "test")
             others, more = other_jobs(self, task, also, test)
             digest = digest_of(neurons_file)
