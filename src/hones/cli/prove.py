@@ -140,6 +140,7 @@ class Compare(StageOptions, AnswerOptions):
     width: Width = None
     draws: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
     curves: Annotated[bool, Option(help="Also mask budgets from 0.01 % to 10 %.")] = True
+    both: Annotated[bool, Option("--both", help="Also keep each set alone, along the same budgets.")] = False
     also: Also = None
 
     def execute(self) -> None:
@@ -167,11 +168,13 @@ class Compare(StageOptions, AnswerOptions):
             from hones.method.budget import BUDGETS
             from hones.method.selectivity import ASK_OTHERS
             from hones.rivals import METHODS, scheduled
+            from hones.rivals.both import BothDirections
+            from hones.runs.artifacts import read_result
             from hones.runs.comparing import ComparisonRequest, compare
 
             budgets = BUDGETS if self.curves else ()
             compared = scheduled([METHODS[name] for name in methods], self.rounds, self.width)
-            request = ComparisonRequest(compared, self.ratio, self.draws, budgets, also)
+            request = ComparisonRequest(compared, self.ratio, self.draws, budgets, also, self.both)
             for task in tasks:
                 study.look_first(task, splits["test"], "test", "compare")
             if self.heads_from is None:
@@ -180,6 +183,9 @@ class Compare(StageOptions, AnswerOptions):
                 file = heads[task.name]
                 result = compare(study, task, splits["discovery"], splits["test"], file, request, shared)
                 show(study, task.name, view(result), self.out / task.name / "comparison.json")
+                if self.both:
+                    kept = self.out / task.name / "both.json"
+                    show(study, task.name, view(read_result(kept, BothDirections)), kept)
                 selected = study.run.record.ratio_of(task.name)
                 if selected not in (None, result.ratio):
                     shares = f"{100 * result.ratio:g} % of all neurons, its selection is {100 * selected:g} %"

@@ -3,6 +3,7 @@
 RUN/T/methods/NAME/neuron_importance.npy, neurons.json   as each method finishes; a rerun skips them
 RUN/T/methods/NAME/at-RATIO/                             the same of a method that ranks for a budget, for the curves
 RUN/T/comparison.json
+RUN/T/both.json                                          where it is asked in both directions: a stage of its own
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from hones.method.budget import BUDGETS, DEFAULT_RATIO, neuron_budget
 from hones.method.neurons import select_neurons
 from hones.rivals import METHODS
 from hones.rivals.base import Method
+from hones.rivals.both import BothDirections, compare_both
 from hones.rivals.compare import Ranking, compare_methods
 from hones.rivals.ranked import ranked
 from hones.rivals.results import Comparison
@@ -38,7 +40,8 @@ class ComparisonRequest:
     """What HONES is compared with, itself named or not.
 
     ratio: None: that of the task's neurons in the run folder, or else 1 %. draws: of the random methods. budgets:
-    further ratios. also: tasks that are measured under the same masks, each but for the compared one.
+    further ratios. also: tasks that are measured under the same masks, each but for the compared one. both: whether
+    each set is kept alone too, along the budgets.
     """
 
     methods: Sequence[Method]
@@ -46,6 +49,7 @@ class ComparisonRequest:
     draws: int = 5
     budgets: Sequence[float] = BUDGETS
     also: Sequence[Task] = ()
+    both: bool = False
 
 
 def rank(
@@ -98,7 +102,8 @@ def compare(
     request: ComparisonRequest,
     shared: dict[Any, Any] | None = None,
 ) -> Comparison:
-    """Rank on the discovery items, mask on the test items; writes methods/NAME/ and comparison.json of the task.
+    """Rank on the discovery items, mask on the test items; writes methods/NAME/ and comparison.json of the task, and
+    both.json where that is asked for.
 
     Args:
         shared: handed to every task of one comparison, keeps what methods need for several tasks.
@@ -144,7 +149,7 @@ def compare(
         file = folder / "comparison.json"
         let_others_grow(stage, file)
 
-        def compute() -> Comparison:
+        def drawn() -> list[Ranking]:
             all_draws = []
             for method in methods:
                 found = rankings[method.name]
@@ -153,14 +158,25 @@ def compare(
                     others = [method.importance(replace(given.context, seed=seed)) for seed in seeds]
                     found = replace(found, importances=(*found.importances, *others))
                 all_draws.append(found)
+            return all_draws
+
+        def compute() -> Comparison:
             arms = {(method.name, ratio): f"{MASKED}:{method.name}" for method in methods}
             log = AnswerLog({UNEDITED: UNEDITED, **arms}.get)
             options = {"ratio": ratio, "budgets": budgets, "seed": study.seed, "others": beside_it}
             sweep, beside = stage.journalled(without_others(stage), answers=log), stage.journalled(part=".also")
-            result = compare_methods(
-                study.vlm, task, held_out.examples, all_draws, sweep=sweep, beside=beside, **options
-            )
+            result = compare_methods(study.vlm, task, held_out.examples, drawn(), sweep=sweep, beside=beside, **options)
             study.keep_answers(task, "test", log, lambda arm: arm.startswith(f"{MASKED}:"))
             return result
 
-        return stage.once(file, Comparison, compute, discovery=items, test=held_out)
+        comparison = stage.once(file, Comparison, compute, discovery=items, test=held_out)
+        if request.both:
+            along = budgets or [ratio]
+            kept = study.stage(f"{task.name}/both", held_out, **{**inputs, "budgets": along})
+
+            def keep_all() -> BothDirections:
+                settings = {"budgets": along, "sweep": kept.journalled(), "seed": study.seed}
+                return compare_both(study.vlm, task, held_out.examples, drawn(), **settings)
+
+            kept.once(folder / "both.json", BothDirections, keep_all, discovery=items, test=held_out)
+        return comparison

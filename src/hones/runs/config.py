@@ -82,6 +82,7 @@ class Comparing(_Section):
     width: Count | None = Field(default=None, description="closed in each; null: the selection over the rounds")
     draws: Count = Field(default=5, description="of random methods")
     curves: bool = Field(default=True, description="also mask other budgets")
+    keep: bool = Field(default=False, description="also keep each set alone along the budgets (docs/proof.md)")
     budgets: Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
         default=BUDGETS, description="of the curves, as shares of all neurons"
     )

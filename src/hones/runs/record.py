@@ -5,6 +5,7 @@
     RUN/T/neurons.json, neuron_importance.npy
     RUN/T/masking.json, keep.json          step 3, and the other way round
     RUN/T/steering/WAY/scales.json, result.json, seed-N/scales.json; RUN/T/steering/evidence.json
+    RUN/T/comparison.json, both.json       methods: masked, and kept alone
     RUN/analysis/analysis.json, pictures/  what the sets of the tasks share and do
 
 A stage is finished when run.json lists it, which is written last; a rerun with the same fingerprint skips it, one with

@@ -12,6 +12,7 @@ from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
+from hones.rivals.both import BothDirections
 from hones.rivals.results import Comparison
 from hones.runs.answers import FILE as ANSWERS
 from hones.runs.answers import AnsweredItem, Answers, chosen_answers, read_answers
@@ -19,7 +20,7 @@ from hones.runs.artifacts import read_heads, read_neurons, read_result
 from hones.runs.record import RunRecord, read_record
 from hones.tasks import in_order
 
-FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json", "keep.json")
+FILES = ("heads.json", "neurons.json", "masking.json", "comparison.json", "keep.json", "both.json")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class TaskResults:
     evidence: Evidence | None = None
     answers: Sequence[AnsweredItem] = ()
     keeping: KeepingResult | None = None
+    both: BothDirections | None = None
 
     @property
     def shown_answers(self) -> Answers | None:
@@ -102,6 +104,7 @@ def _read_task(folder: Path) -> TaskResults:
         _read(folder / "steering" / "evidence.json", Evidence),
         read_answers(folder / ANSWERS) if (folder / ANSWERS).is_file() else (),
         _read(folder / "keep.json", KeepingResult),
+        _read(folder / "both.json", BothDirections),
     )
 
 

@@ -11,7 +11,7 @@ from hones.errors import joined
 from hones.files import digest_of
 from hones.runs.results import FILES, RunResults
 
-_STAGES = dict(zip(FILES, ("heads", "neurons", "mask", "compare", "keep"), strict=True))
+_STAGES = dict(zip(FILES, ("heads", "neurons", "mask", "compare", "keep", "both"), strict=True))
 
 
 def stale(results: RunResults) -> list[str]:
@@ -51,9 +51,10 @@ def _of_task(results: RunResults, task: str) -> Iterator[str]:
     ):
         used = _used(results, f"{task}/{stage}").get(key)
         yield from _from(results, f"{task}/{stage}", {f"{task}/{key}.json": used})
-    compared = _used(results, f"{task}/compare").get("methods", {}).items()
-    arrays = {f"{task}/methods/{method}/neuron_importance.npy": digest for method, digest in compared}
-    yield from _from(results, f"{task}/compare", arrays)
+    for stage in ("compare", "both"):
+        compared = _used(results, f"{task}/{stage}").get("methods", {}).items()
+        arrays = {f"{task}/methods/{method}/neuron_importance.npy": digest for method, digest in compared}
+        yield from _from(results, f"{task}/{stage}", arrays)
 
 
 def _used(results: RunResults, stage: str) -> dict[str, Any]:

@@ -58,11 +58,14 @@ def gather(run: Path) -> Published:
     stages = [s for s in results.record.stages.values() if "model" in s.fingerprint]
     revision = str(_same(run, "revision", stages))
     names = {public_name(str(s.fingerprint["model"]), revision): None for s in stages}
+    shape = _shape(run, list(tasks))
     return Published(
         model=next(iter(names)),  # a folder that has moved has two; the revision is what tells models apart
         revision=revision,
         dtype=_same(run, "dtype", stages),
-        **_shape(run, list(tasks)),
+        layers=shape.get("layers"),
+        heads_per_layer=shape.get("heads_per_layer"),
+        neurons_per_layer=shape.get("neurons_per_layer"),
         settings={key: value for key in SETTINGS if (value := _plain(stages[-1].fingerprint.get(key))) is not None},
         versions={name: x for s in stages for name, x in s.versions.items() if name != "platform"},
         tasks=tasks,

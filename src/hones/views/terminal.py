@@ -20,6 +20,7 @@ from hones.method.analysis.explanation import ExplainedNeuron, Explanation
 from hones.method.analysis.results import Analysis
 from hones.method.found import HeadResult
 from hones.palette import shade
+from hones.rivals.both import BothDirections
 from hones.rivals.results import Comparison
 from hones.stats import Interval
 from hones.tabular import Column, Row, Table, Tabular, pivot
@@ -70,6 +71,18 @@ def _(result: Comparison) -> RenderableType:
             title = f"{result.task}: selective drop by share masked, %"
             selective = Column("selective_drop", form="+.2f", kind="interval", terse=True)
             tables.append(pivot(curves, title, "ratio", selective, "{percent}"))
+    return show(*tables)
+
+
+@view.register
+def _(result: BothDirections) -> RenderableType:
+    """The areas; the faithfulness and the completeness at every budget, a row per method."""
+    areas, points = result.tables()
+    tables = [areas]
+    for name, what in (("faithfulness", "faithfulness of kept sets"), ("completeness", "left without the sets")):
+        cell = Column(name, form=".2f", kind="interval", terse=True, missing="-")
+        title = f"{result.task}: {what} by share of neurons, %"
+        tables.append(pivot(points, title, "ratio", cell, "{percent}"))
     return show(*tables)
 
 

@@ -167,7 +167,10 @@ class Bill:
         # other tasks under one draw of each method's set at every budget
         first = 1 + len([method for method in request.compared if method.name != "hones"])
         beside = self._others(test.task.name, first * len(budgets))
-        compared = self._with(masked[0], [*masked[1:], *beside])
+        both = []
+        if request.compare.keep:  # every set replaced once more, and kept, which edits all layers
+            both = [*masked, *(self._swept("compare", MASK, [test], masks(shapes, sets, 1.0)) for _ in masked)]
+        compared = self._with(masked[0], [*masked[1:], *beside, *both])
         return replace(compared, parts={NEURONS: ranked, **compared.parts}, release=None)
 
     def _others(self, name: str, masked: int) -> list[Stage]:

@@ -16,6 +16,7 @@ from hones.stats import UNEDITED
 from hones.tabular import Column, together
 from hones.views.charts import Chart, budget_curves, comparison_chart, head_map, layer_curves, level_chart
 from hones.views.glossary import TERMS
+from hones.views.kept import kept_curves
 from hones.views.report.cards import Card, make_card
 from hones.views.report.evidence import evidence_charts
 from hones.views.report.groups import ablation_chart, group_chart
@@ -117,6 +118,7 @@ def run_charts(results: RunResults) -> dict[str, list[Chart]]:
         methods += filter(None, [comparison_chart(comparison), selective_chart(comparison)])
         if any(curve.ratios for curve in comparison.curves):
             methods.append(budget_curves(comparison))
+    methods += [kept_curves(t.both) for t in results.tasks if t.both is not None and t.both.span.low > 0]
     return {
         "heads": [head_map(t.task, t.heads) for t in results.tasks if t.heads is not None],
         "layers": [layer_curves(results.per_layer)] if results.per_layer else [],

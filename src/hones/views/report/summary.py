@@ -10,6 +10,7 @@ from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence, Tested
+from hones.rivals.both import BothDirections
 from hones.rivals.compare import HONES
 from hones.rivals.results import Comparison
 from hones.runs.results import RunResults, TaskResults
@@ -40,6 +41,8 @@ def _of_task(t: TaskResults, ratio: float | None) -> Iterator[str]:
     if t.comparison is not None:
         yield comparison_sentence(t.comparison)
         yield from filter(None, [budget_sentence(t, ratio)])
+    if t.both is not None:
+        yield both_sentence(t.both)
     if t.evidence is not None:
         yield from evidence_sentences(t.evidence)
         return
@@ -129,6 +132,19 @@ def keeping_sentence(task: str, r: KeepingResult) -> str:
     return (
         f"{alone}: a faithfulness of {with_interval(r.faithfulness, 2)}, {beyond}; without them "
         f"{with_interval(r.completeness, 2)} of the scale is left."
+    )
+
+
+def both_sentence(both: BothDirections) -> str:
+    """Whose neurons, kept alone along budgets, bring back most."""
+    areas = [(c.method, c.cpr, c.cmd) for c in both.curves if c.cpr is not None and c.cmd is not None]
+    if not areas:
+        said = f"whole - nothing kept {with_change(both.span, 2)}"
+        return f"Of {both.task}, no share that kept neurons bring back is given ({said}, or one budget alone)."
+    method, cpr, cmd = max(areas, key=lambda area: area[1].value)
+    return (
+        f"Kept alone along the budgets, the neurons of {method} bring back most of {both.task}: CPR "
+        f"{with_interval(cpr, 2)}, CMD {with_interval(cmd, 2)}."
     )
 
 

@@ -1,0 +1,168 @@
+"""A comparison in both directions: every method's neurons kept alone, and replaced, along budgets.
+
+On the scale of `hones.method.keeping`, others become 0: the faithfulness F(k) of the set of budget k kept alone, and
+the completeness K(k) of the model without it. Over the budgets of the curves, with x = log k as the curves are drawn,
+
+    CPR = integral of F dx / length of x        CMD = integral of |1 - F| dx / length of x
+
+by trapezoid (after Mueller et al. 2025): a method ranks well where CPR is near 1 and CMD near 0. Both are taken anew in
+every resample, so their intervals are paired like all others. Where there is no scale there is neither.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from hones.errors import HonesError
+from hones.method.budget import BUDGETS
+from hones.method.keeping import EMPTY, interval_or_none, keeping
+from hones.models.interventions import BASELINE, Intervention
+from hones.models.vlm import VLM
+from hones.rivals.compare import Ranking
+from hones.stats import UNEDITED, ArmName, Interval, Share
+from hones.sweep.measure import measure
+from hones.sweep.run import SweepSettings
+from hones.tabular import Column, Table, Tabular
+from hones.tasks.base import Example, Task
+
+Levels = tuple[Interval, ...]
+Shares = tuple[Interval | None, ...]
+
+
+@dataclass(frozen=True)
+class BothCurve:
+    """One method along budgets: the metric with its set kept alone and with it replaced, and both as shares.
+
+    ratios: shares of all neurons; neurons: how many. cpr, cmd: None without a scale, or with one budget alone.
+    """
+
+    method: str
+    ratios: tuple[float, ...]
+    neurons: tuple[int, ...]
+    kept: Levels
+    removed: Levels
+    faithfulness: Shares
+    completeness: Shares
+    cpr: Interval | None
+    cmd: Interval | None
+
+
+@dataclass(frozen=True)
+class BothDirections(Tabular):
+    """All methods on one task, kept and replaced. span: whole - empty, what shares are of."""
+
+    task: str
+    metric_name: str
+    items: int
+    whole: Interval
+    empty: Interval
+    span: Interval
+    curves: tuple[BothCurve, ...]
+
+    def tables(self) -> list[Table]:
+        """The areas of each method, largest CPR first; every point of the curves."""
+        areas = (
+            Column("method", "method"),
+            Column("cpr", "CPR [95 %]", "interval", ".3f", missing="-", full="CPR"),
+            Column("cmd", "CMD [95 %]", "interval", ".3f", missing="-", full="CMD"),
+        )
+        rows = sorted(map(vars, self.curves), key=lambda row: -(row["cpr"].value if row["cpr"] else 0.0))
+        title = f"{self.task}, {self.metric_name}: whole {self.whole:.3f}, nothing kept {self.empty:.3f}"
+        caption = "mean over budgets (log scale) of the faithfulness F of kept sets (CPR), and of |1 - F| (CMD)"
+        if self.span.low <= 0:
+            caption = (
+                f"no share is given: the whole model is not surely ahead of one with nothing kept ({self.span:+.3f})"
+            )
+        points = (
+            Column("method", "method"),
+            Column("ratio", "share of neurons", "number", "g"),
+            Column("neurons", "neurons", "count"),
+            Column("kept", "kept", "interval", terse=True),
+            Column("removed", "without", "interval", terse=True),
+            Column("faithfulness", "faithfulness", "interval", ".2f", missing="-"),
+            Column("completeness", "left without", "interval", ".2f", missing="-", full="completeness"),
+        )
+        along = []
+        for c in self.curves:
+            for i, ratio in enumerate(c.ratios):
+                of_curve = ("neurons", "kept", "removed", "faithfulness", "completeness")
+                row = {name: getattr(c, name)[i] for name in of_curve}
+                along.append({"method": c.method, "ratio": ratio, "percent": f"{100 * ratio:g}", **row})
+        return [
+            Table("areas", title, areas, rows, caption),
+            Table("both", f"{self.task}: sets kept alone, and replaced, by share of neurons, %", points, along),
+        ]
+
+
+def compare_both(
+    vlm: VLM,
+    task: Task,
+    examples: Sequence[Example],
+    rankings: Sequence[Ranking],
+    *,
+    budgets: Sequence[float] = BUDGETS,
+    sweep: SweepSettings | None = None,
+    seed: int = 3407,
+) -> BothDirections:
+    """Keep what each method selects alone, and replace it, on the test items.
+
+    Raises:
+        HonesError: no examples, no rankings, no budgets, or a budget outside (0, 1].
+    """
+    if not rankings or not examples or not budgets:
+        found = f"{len(rankings)} rankings, {len(examples)} test items and {len(budgets)} budgets to keep"
+        raise HonesError(found, expected="one of each")
+    sets = {(r.method, budget): r.sets(budget) for r in rankings for budget in dict.fromkeys(budgets)}
+    arms: dict[ArmName, Intervention | list[Intervention]] = {UNEDITED: BASELINE, EMPTY: keeping(vlm, (), None)}
+    for arm, drawn in sets.items():
+        arms["kept", *arm] = [keeping(vlm, chosen, None) for chosen in drawn]
+        arms["removed", *arm] = [Intervention(masked=chosen) for chosen in drawn]
+    progress = f"{task.name}: both directions"
+    (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=progress)
+
+    curves = []
+    for method in dict.fromkeys(r.method for r in rankings):
+        faithful = [measured.recovered(("kept", method, budget), EMPTY) for budget in budgets]
+        left = [measured.recovered(("removed", method, budget), EMPTY) for budget in budgets]
+        cpr, cmd = areas_of(budgets, [share for share in faithful if share is not None])
+        curve = BothCurve(
+            method=method,
+            ratios=tuple(budgets),
+            neurons=tuple(len(sets[method, budget][0]) for budget in budgets),
+            kept=tuple(measured.level(("kept", method, budget)) for budget in budgets),
+            removed=tuple(measured.level(("removed", method, budget)) for budget in budgets),
+            faithfulness=tuple(map(interval_or_none, faithful)),
+            completeness=tuple(map(interval_or_none, left)),
+            cpr=interval_or_none(cpr),
+            cmd=interval_or_none(cmd),
+        )
+        curves.append(curve)
+    return BothDirections(
+        task=task.name,
+        metric_name=task.metric_name,
+        items=len(examples),
+        whole=measured.level(UNEDITED),
+        empty=measured.level(EMPTY),
+        span=measured.difference(UNEDITED, EMPTY),
+        curves=tuple(curves),
+    )
+
+
+def areas_of(budgets: Sequence[float], faithful: Sequence[Share]) -> tuple[Share | None, Share | None]:
+    """CPR and CMD of the faithfulness at each budget; None where it is not known at every one of two or more."""
+    order = np.argsort(budgets)
+    x = np.log([budgets[i] for i in order])
+    if len(faithful) < len(budgets) or len(x) < 2 or x[0] == x[-1]:
+        return None, None
+
+    def mean(y: Float[np.ndarray, "budgets *resamples"]) -> Float[np.ndarray, "*resamples"]:
+        """The area under a curve, over the length of its axis."""
+        return np.asarray(np.trapezoid(y, x, axis=0) / (x[-1] - x[0]))
+
+    values = np.array([faithful[i].value for i in order])
+    resampled = np.stack([faithful[i].resampled for i in order])
+    under = Share(float(mean(values)), mean(resampled))
+    beside = Share(float(mean(np.abs(1 - values))), mean(np.abs(1 - resampled)))
+    return under, beside
