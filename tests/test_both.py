@@ -15,7 +15,8 @@ from hones.method.found import sites_of
 from hones.method.keeping import evaluate_keeping
 from hones.method.neurons import select_neurons
 from hones.models.vlm import VLM
-from hones.rivals.both import BothCurve, BothDirections, areas_of, compare_both
+from hones.rivals.both import areas_of, compare_both
+from hones.rivals.both_results import BothCurve, BothDirections
 from hones.rivals.compare import Ranking
 from hones.runs.artifacts import read_result, write_result
 from hones.stats import Interval, Share, interval_of

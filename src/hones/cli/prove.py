@@ -168,7 +168,7 @@ class Compare(StageOptions, AnswerOptions):
             from hones.method.budget import BUDGETS
             from hones.method.selectivity import ASK_OTHERS
             from hones.rivals import METHODS, scheduled
-            from hones.rivals.both import BothDirections
+            from hones.rivals.both_results import BothDirections
             from hones.runs.artifacts import read_result
             from hones.runs.comparing import ComparisonRequest, compare
 

@@ -10,7 +10,6 @@ every resample, so their intervals are paired like all others. Where there is no
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -20,80 +19,12 @@ from hones.method.budget import BUDGETS
 from hones.method.keeping import EMPTY, interval_or_none, keeping
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
+from hones.rivals.both_results import BothCurve, BothDirections
 from hones.rivals.compare import Ranking
-from hones.stats import UNEDITED, ArmName, Interval, Share
+from hones.stats import UNEDITED, ArmName, Share
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
-from hones.tabular import Column, Table, Tabular
 from hones.tasks.base import Example, Task
-
-Levels = tuple[Interval, ...]
-Shares = tuple[Interval | None, ...]
-
-
-@dataclass(frozen=True)
-class BothCurve:
-    """One method along budgets: the metric with its set kept alone and with it replaced, and both as shares.
-
-    ratios: shares of all neurons; neurons: how many. cpr, cmd: None without a scale, or with one budget alone.
-    """
-
-    method: str
-    ratios: tuple[float, ...]
-    neurons: tuple[int, ...]
-    kept: Levels
-    removed: Levels
-    faithfulness: Shares
-    completeness: Shares
-    cpr: Interval | None
-    cmd: Interval | None
-
-
-@dataclass(frozen=True)
-class BothDirections(Tabular):
-    """All methods on one task, kept and replaced. span: whole - empty, what shares are of."""
-
-    task: str
-    metric_name: str
-    items: int
-    whole: Interval
-    empty: Interval
-    span: Interval
-    curves: tuple[BothCurve, ...]
-
-    def tables(self) -> list[Table]:
-        """The areas of each method, largest CPR first; every point of the curves."""
-        areas = (
-            Column("method", "method"),
-            Column("cpr", "CPR [95 %]", "interval", ".3f", missing="-", full="CPR"),
-            Column("cmd", "CMD [95 %]", "interval", ".3f", missing="-", full="CMD"),
-        )
-        rows = sorted(map(vars, self.curves), key=lambda row: -(row["cpr"].value if row["cpr"] else 0.0))
-        title = f"{self.task}, {self.metric_name}: whole {self.whole:.3f}, nothing kept {self.empty:.3f}"
-        caption = "mean over budgets (log scale) of the faithfulness F of kept sets (CPR), and of |1 - F| (CMD)"
-        if self.span.low <= 0:
-            caption = (
-                f"no share is given: the whole model is not surely ahead of one with nothing kept ({self.span:+.3f})"
-            )
-        points = (
-            Column("method", "method"),
-            Column("ratio", "share of neurons", "number", "g"),
-            Column("neurons", "neurons", "count"),
-            Column("kept", "kept", "interval", terse=True),
-            Column("removed", "without", "interval", terse=True),
-            Column("faithfulness", "faithfulness", "interval", ".2f", missing="-"),
-            Column("completeness", "left without", "interval", ".2f", missing="-", full="completeness"),
-        )
-        along = []
-        for c in self.curves:
-            for i, ratio in enumerate(c.ratios):
-                of_curve = ("neurons", "kept", "removed", "faithfulness", "completeness")
-                row = {name: getattr(c, name)[i] for name in of_curve}
-                along.append({"method": c.method, "ratio": ratio, "percent": f"{100 * ratio:g}", **row})
-        return [
-            Table("areas", title, areas, rows, caption),
-            Table("both", f"{self.task}: sets kept alone, and replaced, by share of neurons, %", points, along),
-        ]
 
 
 def compare_both(

@@ -17,7 +17,8 @@ from hones.method.budget import BUDGETS, DEFAULT_RATIO, neuron_budget
 from hones.method.neurons import select_neurons
 from hones.rivals import METHODS
 from hones.rivals.base import Method
-from hones.rivals.both import BothDirections, compare_both
+from hones.rivals.both import compare_both
+from hones.rivals.both_results import BothDirections
 from hones.rivals.compare import Ranking, compare_methods
 from hones.rivals.ranked import ranked
 from hones.rivals.results import Comparison

@@ -12,7 +12,7 @@ from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
-from hones.rivals.both import BothDirections
+from hones.rivals.both_results import BothDirections
 from hones.rivals.results import Comparison
 from hones.runs.answers import FILE as ANSWERS
 from hones.runs.answers import AnsweredItem, Answers, chosen_answers, read_answers

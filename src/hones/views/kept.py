@@ -3,7 +3,7 @@
 import matplotlib as mpl
 
 from hones.palette import WARM
-from hones.rivals.both import BothDirections
+from hones.rivals.both_results import BothDirections
 from hones.rivals.compare import HONES
 from hones.views.charts import Chart
 from hones.views.sheet import sheet

@@ -20,7 +20,7 @@ from hones.method.analysis.explanation import ExplainedNeuron, Explanation
 from hones.method.analysis.results import Analysis
 from hones.method.found import HeadResult
 from hones.palette import shade
-from hones.rivals.both import BothDirections
+from hones.rivals.both_results import BothDirections
 from hones.rivals.results import Comparison
 from hones.stats import Interval
 from hones.tabular import Column, Row, Table, Tabular, pivot

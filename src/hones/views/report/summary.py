@@ -10,7 +10,7 @@ from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence, Tested
-from hones.rivals.both import BothDirections
+from hones.rivals.both_results import BothDirections
 from hones.rivals.compare import HONES
 from hones.rivals.results import Comparison
 from hones.runs.results import RunResults, TaskResults
