@@ -119,7 +119,7 @@ def names() -> Iterator[str]:
     """Every public name, for autodoc."""
     import hones
 
-    found = {name: getattr(hones, name) for name in sorted(hones.__all__, key=str.lower)}
+    found = {name: getattr(hones, name) for name in sorted(vars(hones)["__all__"], key=str.lower)}
     for title, fits in ROLES:
         yield from (f"## {title}", "")
         for name, thing in found.items():
