@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from golden_runs import (
     MODELS,
+    OF_TEXT,
     OLD_RUN,
     SAMPLED,
     TOLERANCE,
@@ -54,6 +55,10 @@ def change_scale(run: Any) -> None:
 
 def change_metric(run: Any) -> None:
     run["files"]["vqa/comparison.json"]["content"]["methods"][1]["masked"]["value"] += 1e-3
+
+
+def change_share_of_text(run: Any) -> None:
+    run["files"]["vqa/masking.json"]["content"]["selectivity"]["plain_text"]["share_lost"]["value"] += 3 * OF_TEXT
 
 
 def change_array(run: Any) -> None:
@@ -117,6 +122,7 @@ def drop_stage(run: Any) -> None:
         change_score,
         change_scale,
         change_metric,
+        change_share_of_text,
         change_array,
         change_sample,
         change_neuron,
