@@ -84,7 +84,8 @@ def main() -> None:
                 table.add_row(str(layer), *values, f"position {at} in {count} of {len(found)}")
             console.print(table)
     if options.out is not None:
-        options.out.write_text(f"```\n{console.export_text()}```\n")
+        command = f"python bench/depth.py --models {' '.join(options.models)} --items {options.items}"
+        options.out.write_text(f"# What depth brings\n\n`{command}`\n\n```\n{console.export_text()}```\n")
 
 
 if __name__ == "__main__":
