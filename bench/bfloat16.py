@@ -1,8 +1,10 @@
-"""In bfloat16: how many cells of replay differ from the definition, beside the definition at another batch size.
+"""In bfloat16: how many cells of replay differ from the definition, beside the definition at another batch size and in
+float32: the flips.
 
     python bench/bfloat16.py [--models tiny-llava tiny-qwen2.5-vl] [--items 32] [--edits 12] [--out FILE]
 
-Rounding decides near-ties, so two batch sizes of one engine differ as well: that is the yardstick.
+Rounding decides near-ties, so two batch sizes of one engine differ as well: that is the yardstick. A cell is an item's
+statistics under one edit.
 """
 
 import argparse
@@ -38,6 +40,7 @@ def main() -> None:
         engines = {
             "replay": Replay(vlm, max_new_tokens=24, plan=make_plan(vlm, 1000, None)),
             "naive, batch 8": Naive(vlm, max_new_tokens=24, batch_size=8),
+            "naive, float32": Naive(load_vlm(name, dtype="float32"), max_new_tokens=24, batch_size=32),
         }
         table = Table("task", "cells", *engines, title=f"{name}, bfloat16: cells that differ from naive at batch 32")
         with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +55,9 @@ def main() -> None:
                 table.add_row(task.name, str(len(edits) * len(members)), *shares)
         console.print(table)
     if options.out is not None:
-        options.out.write_text(f"```\n{console.export_text()}```\n")
+        command = f"python bench/bfloat16.py --models {' '.join(options.models)} --items {options.items}"
+        title = f"# bfloat16\n\n`{command} --edits {options.edits}`"
+        options.out.write_text(f"{title}\n\n```\n{console.export_text()}```\n")
 
 
 if __name__ == "__main__":
