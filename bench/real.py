@@ -1,7 +1,7 @@
 """The study of smol-llava, on the built-in pictures and on photographs: bench/real.yaml, and a page of what it found.
 
     hones models get smol-llava
-    python bench/real.py drawings photographs --photographs FOLDER [--race] [--to runs/real] [--pages bench/results]
+    python bench/real.py drawings photographs --photographs FOLDER [--tasks vqa ocr caption] [--race]
 
 Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. With --race,
 `hones heads --racing` on the same items says what a race would have found. --photographs FOLDER has flickr8k, daquar
@@ -31,7 +31,6 @@ PHOTOGRAPHS = {
     "analyze": "null",
     "compare": "{methods: [hones+, rounds, dvp, random], draws: 2, curves: false}",
     "limit": "{}",
-    "tasks": "[vqa, ocr, caption]",
     "steering.methods": "[hones, rand-neuron, fixed-amp, no-kl, ia3]",
 }
 
@@ -59,11 +58,12 @@ def hones(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "hones", *words], check=True)
 
 
-def study(source: str, model: str, data: Path, folder: Path) -> RunResults:
+def study(source: str, model: str, tasks: list[str], data: Path, folder: Path) -> RunResults:
     """The run of one source."""
     out = folder / source
     files = ", ".join(f"{split}: {(data / split).resolve()}.json" for split in SPLITS)
     changes = {"model": model, "out": str(out.resolve()), "data": f"{{{files}}}"}
+    changes |= {"tasks": f"[{', '.join(tasks)}]"}
     changes |= PHOTOGRAPHS if source == "photographs" else {}
     hones("run", str(CONFIG), *(word for key, value in changes.items() for word in ("--set", f"{key}={value}")))
     hones("report", str(out))
@@ -78,13 +78,13 @@ def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
     return next(results.heads for results in found if results.task == task and results.heads is not None)
 
 
-def page(model: str, source: str, results: RunResults, raced: dict[str, HeadResult]) -> str:
+def page(model: str, source: str, tasks: list[str], results: RunResults, raced: dict[str, HeadResult]) -> str:
     """The results as markdown."""
     found_on = {"drawings": SPLITS, "photographs": OF_PHOTOGRAPHS}[source]["discovery"]
     lines = [
         f"# {model} on {source}",
         "",
-        f"`python bench/real.py {source}`; sets found on {found_on} items a task.",
+        f"`python bench/real.py {source} --tasks {' '.join(tasks)}`; sets found on {found_on} items a task.",
         "",
     ]
     for task in results.tasks:
@@ -140,17 +140,18 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", choices=("drawings", "photographs"))
     parser.add_argument("--model", default="smol-llava")
     parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=["vqa", "ocr"])
     parser.add_argument("--race", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("runs/real"))
     parser.add_argument("--pages", type=Path, default=HERE / "results")
     options = parser.parse_args()
     for source in options.sources:
         data = write_data(source, options.to, options.photographs)
-        results = study(source, options.model, data, options.to)
+        results = study(source, options.model, options.tasks, data, options.to)
         raced: dict[str, HeadResult] = {}
         for found in results.tasks if options.race else ():
             raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced")
-        (options.pages / f"real-{source}.md").write_text(page(options.model, source, results, raced))
+        (options.pages / f"real-{source}.md").write_text(page(options.model, source, options.tasks, results, raced))
 
 
 if __name__ == "__main__":
