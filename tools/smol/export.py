@@ -86,6 +86,7 @@ def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0, r
         raise SystemExit(f"the difference has {size:,} bytes, at most {MOST:,} are shipped")
     config = parts.model.config
     config.dtype = torch.float16
+    config.get_text_config().name_or_path = ""  # a folder of the machine that trained it
     config.architectures = [type(parts.model).__name__]
     config.save_pretrained(folder)
     end = parts.tokenizer.eos_token_id
