@@ -43,7 +43,7 @@ EXACT = os.environ.get("HONES_GOLDEN") == "exact"
 TOLERANCE = 1e-5  # absolute, and relative to the larger of two floats
 LEARNED = 1e-2  # of learned scales and their losses: Adam divides a gradient by its own size, noise included
 OF_TEXT = 100 * TOLERANCE  # of the share of a log loss that a mask costs, in %: a difference of nearly equal sums
-LEARNED_THERE = re.compile(r"/scales\.json/|/evidence\.json/scales/|/(losses|epochs|learned)/")
+LEARNED_THERE = re.compile(r"/scales\.json/|/evidence\.json/scales/|/(losses|epochs)/|/learned/median$")
 OF_TEXT_THERE = re.compile(r"/plain_text/share_lost/")
 SAMPLED = 101  # every so many values of a large array
 

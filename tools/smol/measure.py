@@ -107,6 +107,9 @@ def page(model: str, rows: list[Row]) -> str:
         f"over pictures, 95 %. Retrieval among {CANDIDATES['built-in']} candidates on built-in pictures, "
         f"{CANDIDATES['photographs']} on photographs.",
         "",
+        "Words are photographed ones, pasted into photographs on the grid of the tower's patches, about a patch a",
+        f"character: easier than words anywhere. Of a photograph at most {QUESTIONS} questions are asked.",
+        "",
         "| pictures | task | metric | n | score | best guess | blank picture | above blank |",
         "|---|---|---|---|---|---|---|---|",
     ]

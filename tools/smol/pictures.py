@@ -108,8 +108,8 @@ def with_word(picture: Image.Image, word: Inscription, rng: random.Random) -> tu
     """A picture of the tower's size with a word pasted into it, and where; the box is not drawn.
 
     As wide as its number of characters asks for, as high as fits, and where the tower's patches are: from a cell's edge
-    on, the middle of its height in a cell's. So each of up to seven characters has about a cell of its own; where
-    characters lay across the edges of cells, the tower learned to read them several times slower.
+    on, the middle of its height in a cell's. So each of up to seven characters has about a cell of its own. That is
+    easier than a word anywhere, in training and in what is measured.
     """
     text = word.text
     room = SIZE - 2 * MARGIN
