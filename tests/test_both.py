@@ -12,7 +12,7 @@ from test_stages import FirstLetter
 from hones import HonesError
 from hones.data.items import Items
 from hones.method.found import sites_of
-from hones.method.keeping import evaluate_keeping
+from hones.method.keeping import evaluate_keeping, mean_activations
 from hones.method.neurons import select_neurons
 from hones.models.vlm import VLM
 from hones.rivals.both import areas_of, compare_both
@@ -58,19 +58,22 @@ def test_without_a_scale_or_with_one_budget_there_is_no_area() -> None:
     assert areas_of((0.01, 0.1), shares(0.5)) == (None, None), "not known at every budget"
 
 
-def test_what_is_kept_and_replaced_is_what_each_method_selects(vlm: VLM, discovery: Items) -> None:
+@pytest.mark.parametrize("rest", ["zero", "mean"])
+def test_what_is_kept_and_replaced_is_what_each_method_selects(vlm: VLM, discovery: Items, rest: str) -> None:
     task = FirstLetter()
     examples, _ = task.examples(discovery)
     layers, _, width = vlm.anatomy.shape
     rng = np.random.default_rng(4)
     ranked = {name: rng.random((layers, width)).astype(np.float32) for name in ("hones", "other", "again")}
     rankings = [Ranking("hones", (ranked["hones"],), 0.0), Ranking("random", (ranked["other"], ranked["again"]), 0.0)]
-    both = compare_both(vlm, task, examples, rankings, budgets=BUDGETS, sweep=SHORT, seed=5)
+    means = mean_activations(vlm, examples) if rest == "mean" else None
+    both = compare_both(vlm, task, examples, rankings, budgets=BUDGETS, means=means, sweep=SHORT, seed=5)
+    assert both.rest == rest and ("means for the rest" in both.tables()[0].title) == (rest == "mean")
     curves = {curve.method: curve for curve in both.curves}
     for i, budget in enumerate(BUDGETS):
         chosen = {name: sites_of(select_neurons(x, budget)) for name, x in ranked.items()}
         alone = {
-            name: evaluate_keeping(vlm, task, examples, sites, draws=1, sweep=SHORT, seed=5)
+            name: evaluate_keeping(vlm, task, examples, sites, means=means, draws=1, sweep=SHORT, seed=5)
             for name, sites in chosen.items()
         }
         of = alone["hones"]
@@ -147,5 +150,11 @@ def test_compare_grows_by_the_other_direction(
     assert json.loads((run / "run.json").read_text())["stages"]["retrieval/both"]["fingerprint"]["budgets"] == [0.1]
     masked = {m["method"]: m["masked"]["value"] for m in json.loads(before)["methods"]}
     assert {c.method: c.removed[0].value for c in both.curves} == pytest.approx(masked), "the same sets as were masked"
+    # other means: another stage, refused in place of the first and computed anew when asked
+    assert call(*command, "--rest", "mean") == 2 and "--rest mean without --both" in capsys.readouterr().err
+    assert call(*command, "--both", "--rest", "mean") == 2 and "means = null" in capsys.readouterr().err
+    assert call(*command, "--both", "--rest", "mean", "--fresh") == 0
+    at_means = read_result(run / "retrieval/both.json", BothDirections)
+    assert (both.rest, at_means.rest) == ("zero", "mean") and at_means.whole == both.whole
     assert call("report", run) == 0
     assert "kept neurons bring back" in (run / "report.html").read_text()

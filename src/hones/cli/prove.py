@@ -141,11 +141,12 @@ class Compare(StageOptions, AnswerOptions):
     draws: Annotated[int, Option(min=1, help="Draws of the random methods.")] = 5
     curves: Annotated[bool, Option(help="Also mask budgets from 0.01 % to 10 %.")] = True
     both: Annotated[bool, Option("--both", help="Also keep each set alone, along the same budgets.")] = False
+    rest: Annotated[str, Option(help="With --both: what the others become, zero or mean (over --data).")] = "zero"
     also: Also = None
 
     def execute(self) -> None:
         from hones.data.disjoint import check_disjoint
-        from hones.method.budget import check_ratio
+        from hones.method.budget import check_ratio, check_rest
         from hones.rivals import check_methods, check_schedule
         from hones.tasks import make_tasks, other_tasks
         from hones.views.terminal import view
@@ -153,6 +154,11 @@ class Compare(StageOptions, AnswerOptions):
         self.check_top_k(self.top_k)
         if self.ratio is not None:
             check_ratio(self.ratio)
+        rest = check_rest(self.rest)
+        if rest != "zero" and not self.both:
+            raise HonesError(f"--rest {rest} without --both", expected="both, or neither: a mask is 0")
+        if rest == "mean" and self.ray is not None:
+            raise HonesError("--rest mean with --ray", expected="one of them: the means are taken in this process")
         methods = check_methods(self.methods)
         check_schedule(methods, self.rounds, self.width)
         tasks = make_tasks(self.task, candidates=self.candidates)
@@ -174,7 +180,7 @@ class Compare(StageOptions, AnswerOptions):
 
             budgets = BUDGETS if self.curves else ()
             compared = scheduled([METHODS[name] for name in methods], self.rounds, self.width)
-            request = ComparisonRequest(compared, self.ratio, self.draws, budgets, also, self.both)
+            request = ComparisonRequest(compared, self.ratio, self.draws, budgets, also, self.both, rest)
             for task in tasks:
                 study.look_first(task, splits["test"], "test", "compare")
             if self.heads_from is None:

@@ -1,7 +1,8 @@
 """A comparison in both directions: every method's neurons kept alone, and replaced, along budgets.
 
-On the scale of `hones.method.keeping`, others become 0: the faithfulness F(k) of the set of budget k kept alone, and
-the completeness K(k) of the model without it. Over the budgets of the curves, with x = log k as the curves are drawn,
+On the scale of `hones.method.keeping`, what is replaced becomes 0 or its mean: the faithfulness F(k) of the set of
+budget k kept alone, and the completeness K(k) of the model without it. Over the budgets of the curves, with x = log k
+as the curves are drawn,
 
     CPR = integral of F dx / length of x        CMD = integral of |1 - F| dx / length of x
 
@@ -17,7 +18,7 @@ from jaxtyping import Float
 from hones.errors import HonesError
 from hones.method.budget import BUDGETS
 from hones.method.keeping import EMPTY, interval_or_none, keeping
-from hones.models.interventions import BASELINE, Intervention
+from hones.models.interventions import BASELINE, Constants, Intervention
 from hones.models.vlm import VLM
 from hones.rivals.both_results import BothCurve, BothDirections
 from hones.rivals.compare import Ranking
@@ -34,10 +35,14 @@ def compare_both(
     rankings: Sequence[Ranking],
     *,
     budgets: Sequence[float] = BUDGETS,
+    means: Float[np.ndarray, "layers neurons"] | None = None,
     sweep: SweepSettings | None = None,
     seed: int = 3407,
 ) -> BothDirections:
     """Keep what each method selects alone, and replace it, on the test items.
+
+    Args:
+        means: what replaced neurons become (`hones.method.keeping.mean_activations`); None: 0.
 
     Raises:
         HonesError: no examples, no rankings, no budgets, or a budget outside (0, 1].
@@ -46,10 +51,11 @@ def compare_both(
         found = f"{len(rankings)} rankings, {len(examples)} test items and {len(budgets)} budgets to keep"
         raise HonesError(found, expected="one of each")
     sets = {(r.method, budget): r.sets(budget) for r in rankings for budget in dict.fromkeys(budgets)}
-    arms: dict[ArmName, Intervention | list[Intervention]] = {UNEDITED: BASELINE, EMPTY: keeping(vlm, (), None)}
+    constants = None if means is None else Constants(means)
+    arms: dict[ArmName, Intervention | list[Intervention]] = {UNEDITED: BASELINE, EMPTY: keeping(vlm, (), constants)}
     for arm, drawn in sets.items():
-        arms["kept", *arm] = [keeping(vlm, chosen, None) for chosen in drawn]
-        arms["removed", *arm] = [Intervention(masked=chosen) for chosen in drawn]
+        arms["kept", *arm] = [keeping(vlm, chosen, constants) for chosen in drawn]
+        arms["removed", *arm] = [Intervention(masked=chosen, constants=constants) for chosen in drawn]
     progress = f"{task.name}: both directions"
     (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=progress)
 
@@ -74,6 +80,7 @@ def compare_both(
         task=task.name,
         metric_name=task.metric_name,
         items=len(examples),
+        rest="zero" if means is None else "mean",
         whole=measured.level(UNEDITED),
         empty=measured.level(EMPTY),
         span=measured.difference(UNEDITED, EMPTY),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hones.method.budget import Rest
 from hones.stats import Interval
 from hones.tabular import Column, Table, Tabular
 
@@ -29,7 +30,7 @@ class BothCurve:
 
 @dataclass(frozen=True)
 class BothDirections(Tabular):
-    """All methods on one task, kept and replaced. span: whole - empty, what shares are of."""
+    """All methods on one task, kept and replaced. span: whole - empty, what shares are of. rest: what others become."""
 
     task: str
     metric_name: str
@@ -38,6 +39,7 @@ class BothDirections(Tabular):
     empty: Interval
     span: Interval
     curves: tuple[BothCurve, ...]
+    rest: Rest = "zero"
 
     def tables(self) -> list[Table]:
         """The areas of each method, largest CPR first; every point of the curves."""
@@ -47,7 +49,8 @@ class BothDirections(Tabular):
             Column("cmd", "CMD [95 %]", "interval", ".3f", missing="-", full="CMD"),
         )
         rows = sorted(map(vars, self.curves), key=lambda row: -(row["cpr"].value if row["cpr"] else 0.0))
-        title = f"{self.task}, {self.metric_name}: whole {self.whole:.3f}, nothing kept {self.empty:.3f}"
+        levels = f"whole {self.whole:.3f}, nothing kept {self.empty:.3f}"
+        title = f"{self.task}, {self.metric_name}: {levels}" + (", means for the rest" if self.rest == "mean" else "")
         caption = "mean over budgets (log scale) of the faithfulness F of kept sets (CPR), and of |1 - F| (CMD)"
         if self.span.low <= 0:
             caption = (

@@ -13,7 +13,8 @@ from typing import Any
 
 from hones.data.items import Items
 from hones.files import digest_of, read_npy
-from hones.method.budget import BUDGETS, DEFAULT_RATIO, neuron_budget
+from hones.method.budget import BUDGETS, DEFAULT_RATIO, Rest, neuron_budget
+from hones.method.keeping import mean_activations
 from hones.method.neurons import select_neurons
 from hones.rivals import METHODS
 from hones.rivals.base import Method
@@ -26,6 +27,7 @@ from hones.runs.answers import MASKED
 from hones.runs.artifacts import write_neurons
 from hones.runs.found_on import found_on
 from hones.runs.growing import let_others_grow, other_jobs, without_others
+from hones.runs.keeping import check_means
 from hones.runs.locks import alone
 from hones.runs.method_inputs import MethodInputs, critical_heads, method_inputs
 from hones.runs.prepared import Prepared
@@ -42,7 +44,8 @@ class ComparisonRequest:
 
     ratio: None: that of the task's neurons in the run folder, or else 1 %. draws: of the random methods. budgets:
     further ratios. also: tasks that are measured under the same masks, each but for the compared one. both: whether
-    each set is kept alone too, along the budgets.
+    each set is kept alone too, along the budgets. rest: with both, what replaced neurons become: 0, or their mean over
+    the discovery items.
     """
 
     methods: Sequence[Method]
@@ -51,6 +54,7 @@ class ComparisonRequest:
     budgets: Sequence[float] = BUDGETS
     also: Sequence[Task] = ()
     both: bool = False
+    rest: Rest = "zero"
 
 
 def rank(
@@ -110,7 +114,8 @@ def compare(
         shared: handed to every task of one comparison, keeps what methods need for several tasks.
 
     Raises:
-        HonesError: something a method needs is missing; inputs other than those of an earlier comparison.
+        HonesError: something a method needs is missing; inputs other than those of an earlier comparison; means with
+            workers, which have the model.
     """
     hones = METHODS["hones"]
     methods = [hones, *(method for method in request.methods if method is not hones)]
@@ -118,6 +123,8 @@ def compare(
     if ratio is None:
         ratio = study.run.record.ratio_of(task.name) or DEFAULT_RATIO
     neuron_budget(study.vlm.anatomy.total_neurons, ratio)
+    if request.both:
+        check_means(study, request.rest)
     methods = [method.for_budget(ratio) for method in methods]
     with alone(study.run.path, [task.name]):
         heads = critical_heads(study.vlm, task, heads_file, methods)
@@ -173,10 +180,12 @@ def compare(
         comparison = stage.once(file, Comparison, compute, discovery=items, test=held_out)
         if request.both:
             along = budgets or [ratio]
-            kept = study.stage(f"{task.name}/both", held_out, **{**inputs, "budgets": along})
+            rest = {} if request.rest == "zero" else {"rest": "mean", "means": items.fingerprint}
+            kept = study.stage(f"{task.name}/both", held_out, **{**inputs, "budgets": along, **rest})
 
             def keep_all() -> BothDirections:
-                settings = {"budgets": along, "sweep": kept.journalled(), "seed": study.seed}
+                means = mean_activations(study.vlm, items.examples) if request.rest == "mean" else None
+                settings = {"budgets": along, "means": means, "sweep": kept.journalled(), "seed": study.seed}
                 return compare_both(study.vlm, task, held_out.examples, drawn(), **settings)
 
             kept.once(folder / "both.json", BothDirections, keep_all, discovery=items, test=held_out)

@@ -25,7 +25,7 @@ from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
 from hones.errors import HonesError, from_validation, seam
 from hones.files import read_yaml
-from hones.method.budget import AUTO, BUDGETS, DEFAULT_RATIO, DEFAULT_SEED, PositivePart
+from hones.method.budget import AUTO, BUDGETS, DEFAULT_RATIO, DEFAULT_SEED, PositivePart, Rest
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
@@ -83,9 +83,16 @@ class Comparing(_Section):
     draws: Count = Field(default=5, description="of random methods")
     curves: bool = Field(default=True, description="also mask other budgets")
     keep: bool = Field(default=False, description="also keep each set alone along the budgets (docs/proof.md)")
+    rest: Rest = Field(default="zero", description="with keep: what the others become, zero or mean (over discovery)")
     budgets: Annotated[tuple[Share, ...], Field(min_length=1)] = Field(
         default=BUDGETS, description="of the curves, as shares of all neurons"
     )
+
+    @model_validator(mode="after")
+    def _rest_is_of_kept_sets(self) -> "Comparing":
+        if self.rest != "zero" and not self.keep:
+            raise ValueError(f"rest: {self.rest}; expected keep: true with it, or neither: a mask is 0")
+        return self
 
 
 class RayConfig(_Section):

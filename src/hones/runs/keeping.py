@@ -6,6 +6,7 @@ from typing import Any
 from hones.data.items import Items
 from hones.errors import HonesError
 from hones.files import digest_of
+from hones.method.budget import Rest
 from hones.method.keeping import KeepingResult, evaluate_keeping, mean_activations
 from hones.runs.answers import KEPT
 from hones.runs.locks import alone
@@ -13,6 +14,16 @@ from hones.runs.stage import Workspace
 from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog
 from hones.tasks.base import Task
+
+
+def check_means(study: Workspace, rest: Rest) -> None:
+    """Whether this process has the model that the means are of.
+
+    Raises:
+        HonesError: they are asked for and the model is with workers.
+    """
+    if rest == "mean" and study.sweep.workers.side_by_side:
+        raise HonesError("mean activations on workers", expected="this process alone, or zero for the rest")
 
 
 def keep(
@@ -26,8 +37,7 @@ def keep(
     Raises:
         HonesError: as `evaluate_keeping`; the neurons are of another model; means with workers, which have the model.
     """
-    if means_on is not None and study.sweep.workers.side_by_side:
-        raise HonesError("mean activations on workers", expected="this process alone, or zero for the rest")
+    check_means(study, "zero" if means_on is None else "mean")
     with alone(study.run.path, [task.name]):
         neurons = study.sites(neurons_file, task.name)
         items = study.prepare(task, test, "test")

@@ -181,7 +181,9 @@ def _until_training(
     if asked is not None:
         with stops.of(task.name, "compare"):
             budgets = asked.budgets if asked.curves else ()
-            compared = ComparisonRequest(config.compared, config.ratio, asked.draws, budgets, others, asked.keep)
+            compared = ComparisonRequest(
+                config.compared, config.ratio, asked.draws, budgets, others, both=asked.keep, rest=asked.rest
+            )
             comparison = compare(study, task, discovery, test, folder / "heads.json", compared, shared)
     with stops.of(task.name, "steer"):
         # after the comparison, whose sets may be steered too
