@@ -1,15 +1,17 @@
 """The study of smol-llava, on the built-in pictures and on photographs: bench/real.yaml, and a page of what it found.
 
     hones models get smol-llava
-    python bench/real.py drawings photographs --photographs FOLDER [--tasks vqa ocr caption] [--race]
+    python bench/real.py drawings photographs --photographs FOLDER [--tasks vqa ocr caption] [--curves] [--race]
 
-Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. With --race,
-`hones heads --racing` on the same items says what a race would have found. --photographs FOLDER has flickr8k, daquar
-and words (tools/smol); of them only those are used that training never saw. A run that was stopped goes on.
+Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. With --curves
+some methods are compared at further budgets, in a copy of the run folder; with --race, `hones heads --racing` on the
+same items says what a race would have found. --photographs FOLDER has flickr8k, daquar and words (tools/smol); of them
+only those are used that training never saw. A run that was stopped goes on.
 """
 
 import argparse
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,15 +26,19 @@ from hones.views.markdown import markdown
 HERE = Path(__file__).parent
 CONFIG = HERE / "real.yaml"
 sys.path.append(str(HERE.parent / "tools"))
-SPLITS = {"discovery": 8, "dev": 48, "test": 24}
+SPLITS = {"discovery": 12, "dev": 48, "test": 32}
 OF_PHOTOGRAPHS = {"discovery": 24, "dev": 48, "test": 40}  # of each task
+TASKS = ["vqa", "ocr"]
 SEED = 31  # of the pictures; neither training nor the figures of the manifest use it
 PHOTOGRAPHS = {
     "analyze": "null",
-    "compare": "{methods: [hones+, rounds, dvp, random], draws: 2, curves: false}",
+    "compare": "{methods: [hones+, rounds, selective, dvp, random], draws: 2, curves: false}",
     "limit": "{}",
+    "also": "[ocr, caption]",  # under the masks and the scales of each
+    "steering.also": "[ocr, caption]",
     "steering.methods": "[hones, rand-neuron, fixed-amp, no-kl, ia3]",
 }
+CURVES = "{methods: [hones+, rounds, selective, dvp, random], draws: 2, budgets: [0.01, 0.03]}"
 
 
 def write_data(source: str, folder: Path, photographs: Path | None) -> Path:
@@ -58,16 +64,41 @@ def hones(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "hones", *words], check=True)
 
 
-def study(source: str, model: str, tasks: list[str], data: Path, folder: Path) -> RunResults:
-    """The run of one source."""
-    out = folder / source
+def changed(
+    source: str,
+    model: str,
+    tasks: list[str],
+    data: Path,
+    out: Path,
+    most: int | None,
+    more: dict[str, str] | None = None,
+) -> list[str]:
+    """What is given to `hones run` in place of the configuration's. most: discovery items of a task."""
     files = ", ".join(f"{split}: {(data / split).resolve()}.json" for split in SPLITS)
     changes = {"model": model, "out": str(out.resolve()), "data": f"{{{files}}}"}
     changes |= {"tasks": f"[{', '.join(tasks)}]"}
     changes |= PHOTOGRAPHS if source == "photographs" else {}
-    hones("run", str(CONFIG), *(word for key, value in changes.items() for word in ("--set", f"{key}={value}")))
+    changes |= {"limit.discovery": str(most)} if most else {}
+    changes |= more or {}
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+
+
+def study(
+    source: str, model: str, tasks: list[str], data: Path, folder: Path, curves: bool, most: int | None
+) -> tuple[RunResults, RunResults | None]:
+    """The run of a source; with curves also another, that compares some methods at further budgets.
+
+    All but the comparison is done once: the other run begins as a copy of it.
+    """
+    out, copied = folder / source, folder / f"{source}-curves"
+    if curves and not copied.exists():
+        hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most, {"compare": "null"}))
+        shutil.copytree(out, copied)
+    hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most))
     hones("report", str(out))
-    return read_results(out)
+    if curves:
+        hones("run", str(CONFIG), *changed(source, model, tasks, data, copied, most, {"compare": CURVES}))
+    return read_results(out), read_results(copied) if curves else None
 
 
 def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
@@ -78,9 +109,20 @@ def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
     return next(results.heads for results in found if results.task == task and results.heads is not None)
 
 
-def page(model: str, source: str, tasks: list[str], results: RunResults, raced: dict[str, HeadResult]) -> str:
-    """The results as markdown."""
-    found_on = {"drawings": SPLITS, "photographs": OF_PHOTOGRAPHS}[source]["discovery"]
+def page(
+    model: str,
+    source: str,
+    tasks: list[str],
+    results: RunResults,
+    along: RunResults | None,
+    raced: dict[str, HeadResult],
+) -> str:
+    """The results as markdown.
+
+    along: the run whose comparison has further budgets, or None.
+    """
+    curves = {task.task: task.comparison for task in (along.tasks if along else ())}
+    found_on = max(task.heads.items for task in results.tasks if task.heads is not None)
     lines = [
         f"# {model} on {source}",
         "",
@@ -92,6 +134,9 @@ def page(model: str, source: str, tasks: list[str], results: RunResults, raced: 
         shown = [task.masking, task.comparison, task.evidence]
         for table in [table for result in shown if result is not None for table in result.tables()]:
             lines += _shown(table)
+        further = curves.get(task.task)
+        for table in further.tables() if further is not None else ():
+            lines += _shown(table) if table.name == "curves" else []
     if results.per_layer:
         lines += ["## Neurons per layer, from the first", ""]
         lines += [f"- {name}: {' '.join(map(str, counts))}" for name, counts in results.per_layer.items()]
@@ -140,18 +185,23 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", choices=("drawings", "photographs"))
     parser.add_argument("--model", default="smol-llava")
     parser.add_argument("--photographs", type=Path)
-    parser.add_argument("--tasks", nargs="+", default=["vqa", "ocr"])
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--discovery", type=int, help="discovery items of a task, at most")
+    parser.add_argument("--curves", action="store_true")
     parser.add_argument("--race", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("runs/real"))
     parser.add_argument("--pages", type=Path, default=HERE / "results")
     options = parser.parse_args()
     for source in options.sources:
         data = write_data(source, options.to, options.photographs)
-        results = study(source, options.model, options.tasks, data, options.to)
+        shared = (source, options.model, options.tasks, data, options.to)
+        results, along = study(*shared, options.curves, options.discovery)
         raced: dict[str, HeadResult] = {}
         for found in results.tasks if options.race else ():
             raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced")
-        (options.pages / f"real-{source}.md").write_text(page(options.model, source, options.tasks, results, raced))
+        written = page(options.model, source, options.tasks, results, along, raced)
+        part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
+        (options.pages / f"real-{source}{part}.md").write_text(written)
 
 
 if __name__ == "__main__":
