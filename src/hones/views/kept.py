@@ -38,8 +38,8 @@ def kept_curves(both: BothDirections) -> Chart:
     others = "zero" if both.rest == "zero" else "at their means"
     caption = (
         f"The share of {metric(both.metric_name)} that a method's neurons bring back alone, all others {others}: 0 "
-        f"with nothing kept ({with_interval(both.empty)}), 1 dotted, the whole model ({with_interval(both.whole)}). Shaded: "
-        "HONES's 95 % intervals; those of the others are in the data, with CPR and CMD."
+        f"with nothing kept ({with_interval(both.empty)}), 1 dotted, the whole model ({with_interval(both.whole)}). "
+        "Shaded: HONES's 95 % intervals; those of the others are in the data, with CPR and CMD."
     )
     table = sheet(both.table("both"), f"kept-{slug(both.task)}", f"{both.task}: sets kept alone, and replaced")
     return Chart(f"{both.task}: kept alone", caption, table, drawing)
