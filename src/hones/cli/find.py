@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from typer import Option
 
 from hones.cli.following import say_next
+from hones.cli.head_options import HeadWayOptions
 from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, Rounds, StageOptions, TaskName, TopK, Width
 from hones.cli.prove import Mask
 from hones.cli.question import QuestionOptions
@@ -16,12 +17,14 @@ from hones.errors import HonesError
 
 
 @dataclass(kw_only=True)
-class Heads(StageOptions, AnswerOptions):
+class Heads(HeadWayOptions, StageOptions, AnswerOptions):
     """Step 1: score every attention head by replacing it with the mean of its layer's other heads.
 
     Several tasks in one sweep cost little more than the dearest of them.
 
     Example: hones heads --model tiny-llava --task all --data discovery.json --out runs/a
+
+    Heads that make up for each other: hones heads ... --by conditional
     """
 
     task: Annotated[
@@ -31,31 +34,35 @@ class Heads(StageOptions, AnswerOptions):
     ids: Ids = None
     top_k: TopK = None
     utility: Annotated[
-        str, Option(help="metric, or logprob: an approximation by the gold answer's log-probability.")
-    ] = "metric"
+        str | None,
+        Option(help="metric, or logprob: the gold answer's log-probability. [default: metric; with --by logprob]"),
+    ] = None
     racing: Annotated[
         float | None, Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95.")
     ] = None
     racing_margin: Annotated[float, Option(help="Racing: heads this close by the metric count as equal.")] = 0.005
 
     def execute(self) -> None:
+        from hones.method.head_ways import check_utility
         from hones.sweep.racing import RaceRules
         from hones.tasks import TASKS, make_tasks
         from hones.tasks.log_probability import LogProbability
         from hones.views.terminal import view
 
         self.check_top_k(self.top_k)
+        way = self.head_way(self.model)
+        utility = check_utility(self.utility, way)
+        if self.racing is not None and way is not None:
+            raise HonesError(f"--racing with --by {self.by}", expected="one of them: heads race each alone")
         tasks = make_tasks(self.task, candidates=self.candidates)
         items = self.items(self.data, self.ids)
-        if self.utility not in ("metric", "logprob"):
-            raise HonesError(f"--utility {self.utility}", expected="metric or logprob")
-        if self.utility == "logprob":
+        if utility == "logprob":
             tasks = [LogProbability(task) for task in tasks]
         rules = None if self.racing is None else RaceRules(self.racing, self.racing_margin)
         with self.study() as study:
             for task in tasks:
                 study.look_first(task, items, "discovery", "heads")
-            results = study.heads(tasks, items, self.top_k, rules)
+            results = study.heads(tasks, items, self.top_k, rules, way)
             for task, result in zip(tasks, results, strict=True):
                 if len(tasks) > 1:
                     OUT.rule(task.name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from hones.cli.head_options import HeadWayOptions
 from hones.cli.options import (
     BatchSize,
     Candidates,
@@ -32,7 +33,7 @@ OF_PLAN = ("config", "changes", "racing_share", "to_json")
 
 
 @dataclass(kw_only=True)
-class Plan:
+class Plan(HeadWayOptions):
     """Hours and memory of a run, before it is paid for: from the model's shapes and the data's lengths, no weights.
 
     Example: hones plan --model tiny-llava --data discovery.json --items 5000,2000,3000 --calibrate
@@ -156,6 +157,7 @@ class Plan:
             dtype=self.dtype,
             device=self.device,
             top_k=self.top_k,
+            heads=self._heads(),
             ratio=ratio_of_text(self.ratio),
             draws=self.draws,
             candidates=self.candidates,
@@ -167,6 +169,11 @@ class Plan:
             seed=self.seed,
             **of_plan,
         )
+
+    def _heads(self) -> dict[str, Any]:
+        """The section of a configuration."""
+        self.head_way(self.model)
+        return {name: getattr(self, name) for name in ("by", "share", "subsets", "ridge", "steps")}
 
 
 def _counts(text: str) -> dict[str, int]:

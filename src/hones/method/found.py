@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from hones.method.head_ways import FoundBy, StepsTaken, SubsetFit
 from hones.models.sites import Site
 from hones.stats import Interval
 from hones.tabular import Column, Table, Tabular, heat_map_html
@@ -21,6 +22,8 @@ class HeadScore:
     """One head: its score S with interval, and the metric without (`baseline`) and with its replacement.
 
     items: how many it was scored on. dropped: it left a race as one that cannot be critical.
+    step, growth: of `hones.method.head_steps` the step that the score is of, and E(u | S) - E(u). By subsets
+    `intervened` is what the linear model has without this head alone, baseline - S.
     """
 
     layer: int
@@ -30,12 +33,14 @@ class HeadScore:
     intervened: float
     items: int = 0
     dropped: bool = False
+    step: int | None = None
+    growth: Interval | None = None
 
 
 @dataclass(frozen=True)
 class HeadResult(Tabular):
     """All heads, best first, and the critical ones among the first K. racing: the rules of a race, None: all cells were
-    run.
+    run. found_by: how, other than each head alone.
     """
 
     metric_name: str
@@ -44,11 +49,13 @@ class HeadResult(Tabular):
     heads: tuple[HeadScore, ...]
     top_k: int
     racing: "RaceRules | None" = None
+    found_by: FoundBy | None = None
 
     @property
     def critical(self) -> tuple[HeadScore, ...]:
-        """H*: of the K heads of largest score those whose replacement costs something."""
-        return tuple(head for head in self.heads[: self.top_k] if head.score.value > 0)
+        """H*: of the K heads of largest score, or of those chosen in steps, those whose replacement costs something."""
+        most = min(self.top_k, self.found_by.count) if isinstance(self.found_by, StepsTaken) else self.top_k
+        return tuple(head for head in self.heads[:most] if head.score.value > 0)
 
     def matrix(self, layers: int, heads: int) -> Float[np.ndarray, "layers heads"]:
         """The scores as float32 [L, H]."""
@@ -63,12 +70,22 @@ class HeadResult(Tabular):
         if self.racing is not None:
             dropped = sum(h.dropped for h in self.heads)
             title += f"; racing at {self.racing.confidence:g}, within {self.racing.margin:g}: {dropped} dropped early"
+        elif self.found_by is not None:
+            title += f"; {self.found_by.way}: {self.found_by}"
+        drop, without, growth = "drop when replaced", "metric without it", ()
+        if isinstance(self.found_by, SubsetFit):
+            drop, without = "drop it adds to a subset", ""
+        elif isinstance(self.found_by, StepsTaken):
+            drop, without = "drop beside those before", "metric without all"
+            more = Column("growth", "more than alone", "interval", "+.3f", full="more than when it is replaced alone")
+            growth = (Column("step", "step"), more)
         columns = (
             Column("layer", "layer"),
             Column("head", "head"),
-            Column("score", "drop when replaced [95 %]", "interval", "+.3f", full="drop when replaced"),
+            Column("score", f"{drop} [95 %]", "interval", "+.3f", full=drop),
+            *growth,
             Column("baseline"),
-            Column("intervened", "metric without it", "number"),
+            Column("intervened", without, "number"),
             Column("items"),
             Column("dropped"),
             Column("critical", "critical", detail=True),
@@ -76,6 +93,8 @@ class HeadResult(Tabular):
         count = len(self.critical)
         rows = [{**vars(h), "critical": rank < count} for rank, h in enumerate(self.heads)]
         fewer = f"{count} critical instead of {self.top_k}: no other head's replacement lowers the metric"
+        if isinstance(self.found_by, StepsTaken):
+            fewer += " by an interval above zero"
         return [Table("heads", title, columns, rows, fewer if count < self.top_k else "", shown=max(count, 1))]
 
     def map_html(self) -> str:

@@ -4,6 +4,9 @@
 
 P is the task's metric over the discovery items, greedy decoding, at most 24 new tokens (retrieval: no decoding). The
 critical heads H* are the K of largest S, by default 3 % of the L * H heads, at least 5; a head with S <= 0 is none.
+
+A head that another one makes up for costs little alone: `hones.method.head_subsets` and `hones.method.head_steps` are
+two ways to find it too.
 """
 
 from collections.abc import Sequence
@@ -81,9 +84,13 @@ def score_heads(task: Task, measured: Measurement, sites: Sequence[Site], top_k:
         for layer, head in sites
     ]
 
-    # H*: the K of largest S, the earlier layer and head among equals
-    scores.sort(key=lambda h: (-h.score.value, h.layer, h.head))
-    return HeadResult(task.metric_name, measured.level(UNEDITED), measured.items, tuple(scores), top_k)
+    # H*: the K of largest S
+    return HeadResult(task.metric_name, measured.level(UNEDITED), measured.items, by_score(scores), top_k)
+
+
+def by_score(scores: Sequence[HeadScore]) -> tuple[HeadScore, ...]:
+    """Largest score first, the earlier layer and head among equals."""
+    return tuple(sorted(scores, key=lambda h: (-h.score.value, h.layer, h.head)))
 
 
 def race_heads(
@@ -155,6 +162,10 @@ def critical_count(vlm: VLM, top_k: int | None) -> int:
 
 def replacements(vlm: VLM) -> dict[Site, Intervention]:
     """I(l, h) of every head alone, by (layer, head)."""
+    return {site: Intervention(heads=frozenset({site})) for site in head_sites(vlm)}
+
+
+def head_sites(vlm: VLM) -> list[Site]:
+    """(layer, head) of every head, in order."""
     layers, heads, _ = vlm.anatomy.shape
-    sites = [(layer, head) for layer in range(layers) for head in range(heads)]
-    return {site: Intervention(heads=frozenset({site})) for site in sites}
+    return [(layer, head) for layer in range(layers) for head in range(heads)]

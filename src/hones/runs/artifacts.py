@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from hones.errors import HonesError, first_invalid, from_validation
 from hones.files import read_json, short, write_json, write_npy
 from hones.method.found import HeadResult, HeadScore, RankedNeuron, RankedNeurons
+from hones.method.head_ways import FoundBy
 from hones.method.steering.settings import Scales
 from hones.runs.published import is_published, published_of
 from hones.stats import Interval
@@ -36,6 +37,7 @@ def write_heads(
             "metric_name": result.metric_name,
             "n": h.items,
             **({"dropped": h.dropped} if result.racing is not None else {}),
+            **_step_of(h),
         }
         for h in result.heads
     ]
@@ -47,9 +49,11 @@ def write_heads(
         "n": result.items,
     }
     write_npy(folder / "head_scores.npy", result.matrix(layers, heads))
-    racing = {"racing": asdict(result.racing)} if result.racing is not None else {}
+    how = {"racing": asdict(result.racing)} if result.racing is not None else {}
+    if result.found_by is not None:
+        how["by"] = asdict(result.found_by)
     top = rows[: len(result.critical)]
-    content = {"baseline": baseline, **racing, "top_k": result.top_k, "all_heads": rows, "top_heads": top}
+    content = {"baseline": baseline, **how, "top_k": result.top_k, "all_heads": rows, "top_heads": top}
     write_json(folder / "heads.json", {**(found_on or {}), **content})
 
 
@@ -76,14 +80,18 @@ def read_heads(path: Path, task: str | None = None) -> HeadResult:
                 float(row["intervened"]),
                 int(row.get("n", baseline["n"])),
                 bool(row.get("dropped", False)),
+                int(row["step"]) if "step" in row else None,
+                _interval(row, "growth") if "growth" in row else None,
             )
             for row in rows
         )
         top = [(int(row["layer"]), int(row["head"])) for row in content["top_heads"]]
         racing = TypeAdapter(RaceRules).validate_python(content["racing"]) if "racing" in content else None
+        found_by = TypeAdapter(FoundBy).validate_python(content["by"]) if "by" in content else None
         interval = _interval(baseline, "metric")
         top_k = int(content.get("top_k", len(top)))
-        result = HeadResult(str(baseline["metric_name"]), interval, int(baseline["n"]), scores, top_k, racing)
+        metric = str(baseline["metric_name"])
+        result = HeadResult(metric, interval, int(baseline["n"]), scores, top_k, racing, found_by)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise HonesError(
             f"{path} is not a heads file ({type(error).__name__}: {error})",
@@ -94,6 +102,14 @@ def read_heads(path: Path, task: str | None = None) -> HeadResult:
     if [(h.layer, h.head) for h in result.heads[: len(top)]] != top:
         raise HonesError(f"{path}: top_heads are not the first of all_heads", expected="both best first")
     return result
+
+
+def _step_of(head: HeadScore) -> dict[str, Any]:
+    """What a row of heads.json says of a head that was scored in steps."""
+    if head.growth is None:
+        return {}
+    ends = {f"growth_{end}": getattr(head.growth, end) for end in ("low", "high")}
+    return {"step": head.step, "growth": head.growth.value, **ends}
 
 
 def _interval(row: dict[str, Any], key: str) -> Interval:

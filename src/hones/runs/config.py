@@ -8,6 +8,7 @@ It is YAML; unknown keys are errors. Relative paths are taken from the configura
     tasks: [vqa, ocr, caption, retrieval]        # or yours: pope.yaml, tasks.py:Mine
     limit: {discovery: 5000, dev: 2000, test: 3000}
     ratio: 0.01
+    heads: {by: single}                          # or subsets, conditional: heads that stand in for each other
     steering: {epochs: 2, methods: [all], seeds: [3407, 3408]}    # methods, seeds, also, ood: evidence, optional
     compare: {methods: [dvp, atp, random]}       # optional
     analyze: {cards: 8}                          # optional
@@ -26,6 +27,7 @@ from hones.data.sources import source_in
 from hones.errors import HonesError, from_validation, seam
 from hones.files import read_yaml
 from hones.method.budget import AUTO, BUDGETS, DEFAULT_RATIO, DEFAULT_SEED, PositivePart, Rest
+from hones.method.head_ways import By, HeadWay, Utility, make_head_way
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
@@ -95,6 +97,30 @@ class Comparing(_Section):
         return self
 
 
+class HeadsConfig(_Section):
+    """Step 1: how heads are scored, and by what."""
+
+    by: By = Field(default="single", description="single, as the paper; subsets or conditional: heads that stand in")
+    utility: Utility | None = Field(default=None, description="metric or logprob; null: logprob with by, else metric")
+    share: float | None = Field(default=None, description="subsets: the chance of each head to be in one; null: 0.1")
+    subsets: Count | None = Field(default=None, description="subsets: how many; null: 4 for each head")
+    ridge: float | None = Field(default=None, description="subsets: shrinks the fit; null: 0, least squares")
+    steps: Count | None = Field(default=None, description="conditional: sweeps over all heads; null: 6")
+
+    @property
+    def way(self) -> HeadWay | None:
+        """What is asked for; None: single."""
+        return make_head_way(self.by, share=self.share, subsets=self.subsets, ridge=self.ridge, steps=self.steps)
+
+    @model_validator(mode="after")
+    def _options_are_of_the_way(self) -> "HeadsConfig":
+        try:
+            _ = self.way
+        except HonesError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class RayConfig(_Section):
     """The workers of a run: --ray, --workers and --gpus-per-worker."""
 
@@ -127,6 +153,7 @@ class RunConfig(_Section):
         default=None, description="a file with a Jinja template, or llava-1.5; null: the model's own"
     )
     top_k: Count | None = Field(default=None, description="critical heads; null: 3 %, at least 5")
+    heads: HeadsConfig = Field(default=HeadsConfig(), description="how heads are scored")
     ratio: Annotated[float | None, BeforeValidator(lambda x: None if x == AUTO else x)] = Field(
         default=DEFAULT_RATIO, gt=0, le=1, description="share of all neurons; auto: the least that halves the metric"
     )

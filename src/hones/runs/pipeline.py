@@ -16,6 +16,7 @@ from hones.data.items import Items, check_pictures, load_items
 from hones.errors import TaskStops
 from hones.log import remark
 from hones.method.found import HeadResult, RankedNeuron
+from hones.method.head_ways import check_utility
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
@@ -39,6 +40,7 @@ from hones.sweep.run import SweepSettings
 from hones.sweep.shards import ThisProcess
 from hones.tasks import check_distinct, make_task
 from hones.tasks.base import Task
+from hones.tasks.log_probability import LogProbability
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _stages(
             study.prepare(task, splits["discovery"], "discovery")
             study.look_first(task, splits["discovery"], "discovery", "heads")
             usable.append(task)
-    heads_of_tasks = study.heads(usable, splits["discovery"], config.top_k) if usable else []
+    heads_of_tasks = _heads(config, study, usable, splits["discovery"]) if usable else []
     started = list(zip(usable, heads_of_tasks, strict=True))
     also = usable if named is None else named
     # workers train several tasks at once; one process ends a task before it begins the next
@@ -149,6 +151,14 @@ def _stages(
                 if on_outcome is not None:
                     on_outcome(study, outcome)
     return outcomes
+
+
+def _heads(config: RunConfig, study: Study, tasks: Sequence[Task], discovery: Items) -> list[HeadResult]:
+    """The heads of all tasks, scored by the metric or by the log-probability."""
+    way = config.heads.way
+    if check_utility(config.heads.utility, way) == "logprob":
+        tasks = [LogProbability(task) for task in tasks]
+    return study.heads(tasks, discovery, config.top_k, by=way)
 
 
 def _until_training(

@@ -10,7 +10,15 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from hones.errors import HonesError, from_validation
 from hones.files import read_json
@@ -60,13 +68,21 @@ class FoundHead(_Part):
 
 
 class FoundHeads(_Part):
-    """All heads, best first; critical ones are H*, of the first top_k those that cost something."""
+    """All heads, best first; critical ones are H*, of the first top_k those that cost something.
+
+    by: how heads were scored; left out: each replaced alone.
+    """
 
     metric: str
     baseline: Level
     items: Index
     top_k: Count
+    by: Literal["subsets", "conditional"] | None = None
     scored: Annotated[tuple[FoundHead, ...], Field(min_length=1)]
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in content(self).items() if (key, value) != ("by", None)}
 
 
 class FoundNeuron(_Part):
@@ -195,7 +211,9 @@ class Published(_Part):
             raise HonesError("no heads were published", expected="a file of a run with heads")
         base = found.baseline.value
         scores = tuple(HeadScore(h.layer, h.head, h.score.interval, base, h.intervened, h.items) for h in found.scored)
-        return HeadResult(found.metric, found.baseline.interval, found.items, scores, found.top_k)
+        # what else is known of the way stays with the run; of steps that ended early K is as far as they came
+        top_k = sum(h.critical for h in found.scored) if found.by == "conditional" else found.top_k
+        return HeadResult(found.metric, found.baseline.interval, found.items, scores, top_k)
 
 
 def is_published(content: Any) -> bool:

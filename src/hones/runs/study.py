@@ -22,8 +22,12 @@ from typing import Any
 import numpy as np
 
 from hones.data.items import Items, LeftOut
+from hones.errors import HonesError
 from hones.files import digest_of
 from hones.method.budget import AUTO, DEFAULT_RATIO, PositivePart, check_ratio, neuron_budget
+from hones.method.head_steps import localize_heads_conditionally
+from hones.method.head_subsets import localize_heads_of_tasks_by_subsets
+from hones.method.head_ways import Conditional, HeadWay
 from hones.method.heads import HeadResult, critical_count, localize_heads_of_tasks, race_heads
 from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult, evaluate_masking
@@ -31,6 +35,7 @@ from hones.method.neurons import RankedNeuron, attribute_neurons, select_neurons
 from hones.method.smallest import smallest_budget
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import SteeringSettings
+from hones.models.sites import Site
 from hones.rivals import METHODS
 from hones.rivals.base import Method
 from hones.rivals.hones import Hones
@@ -56,22 +61,33 @@ class Study(Workspace):
     """One model's results in one run folder; the fields are those of `hones.runs.stage.Workspace`."""
 
     def heads(
-        self, tasks: Sequence[Task], discovery: Items, top_k: int | None = None, racing: RaceRules | None = None
+        self,
+        tasks: Sequence[Task],
+        discovery: Items,
+        top_k: int | None = None,
+        racing: RaceRules | None = None,
+        by: HeadWay | None = None,
     ) -> list[HeadResult]:
         """Step 1 on the discovery items, all tasks in one sweep; writes heads.json and head_scores.npy of each.
 
         racing: the rules by which heads leave the sweep, one task at a time; an approximation.
+        by: how heads are scored other than each alone; conditionally one task at a time.
         """
         k = critical_count(self.vlm, top_k)
+        layers, heads, _ = self.vlm.anatomy.shape
         if racing is not None:
             racing.check()
+            if by is not None:
+                raise HonesError(f"--racing with --by {by.way}", expected="one of them: heads race each alone")
+        by = None if by is None else by.of(layers * heads)
         with alone(self.run.path, [task.name for task in tasks]):
-            if racing is not None and len(tasks) > 1:
-                return [result for task in tasks for result in self.heads([task], discovery, top_k, racing)]
-            layers, heads, _ = self.vlm.anatomy.shape
+            if len(tasks) > 1 and (racing is not None or isinstance(by, Conditional)):
+                return [result for task in tasks for result in self.heads([task], discovery, top_k, racing, by)]
             by_name = {task.name: task for task in tasks}
             prepared = {name: self.prepare(task, discovery, "discovery") for name, task in by_name.items()}
             settings = {"top_k": k, "racing": racing and asdict(racing), **self.swept()}
+            if by is not None:
+                settings |= {"by": by.way, by.way: by.options}
             stages = {
                 name: self.stage(f"{name}/heads", prepared[name], utility=task.metric_name, **settings)
                 for name, task in by_name.items()
@@ -85,12 +101,25 @@ class Study(Workspace):
                 names = sorted([name for name in by_name if f"{name}.seed" in begun] or missing)
                 jobs = [(by_name[name], prepared[name].examples) for name in names]
                 log = AnswerLog({UNEDITED: UNEDITED}.get)
-                sweep = together.journalled({name: stages[name].inputs for name in names}, answers=log)
-                options: dict[str, Any] = {"top_k": k, "sweep": sweep, "seed": self.seed}
-                if racing is None:
-                    results = localize_heads_of_tasks(self.vlm, jobs, **options)
+                depends = {name: stages[name].inputs for name in names}
+                options: dict[str, Any] = {"top_k": k, "seed": self.seed}
+                if isinstance(by, Conditional):
+
+                    def sweep_of_step(step: int, given: Sequence[Site]) -> SweepSettings:
+                        if step == 1:
+                            return together.journalled(depends, answers=log)
+                        return together.journalled({**depends, "given": [*given]}, f".step-{step}")
+
+                    options["sweep_of_step"] = sweep_of_step
+                    results = [localize_heads_conditionally(self.vlm, *jobs[0], by, **options)]
                 else:
-                    results = [race_heads(self.vlm, *jobs[0], rules=racing, **options)]
+                    options["sweep"] = together.journalled(depends, answers=log)
+                    if racing is not None:
+                        results = [race_heads(self.vlm, *jobs[0], rules=racing, **options)]
+                    elif by is not None:
+                        results = localize_heads_of_tasks_by_subsets(self.vlm, jobs, by, **options)
+                    else:
+                        results = localize_heads_of_tasks(self.vlm, jobs, **options)
                 shared = {"swept_with": names} if len(names) > 1 else {}
                 for name, result in zip(names, results, strict=True):
                     folder = self.run.path / name

@@ -144,7 +144,12 @@ def _heads(found: HeadResult) -> FoundHeads:
     )
     baseline = Level.of(found.baseline)
     return FoundHeads(
-        metric=found.metric_name, baseline=baseline, items=found.items, top_k=max(1, found.top_k), scored=rows
+        metric=found.metric_name,
+        baseline=baseline,
+        items=found.items,
+        top_k=max(1, found.top_k),
+        by=None if found.found_by is None else found.found_by.way,
+        scored=rows,
     )
 
 

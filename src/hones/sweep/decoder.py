@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -58,16 +59,15 @@ class RowEdits:
     def __init__(self, interventions: Sequence[Intervention], of: Int[Tensor, " rows"], anatomy: Anatomy) -> None:
         self.of = of
         self.anatomy = anatomy
-        self.heads: dict[int, Bool[Tensor, "edits heads"]] = {}
         self.factors: dict[int, Float[Tensor, "edits neurons"]] = {}
         self.constants: dict[int, Float[Tensor, "edits neurons"]] = {}
         count = len(interventions)
         device = of.device
+        replaced: dict[int, Bool[np.ndarray, "edits heads"]] = {}
         for e, intervention in enumerate(interventions):
             for layer, head in intervention.heads:
-                if layer not in self.heads:
-                    self.heads[layer] = torch.zeros(count, anatomy.heads, dtype=torch.bool, device=device)
-                self.heads[layer][e, head] = True
+                # set on the CPU: a subset of the heads of a large model has hundreds, each a launch on a device
+                replaced.setdefault(layer, np.zeros((count, anatomy.heads), dtype=bool))[e, head] = True
             scaled = [*((site, 0.0) for site in intervention.masked)]
             scaled += [(site, 1 + s) for site, s in intervention.scales.items() if site not in intervention.masked]
             by_layer: dict[int, tuple[list[int], list[float]]] = {}
@@ -81,6 +81,7 @@ class RowEdits:
                 self.factors[layer][e, torch.tensor(indices, device=device)] = torch.tensor(factors, device=device)
             if not intervention.only_masks:
                 self._replace(e, count, intervention)
+        self.heads = {layer: torch.from_numpy(of_layer).to(device) for layer, of_layer in replaced.items()}
 
     def _replace(self, e: int, count: int, intervention: Intervention) -> None:
         """The factors and constants of all neurons that an intervention replaces, after those that it names."""

@@ -19,15 +19,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from hones.method.head_ways import Subsets, check_utility
 from hones.method.heads import default_top_k
 from hones.method.smallest import MOST, STEPS
 from hones.method.steering.controls import GRID, GridSearch
 from hones.method.steering.settings import HONES
+from hones.runs.plan.head_sweeps import step_edits, subset_edits
 from hones.runs.plan.lengths import Job
 from hones.runs.plan.rates import HEADS, MASK, NEURONS, STEER, Rates
 from hones.runs.plan.request import Request
 from hones.runs.plan.shapes import Memory, Number, Shapes, Work
-from hones.runs.plan.sweeping import LEAST, Edits, Sweep, masks, only_read, sweep_plan
+from hones.runs.plan.sweeping import LEAST, Edits, Sweep, masks, only_gold, only_read, sweep_plan
 from hones.runs.plan.training import PASSES, pairs_of, ranking_work, train
 from hones.runs.ways import make_steerings
 
@@ -78,7 +80,7 @@ class Bill:
         request, shapes = self.request, self.shapes
         discovery, dev, test, outside = (self.splits.get(split, {}) for split in ("discovery", "dev", "test", "ood"))
         each_head = Edits(dict.fromkeys(range(shapes.layers), shapes.heads), heads=1)
-        stages = [self._swept("heads", HEADS, discovery.values(), each_head)]
+        stages = self._heads([*discovery.values()], each_head)
         if request.racing is not None:  # one task at a time
             low, high = request.racing
             alone = [self._swept("heads", HEADS, [job], each_head) for job in discovery.values()]
@@ -115,6 +117,28 @@ class Bill:
             swept = self._swept("analyze (at most)", MASK, test.values(), masks(shapes, count, request.planned_ratio))
             parts = {**swept.parts, NEURONS: sum((stage.work for stage in neurons.values()), Work())}
             stages.append(replace(swept, parts=parts, shards=1, release=None))
+        return stages
+
+    def _heads(self, jobs: Sequence[Job], each_head: Edits) -> list[Stage]:
+        """Step 1: one sweep of all tasks, or in steps one task at a time."""
+        request, shapes = self.request, self.shapes
+        way = request.heads.way
+        if check_utility(request.heads.utility, way) == "logprob":
+            jobs = [replace(job, asked=tuple(only_gold(job.asked))) for job in jobs]
+        if way is None:
+            return [self._swept("heads", HEADS, jobs, each_head)]
+        way = way.of(shapes.layers * shapes.heads)
+        if isinstance(way, Subsets):
+            return [self._swept("heads", HEADS, jobs, subset_edits(shapes, way, request.seed))]
+        top_k = request.top_k or default_top_k(shapes.layers, shapes.heads)
+        chosen = [0, *way.chosen(top_k)[:-1]]
+        stages = []
+        for job in jobs:
+            steps = [self._swept("heads", HEADS, [job], step_edits(shapes, each_head, given)) for given in chosen]
+            work = sum((step.work for step in steps), Work())
+            released = sum((step.release for step in steps if step.release is not None), Work())
+            cells = sum(step.cells for step in steps)
+            stages.append(replace(steps[-1], cells=cells, parts={HEADS: work}, release=released))
         return stages
 
     def _swept(self, name: str, kind: str, of: Iterable[Job], edits: Edits, read: int = 0) -> Stage:

@@ -37,10 +37,12 @@ LEAST = MemoryPlan(1, 1, 1)
 
 @dataclass(frozen=True)
 class Edits:
-    """How many edits begin at each layer; heads: of each edit there; written: a few neurons of each, and no heads."""
+    """How many edits begin at each layer; heads: of each edit there, on average; written: a few neurons of each, and no
+    heads.
+    """
 
     at: Mapping[int, int]
-    heads: int = 0
+    heads: Number = 0
     written: bool = False
 
     @property
@@ -80,6 +82,11 @@ def common_start(tails: Sequence[tuple[int, ...]]) -> int:
 def only_read(asked: Sequence[Asked]) -> list[Asked]:
     """The same examples where z is read at the end of their first prompt, without an answer."""
     return [replace(one, kind="yes_no", tails=one.tails[:1], answer=0) for one in asked]
+
+
+def only_gold(asked: Sequence[Asked]) -> list[Asked]:
+    """The same examples where the log-probability of their answer is read."""
+    return [replace(one, kind="log_probability", tails=one.tails[:1]) for one in asked]
 
 
 def firsts_of(asked: Sequence[Asked]) -> list[Asked]:

@@ -1,0 +1,32 @@
+"""Where the edits begin of sweeps that replace several heads at once; everything above their first layer is run again.
+
+Heads replaced above the first layer of an edit cost next to nothing beside the layers.
+"""
+
+from collections import Counter
+
+from hones.method.head_subsets import draw_subsets
+from hones.method.head_ways import Subsets
+from hones.runs.plan.shapes import Shapes
+from hones.runs.plan.sweeping import Edits
+
+
+def subset_edits(shapes: Shapes, subsets: Subsets, seed: int) -> Edits:
+    """The subsets as they are drawn; an empty one is the unedited model and costs nothing."""
+    rows = draw_subsets(subsets, shapes.layers * shapes.heads, seed).reshape(-1, shapes.layers, shapes.heads)
+    of_layer = rows.sum(2)
+    begun = [(int(row.nonzero()[0][0]), int(row[row > 0][0])) for row in of_layer if row.any()]
+    heads = sum(replaced for _, replaced in begun) / max(1, len(begun))
+    return Edits(Counter(layer for layer, _ in begun), heads=heads)
+
+
+def step_edits(shapes: Shapes, each_head: Edits, given: int) -> Edits:
+    """Each other head beside `given` ones, which are not known before: drawn anywhere, the first of them is on average
+    in layer L / (given + 1). What the given ones cost alone is counted as the unedited model.
+    """
+    if given == 0:
+        return each_head
+    first = shapes.layers // (given + 1)
+    at = dict.fromkeys(range(first), shapes.heads)
+    at[first] = shapes.heads * (shapes.layers - first) - given
+    return Edits(at, heads=1)
