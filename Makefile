@@ -37,6 +37,7 @@ bench: .venv/ready
 	$(BIN)/python bench/sweep.py
 	$(BIN)/python bench/stages.py
 	$(BIN)/python bench/racing.py
+	$(BIN)/python bench/heads.py
 	$(BIN)/python bench/bfloat16.py
 	$(BIN)/python bench/comparison.py
 	$(BIN)/python bench/steering.py

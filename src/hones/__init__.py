@@ -3,6 +3,7 @@
 load_vlm, attach, load_items, make_task                    a model, annotated pictures, one of four tasks
 verify                                                     every claim that an edit relies on, measured on a model
 localize_heads, attribute_neurons, select_neurons          steps 1 and 2: find
+localize_heads_by_subsets, localize_heads_conditionally    step 1 where heads stand in for each other
 evaluate_masking                                           step 3: prove
 METHODS, compare_methods                                   other rankings of neurons, masked on the same items
 learn_scales, evaluate_scales                              step 4: steer

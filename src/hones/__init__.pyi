@@ -7,6 +7,10 @@ from .errors import HonesError as HonesError
 from .method.analysis.explain import explain as explain
 from .method.analysis.explanation import Explanation as Explanation
 from .method.analysis.results import Analysis as Analysis
+from .method.head_steps import localize_heads_conditionally as localize_heads_conditionally
+from .method.head_subsets import localize_heads_by_subsets as localize_heads_by_subsets
+from .method.head_ways import Conditional as Conditional
+from .method.head_ways import Subsets as Subsets
 from .method.heads import HeadResult as HeadResult
 from .method.heads import HeadScore as HeadScore
 from .method.heads import localize_heads as localize_heads

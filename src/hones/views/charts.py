@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from hones.method.found import HeadResult
+from hones.method.head_ways import StepsTaken, SubsetFit
 from hones.palette import CATEGORIES, COOL, INK, LINE, MUTED, WARM
 from hones.rivals.compare import HONES
 from hones.rivals.results import Comparison
@@ -53,8 +54,13 @@ def head_map(task: str, result: HeadResult) -> Chart:
         label += ", critical" if (h.layer, h.head) in critical else ""
         cells.append(HeadCell(h.layer, h.head, h.score.value, label))
     table = sheet(result.table(), f"heads-{slug(task)}", f"{task}: every head, best first")
+    how = ""
+    if isinstance(result.found_by, SubsetFit):
+        how = f" among others, by a linear model ({result.found_by})"
+    elif isinstance(result.found_by, StepsTaken):
+        how = " beside those that were chosen in the steps before"
     caption = (
-        f"Drop of {metric(result.metric_name)} when a head is replaced by the mean of its layer's other heads, on "
+        f"Drop of {metric(result.metric_name)} when a head is replaced by the mean of its layer's other heads{how}, on "
         f"{count(result.items, 'item')}. Orange: the metric falls; blue with a dash: it rises. Ringed: the "
         f"{count(len(critical), 'critical head')}."
     )

@@ -6,6 +6,7 @@ from math import isnan
 from hones.errors import joined
 from hones.method.analysis.results import Analysis
 from hones.method.found import HeadResult
+from hones.method.head_ways import StepsTaken, SubsetFit
 from hones.method.keeping import KeepingResult
 from hones.method.masking import MaskingResult
 from hones.method.steering.evaluate import SteeringResult
@@ -90,7 +91,10 @@ def heads_sentence(r: HeadResult) -> str:
         return (
             f"No head's replacement lowers {metric(r.metric_name)}, {with_interval(r.baseline, 2)}: none is critical."
         )
-    replaced = f"Replacing its strongest head (layer {best.layer}, head {best.head})"
+    strongest = f"its strongest head (layer {best.layer}, head {best.head})"
+    replaced = f"Replacing {strongest}"
+    if isinstance(r.found_by, SubsetFit):
+        replaced = f"Replacing {strongest} among others, by a linear model of {count(r.found_by.count, 'subset')},"
     of = f"of {number(r.baseline.value, 2)} {metric(r.metric_name)}"
     if all(isnan(h.score.low) for h in r.critical):
         text = f"{replaced} costs {number(best.score.value, 2)} {of}; its heads file gives no intervals."
@@ -101,6 +105,9 @@ def heads_sentence(r: HeadResult) -> str:
         certain = sum(h.score.low > 0 for h in r.critical)
         have = f"{'has' if certain == 1 else 'have'} an interval above zero"
         text = f"{replaced} {cost} {of}; {certain} of the {count(len(r.critical), 'critical head')} {have}."
+    if isinstance(r.found_by, StepsTaken):
+        grown = sum(h.growth is not None and h.growth.low > 0 for h in r.critical)
+        text += f" They were chosen in steps; {grown} of them cost more with those before replaced than alone."
     return text + (" Heads left a race early: an approximation." if r.racing is not None else "")
 
 
