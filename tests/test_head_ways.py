@@ -183,7 +183,8 @@ def test_a_wholly_redundant_pair_is_seen_in_subsets_and_not_alone(planted: Any, 
     subsets = localize_heads_by_subsets(vlm, task, examples, Subsets(0.3, 200), top_k=3)
     assert {*found_heads(subsets)} == {A, B, C}
     by_site = {(h.layer, h.head): h.score.value for h in subsets.heads}
-    assert min(by_site[A], by_site[B]) > 0.1 > 5 * max(abs(s) for site, s in by_site.items() if site not in (A, B, C))
+    # what is not additive moves the others by chance
+    assert min(by_site[A], by_site[B]) > 0.1 > 2 * max(abs(s) for site, s in by_site.items() if site not in (A, B, C))
     # no head alone leads to the pair, so no step does
     steps = localize_heads_conditionally(vlm, task, examples, Conditional(3), top_k=3)
     assert found_heads(steps) == [C] and steps.found_by == StepsTaken(3, (1,))
@@ -218,7 +219,7 @@ def test_heads_replaced_at_once_are_the_same_by_every_engine(vlm: VLM, discovery
     edits = [Intervention(heads=frozenset((int(at) // 4, int(at) % 4) for at in row.nonzero()[0])) for row in rows]
     edits += [Intervention(heads=frozenset((1, head) for head in range(4))), Intervention()]
     naive = sweep(vlm, task, examples, edits, SweepSettings("naive"))
-    assert np.abs(np.diff(naive[..., 0], axis=0)).min() > 1e-3
+    assert np.abs(np.diff(naive[..., 0], axis=0)).max(1).min() > 1e-3
     np.testing.assert_allclose(sweep(vlm, task, examples, edits), naive, atol=1e-4)
     forward = Forward(vlm, max_new_tokens=1, batch_size=DEFAULT_BATCH_SIZE)
     of_items = forward.answer([(task, example) for example in examples], edits)
@@ -249,7 +250,7 @@ def test_a_twin_is_found_beside_its_head(tmp_path: Path, discovery: Items) -> No
         assert later.growth.value == pytest.approx((first - both) - (whole - second), abs=1e-4)
 
 
-@pytest.mark.parametrize("by", [Subsets(0.3, 14), Conditional(2)])
+@pytest.mark.parametrize("by", [Subsets(0.3, 40), Conditional(2)])
 def test_a_run_keeps_how_heads_were_found(
     by: Subsets | Conditional, tmp_path: Path, vlms: dict[str, VLM], discovery: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,18 +260,20 @@ def test_a_run_keeps_how_heads_were_found(
         return Study(vlms["llava"], RunFolder(tmp_path / name), SweepSettings(batch_size=3))
 
     append, appended = Journal.append, []
+    groups = 4 if isinstance(by, Conditional) else 2  # two a sweep
+    stop = groups - 1
 
     def killed(self: Journal, group: int, answered: Any) -> None:
         append(self, group, answered)
         appended.append(group)
-        if len(appended) == 3:
+        if len(appended) == stop:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Journal, "append", killed)
     with pytest.raises(KeyboardInterrupt):
         study().heads([task], discovery, 2, by=by)
     results = study().heads([task], discovery, 2, by=by)
-    assert len(appended) == (4 if isinstance(by, Conditional) else 3)  # two groups a sweep, none twice
+    assert len(appended) == groups  # none twice
     whole = study("whole").heads([task], discovery, 2, by=by)
     for name in ("heads.json", "head_scores.npy"):
         assert (tmp_path / "run/vqa" / name).read_bytes() == (tmp_path / "whole/vqa" / name).read_bytes()
@@ -281,7 +284,7 @@ def test_a_run_keeps_how_heads_were_found(
     assert content["by"]["way"] == by.way and ("growth_low" in content["all_heads"][0]) == (by.way == "conditional")
     fingerprint = study().run.record.stages["vqa/heads"].fingerprint
     assert (fingerprint["by"], fingerprint[by.way]) == (by.way, by.of(12).options)
-    with pytest.raises(HonesError, match=f"holds vqa/heads with by = '{by.way}', now null"):
+    with pytest.raises(HonesError, match=f"holds vqa/heads with by = .{by.way}., now null"):
         study().heads([task], discovery, 2)
     published = _heads(result)
     assert published.by == by.way and json.loads(published.model_dump_json())["by"] == by.way
