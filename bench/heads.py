@@ -3,12 +3,14 @@
     python bench/heads.py [--models tiny-llava] [--tasks ocr vqa] [--ways single single:logprob ...] [--out FILE.md]
 
 Of each way: the critical heads, what replacing all of them at once costs on test items, and what masking the neurons
-costs that HONES finds with them, as many for all ways, beside random ones of the same layers. Heads and neurons are
-found on --discovery items, the costs are of --test others, with paired intervals. Seconds are those of the heads.
+costs that HONES finds with them, as many for all ways, and how much more than masking random ones of the same layers.
+Heads and neurons are found on --discovery items, the costs are of --test others, with paired intervals. CPU seconds
+are those of finding the heads.
 """
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -34,8 +36,9 @@ def row(vlm: VLM, run: RunFolder, name: str, way: str, discovery: Items, test: I
     task = make_task(name)
     scored = LogProbability(task) if check_utility(utility or None, asked) == "logprob" else task
     study = Study(vlm, run)
+    started = time.process_time()
     (heads,) = study.heads([scored], discovery, by=asked)
-    seconds = run.record.stages[f"{name}/heads"].seconds
+    seconds = time.process_time() - started
     study.neurons(task, discovery, run.path / name / "heads.json", ratio)
     masking = study.mask(task, test, run.path / name / "neurons.json")
     critical = [(h.layer, h.head) for h in heads.critical]
@@ -43,7 +46,8 @@ def row(vlm: VLM, run: RunFolder, name: str, way: str, discovery: Items, test: I
     arms = {UNEDITED: BASELINE, "heads": Intervention(heads=frozenset(critical))}
     (measured,) = measure(vlm, [(task, examples)], arms, seed=study.seed)
     found = " ".join(f"{layer}.{head}" for layer, head in critical)
-    return [way, found, f"{measured.drop('heads'):+.2f}", f"{masking.absolute_drop:+.2f}", f"{seconds:.0f}"]
+    drops = (measured.drop("heads"), masking.absolute_drop, masking.advantage)
+    return [way, found, *(f"{drop:+.2f}" for drop in drops), f"{seconds:.0f}"]
 
 
 def main() -> None:
@@ -66,9 +70,10 @@ def main() -> None:
         for model in options.models:
             vlm = load_vlm(model)
             for name in options.tasks:
-                title = f"{model}, {name}: found on {options.discovery} items, {100 * options.ratio:g} % of the neurons"
-                drops = ("drop, heads replaced [95 %]", "drop, neurons masked [95 %]")
-                table = Table("way", "critical heads (layer.head)", *drops, "s", title=title)
+                on = f"found on {options.discovery} items, drops on {options.test} others"
+                title = f"{model}, {name}: {on}, {100 * options.ratio:g} % of the neurons"
+                drops = ("drop, heads replaced [95 %]", "drop, neurons masked [95 %]", "more than random [95 %]")
+                table = Table("way", "critical heads (layer.head)", *drops, "CPU s", title=title)
                 for way in options.ways:
                     run = RunFolder(folder / model / way.replace(":", "-"))
                     # escape: an interval is in brackets, which rich would take for markup

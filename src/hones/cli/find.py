@@ -35,7 +35,7 @@ class Heads(HeadWayOptions, StageOptions, AnswerOptions):
     top_k: TopK = None
     utility: Annotated[
         str | None,
-        Option(help="metric, or logprob: the gold answer's log-probability. [default: metric; with --by logprob]"),
+        Option(help="metric, or logprob: the gold answer's log-probability. [default: metric, or logprob beside --by]"),
     ] = None
     racing: Annotated[
         float | None, Option(help="Approximation: heads leave once a bound at this confidence decides them, e.g. 0.95.")

@@ -100,8 +100,10 @@ class Comparing(_Section):
 class HeadsConfig(_Section):
     """Step 1: how heads are scored, and by what."""
 
-    by: By = Field(default="single", description="single, as the paper; subsets or conditional: heads that stand in")
-    utility: Utility | None = Field(default=None, description="metric or logprob; null: logprob with by, else metric")
+    by: By = Field(default="single", description="single, as the paper; subsets, conditional: redundant heads too")
+    utility: Utility | None = Field(
+        default=None, description="metric or logprob; null: metric, or logprob by subsets and conditional"
+    )
     share: float | None = Field(default=None, description="subsets: the chance of each head to be in one; null: 0.1")
     subsets: Count | None = Field(default=None, description="subsets: how many; null: 4 for each head")
     ridge: float | None = Field(default=None, description="subsets: shrinks the fit; null: 0, least squares")
