@@ -157,8 +157,10 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
     raw: Annotated[bool, Option("--raw", help="Ask the bare question, not as vqa words it.")] = False
     top_k: Annotated[int | None, Option(min=1, help="Heads that may feed neurons. [default: 3 %, >= 5]")] = None
     neurons: Annotated[int, Option(min=1, help="Neurons to name.")] = 12
+    where: Annotated[bool, Option("--where/--no-where", help="Map where in the picture the answer comes from.")] = True
     to: Annotated[
-        Path | None, Option(help="Folder for explanation.html and explanation.json. [default: the terminal alone]")
+        Path | None,
+        Option(help="Folder for explanation.html, explanation.json and maps as PNG. [default: the terminal alone]"),
     ] = None
 
     def execute(self) -> None:
@@ -170,7 +172,7 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
         from hones.files import write_bytes
         from hones.method.analysis.explain import explain
         from hones.runs.artifacts import write_result
-        from hones.views.report.explain import render_explanation
+        from hones.views.report.explain import overlays_of, render_explanation
         from hones.views.terminal import view
 
         sweep = self.sweep
@@ -182,6 +184,7 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
             top_k=self.top_k,
             neurons=self.neurons,
             raw=self.raw,
+            where=self.where,
             settings=sweep,
             **asked,
         )
@@ -190,4 +193,7 @@ class Explain(ModelOptions, AnswerOptions, QuestionOptions):
             page = self.to / "explanation.html"
             write_result(self.to / "explanation.json", explanation)
             write_bytes(page, render_explanation(explanation, self.image).encode())
-            say(f"written: {page} and explanation.json")
+            drawn = overlays_of(explanation, self.image)
+            for name, png in drawn.items():
+                write_bytes(self.to / name, png)
+            say(f"written: {page}, {', '.join(['explanation.json', *drawn])}")

@@ -1,19 +1,19 @@
 """Where in the picture each of its tokens stands, proven on the model itself before it is believed.
 
-How a family lays its tokens out is known in a few forms (`candidates`): one grid row by row, rows that end in a token
-of their own, tiles with a view of the whole, a grid that the processor names. Nothing is taken from a form alone. A
-form claims a cell of the picture for every token, and is proven by structured light, as a scanner finds places: bit k
-of a cell's row, or column, splits the picture into stripes. With A the picture, B the picture with every pixel moved by
-half its range, and M = B in the stripes and A elsewhere, M' the other way round, token t with embedding e_t has bit 1 if
+How families lay their tokens out is known in a few forms (`layout_forms`): one grid row by row, rows that end in a
+token of their own, tiles with a view of the whole, a grid that the processor names. A form claims a cell of the picture
+for every token. Nothing is taken from a form alone: it is proven by group testing. In each of K copies of the picture
+some cells are changed, every pixel by half of its range; each cell in as many copies as any other. With
 
-    |e_t(M) - e_t(B)| + |e_t(M') - e_t(A)|  <  |e_t(M) - e_t(A)| + |e_t(M') - e_t(B)|
+    code[k, c]  whether cell c is changed in copy k;   response[k, t] = |e_t(copy k) - e_t(picture)|
 
-that is if it looks like B where the stripes do. A claim holds where at least `AGREEING` of the tokens have the claimed
-bit, for every bit of rows and of columns: 2 ceil(log2 rows) + 2 ceil(log2 columns) + 2 pictures are encoded. Tokens in
-random order agree in half of the cases, those of a transposed or mirrored grid in half or none.
+of the tokens' embeddings e as they enter the language model, a token answers to the cell whose code its response
+correlates with most, over the copies. A claim holds where more than half of the tokens answer to just the cell that is
+claimed for them, of all cells; at random one token does, and of a transposed grid those of the diagonal. Vision parts
+that look at the whole picture do not disturb this much, as what a token hears of other cells is less than of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,13 +25,17 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.models.capture import before
-from hones.models.layout_forms import View, candidates, picture_token
+from hones.models.layout_forms import candidates, picture_token
+from hones.models.view import Box, View, cells_of
 from hones.models.vlm import VLM
 
-AGREEING = 0.8
+AGREEING = 0.5
+CERTAIN = 0.9  # then other forms need not be tried
 FEWEST = 4  # of fewer tokens a layout agrees by chance
+COPIES = 96  # at most; so many cells or fewer are changed one in a copy
+CHANGES = 6  # of each cell, where several are changed in a copy
+AT_ONCE = 8  # copies
 PROMPT = "What?"
-AT_ONCE = 8  # pictures
 
 
 class NoLayout(HonesError):
@@ -48,7 +52,7 @@ class Layout:
 
     views: one, or a view of the whole picture and its tiles; the places are the cells of the coarsest, and a token of
         another view belongs to the place that holds its centre.
-    positions: of the picture's tokens in the prompt, first to last. agreeing: the smallest share over the bits.
+    positions: of the picture's tokens in the prompt, first to last. agreeing: the share of its tokens that answer to their place, the smallest over the views.
     """
 
     views: tuple[View, ...]
@@ -61,7 +65,7 @@ class Layout:
         return min(self.views, key=lambda view: view.tokens.size)
 
     @property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Left, top, right and bottom of all places, in shares of the picture's width and height."""
         return self.places.box
 
@@ -78,6 +82,9 @@ class Layout:
             within = view.in_picture() & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
             found[view.tokens[within]] = (row * columns + column)[within]
         return found
+
+    def __str__(self) -> str:
+        return " and ".join(f"{rows} x {columns}" for rows, columns in (view.tokens.shape for view in self.views))
 
     def tokens_at(self) -> list[list[int]]:
         """The positions in the prompt of the tokens of every place that has some, in the order of `numbers`."""
@@ -105,34 +112,63 @@ def find_layout(vlm: VLM, picture: Image.Image, prompt: str = PROMPT) -> Layout:
     positions = (ids == token).nonzero()[:, 0].numpy() if token is not None else np.zeros(0, dtype=int)
     if len(positions) < FEWEST:
         raise NoLayout(
-            f"{vlm.name}: its language model is given the picture as {len(positions)} token{'s'[: len(positions) != 1]} of the prompt",
-            expected=f"a family whose picture stands in the prompt as {FEWEST} or more",
+            f"{vlm.name}: its language model is given the picture in {len(positions)} places of the prompt",
+            expected=f"a family whose picture's patches stand in the prompt, {FEWEST} or more",
         )
-    light = _Light(vlm, picture)
-    tried = []
-    for views in candidates(vlm, light.inputs, positions, picture.size):
-        agreeing = min(light.agreement(view, light.tokens) for view in views)
-        if agreeing >= AGREEING:
-            return Layout(views, positions, agreeing)
-        shapes = " and ".join(f"{view.tokens.shape[0]} x {view.tokens.shape[1]}" for view in views)
-        tried.append(f"{shapes}: {agreeing:.0%}")
+    probe = _Probe(vlm, picture)
+    found: list[Layout] = []
+    for views in candidates(vlm, probe.inputs, positions, picture.size):
+        found.append(Layout(views, positions, min(probe.agreement(view) for view in views)))
+        if found[-1].agreeing >= CERTAIN:
+            break
+    best = max(found, key=lambda layout: layout.agreeing, default=None)
+    if best is not None and best.agreeing > AGREEING:
+        return best
+    tried = ", ".join(f"{layout}: {layout.agreeing:.0%}" for layout in found)
     raise NoLayout(
         f"{vlm.name}: it is not known where in the picture its {len(positions)} tokens stand",
-        expected=f"{AGREEING:.0%} that answer to changes at the places of a known layout (tried: "
-        f"{', '.join(tried) or 'none has so many'})",
+        expected=f"more than {AGREEING:.0%} that answer to their place in a known layout "
+        f"({f'found {tried}' if tried else 'none has so many tokens'})",
     )
 
 
-class _Light:
-    """A picture under stripes, and what the model makes of it."""
+class _Probe:
+    """A picture, copies of it in which cells are changed, and what the model makes of them."""
 
     def __init__(self, vlm: VLM, picture: Image.Image) -> None:
         self.vlm = vlm
         self.plain = np.asarray(picture.convert("RGB"))
-        self.moved = (self.plain.astype(np.int16) + 128).astype(np.uint8)  # modulo 256: moved by half of the range
+        self.changed = (self.plain.astype(np.int16) + 128).astype(np.uint8)  # modulo 256: by half of the range
         self.inputs = vlm.encode([picture], [PROMPT]).inputs
         self.tokens = (self.inputs["input_ids"][0] == picture_token(vlm)).nonzero()[:, 0]
-        self.of_plain, self.of_moved = self.embeddings([self.plain, self.moved])
+        self.of_plain = self.embeddings([self.plain])
+
+    def agreement(self, view: View) -> float:
+        """The share of the view's tokens that answer to their own cell, of those whose cell is in the picture."""
+        cells = np.flatnonzero(view.in_picture())
+        code = np.zeros((min(COPIES, len(cells)), view.tokens.size), dtype=bool)
+        code[:, cells] = codes(len(code), len(cells))
+        number = self.cell_numbers(view)
+        response = np.concatenate([self.response(part, number) for part in _parts(code)])
+        best = _most_correlated(response[:, view.tokens.ravel()[cells]], code[:, cells])
+        return float((best == np.arange(len(cells))).mean())
+
+    def response(
+        self, code: Bool[np.ndarray, "copies cells"], number: Int[np.ndarray, "height width"]
+    ) -> Float[np.ndarray, "copies tokens"]:
+        """How far every token moves when some cells are changed; number: of each pixel's cell, -1 outside."""
+        changed = code[:, number] & (number >= 0)
+        embeddings = self.embeddings([np.where(x[..., None], self.changed, self.plain) for x in changed])
+        return (embeddings - self.of_plain).norm(dim=-1).cpu().numpy()
+
+    def cell_numbers(self, view: View) -> Int[np.ndarray, "height width"]:
+        """The number of the cell that each pixel lies in, row by row; -1 outside of the view."""
+        height, width = self.plain.shape[:2]
+        left, top, right, bottom = view.box
+        rows, columns = view.tokens.shape
+        row = cells_of(height, top, bottom, rows)
+        column = cells_of(width, left, right, columns)
+        return np.where((row >= 0)[:, None] & (column >= 0), row[:, None] * columns + column, -1)
 
     @torch.no_grad()
     def embeddings(self, pictures: Sequence[np.ndarray]) -> Float[Tensor, "pictures tokens d"]:
@@ -143,55 +179,36 @@ class _Light:
             found.append(x[:, self.tokens.to(x.device)].float())
             raise _Entered
 
-        for start in range(0, len(pictures), AT_ONCE):
-            part = [Image.fromarray(pixels) for pixels in pictures[start : start + AT_ONCE]]
-            encoded = self.vlm.encode(part, [PROMPT] * len(part))
-            with before(self.vlm.anatomy.layers[0].block, see):
-                try:
-                    self.vlm.logits(encoded, keep=1)
-                except _Entered:
-                    continue
-            raise HonesError(f"{self.vlm.name}: its first layer does not run", expected="a pass through all layers")
-        return torch.cat(found)
+        encoded = self.vlm.encode([Image.fromarray(pixels) for pixels in pictures], [PROMPT] * len(pictures))
+        with before(self.vlm.anatomy.layers[0].block, see):
+            try:
+                self.vlm.logits(encoded, keep=1)
+            except _Entered:
+                return found[0]
+        raise HonesError(f"{self.vlm.name}: its first layer does not run", expected="a pass through all layers")
 
-    def agreement(self, view: View, tokens: Tensor) -> float:
-        """The smallest share, over the bits of rows and columns, of the view's tokens that have the claimed bit.
 
-        The first bit below `AGREEING` is the last that is looked at.
-        """
-        inside = view.in_picture()
-        smallest = 1.0
-        for stripes, claimed in self.bits(view):
-            on_stripes, beside = self.embeddings(
-                [
-                    np.where(stripes[..., None], self.moved, self.plain),
-                    np.where(stripes[..., None], self.plain, self.moved),
-                ]
-            )
-            like = (on_stripes - self.of_moved).norm(dim=-1) + (beside - self.of_plain).norm(dim=-1)
-            unlike = (on_stripes - self.of_plain).norm(dim=-1) + (beside - self.of_moved).norm(dim=-1)
-            bit = (like < unlike).cpu().numpy()[view.tokens]
-            smallest = min(smallest, float((bit == claimed)[inside].mean()))
-            if smallest < AGREEING:
-                break
-        return smallest
+def codes(copies: int, cells: int) -> Bool[np.ndarray, "copies cells"]:
+    """Which cells are changed in which copies, each equally often but for one time: dealt from shuffled decks."""
+    rng = np.random.default_rng(0)
+    dealt = 1 if copies >= cells else -(-CHANGES * cells // copies)
+    decks = np.concatenate([rng.permutation(cells) for _ in range(-(-copies * dealt // cells))])
+    found = np.zeros((copies, cells), dtype=bool)
+    for copy in range(copies):
+        found[copy, decks[copy * dealt : (copy + 1) * dealt]] = True
+    return found
 
-    def bits(self, view: View) -> Iterator[tuple[Bool[np.ndarray, "height width"], Bool[np.ndarray, "rows columns"]]]:
-        """Stripes over the picture, and in which cells of a view they lie, for every bit of rows and columns."""
-        height, width = self.plain.shape[:2]
-        left, top, right, bottom = view.box
-        rows, columns = view.tokens.shape
-        row = np.floor(((np.arange(height) + 0.5) / height - top) / (bottom - top) * rows).astype(int)
-        column = np.floor(((np.arange(width) + 0.5) / width - left) / (right - left) * columns).astype(int)
-        for k in reversed(range((rows - 1).bit_length())):  # broad stripes first: they tell wrong claims soonest
-            of_row = np.arange(rows) >> k & 1 == 1
-            yield (
-                np.broadcast_to((row >> k & 1 == 1)[:, None], (height, width)),
-                np.broadcast_to(of_row[:, None], (rows, columns)),
-            )
-        for k in reversed(range((columns - 1).bit_length())):
-            of_column = np.arange(columns) >> k & 1 == 1
-            yield (
-                np.broadcast_to(column >> k & 1 == 1, (height, width)),
-                np.broadcast_to(of_column, (rows, columns)),
-            )
+
+def _parts(code: np.ndarray) -> list[np.ndarray]:
+    return [code[start : start + AT_ONCE] for start in range(0, len(code), AT_ONCE)]
+
+
+def _most_correlated(
+    response: Float[np.ndarray, "copies tokens"], code: Bool[np.ndarray, "copies cells"]
+) -> Int[np.ndarray, " tokens"]:
+    """The cell whose code each token's response correlates with most."""
+    centred = response - response.mean(0)  # its scale is the same for all cells
+    of_cell = code - code.mean(0)
+    of_cell = of_cell / np.maximum(np.linalg.norm(of_cell, axis=0), 1e-12)
+    parts = [centred[:, start : start + 1024] for start in range(0, centred.shape[1], 1024)]
+    return np.concatenate([(part.T @ of_cell).argmax(1) for part in parts])

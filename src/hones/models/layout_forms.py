@@ -1,44 +1,17 @@
 """The known forms in which families lay a picture's tokens out; which one a model has is proven in `layout`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from math import isqrt, log
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from hones.models.view import WHOLE, Box, View
 from hones.models.vlm import VLM
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom, in shares of the picture's width and height; beyond 0 and 1 where it was padded."""
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 MOST_SHAPES = 4  # of a number of tokens that several shapes have, those nearest to the picture's own
-
-
-@dataclass(frozen=True)
-class View:
-    """One look at the picture, or at part of it, cut into rows and columns.
-
-    tokens: which of the picture's tokens, counted from 0, stands for each cell. box: what the cells cover.
-    """
-
-    tokens: Int[np.ndarray, "rows columns"]
-    box: Box = WHOLE
-
-    def centres(self) -> tuple[Float[np.ndarray, "rows columns"], Float[np.ndarray, "rows columns"]]:
-        """x and y of every cell's centre, in shares of the picture."""
-        rows, columns = self.tokens.shape
-        left, top, right, bottom = self.box
-        x = left + (np.arange(columns) + 0.5) / columns * (right - left)
-        y = top + (np.arange(rows) + 0.5) / rows * (bottom - top)
-        return np.broadcast_to(x, self.tokens.shape), np.broadcast_to(y[:, None], self.tokens.shape)
-
-    def in_picture(self) -> Bool[np.ndarray, "rows columns"]:
-        """Which cells have their centre in the picture, not in what it was padded with."""
-        x, y = self.centres()
-        return (x > 0) & (x < 1) & (y > 0) & (y < 1)
 
 
 def picture_token(vlm: VLM) -> int | None:

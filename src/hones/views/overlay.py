@@ -10,12 +10,13 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 
 from hones.errors import HonesError
-from hones.method.analysis.where import PictureMap
-from hones.models.layout_forms import WHOLE, Box
+from hones.method.analysis.picture_map import PictureMap
+from hones.models.view import WHOLE, Box, cells_of
 from hones.palette import INK, perceived
 
 SIDE = 480  # pixels of the longer side, at least: patches of a small picture stay crisp where a page enlarges it
-PALE = (0.45, 0.25)  # how dark black may still be, and uncovered parts' share of that
+DARKEST = 0.55  # of black under the map, which would hide its colours
+UNCOVERED = 0.25
 
 
 def overlay(
@@ -42,16 +43,14 @@ def overlay(
     larger = max(1.0, SIDE / max(picture.size))
     size = (round(picture.width * larger), round(picture.height * larger))
     grey = np.asarray(picture.convert("L").resize(size, Image.Resampling.BICUBIC)) / 255
-    row, column = (
-        _cells(n, box[at], box[at + 2], parts)
-        for n, at, parts in ((size[1], 1, values.shape[0]), (size[0], 0, values.shape[1]))
-    )
+    row = cells_of(size[1], box[1], box[3], values.shape[0])
+    column = cells_of(size[0], box[0], box[2], values.shape[1])
     covered = (row >= 0)[:, None] & (column >= 0)
     of_pixel = np.where(covered, values[row[:, None], column], np.nan)
     covered = ~np.isnan(of_pixel)
     colours = perceived(np.where(covered, of_pixel, 0) / largest) / 255
-    dark = np.where(covered, PALE[0], PALE[1])
-    pale = np.where(covered, 1 - dark * (1 - grey), 1 - dark * (1 - grey))
+    dark = np.where(covered, DARKEST, UNCOVERED)
+    pale = 1 - dark * (1 - grey)
     shown = Image.fromarray(np.round(255 * pale[..., None] * colours).astype(np.uint8))
     if covered.any() and np.nanmax(np.abs(values)) > 0:
         strongest = divmod(int(np.nanargmax(np.abs(values))), values.shape[1])
@@ -62,12 +61,6 @@ def overlay(
 def overlay_map(picture: Image.Image, of: PictureMap) -> Image.Image:
     """The picture with one of its maps over it."""
     return overlay(picture, of.values, of.box)
-
-
-def _cells(pixels: int, start: float, end: float, parts: int) -> np.ndarray:
-    """In which of so many parts between start and end each pixel's centre lies; -1 outside."""
-    cell = np.floor(((np.arange(pixels) + 0.5) / pixels - start) / (end - start) * parts).astype(int)
-    return np.where((cell >= 0) & (cell < parts), cell, -1)
 
 
 def _outline(shown: Image.Image, rows: np.ndarray, columns: np.ndarray) -> None:

@@ -119,8 +119,18 @@ def _(explanation: Explanation) -> RenderableType:
     heads = heat_map(explanation.drops(), marked, "the answer's log-probability")
     if not explanation.neurons:
         nothing = Text("no head's replacement lowers the probability through a neuron", style="yellow")
-        return Group(answer, heads, nothing)
-    return Group(answer, heads, _tree(explanation))
+        return Group(answer, heads, nothing, *_where(explanation))
+    return Group(answer, heads, _tree(explanation), *_where(explanation))
+
+
+def _where(explanation: Explanation) -> list[Text]:
+    """The strongest patches of every map in words, or why there are no maps."""
+    if explanation.no_maps:
+        return [Text(clean(f"no maps: {explanation.no_maps}"), style="yellow")]
+    lines = [Text("where in the picture, rows and columns from 0 at the top left", "dim")] if explanation.maps else []
+    for one in explanation.maps:
+        lines += [Text(clean(one.title), "bold"), Text(f"  {one.words()}")]
+    return lines
 
 
 def _tree(explanation: Explanation) -> Tree:

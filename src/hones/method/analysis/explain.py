@@ -19,10 +19,12 @@ from hones.errors import BadItem, HonesError
 from hones.method.analysis.cards import contributions_of, head_shares
 from hones.method.analysis.explanation import ExplainedHead, ExplainedNeuron, Explanation
 from hones.method.analysis.tokens import written_tokens
+from hones.method.analysis.where import PictureMap, layout_of, picture_maps
 from hones.method.heads import HeadScore, critical_count, replacements
 from hones.method.neurons import guiding_heads, head_importance
 from hones.models.context import encode_question
 from hones.models.interventions import BASELINE
+from hones.models.layout import NoLayout
 from hones.models.stopping import stopped
 from hones.models.vlm import VLM
 from hones.stats import Interval
@@ -48,6 +50,7 @@ def explain(
     top_k: int | None = None,
     neurons: int = NEURONS,
     raw: bool = False,
+    where: bool = True,
     settings: SweepSettings | None = None,
 ) -> Explanation:
     """Explain one answer.
@@ -58,6 +61,8 @@ def explain(
         top_k: heads that may feed neurons; default 3 %, at least 5.
         neurons: how many are named.
         raw: ask the question as it is, not as vqa words it.
+        where: map where in the picture the answer comes from (`hones.method.analysis.where`), for its first token, the
+            first critical head and the first neuron.
 
     Raises:
         HonesError: a picture that cannot be read, a question or answer without text, a field of the task's prompt
@@ -78,6 +83,8 @@ def explain(
     stop = vlm.stop_of(task.stop, example.prompts[0])
     example, cut = _answered(vlm, example, answer, settings.max_new_tokens, stop)
     base, heads = head_drops(vlm, example, settings)
+    fed = _fed_neurons(vlm, example, heads[:k], neurons, settings)
+    maps, no_maps = _maps(vlm, example, heads[0], fed, settings) if where and picture is not None else ((), "")
     return Explanation(
         model=vlm.name,
         picture="" if picture is None else str(picture),
@@ -88,8 +95,10 @@ def explain(
         heads_per_layer=width,
         all_heads=heads,
         top_k=k,
-        neurons=_fed_neurons(vlm, example, heads[:k], neurons, settings),
+        neurons=fed,
         cut=cut,
+        maps=maps,
+        no_maps=no_maps,
     )
 
 
@@ -124,6 +133,19 @@ def _answered(
     except BadItem as error:
         raise HonesError(str(error), expected="an answer that the model can give") from error
     return replace(example, target=text, references=(text,)), cut
+
+
+def _maps(
+    vlm: VLM, example: Example, head: ExplainedHead, fed: Sequence[ExplainedNeuron], settings: SweepSettings
+) -> tuple[tuple[PictureMap, ...], str]:
+    """The maps over the picture, or why there are none."""
+    try:
+        layout = layout_of(vlm, example)
+    except NoLayout as error:
+        return (), str(error)
+    neuron = (fed[0].layer, fed[0].neuron) if fed else None
+    site = (head.layer, head.head)
+    return picture_maps(vlm, example, head=site, neuron=neuron, layout=layout, settings=settings), ""
 
 
 def _fed_neurons(

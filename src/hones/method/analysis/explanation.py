@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from hones.method.analysis.picture_map import PictureMap
 from hones.method.analysis.results import HeadRef, Token, shown
 from hones.tabular import Column, Table, Tabular, heat_map_html
 
@@ -40,7 +41,8 @@ class Explanation(Tabular):
 
     question: as asked of vqa; of another task its whole prompt.
     probability: of the answer and its end token. all_heads: every head, best first. cut: the model had not ended its
-    answer where it was cut; the end token is then not its own.
+    answer where it was cut; the end token is then not its own. maps: where in the picture it comes from; no_maps: why
+    there are none although there is a picture, and they were asked for.
     """
 
     model: str
@@ -54,6 +56,8 @@ class Explanation(Tabular):
     top_k: int
     neurons: tuple[ExplainedNeuron, ...]
     cut: bool = False
+    maps: tuple[PictureMap, ...] = ()
+    no_maps: str = ""
 
     @property
     def critical(self) -> tuple[ExplainedHead, ...]:
@@ -85,11 +89,24 @@ class Explanation(Tabular):
             Column("log_probability_drop", "drop of log-probability (nats)", "number"),
             Column("probability_drop", "drop of probability", "number"),
         )
+        places = (
+            Column("kind", "map"),
+            Column("row", "row"),
+            Column("column", "column"),
+            Column("value", "value", "number", ".3g"),
+            Column("unit", "unit", "text"),
+        )
         fed = [vars(x) | shown(x.heads, x.promotes, x.suppresses) for x in self.neurons]
+        strongest = [
+            {"kind": x.kind, "row": row, "column": column, "value": value, "unit": x.unit}
+            for x in self.maps
+            for row, column, value in x.strongest()
+        ]
         return [
             Table("answer", "The answer", tuple(Column(name, name) for name in about), [vars(self)]),
             Table("neurons", "Neurons that these heads feed", neurons, fed),
             Table("heads", "Every head, strongest first", heads, [vars(h) for h in self.all_heads]),
+            Table("places", "The strongest patches of the picture, counted from 0 at the top left", places, strongest),
         ]
 
     def map_html(self) -> str:

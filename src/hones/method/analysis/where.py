@@ -1,7 +1,7 @@
 """Where in the picture an answer comes from: maps over the picture's patches, for one token of one answer.
 
-With q the position that predicts the answer's token y, and s the tokens of a place in the picture (`hones.models.layout`;
-one token, or several where tiles and a view of the whole are shown to the model):
+With q the position that predicts the answer's token y, and s the tokens of a place in the picture
+(`hones.models.layout`; one, or several where the model is shown tiles and a view of the whole):
 
     attention    sum_s A[l,h](q, s)                             how much of head (l, h)'s attention goes there
     activation   mean_s z[l,i](s)                               neuron (l, i)'s activation, the input of down_proj
@@ -14,21 +14,18 @@ Only the last is causal. The first three read what is there, which may not matte
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from pydantic import PlainSerializer, PlainValidator
 from torch import Tensor, nn
 
 from hones.errors import HonesError
+from hones.method.analysis.picture_map import PictureMap as PictureMap
 from hones.method.analysis.tokens import token_name
 from hones.method.analysis.where_drop import place_drops
-from hones.models.capture import HEADS, LEAVING, Z, after, capture
+from hones.models.capture import HEADS, LEAVING, Z, capture
 from hones.models.layout import Layout, find_layout
-from hones.models.layout_forms import WHOLE, Box
 from hones.models.sites import Site
 from hones.models.vlm import VLM, Encoded
 from hones.sweep.engines import TOLERANCE
@@ -36,47 +33,6 @@ from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example
 
 AT_ONCE = 256  # positions whose logits are held at once
-STRONGEST = 3
-
-
-def _as_lists(values: np.ndarray) -> list[list[float | None]]:
-    return [[None if np.isnan(x) else float(x) for x in row] for row in values]
-
-
-def _as_array(values: Any) -> np.ndarray:
-    return np.asarray([[np.nan if x is None else x for x in row] for row in values], dtype=np.float64)
-
-
-Values = Annotated[np.ndarray, PlainSerializer(_as_lists), PlainValidator(_as_array)]
-"""[rows, columns], float64, as lists in a file; NaN, there null, where no picture token stands."""
-
-
-@dataclass(frozen=True, eq=False)
-class PictureMap:
-    """A value for every patch of a picture, rows from the top, columns from the left.
-
-    kind: attention, activation, lens or drop. unit: of the values. box: left, top, right and bottom of what the map
-    covers, in shares of the picture's width and height; beyond 0 and 1 where the picture was padded.
-    """
-
-    kind: str
-    title: str
-    values: Values
-    unit: str
-    box: Box = WHOLE
-
-    def strongest(self, count: int = STRONGEST) -> list[tuple[int, int, float]]:
-        """Row, column and value of the patches whose value is farthest from 0, the farthest first; 0 is none."""
-        size = np.nan_to_num(np.abs(self.values))
-        order = np.argsort(-size.ravel(), kind="stable")[:count]
-        places = [divmod(int(place), self.values.shape[1]) for place in order]
-        return [(row, column, float(self.values[row, column])) for row, column in places if size[row, column] > 0]
-
-    def words(self, count: int = STRONGEST) -> str:
-        """The strongest patches as a sentence; rows and columns are counted from 0, at the top left."""
-        rows, columns = self.values.shape
-        said = [f"row {row}, column {column}: {value:.3g}" for row, column, value in self.strongest(count)]
-        return f"{'; '.join(said) or '0 everywhere'} ({rows} x {columns} patches, {self.unit})"
 
 
 def picture_maps(
@@ -220,11 +176,11 @@ def eager(vlm: VLM) -> Iterator[None]:
     """The language model with the attention that gives its weights; its own afterwards."""
     decoder: Any = vlm.anatomy.decoder
     own = vlm.attention
-    decoder.set_attn_implementation("eager")
+    decoder.set_attn_implementation({"": "eager"})  # its own alone: a decoder may hold the vision part
     try:
         yield
     finally:
-        decoder.set_attn_implementation(own)
+        decoder.set_attn_implementation({"": own})
 
 
 def _asked(vlm: VLM, example: Example, token: int) -> tuple[Encoded, int, str]:

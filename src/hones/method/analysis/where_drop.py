@@ -7,13 +7,15 @@ between later layers too (Qwen3-VL) has them replaced in the same way.
 
 `slow_drops` is the definition: the whole model once for every place. `replayed_drops` gives the same from the unedited
 model's keys and values: places are rows of one batch, ordered by where they begin, and a row runs from there on, since
-with causal attention nothing before it changes. It is used where it is proven on some places of the example itself.
+with causal attention nothing before it changes. `forward_drops` calls the decoder alone, with what the model hands it.
+Each is used where it is proven against the definition on some places of the example itself.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -27,7 +29,7 @@ from hones.sweep.decoder import Decoder, DecoderInput, ReadPositions
 from hones.sweep.engines import TOLERANCE
 from hones.sweep.layer_rows import LayerRows, with_room
 from hones.sweep.memory import is_out_of_memory, make_plan, rows_at_once
-from hones.sweep.prompts import OTHER_FORM, Picture, encode_pictures, why_unserved
+from hones.sweep.prompts import OTHER_FORM, Picture, encode_pictures, kwargs_of_decoder, why_unserved
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example
 
@@ -36,7 +38,7 @@ Places = Sequence[Sequence[int]]
 
 
 def place_drops(vlm: VLM, example: Example, places: Places, settings: SweepSettings | None = None) -> list[float]:
-    """The drop of every place, in nats, by replay where that is proven, else by the definition.
+    """The drop of every place, in nats, by the fastest way that is proven on some of them.
 
     Args:
         example: with its answer as target. settings: engine "naive" is the definition.
@@ -49,22 +51,23 @@ def place_drops(vlm: VLM, example: Example, places: Places, settings: SweepSetti
         return slow_drops(vlm, example, places)
     checked = [*dict.fromkeys((0, len(places) // 2, len(places) - 1))]
     expected = slow_drops(vlm, example, places, checked)
-    try:
-        drops = replayed_drops(vlm, example, places, settings.batch_size)
-    except OTHER_FORM as error:
-        problem = why_unserved(error)
-    else:
-        tolerance = TOLERANCE[vlm.model.dtype] * len(vlm.gold_ids(example.prompts[0], example.target))
-        apart = max(abs(drops[place] - drop) for place, drop in zip(checked, expected, strict=True))
-        if apart <= tolerance:
-            return drops
-        problem = f"its drops differ by {apart:.2g} nats from the model's"
-    family = type(vlm.model).__name__
-    warnings.warn(
-        f"{family} cannot be served by replay of patches ({problem}); the definition takes longer",
-        HonesWarning,
-        stacklevel=2,
-    )
+    tolerance = TOLERANCE[vlm.model.dtype] * len(vlm.gold_ids(example.prompts[0], example.target))
+    for way, compute, then in (
+        ("replay", partial(replayed_drops, batch_size=settings.batch_size), "whole passes of the decoder"),
+        ("whole passes of the decoder", forward_drops, "passes of the whole model"),
+    ):
+        try:
+            drops = compute(vlm, example, places)
+        except OTHER_FORM as error:
+            problem = why_unserved(error)
+        else:
+            apart = max(abs(drops[place] - drop) for place, drop in zip(checked, expected, strict=True))
+            if apart <= tolerance:
+                return drops
+            problem = f"its drops differ by {apart:.2g} nats from the model's"
+        family = type(vlm.model).__name__
+        said = f"{family}: no patches by {way} ({problem}); {then} take longer"
+        warnings.warn(said, HonesWarning, stacklevel=2)
     return slow_drops(vlm, example, places)
 
 
@@ -72,14 +75,41 @@ def place_drops(vlm: VLM, example: Example, places: Places, settings: SweepSetti
 def slow_drops(vlm: VLM, example: Example, places: Places, only: Sequence[int] | None = None) -> list[float]:
     """The drop of every place, or of some numbers of them, by the definition."""
     encoded = vlm.encode_with_answers([example.open_picture()], example.prompts[:1], [example.target])
+    return _one_by_one(vlm, encoded, places, only, lambda: float(vlm.log_probabilities(encoded)))
+
+
+@torch.no_grad()
+def forward_drops(vlm: VLM, example: Example, places: Places) -> list[float]:
+    """The drop of every place by whole passes of the decoder; the picture is encoded once.
+
+    Raises:
+        OTHER_FORM: this family's decoder is called in another way.
+    """
+    encoded = vlm.encode_with_answers([example.open_picture()], example.prompts[:1], [example.target])
+    assert encoded.answer is not None
+    kwargs = kwargs_of_decoder(vlm, encoded.inputs)
+    predicts = encoded.answer[0, 1:].nonzero()[:, 0]
+    labels = encoded.inputs["input_ids"][0, predicts + 1]
+
+    def log_p() -> float:
+        hidden = vlm.anatomy.decoder(**kwargs).last_hidden_state[0]
+        return float(vlm.token_log_probabilities(hidden[predicts.to(hidden.device)], labels).double().sum())
+
+    return _one_by_one(vlm, encoded, places, None, log_p)
+
+
+def _one_by_one(
+    vlm: VLM, encoded: Encoded, places: Places, only: Sequence[int] | None, log_p: Callable[[], float]
+) -> list[float]:
+    """The drop of `log_p` when each place is replaced, a pass of the model for each."""
     patches = [position for place in places for position in place]
     added = _between(vlm, encoded)
-    base = float(vlm.log_probabilities(encoded))
+    base = log_p()
     drops = []
     with progress_bar("patches", total=len(places if only is None else only), unit=" patches") as bar:
         for number in range(len(places)) if only is None else only:
             with _replaced(vlm, places[number], patches, added):
-                drops.append(base - float(vlm.log_probabilities(encoded)))
+                drops.append(base - log_p())
             bar.update()
     return drops
 

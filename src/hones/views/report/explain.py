@@ -1,12 +1,18 @@
 """The page of `hones explain`: one answer, the heads that it needs, the neurons they feed, the tokens these promote."""
 
+import io
+from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 from PIL import Image
 
+from hones.data.pictures import open_picture
+from hones.errors import BadItem
 from hones.method.analysis.explanation import ExplainedHead, Explanation
+from hones.method.analysis.picture_map import PictureMap
 from hones.views.charts import Chart, HeadCell, cell_map
+from hones.views.overlay import overlay_map
 from hones.views.report.flow import Edge, Node, flow_svg, shares, token_node
 from hones.views.report.pictures import Thumbnail, encoded, thumbnail
 from hones.views.report.templating import render
@@ -15,6 +21,24 @@ from hones.views.text import number
 
 NEURONS_SHOWN = 8
 TOKENS_SHOWN = 3
+MAP_SIDE = 480
+READ = {
+    "drop": "Causal: by how much the answer's log-probability falls, in nats, when a patch becomes the picture's mean "
+    "patch. Orange: the answer needs the patch; blue: it is likelier without.",
+    "attention": "Where the strongest head looks. What it looks at may not matter: the drop says what does.",
+    "lens": "How much of the answer's token can be read from each patch where that head reads, by the unembedding.",
+    "activation": "How active the strongest neuron is at each patch. Orange: above zero; blue: below.",
+}
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """A map as the page shows it: what it is, how to read it, its strongest patches, and the picture under it."""
+
+    title: str
+    read: str
+    words: str
+    picture: Thumbnail
 
 
 def render_explanation(explanation: Explanation, picture: Path | Image.Image | None) -> str:
@@ -33,7 +57,37 @@ def render_explanation(explanation: Explanation, picture: Path | Image.Image | N
         heads=_head_chart(explanation),
         graph=_graph(explanation),
         neurons=sheet(explanation.table("neurons")),
+        maps=_maps(explanation, picture),
+        places=sheet(explanation.table("places")),
     )
+
+
+def overlays_of(explanation: Explanation, picture: Path | Image.Image | None) -> dict[str, bytes]:
+    """where-KIND.png for every map, laid over the picture."""
+    drawn = {}
+    for shown, at in _overlays(explanation, picture):
+        file = io.BytesIO()
+        shown.save(file, format="PNG")
+        drawn[f"where-{at.kind}.png"] = file.getvalue()
+    return drawn
+
+
+def _overlays(explanation: Explanation, picture: Path | Image.Image | None) -> list[tuple[Image.Image, PictureMap]]:
+    """Every map over the picture; none where that cannot be read, which the page says of the picture itself."""
+    if picture is None or not explanation.maps:
+        return []
+    try:
+        opened = open_picture(picture) if isinstance(picture, Path) else picture
+    except BadItem:
+        return []
+    return [(overlay_map(opened, of), of) for of in explanation.maps]
+
+
+def _maps(explanation: Explanation, picture: Path | Image.Image | None) -> list[DrawnMap]:
+    return [
+        DrawnMap(of.title, READ[of.kind], of.words(), encoded(of.kind, shown, MAP_SIDE))
+        for shown, of in _overlays(explanation, picture)
+    ]
 
 
 def _head_chart(e: Explanation) -> Chart:
