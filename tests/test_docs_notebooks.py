@@ -14,11 +14,12 @@ sys.path.insert(0, str(ROOT / "tools"))
 from notebooks import Cell, cells_of, notebook, run, with_outputs  # noqa: E402
 
 
-def test_three_are_there() -> None:
+def test_four_are_there() -> None:
     assert [page.stem for page in PAGES] == [
         "01-find-prove-steer",
         "02-your-own-model-and-data",
         "03-your-own-method-against-the-truth",
+        "04-why-this-answer",
     ]
 
 

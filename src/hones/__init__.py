@@ -9,7 +9,7 @@ METHODS, compare_methods                                   other rankings of neu
 learn_scales, evaluate_scales                              step 4: steer
 scales_for, export_scales, push_export, ask                read scales, share them, ask with them
 publish, read_published                                    what a run found as one small file
-read_run, RunStudy, explain                                what the found sets share and do; why one answer
+read_run, RunStudy, explain, picture_maps                  what the found sets share and do; why one answer, and where
 replace_heads, mask_neurons, scale_neurons                 the edits, context managers on any transformers model
 """
 

@@ -6,7 +6,9 @@ from .errors import BadItem as BadItem
 from .errors import HonesError as HonesError
 from .method.analysis.explain import explain as explain
 from .method.analysis.explanation import Explanation as Explanation
+from .method.analysis.picture_map import PictureMap as PictureMap
 from .method.analysis.results import Analysis as Analysis
+from .method.analysis.where import picture_maps as picture_maps
 from .method.head_steps import localize_heads_conditionally as localize_heads_conditionally
 from .method.head_subsets import localize_heads_by_subsets as localize_heads_by_subsets
 from .method.head_ways import Conditional as Conditional

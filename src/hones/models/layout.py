@@ -52,7 +52,8 @@ class Layout:
 
     views: one, or a view of the whole picture and its tiles; the places are the cells of the coarsest, and a token of
         another view belongs to the place that holds its centre.
-    positions: of the picture's tokens in the prompt, first to last. agreeing: the share of its tokens that answer to their place, the smallest over the views.
+    positions: of the picture's tokens in the prompt, first to last.
+    agreeing: the share of its tokens that answer to their place, the smallest over the views.
     """
 
     views: tuple[View, ...]

@@ -153,7 +153,9 @@ def lens_map(vlm: VLM, example: Example, layer: int, *, token: int = 0, layout: 
     Raises:
         HonesError: no such layer or token.
     """
-    vlm.anatomy.check_neuron(layer, 0)
+    layers = len(vlm.anatomy.layers)
+    if not 0 <= layer < layers:
+        raise HonesError(f"no layer {layer}", expected=f"0 to {layers - 1}")
     layout = layout or layout_of(vlm, example)
     encoded, at, text = _asked(vlm, example, token)
     residual: list[Tensor] = []
