@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import transformers
 from family_files import SHAPE, TEMPLATE, Words
+from family_models import FAMILIES
 from PIL import Image
 from random_models import fill_weights
 from torch import Tensor
@@ -19,7 +20,9 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreT
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
+from hones import attach, load_vlm
 from hones.models.processors import picture_processor
+from hones.models.vlm import VLM
 
 SIDE, PATCH = 32, 8
 
@@ -158,3 +161,8 @@ BY_HAND_REMARKS = {
     "Molmo 2": "inputs made by hand: its image processor needs torchvision",
     "Phi-4 multimodal": "inputs made by hand: its image processor needs torchvision; pictures merged by its decoder",
 }
+
+
+def load_family(family: str, folder: Path) -> VLM:
+    """The small random model of any family, those by hand among them."""
+    return attach(family, *BY_HAND[family](folder)) if family in BY_HAND else load_vlm(str(FAMILIES[family](folder)))

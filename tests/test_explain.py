@@ -1,10 +1,12 @@
 """Explanations: head drops, neurons and tokens against explicit runs, and the command."""
 
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from test_cli import call
 
@@ -14,12 +16,13 @@ from hones.method.analysis.cards import contributions_of
 from hones.method.analysis.explanation import ExplainedHead
 from hones.method.analysis.tokens import written_tokens
 from hones.method.drops import Attribution, drops
+from hones.models.layout import NoLayout
 from hones.models.vlm import VLM
 from hones.runs.artifacts import read_result
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example
 from hones.tasks.vqa import PROMPT, Vqa
-from hones.views.report.explain import render_explanation
+from hones.views.report.explain import overlays_of, render_explanation
 from hones.views.terminal import view
 
 QUESTION = "What colour is the star?"
@@ -84,6 +87,7 @@ def test_both_engines_explain_alike(vlm: VLM, picture: Path) -> None:
     fast, slow = (explain(vlm, picture, QUESTION, settings=SweepSettings(engine)) for engine in ("replay", "naive"))
     assert fast.answer == slow.answer
     np.testing.assert_allclose(fast.drops(), slow.drops(), atol=1e-4)
+    np.testing.assert_allclose(fast.maps[0].values, slow.maps[0].values, atol=1e-4)
     np.testing.assert_allclose([n.dependence for n in fast.neurons], [n.dependence for n in slow.neurons], atol=1e-5)
 
 
@@ -91,7 +95,9 @@ def test_the_answer_is_the_models_own_to_the_prompt_that_was_asked(vlm: VLM, pic
     for raw, prompt in ((False, PROMPT.format(question=QUESTION)), (True, QUESTION)):
         example = Example("x", picture, (prompt,), "", ())
         (answer,) = vlm.generate(vlm.encode([example.open_picture()], [prompt]), 5)
-        found = explain(vlm, picture, QUESTION, raw=raw, neurons=1, settings=SweepSettings(max_new_tokens=5))
+        found = explain(
+            vlm, picture, QUESTION, raw=raw, neurons=1, where=False, settings=SweepSettings(max_new_tokens=5)
+        )
         assert found.answer == answer
 
 
@@ -99,11 +105,11 @@ def test_an_answer_that_was_cut_is_said_to_be(vlm: VLM, picture: Path, monkeypat
     said = vlm.answer_ids(PROMPT.format(question=QUESTION), "red")
     for ids, cut in ((said, True), ([*said, vlm.eos_ids[0]], False)):
         monkeypatch.setattr(VLM, "generate_ids", lambda *_, ids=ids: [ids])
-        found = explain(vlm, picture, QUESTION, neurons=1)
+        found = explain(vlm, picture, QUESTION, neurons=1, where=False)
         assert (found.answer, found.cut) == ("red", cut)
         text = render_explanation(found, picture) + render(found)
         assert text.count("cut before its end") == 2 * cut
-    assert not explain(vlm, picture, QUESTION, neurons=1, answer="red").cut
+    assert not explain(vlm, picture, QUESTION, neurons=1, answer="red", where=False).cut
 
 
 def test_heads_that_do_not_lower_the_probability_feed_nothing(vlm: VLM, picture: Path) -> None:
@@ -130,6 +136,27 @@ def test_the_command_writes_what_it_shows(
     head = found.all_heads[0]
     assert f"head {head.layer}, {head.head}  {found.probability:.3g}" in out and "● critical" in out
     assert all(len(line) <= 80 for line in out.splitlines() if not line.startswith("written"))
+    assert [of.kind for of in found.maps] == ["drop", "attention", "lens", "activation"]
+    page = unescape((tmp_path / "[/x]/explanation.html").read_text())
+    for of in found.maps:
+        assert of.title in page and of.words() in page and of.words(1).split(" (")[0] in " ".join(out.split())
+        with Image.open(tmp_path / f"[/x]/where-{of.kind}.png") as drawn:
+            assert max(drawn.size) == 480 and f"where-{of.kind}.png" in out
+
+
+def test_why_there_are_no_maps_is_said(vlm: VLM, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise NoLayout("m: it is not known where", expected="a known layout")
+
+    monkeypatch.setattr("hones.method.analysis.explain.layout_of", unknown)
+    found = explain(vlm, picture, QUESTION, answer="red", neurons=1)
+    assert found.maps == () and found.no_maps == "m: it is not known where; expected a known layout"
+    assert f"no maps: {found.no_maps}" in " ".join(render(found).split()) and overlays_of(found, picture) == {}
+    page = render_explanation(found, picture)
+    assert "Where in the picture" in page and found.no_maps in page
+    unasked = explain(vlm, picture, QUESTION, answer="red", neurons=1, where=False)
+    assert unasked.maps == () and unasked.no_maps == ""
+    assert "no maps" not in render(unasked) and "Where in the picture" not in render_explanation(unasked, picture)
 
 
 @pytest.mark.parametrize(

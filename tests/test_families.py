@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from by_hand_models import BY_HAND
+from by_hand_models import BY_HAND, load_family
 from family_models import FAMILIES
 from family_models_apart import save_gemma3, save_glm4v, save_mllama
 from helpers import PROMPTS, encoded_probe, without_head
 from torch import Tensor
 
-from hones import HonesError, attach, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
+from hones import HonesError, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
 from hones.data.items import Items
 from hones.data.shapes.scene import draw, make_scene
 from hones.method.found import HeadScore
@@ -38,10 +38,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VLM]:
     folder, known = tmp_path_factory.mktemp("families"), {}
 
     def load(family: str) -> VLM:
-        if family in BY_HAND and family not in known:
-            known[family] = attach(family, *BY_HAND[family](folder / family.replace(" ", "-")))
         if family not in known:
-            known[family] = load_vlm(str(FAMILIES[family](folder / family.replace(" ", "-"))))
+            known[family] = load_family(family, folder / family.replace(" ", "-"))
         return known[family]
 
     return load

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from by_hand_models import BY_HAND
+from by_hand_models import BY_HAND, load_family
 from family_models import FAMILIES
 from PIL import Image
 from transformers import PreTrainedModel
 
-from hones import attach, load_vlm
+from hones import load_vlm
 from hones.data.shapes.scene import draw, make_scene
 from hones.models import layout as of_layout
 from hones.models.layout import AGREEING, CERTAIN, Layout, NoLayout, codes, find_layout
 from hones.models.view import View, cells_of
 from hones.models.vlm import VLM
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM-4V's own processor
 PICTURE = draw(make_scene("layout/0"))
 WIDE = PICTURE.resize((96, 48))
 EXPECTED = {
@@ -24,7 +25,7 @@ EXPECTED = {
     "LLaVA-NeXT": [(4, 4), (4, 8)],
     "LLaVA-OneVision": [(4, 4), (4, 8)],
     "Pixtral in LLaVA": [(2, 4)],
-    "Mistral 3": None,
+    "Mistral 3": [(2, 2)],
     "Qwen2-VL": [(5, 9)],
     "Qwen2.5-VL": [(5, 9)],
     "Qwen3-VL": [(5, 9)],
@@ -40,7 +41,7 @@ EXPECTED = {
     "Molmo 2": [(2, 2), (2, 2)],
     "Phi-4 multimodal": [(2, 2), (2, 2)],
 }
-"""The views of a picture twice as wide as high."""
+"""The views of a picture twice as wide as high; of Mistral 3, which would make only two tokens of it, of a square."""
 
 
 def keep_places_apart(model: PreTrainedModel) -> None:
@@ -54,43 +55,45 @@ def keep_places_apart(model: PreTrainedModel) -> None:
 
 def built(family: str, folder: Path) -> VLM:
     """A small random model of a family."""
-    if family in BY_HAND:
-        model, processor = BY_HAND[family](folder)
-        vlm = attach(family, model, processor)
-    else:
-        vlm = load_vlm(str(FAMILIES[family](folder)))
+    vlm = load_family(family, folder)
     keep_places_apart(vlm.model)
     return vlm
 
 
-def moved_by(vlm: VLM, view: View, positions: np.ndarray, row: int, column: int) -> np.ndarray:
+def moved_by(vlm: VLM, picture: Image.Image, view: View, row: int, column: int) -> np.ndarray:
     """How far each token moves when the pixels of one cell change to white or black."""
-    pixels = np.asarray(WIDE).copy()
+    pixels = np.asarray(picture).copy()
     left, top, right, bottom = view.box
-    rows = cells_of(WIDE.height, top, bottom, view.tokens.shape[0]) == row
-    columns = cells_of(WIDE.width, left, right, view.tokens.shape[1]) == column
+    rows = cells_of(picture.height, top, bottom, view.tokens.shape[0]) == row
+    columns = cells_of(picture.width, left, right, view.tokens.shape[1]) == column
     cell = rows[:, None] & columns
     pixels[cell] = np.where(pixels[cell] < 128, 255, 0)
-    probe = of_layout._Probe(vlm, WIDE)
+    probe = of_layout._Probe(vlm, picture)
     return (probe.embeddings([pixels]) - probe.of_plain).norm(dim=-1)[0].numpy()
 
 
-@pytest.mark.parametrize("family", EXPECTED)
+FAST = ("LLaVA-NeXT", "Pixtral in LLaVA", "InternVL", "Mllama", "Molmo 2", "Phi-4 multimodal")  # one of each form
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in EXPECTED]
+)
 def test_pixels_of_a_region_move_the_tokens_that_stand_for_it(family: str, tmp_path: Path) -> None:
     vlm = built(family, tmp_path / "model")
     expected = EXPECTED[family]
+    picture = PICTURE if family == "Mistral 3" else WIDE
     if expected is None:
-        with pytest.raises(NoLayout, match=r"given the picture in [12] places of the prompt; expected .* 4 or more"):
-            find_layout(vlm, WIDE)
+        with pytest.raises(NoLayout, match="picture tokens in its prompt: 1; expected 4 or more"):
+            find_layout(vlm, picture)
         return
-    found = find_layout(vlm, WIDE)
+    found = find_layout(vlm, picture)
     assert [view.tokens.shape for view in found.views] == expected and found.agreeing >= CERTAIN
     used = np.concatenate([view.tokens.ravel() for view in found.views])
     assert len({*used.tolist()}) == len(used) <= len(found.positions), "a token stands in one place"
     view = found.views[-1]
     inside = np.argwhere(view.in_picture())
     for row, column in (inside[0], inside[len(inside) // 3], inside[-1]):
-        moved = moved_by(vlm, view, found.positions, row, column)[view.tokens]
+        moved = moved_by(vlm, picture, view, row, column)[view.tokens]
         assert np.unravel_index(moved.argmax(), moved.shape) == (row, column)
 
 
@@ -109,9 +112,17 @@ def wrong(layout: Layout) -> Iterator[tuple[str, View]]:
     yield "at random", View(np.random.default_rng(0).permutation(tokens.ravel()).reshape(rows, columns))
 
 
+def test_no_wrong_layout_is_believed(vlm: VLM) -> None:
+    check_no_wrong_layout(vlm)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny-llava", "tiny-qwen2.5-vl"])
-def test_no_wrong_layout_is_believed(name: str) -> None:
-    vlm = load_vlm(name)
+def test_no_wrong_layout_of_a_trained_model_is_believed(name: str) -> None:
+    check_no_wrong_layout(load_vlm(name))
+
+
+def check_no_wrong_layout(vlm: VLM) -> None:
     found = find_layout(vlm, PICTURE)
     assert found.agreeing >= CERTAIN
     probe = of_layout._Probe(vlm, PICTURE)
@@ -141,17 +152,17 @@ def test_tokens_of_tiles_stand_at_the_places_of_the_whole() -> None:
     padded = View(np.arange(4).reshape(4, 1), (0.0, -0.5, 1.0, 1.5))
     found = Layout((whole, tiles), np.arange(10, 23), 1.0)  # one of 13 tokens is a line break
     assert found.places is whole and found.tokens_at() == [[10, 14, 15], [11, 16, 17], [12, 18, 19], [13, 20, 21]]
-    assert found.grid([1, 2, 3, 4]).tolist() == [[1, 2], [3, 4]] and str(found) == "2 x 2 and 2 x 4"
+    assert found.grid([1.0, 2.0, 3.0, 4.0]).tolist() == [[1, 2], [3, 4]] and str(found) == "2 x 2 and 2 x 4"
     of_padded = Layout((padded,), np.arange(4), 1.0)
     assert of_padded.tokens_at() == [[1], [2]], "what stands for borders has no place"
-    np.testing.assert_array_equal(of_padded.grid([5, 6]), [[np.nan], [5], [6], [np.nan]])
+    np.testing.assert_array_equal(of_padded.grid([5.0, 6.0]), [[np.nan], [5], [6], [np.nan]])
 
 
 @pytest.mark.parametrize(("copies", "cells"), [(4, 4), (96, 97), (96, 576)])
-def test_every_cell_is_changed_equally_often_and_in_copies_of_its_own(copies: int, cells: int) -> None:
+def test_every_cell_is_changed_about_equally_often_and_in_copies_of_its_own(copies: int, cells: int) -> None:
     code = codes(copies, cells)
     often = code.sum(0)
-    assert code.shape == (copies, cells) and often.min() >= 1 and often.max() - often.min() <= 1
+    assert code.shape == (copies, cells) and often.min() >= max(1, often.max() - 2)
     assert len({column.tobytes() for column in code.T}) == cells, "no two cells are told apart otherwise"
 
 

@@ -3,7 +3,7 @@
 How families lay their tokens out is known in a few forms (`layout_forms`): one grid row by row, rows that end in a
 token of their own, tiles with a view of the whole, a grid that the processor names. A form claims a cell of the picture
 for every token. Nothing is taken from a form alone: it is proven by group testing. In each of K copies of the picture
-some cells are changed, every pixel by half of its range; each cell in as many copies as any other. With
+some cells are changed, every pixel by half of its range; each cell in about as many copies as any other. With
 
     code[k, c]  whether cell c is changed in copy k;   response[k, t] = |e_t(copy k) - e_t(picture)|
 
@@ -113,8 +113,8 @@ def find_layout(vlm: VLM, picture: Image.Image, prompt: str = PROMPT) -> Layout:
     positions = (ids == token).nonzero()[:, 0].numpy() if token is not None else np.zeros(0, dtype=int)
     if len(positions) < FEWEST:
         raise NoLayout(
-            f"{vlm.name}: its language model is given the picture in {len(positions)} places of the prompt",
-            expected=f"a family whose picture's patches stand in the prompt, {FEWEST} or more",
+            f"{vlm.name}: picture tokens in its prompt: {len(positions)}",
+            expected=f"{FEWEST} or more, each for a patch of the picture",
         )
     probe = _Probe(vlm, picture)
     found: list[Layout] = []
@@ -190,7 +190,7 @@ class _Probe:
 
 
 def codes(copies: int, cells: int) -> Bool[np.ndarray, "copies cells"]:
-    """Which cells are changed in which copies, each equally often but for one time: dealt from shuffled decks."""
+    """Which cells are changed in which copies, each about equally often: dealt from one shuffled deck after another."""
     rng = np.random.default_rng(0)
     dealt = 1 if copies >= cells else -(-CHANGES * cells // copies)
     decks = np.concatenate([rng.permutation(cells) for _ in range(-(-copies * dealt // cells))])

@@ -6,7 +6,6 @@ below zero as above. Patches are crisp, the strongest is outlined, and what no p
 """
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image, ImageDraw
 
 from hones.errors import HonesError
@@ -19,13 +18,11 @@ DARKEST = 0.55  # of black under the map, which would hide its colours
 UNCOVERED = 0.25
 
 
-def overlay(
-    picture: Image.Image, values: Float[np.ndarray, "rows columns"], box: Box = WHOLE, largest: float | None = None
-) -> Image.Image:
+def overlay(picture: Image.Image, values: np.ndarray, box: Box = WHOLE, largest: float | None = None) -> Image.Image:
     """The picture with the map over it, RGB, at least 480 pixels on its longer side.
 
     Args:
-        values: of the patches, rows from the top; NaN where none stands.
+        values: of the patches, [rows, columns], rows from the top; NaN where none stands.
         box: left, top, right and bottom of what they cover, in shares of the picture (`PictureMap.box`).
         largest: the value, above or below zero, of the full colour; None: the largest in the map.
 

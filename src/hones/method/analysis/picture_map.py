@@ -19,7 +19,7 @@ def _as_array(values: Any) -> np.ndarray:
     return np.asarray([[np.nan if x is None else x for x in row] for row in values], dtype=np.float64)
 
 
-Values = Annotated[np.ndarray, PlainSerializer(_as_lists), PlainValidator(_as_array)]
+Values = Annotated[np.ndarray, PlainValidator(_as_array), PlainSerializer(_as_lists)]
 """[rows, columns], float64, as lists in a file; NaN, there null, where no picture token stands."""
 
 

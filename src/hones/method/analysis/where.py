@@ -45,7 +45,7 @@ def picture_maps(
     layout: Layout | None = None,
     settings: SweepSettings | None = None,
 ) -> tuple[PictureMap, ...]:
-    """The drop; of a head its attention, and the lens of the residual that it reads; of a neuron its activation.
+    """The drop; of a head its attention, and the lens of what it reads (after layer 0 at least); of a neuron z.
 
     Args:
         example: with its answer as target, about a picture.
