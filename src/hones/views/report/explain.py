@@ -26,7 +26,7 @@ READ = {
     "drop": "Causal: by how much the answer's log-probability falls, in nats, when a patch becomes the picture's mean "
     "patch. Orange: the answer needs the patch; blue: it is likelier without.",
     "attention": "Where the strongest head looks. What it looks at may not matter: the drop says what does.",
-    "lens": "How well the unembedding reads the answer's token at each patch in what that head reads; where the head is "
+    "lens": "How well the unembedding reads the answer's token at each patch in what that head reads; where it is "
     "in layer 0, in what that layer gives. Orange: above the vocabulary's mean; blue: below.",
     "activation": "How active the strongest neuron is at each patch. Orange: above zero; blue: below.",
 }
