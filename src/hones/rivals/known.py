@@ -69,6 +69,27 @@ KNOWN: dict[str, Known] = {
         takes_other_tasks=True,
         in_rounds=True,
     ),
+    "relp": Known(
+        place="relp.RelevancePatching",
+        summary="hones+, its backward pass linear: norms, attention patterns and activations held",
+        source="Jafari et al. 2025, arXiv 2508.21258; on neurons 2026, arXiv 2601.22594",
+    ),
+    "gim": Known(
+        place="gim.GradientInteraction",
+        summary="hones+, norms held, softmax's gradient at temperature 2, products sharing theirs",
+        source="Edin et al. 2025, arXiv 2505.17630",
+    ),
+    "coax": Known(
+        place="coax.ConditionalCoAblation",
+        summary="growth of what hones+ sees once the first half of the budget is closed",
+        source="Gong et al. 2026, arXiv 2607.01940; per neuron to first order",
+        in_rounds=True,
+    ),
+    "masks": Known(
+        place="masks.LearnedMasks",
+        summary="gates learned with a cost for each that is open (a training, an upper reference)",
+        source="Haider et al. 2025, arXiv 2512.10903; Louizos et al. 2018, arXiv 1712.01312",
+    ),
     "dvp": Known(
         place="dvp.DirectProjection",
         summary="write-in toward the answer, without heads",
