@@ -52,7 +52,7 @@ ChatTemplate = Annotated[
 Seed = Annotated[int, Option(min=0, help="Of bootstraps, controls and training.")]
 Rounds = Annotated[
     int | None,
-    Option(min=1, help="Of methods that close in rounds: how many. [default: 6]", show_default=False),
+    Option(min=1, help="Of methods that close in rounds: how many. [default: 6; of coax: 2]", show_default=False),
 ]
 Width = Annotated[
     int | None,

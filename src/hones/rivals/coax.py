@@ -14,9 +14,9 @@ are taken to first order, at open gates and at those with S closed:
 an approximation: for a neuron of large effect the gradient is not what closing it costs. `growth` is the definition.
 
 S is the first part of the budget, half of it, by hones+'s ranking. The ranking: S, in its order, then all others by
-their growth. As in `rounds`, which this is but for the subtraction: `--rounds N` closes the budget in N parts, growth
-from then on taken against open gates with all parts before closed; `--width W` has the first W neurons as seeds whatever
-the budget. What does not grow is never selected.
+their growth. As in `rounds`, which this is but for the subtraction: `--rounds N` closes the budget in N parts, S being
+all parts before, and growth is taken against open gates each time; `--width W` has the first W neurons as seeds
+whatever the budget. What does not grow is never selected.
 """
 
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class ConditionalCoAblation(Rounds, known="coax"):
 
 
 def growth(gated: Gated, seeds: frozenset[Site], unit: Site, gates: Importance) -> float:
-    """growth(u | S) by its definition, four values of V; gates: open ones."""
+    """By its definition, from four values of V; gates: open ones."""
 
     def value(closed: frozenset[Site]) -> float:
         these = gates.copy()

@@ -3,15 +3,15 @@
 GIM (Edin et al. 2025, arXiv 2505.17630) changes three derivatives:
 
     norm        1 / rms held, so that a norm does not give back what was taken away
-    softmax     its Jacobian at scores / 2: where two keys share the attention and one would take over from the other,
-                the gradient at temperature 1 vanishes. diag(p) - p p^T at p = softmax(scores / 2), without the factor 1 / 2
-    products    of n tensors each gets 1 / n of the gradient: .25, .25, .5 for queries, keys and values (pattern times v,
-                the pattern from q times k), .5 for the gate and up of a gated FFN
+    softmax     its Jacobian taken at scores / 2, diag(p) - p p^T of p = softmax(scores / 2), without the factor 1 / 2:
+                where one key has nearly all of the attention and another would take over, that at scores vanishes
+    products    each of two factors gets half of the gradient: .5 for the values (pattern times v) and .25 for queries
+                and keys, whose product the pattern is of; .5 for the gate and up of a gated FFN
 
 Activations keep their own derivative. What is attributed, and why from 0: `hones.rivals.ruled`.
 """
 
-from hones.models.backward import Rules
+from hones.models.backward_rules import Rules
 from hones.rivals.ruled import Ruled
 
 TEMPERATURE = 2.0

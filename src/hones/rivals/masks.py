@@ -52,7 +52,7 @@ class Training:
     """steps: of batches. cost: of all gates open, in shares of V(1). start: every alpha before the first step."""
 
     steps: int = 200
-    cost: float = 1.0
+    cost: float = 100.0
     learning_rate: float = 0.1
     start: float = 2.0
 

@@ -14,10 +14,10 @@ under the rules, a logit is the sum over positions of <x, R_x>, and over biases 
 relevance of the inputs adds up to the logit (tested in float64). The halves come from z being of degree two in what
 enters the FFN: with whole gradients its relevance would count twice.
 
-What is attributed, and why from 0: `hones.rivals.ruled`. What holding the norms costs on planted models: docs/methods.md.
+What is attributed, and why from 0: `hones.rivals.ruled`. What it finds on planted models: docs/methods.md.
 """
 
-from hones.models.backward import Rules
+from hones.models.backward_rules import Rules
 from hones.rivals.ruled import Ruled
 
 

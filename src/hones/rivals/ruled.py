@@ -22,7 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.errors import HonesError
-from hones.models.backward import INSTEAD, Met, Rules, backward_by
+from hones.models.backward import INSTEAD, Met, backward_by
+from hones.models.backward_rules import Rules
 from hones.models.vlm import VLM
 from hones.models.writing import importance_shape
 from hones.rivals.base import Context, Importance, Method

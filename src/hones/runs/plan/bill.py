@@ -30,7 +30,7 @@ from hones.runs.plan.rates import HEADS, MASK, NEURONS, STEER, Rates
 from hones.runs.plan.request import Request
 from hones.runs.plan.shapes import Memory, Number, Shapes, Work
 from hones.runs.plan.sweeping import LEAST, Edits, Sweep, masks, only_gold, only_read, sweep_plan
-from hones.runs.plan.training import PASSES, pairs_of, ranking_work, train
+from hones.runs.plan.training import PASSES, pairs_of, prompts_of, ranking_work, rounds_over, train
 from hones.runs.ways import make_steerings
 
 
@@ -184,7 +184,9 @@ class Bill:
             if method.name in PASSES:
                 works = (ranking_work(shapes, method.name, one) for one in discovery.asked)
                 rankings = {repr(method.for_budget(ratio).options) for ratio in budgets}
-                ranked += sum(works, Work()) * (discovery.times * method.options.get("rounds", 1) * len(rankings))
+                prompts = sum(map(prompts_of, discovery.asked)) / len(discovery.asked)
+                rounds = rounds_over(method.name, method.options, discovery.items, prompts)
+                ranked += sum(works, Work()) * (discovery.times * rounds * len(rankings))
             elif method.needs_heads:  # another reading of hones
                 ranked += attributed
         masked = [self._swept("compare", MASK, [test], masks(shapes, sets, ratio)) for ratio in budgets]

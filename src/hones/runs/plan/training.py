@@ -10,21 +10,25 @@ For pairs of S positions, answer included, P of which all pairs of a picture beg
     working             what autograd keeps of each layer: 4 I + 2 H d_h + keys + 4 d at each position of a step
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hones.method.steering.fast import SHARE_OF_MEMORY
 from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE
 from hones.rivals.hones_plus import NEGATIVES
+from hones.rivals.reading import ROWS_WITH_GRADIENT
 from hones.runs.plan.lengths import Asked
 from hones.runs.plan.shapes import Memory, Number, Shapes, Work
 from hones.runs.plan.sweeping import common_start
 
 STEPS = {"knowledge-neurons": 20, "qrnca": 16}
 PASSES = {"random": 0, "layer-random": 0, "ape": 2, "cna": 2, "atp": 2, "logprob-gain": 2}
-PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1) | {"hones+": 2, "rounds": 2, "selective": 10}
+PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1) | {"selective": 10}
+CONTRASTED = ("hones+", "rounds", "selective", "relp", "gim", "coax", "masks")
+PASSES |= dict.fromkeys([name for name in CONTRASTED if name not in PASSES], 2)
 """Passes over the prompt, in each round; the second of logprob-gain stands for U W_down of every layer, once for a few
-items, those of selective for four tasks and plain text."""
+items, those of selective for four tasks and plain text. What rules add to those of relp and gim is too little to count.
+"""
 
 
 class Pairs(NamedTuple):
@@ -93,11 +97,22 @@ def train(
     return work, Memory(shapes.bytes, kept_bytes, gradients + logits)
 
 
+def prompts_of(one: Asked) -> int:
+    """How many prompts of an example are contrasted."""
+    return min(1 + NEGATIVES, len(one.tails)) if one.kind == "yes_no" else 1
+
+
+def rounds_over(method: str, options: Mapping[str, Any], items: int, prompts: Number) -> Number:
+    """How often a method's ranking goes over all items, of so many prompts each; masks draws batches of them."""
+    if method == "masks":
+        return options["steps"] * min(ROWS_WITH_GRADIENT, items * prompts) / (items * prompts)
+    return options.get("rounds", 1)
+
+
 def ranking_work(shapes: Shapes, method: str, one: Asked) -> Work:
     """A method's ranking on one example; a path takes the answer's positions from each layer on and back, in steps."""
     steps, answer = STEPS.get(method, 0), one.gold[0]
     path = shapes.passing(steps, answer + 1, one.length) * ((shapes.layers + 1) / 2)
     path += shapes.unembedding(steps * shapes.layers * answer)
-    contrasted = method in ("hones+", "rounds", "selective") and one.kind == "yes_no"
-    prompts = min(1 + NEGATIVES, len(one.tails)) if contrasted else 1
+    prompts = prompts_of(one) if method in CONTRASTED else 1
     return one.whole(shapes, one.length) * (PASSES[method] * prompts) + path * 2
