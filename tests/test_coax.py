@@ -76,30 +76,24 @@ def test_the_ranking_is_seeds_and_then_growth(vlm: VLM, discovery: Items) -> Non
 
 
 def test_gradients_are_growth_to_first_order(vlms: dict[str, VLM], discovery: Items) -> None:
-    """Each neuron's exact growth, ablated on its own, against the gradients'; closed a little they are the same."""
+    """Each neuron closed a little, by the definition's four values. (Closed wholly it is another matter: `coax`.)"""
     context = context_of(vlms["qwen"], discovery)
     knowledge = copy.copy(Knowledge(context.vlm, context.task, context.examples))
     knowledge.vlm = in_double(context.vlm)
     opened = np.ones(importance_shape(context.vlm))
     with frozen(knowledge.vlm.model):
         at_open = knowledge.gradient(opened)
-        order = np.argsort(-at_open.ravel(), kind="stable")
-        seeds = frozenset((int(n // opened.shape[1]), int(n % opened.shape[1])) for n in order[:4])
         closed = opened.copy()
-        closed.flat[order[:4]] = 0
+        closed.flat[np.argsort(-at_open.ravel(), kind="stable")[:4]] = 0
         grown = knowledge.gradient(closed) - at_open
-    units = [(n % 3, n) for n in range(0, opened.shape[1], 3) if (n % 3, n) not in seeds]
-    units += [site for site in [(1, 4), (2, 5), (0, 8), (1, 13)] if site not in seeds]
-    assert len(units) >= 8
-    exact = [growth(knowledge, seeds, unit, opened) for unit in units]
-    assert np.corrcoef(exact, [grown[unit] for unit in units])[0, 1] > 0.9
     step = 1e-3
-    for unit in units[:2]:
+    largest = np.argsort(-np.abs(np.where(closed > 0, grown, 0)).ravel())[:2]
+    for n in largest.tolist():
         a_little, seeds_and_a_little = opened.copy(), closed.copy()
-        a_little[unit] = seeds_and_a_little[unit] = 1 - step
+        a_little.flat[n] = seeds_and_a_little.flat[n] = 1 - step
         quotient = knowledge.value(closed) - knowledge.value(seeds_and_a_little)
         quotient -= knowledge.value(opened) - knowledge.value(a_little)
-        assert quotient / step == pytest.approx(grown[unit], rel=0.02, abs=1e-3 * np.abs(grown).max())
+        assert quotient / step == pytest.approx(grown.flat[n], rel=0.02)
 
 
 def test_its_schedule_is_that_of_rounds() -> None:
