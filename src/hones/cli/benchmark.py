@@ -26,7 +26,9 @@ class Planted(SweepOptions):
     out: Annotated[Path, typer.Option(help="Run folder; what it holds is not computed again.")]
     models: Annotated[str, typer.Option(help="Planted models with commas, or all.")] = "all"
     task: Annotated[str, typer.Option(help="Tasks with commas, or all.")] = "all"
-    methods: Annotated[str, typer.Option(help="Methods with commas, all: every one but oracle, or none.")] = "all"
+    methods: Annotated[str, typer.Option(help="Methods with commas, all: every one but masks and oracle, or none.")] = (
+        "all"
+    )
     method: Annotated[
         list[str] | None, typer.Option(help="FILE.py:FUNCTION, rank(vlm, task, items) -> [L, I]; repeatable.")
     ] = None

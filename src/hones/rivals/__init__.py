@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from hones.errors import HonesError
-from hones.rivals.known import KNOWN
+from hones.rivals.known import BY_NAME_ALONE, KNOWN
 
 if TYPE_CHECKING:
     from hones.rivals.base import Method
@@ -52,12 +52,12 @@ def check_method(name: str) -> str:
 
 
 def check_methods(names: str) -> list[str]:
-    """The names of a comma-separated list, in the order of METHODS; `all`: every one but the oracle.
+    """The names of a comma-separated list, in the order of METHODS; `all`: every one but `BY_NAME_ALONE`.
 
     Raises:
         HonesError: no such method, or one named twice.
     """
-    wanted = [name for name in KNOWN if name != "oracle"] if names == "all" else names.split(",")
+    wanted = [name for name in KNOWN if name not in BY_NAME_ALONE] if names == "all" else names.split(",")
     chosen = {check_method(name) for name in wanted}
     if len(chosen) < len(wanted):
         raise HonesError(f"--methods {names}", expected="each method once")

@@ -78,9 +78,10 @@ class Comparing(_Section):
     """Which methods are compared with HONES, how often random ones are drawn, and whether budgets are varied."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(check_methods)] = Field(
-        description="`hones methods` lists them; all: every one but oracle", examples=[["dvp", "atp", "random"]]
+        description="`hones methods` lists them; all: every one but masks and oracle",
+        examples=[["dvp", "atp", "random"]],
     )
-    rounds: Count | None = Field(default=None, description="of methods that close in rounds; null: 6")
+    rounds: Count | None = Field(default=None, description="of methods that close in rounds; null: 6, of coax 2")
     width: Count | None = Field(default=None, description="closed in each; null: the selection over the rounds")
     draws: Count = Field(default=5, description="of random methods")
     curves: bool = Field(default=True, description="also mask other budgets")
