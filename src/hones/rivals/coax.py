@@ -11,8 +11,11 @@ are taken to first order, at open gates and at those with S closed:
 
     score[l,i] = dV/dg at g = 1 - 1_S  -  dV/dg at g = 1,
 
-an approximation, and a rough one: closing a neuron wholly is no small step. For ten neurons of a small random model the
-gradients' growth did not follow the definition's (correlation -.90). `growth` is the definition.
+an approximation. `growth` is the definition: neurons closed a little follow it (tested); closed wholly, which is no
+small step, they follow it by rank alone. Over every other neuron of a small random Qwen, four seeds: the same sign for
+94 %, rank correlation .73 (of the plain effect, which hones+ ranks by, with its gradient: .86), 8 of the 10 largest.
+The values' own correlation is .05 there, as one neuron of the first layer, whose gradients have the wrong sign at open
+gates as well, outweighs all others; among few neurons with this one it can be close to -1.
 
 S is the first part of the budget, half of it, by hones+'s ranking. The ranking: S, in its order, then all others by
 their growth. As in `rounds`, which this is but for the subtraction: `--rounds N` closes the budget in N parts, S being
