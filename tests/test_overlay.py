@@ -18,7 +18,8 @@ def colour(code: str) -> np.ndarray:
 
 def test_the_scale_goes_from_cool_over_white_to_warm_in_equal_steps() -> None:
     ends = perceived(np.array([-1.0, 0.0, 1.0, 2.0]))
-    np.testing.assert_allclose(ends, [colour(COOL), [255] * 3, colour(WARM), colour(WARM)], atol=1)
+    wanted = np.array([colour(COOL), [255] * 3, colour(WARM), colour(WARM)])
+    np.testing.assert_allclose(ends, wanted, atol=1)
     steps = perceived(np.linspace(0, 1, 5)).astype(int)
     assert (np.diff(steps[:, 2]) < 0).all(), "blue falls all the way to orange"
     grey = steps @ [0.2126, 0.7152, 0.0722]

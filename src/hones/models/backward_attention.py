@@ -51,7 +51,7 @@ def attention_by(
 
         return ruled
 
-    AttentionInterface.get_interface = get_interface
+    AttentionInterface.get_interface = get_interface  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
