@@ -2,13 +2,16 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow real lint golden docs notebooks bench hub tiny smol planted clean
+.PHONY: demo test test-app test-slow real lint golden docs notebooks bench hub tiny smol planted clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
 
 test: .venv/ready  # one process a core, one thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not real" --numprocesses auto --dist worksteal
+
+test-app: .venv-app/ready  # the page of `hones app`, apart: gradio takes no Pillow above 12
+	OMP_NUM_THREADS=1 .venv-app/bin/python -m pytest tests/test_app.py tests/test_app_page.py
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
@@ -60,7 +63,13 @@ planted: .venv/ready  # some 15 minutes a model on one core
 	cd tools && ../$(BIN)/python -m planting.make --out ../checkpoints/planted
 
 clean:
-	rm -rf .venv build dist docs/_build docs/results docs/project
+	rm -rf .venv .venv-app build dist docs/_build docs/results docs/project
+
+.venv-app/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-app
+	.venv-app/bin/pip install --quiet --no-compile --constraint constraints.txt torch
+	.venv-app/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,app]'
+	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -3,11 +3,13 @@
 import shape_checks  # noqa: F401  before hones is imported
 
 # isort: split
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import settings
 from random_models import save_random_llava, save_random_qwen
 
@@ -45,6 +47,47 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def discovery(shapes: dict[str, Path]) -> Items:
     return load_items(shapes["discovery"])
+
+
+@pytest.fixture
+def picture(shapes: dict[str, Path]) -> Path:
+    return shapes["test"].parent / "images" / "test_00001.png"
+
+
+@pytest.fixture(scope="session")
+def app_run(model_folders: dict[str, Path], shapes: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of retrieval on a random model, one of whose answers masking changes."""
+    from test_cli import call
+
+    folder = tmp_path_factory.mktemp("app")
+    content = {
+        "model": str(model_folders["llava"]),
+        "out": "run",
+        "data": {name: str(file) for name, file in shapes.items()},
+        "tasks": ["retrieval"],
+        "candidates": 3,
+        "ratio": 0.1,
+        "draws": 1,
+        "anyway": True,
+        "steering": {"learning_rate": 0.02, "epochs": 1},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    assert call("run", folder / "config.yaml") == 0
+    file = folder / "run/retrieval/answers.jsonl"
+    first, *lines = file.read_text().splitlines()
+    item = json.loads(first) | {"split": "test", "answers": {"unedited": {"answer": "Yes"}, "masked": {"answer": "No"}}}
+    file.write_text("\n".join([json.dumps(item), *lines]))
+    return folder / "run"
+
+
+@pytest.fixture
+def desk(app_run: Path, model_folders: dict[str, Path]) -> Any:
+    """The model of that run, and what the run offers."""
+    from hones.app.desk import Desk
+    from hones.app.offered import read_offered
+    from hones.models.spec import ModelSpec
+
+    return Desk([ModelSpec(str(model_folders["llava"]))], read_offered(app_run), max_new_tokens=3)
 
 
 @pytest.fixture

@@ -40,11 +40,6 @@ class Colour(Task):
 
 
 @pytest.fixture
-def picture(shapes: dict[str, Path]) -> Path:
-    return shapes["test"].parent / "images" / "test_00001.png"
-
-
-@pytest.fixture
 def colour(tmp_path: Path) -> Task:
     (tmp_path / "colour.py").write_text(CLASS)
     return make_task(f"{tmp_path}/colour.py:Colour")

@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from browser import BROWSER, needs_browser
 from PIL import Image
 from run_results import (
     HEADS,
@@ -45,8 +46,6 @@ from hones.views.report.pictures import thumbnail
 from hones.views.sheet import Sheet
 from hones.views.text import clean, number, slug, token_text
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome")
 VOID = {"meta", "link", "img", "br"}
 HOSTILE = (
     "<script>document.title='ran'</script>",

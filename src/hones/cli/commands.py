@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hones.cli.app import App
 from hones.cli.benchmark import Planted
 from hones.cli.command import Commands, DataclassCommand
 from hones.cli.data import Coco, check, convert, shapes
@@ -31,7 +32,7 @@ DATA = "Make, convert and check annotation files."
 
 PANELS = {
     "Start here": (demo, init, Run, Verify, Plan, docs),
-    "See": (Eval, Answers),
+    "See": (Eval, Answers, App),
     "Find": (Heads, Neurons, methods, Explain),
     "Prove": (Mask, Compare, Analyze),
     "Steer": (Steer, Ask),

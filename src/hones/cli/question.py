@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from hones.cli.shown import name_remarks
-from hones.errors import HonesError
 
 
 @dataclass(kw_only=True)
@@ -33,21 +32,10 @@ class QuestionOptions:
         from hones.data.pictures import remarks_of
         from hones.data.unified import LeftOut
         from hones.tasks import make_task
-        from hones.tasks.asking import ask_as
+        from hones.tasks.asking import ask_as, read_box, read_fields
 
-        fields = {}
-        for text in self.field or ():
-            name, equals, value = text.partition("=")
-            if not equals or not name.strip() or name.strip() in fields:
-                raise HonesError(f"--field {text}", expected="NAME=VALUE, each name once")
-            fields[name.strip()] = value
-        box = None
-        if self.box is not None:
-            try:
-                x, y, width, height = (float(part) for part in self.box.split(","))
-            except ValueError as error:
-                raise HonesError(f"--box {self.box}", expected="four numbers X,Y,W,H") from error
-            box = (x, y, width, height)
+        fields = read_fields(self.field or ())
+        box = None if self.box is None else read_box(self.box)
         task = make_task(self.task)
         opened = ask_as(task, self.image, self.question, fields, box).open_picture()
         if opened is not None and self.image is not None:

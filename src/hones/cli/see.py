@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hones.models.vlm import VLM
     from hones.runs.answers import Answers as RunAnswers
     from hones.runs.evaluation import Evaluation
+    from hones.sharing.edits import EditNames
 
 EXAMPLES = 3
 """Answers on the screen before a sweep."""
@@ -43,16 +44,11 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
     csv: Csv = None
 
     def execute(self) -> None:
-        from hones.runs.artifacts import read_heads, read_neurons, read_scales
         from hones.tasks import make_task
         from hones.views.terminal import left_out_list
 
         task = make_task(self.task, candidates=self.candidates)
-        for file, read in ((self.heads, read_heads), (self.neurons, read_neurons)):
-            if file is not None:
-                read(file, task.name)  # a bad file is named before a model is loaded
-        if self.scales is not None:
-            read_scales(self.scales)
+        self.names.check(task.name)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
 
         from hones.runs.evaluation import evaluate
@@ -72,29 +68,16 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
         if self.csv is not None:
             write_csv(found.answers, self.csv)
 
+    @property
+    def names(self) -> "EditNames":
+        """What is named to be edited."""
+        from hones.sharing.edits import EditNames
+
+        return EditNames(self.heads or (), () if self.neurons is None else (self.neurons,), self.scales)
+
     def edit(self, vlm: "VLM", task: str) -> "Intervention | None":
         """What is done to the model; None: nothing."""
-        from hones.models.interventions import Intervention
-        from hones.runs.artifacts import read_heads, read_neurons
-        from hones.runs.found_on import check_found_on
-        from hones.sharing.origin import scales_for
-
-        if self.heads is self.neurons is self.scales is None:
-            return None
-        for file in (self.heads, self.neurons):
-            if file is not None:
-                check_found_on(vlm, file)
-        heads = () if self.heads is None else read_heads(self.heads, task).critical
-        neurons = () if self.neurons is None else read_neurons(self.neurons, task)
-        edit = Intervention(
-            heads=frozenset((head.layer, head.head) for head in heads),
-            masked=frozenset((neuron.layer, neuron.neuron) for neuron in neurons),
-            scales={} if self.scales is None else scales_for(vlm, self.scales)[0].values,
-        )
-        if not (edit.heads or edit.masked or edit.scales):
-            raise HonesError("the given files name no head, neuron or scale", expected="something to edit, or no file")
-        edit.check(vlm.anatomy)
-        return edit
+        return self.names.of(vlm, task) if self.names else None
 
 
 @dataclass(kw_only=True)

@@ -160,28 +160,38 @@ class Steer(StageOptions, AnswerOptions, EvidenceOptions, TrainingOptions):
 
 @dataclass(kw_only=True)
 class Ask(ModelOptions, QuestionOptions):
-    """Ask about a picture: the answers without and with steering, side by side.
+    """Ask about a picture: the answers without and with steering or another edit, side by side.
 
     Example: hones ask --model tiny-llava --scales scales.json --image photo.jpg "What is this?"
 
     In the words of a task: hones ask --model tiny-llava --task docs/examples/pope.yaml --image photo.jpg "red circle"
+
+    Heads replaced and neurons masked: hones ask --model tiny-llava --heads 3.2,4.0 --neurons neurons.json ...
     """
 
     scales: Annotated[
         Path | None, Option(help="scales.json; both answers are shown. [default: the model as it is]")
     ] = None
+    heads: Annotated[
+        str | None,
+        Option(metavar="L.H,...", help="Replace heads: LAYER.HEAD with commas, or the critical ones of a heads.json."),
+    ] = None
+    neurons: Annotated[list[Path] | None, Option(help="neurons.json: mask its neurons; repeatable.")] = None
     max_new_tokens: NewTokens = 24
 
     def execute(self) -> None:
-        from hones.runs.artifacts import read_scales
+        from hones.sharing.edits import EditNames, named_heads
 
+        heads = () if self.heads is None else named_heads(self.heads)
+        names = EditNames(heads, tuple(self.neurons or ()), self.scales)
         asked = self.asked()
-        if self.scales is not None:
-            read_scales(self.scales)  # a bad file is named before torch is imported
+        names.check(asked["task"].name)  # a bad file is named before torch is imported
 
         from hones.sharing.ask import ask
         from hones.views.terminal import view
 
+        vlm = self.load()
+        edit = names.of(vlm, asked["task"].name)
         tokens = self.max_new_tokens
-        answers = ask(self.load(), self.image, self.question, scales=self.scales, max_new_tokens=tokens, **asked)
+        answers = ask(vlm, self.image, self.question, edit=edit, max_new_tokens=tokens, **asked)
         OUT.print(view(answers))

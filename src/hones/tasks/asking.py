@@ -5,7 +5,8 @@ retrieval candidate (one caption, answered Yes or No); ocr, caption and a YAML t
 own. A task that is a Python class makes its prompt of an item, which holds the named fields and the picture.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
@@ -55,8 +56,8 @@ def ask_as(
     empty = next((name for name, value in given.items() if not value), None)
     if empty is not None:
         raise HonesError(f"--field {empty} is empty", expected="its value")
-    template = task.file.prompt if isinstance(task, FieldTask) else PROMPTS.get(type(task))
-    boxed = task.file.box is not None if isinstance(task, FieldTask) else isinstance(task, ocr.Ocr)
+    template = template_of(task)
+    boxed = takes_box(task)
     if box is not None and not boxed:
         raise HonesError(f"a box for {task.name}", expected="a box for ocr, or a task that outlines one")
     image = None if picture is None else place_of(picture)
@@ -79,6 +80,65 @@ def ask_as(
     except BadItem as error:
         raise HonesError(str(error), expected="a picture") from error
     return example
+
+
+def read_fields(given: Iterable[str]) -> dict[str, str]:
+    """Fields of a prompt, as NAME=VALUE.
+
+    Raises:
+        HonesError: one is of another form, or a name stands twice.
+    """
+    fields: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or name.strip() in fields:
+            raise HonesError(f"--field {text}", expected="NAME=VALUE, each name once")
+        fields[name.strip()] = value
+    return fields
+
+
+def read_box(given: str) -> Box:
+    """A box, as X,Y,W,H.
+
+    Raises:
+        HonesError: it is of another form.
+    """
+    try:
+        x, y, width, height = (float(part) for part in given.split(","))
+    except ValueError as error:
+        raise HonesError(f"--box {given}", expected="four numbers X,Y,W,H") from error
+    return (x, y, width, height)
+
+
+def template_of(task: Task) -> str | None:
+    """The prompt with its fields; None for a Python class, which makes its own."""
+    return task.file.prompt if isinstance(task, FieldTask) else PROMPTS.get(type(task))
+
+
+def fields_in(task: Task, prompt: str) -> dict[str, str] | None:
+    """What the fields of a prompt of the task are filled with, by their paths; None where it is no such prompt.
+
+    The way back from `ask_as`, for prompts that a run has kept. Where several fields leave room for more than one
+    reading, the first ones are as short as they can be.
+    """
+    template = template_of(task)
+    if template is None:
+        return None
+    groups: dict[str, str] = {}
+    pattern = ""
+    for text, name, _, _ in Formatter().parse(template):
+        pattern += re.escape(text)
+        if name is None:
+            continue
+        pattern += f"(?P={groups[name]})" if name in groups else f"(?P<f{len(groups)}>.+?)"
+        groups.setdefault(name, f"f{len(groups)}")
+    found = re.fullmatch(pattern, prompt, re.DOTALL)
+    return None if found is None else {name: found[group] for name, group in groups.items()}
+
+
+def takes_box(task: Task) -> bool:
+    """Whether the task outlines a box in the picture."""
+    return task.file.box is not None if isinstance(task, FieldTask) else isinstance(task, ocr.Ocr)
 
 
 def _not_shown(task: Task) -> HonesError:

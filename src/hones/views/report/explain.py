@@ -55,7 +55,7 @@ def render_explanation(explanation: Explanation, picture: Path | Image.Image | N
         title=f"{explanation.answer}: explained by HONES",
         explanation=explanation,
         picture=shown,
-        heads=_head_chart(explanation),
+        heads=head_chart(explanation),
         graph=_graph(explanation),
         neurons=sheet(explanation.table("neurons")),
         maps=_maps(explanation, picture),
@@ -91,7 +91,8 @@ def _maps(explanation: Explanation, picture: Path | Image.Image | None) -> list[
     ]
 
 
-def _head_chart(e: Explanation) -> Chart:
+def head_chart(e: Explanation) -> Chart:
+    """Layer x head: the drop of the answer's log-probability when the head is replaced."""
     top = {(h.layer, h.head) for h in e.critical}
     cells = [HeadCell(h.layer, h.head, h.log_probability_drop, _head_label(h)) for h in e.all_heads]
     caption = (
