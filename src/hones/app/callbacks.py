@@ -196,7 +196,8 @@ def form_of(*values: Any) -> Form:
     empty = {"text": "", "fields": "", "box": "", "heads": (), "neurons": ()}
     for name, value in empty.items():
         given[name] = value if given[name] is None else given[name]  # None: gradio, of what is not filled
-    return Form(**given | {"scales": None if given["scales"] == NO_SCALES else given["scales"]})
+    given["scales"] = None if given["scales"] == NO_SCALES else given["scales"]
+    return Form(**given)
 
 
 def toggled(heads: Sequence[str], site: str) -> list[str]:
