@@ -149,7 +149,7 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
     whole = re.sub(r"^# (?=.*:)(?!A conf|Keys)", "", text, flags=re.M)
     content = yaml.safe_load(whole.replace("#   images", "  images"))
     assert set(content) == set(RunConfig.model_fields)
-    assert set(content["compare"]) == {"methods", "rounds", "width", "draws", "curves", "keep", "budgets"}
+    assert set(content["compare"]) == {"methods", "rounds", "width", "draws", "curves", "keep", "rest", "budgets"}
     assert RunConfig.model_validate(content).steering.epochs == 2, "with every key in place"
     assert call("init", file) == 2
     assert "is there already" in capsys.readouterr().err
@@ -166,7 +166,7 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
         ({"compare": {"methods": ["dvp"], "budgets": [2]}}, "compare.budgets.0"),
         (
             {"compare": {"methods": ["dvp"], "zzz": 1}},
-            "no key compare.zzz; expected some of methods, rounds, width, draws, curves, keep, budgets",
+            "no key compare.zzz; expected some of methods, rounds, width, draws, curves, keep, rest, budgets",
         ),
     ],
 )
