@@ -122,11 +122,11 @@ def page(
     along: the run whose comparison has further budgets, or None.
     """
     curves = {task.task: task.comparison for task in (along.tasks if along else ())}
-    found_on = max(task.heads.items for task in results.tasks if task.heads is not None)
+    found_on = " and ".join(f"{task.heads.items} of {task.task}" for task in results.tasks if task.heads is not None)
     lines = [
         f"# {model} on {source}",
         "",
-        f"`python bench/real.py {source} --tasks {' '.join(tasks)}`; sets found on {found_on} items a task.",
+        f"`python bench/real.py {source} --tasks {' '.join(tasks)}`; sets found on items as follows: {found_on}.",
         "",
     ]
     for task in results.tasks:
