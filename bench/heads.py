@@ -9,6 +9,8 @@ are those of finding the heads.
 """
 
 import argparse
+import shlex
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -80,7 +82,9 @@ def main() -> None:
                     table.add_row(*map(escape, row(vlm, run, name, way, discovery, test, options.ratio)))
                 console.print(table)
     if options.out is not None:
-        options.out.write_text(f"```\n{console.export_text()}```\n")
+        asked = shlex.join(word for word in sys.argv[1:] if word not in ("--out", str(options.out)))
+        head = f"# What the ways to score heads find\n\n`python bench/heads.py {asked}`\n"
+        options.out.write_text(f"{head}\n```\n{console.export_text()}```\n")
 
 
 if __name__ == "__main__":
