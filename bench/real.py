@@ -101,9 +101,9 @@ def study(
     return read_results(out), read_results(copied) if curves else None
 
 
-def race(task: str, model: str, data: Path, out: Path) -> HeadResult:
+def race(task: str, model: str, data: Path, out: Path, items: int) -> HeadResult:
     """The heads that a race finds on the discovery items."""
-    asked = ["--task", task, "--data", str(data / "discovery.json"), "--max-left-out", "1"]
+    asked = ["--task", task, "--data", str(data / "discovery.json"), "--max-left-out", "1", "--limit", str(items)]
     hones("heads", "--model", model, *asked, "--racing", "0.95", "--out", str(out))
     found = read_results(out).tasks
     return next(results.heads for results in found if results.task == task and results.heads is not None)
@@ -198,7 +198,9 @@ def main() -> None:
         results, along = study(*shared, options.curves, options.discovery)
         raced: dict[str, HeadResult] = {}
         for found in results.tasks if options.race else ():
-            raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced")
+            assert found.heads is not None
+            items = found.heads.items  # those that the exact sweep had
+            raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced", items)
         written = page(options.model, source, options.tasks, results, along, raced)
         part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
         (options.pages / f"real-{source}{part}.md").write_text(written)
