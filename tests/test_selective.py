@@ -1,6 +1,8 @@
 """selective: its score by loops, what stands against a task, and that neurons which all tasks need are not chosen."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from hones.rivals import make_method, selective
 from hones.rivals.base import Context, Importance
 from hones.rivals.hones_plus import Knowledge
 from hones.rivals.selective import Fluency, Selective
-from hones.runs.method_inputs import other_tasks
+from hones.runs.method_inputs import CriticalHeads, method_inputs, on_other_pictures, other_tasks
+from hones.runs.record import RunFolder
+from hones.runs.stage import Workspace
 from hones.sweep.plain_text import plain_text_losses, plain_text_of
 
 
@@ -102,6 +106,41 @@ def test_a_task_that_stands_alone_is_one_line(
         "selective on vqa leaves out plain text: the model reads it worse than it would guess",
         "selective on vqa leaves out ocr, as its 4 answers are the same",
     ]
+
+
+def one_task_each(items: Items) -> Items:
+    """The same pictures, the first half asked about and the others read and described."""
+    half = len(items.items) // 2
+    asked = [item.model_copy(update={"ocr": None, "captions": [], "retrieval": None}) for item in items.items[:half]]
+    return replace(items, items=(*asked, *(item.model_copy(update={"vqa": None}) for item in items.items[half:])))
+
+
+def test_tasks_of_other_pictures_stand_against_it_too(vlms: dict[str, VLM], discovery: Items, tmp_path: Path) -> None:
+    """Where an item serves one task only, other items of the file serve the others."""
+    vlm = vlms["llava"]
+    task = make_task("vqa")
+
+    def inputs(items: Items) -> tuple[Context, dict[str, Any]]:
+        examples = task.examples(items)[0][:2]
+        method = make_method("selective")
+        given = method_inputs(Workspace(vlm, RunFolder(tmp_path)), task, items, examples, CriticalHeads(), [method])
+        return given.context, given.fingerprint_of(method)
+
+    shared, without = inputs(discovery)
+    assert not shared.elsewhere and "elsewhere" not in without
+    apart, told = inputs(one_task_each(discovery))
+    assert not any(examples for _, examples in apart.others)
+    assert [(other.name, len(examples)) for other, examples in apart.elsewhere] == [
+        ("ocr", 2),
+        ("caption", 2),
+        ("retrieval", 2),
+    ]
+    jobs = Selective().jobs(apart)
+    assert {other.name for job in jobs for other in job.tasks} == {"vqa", "ocr", "caption", "retrieval"}
+    assert told["elsewhere"] and told != without
+    _, other = inputs(one_task_each(replace(discovery, items=discovery.items[:-1])))
+    assert other["elsewhere"] != told["elsewhere"]
+    assert not on_other_pictures(vlm, [make_task("ocr")], replace(discovery, items=()), 4)
 
 
 def test_what_it_depends_on_is_recorded() -> None:

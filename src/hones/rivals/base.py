@@ -24,13 +24,16 @@ from hones.tasks.base import Example, Task
 Importance = Float[np.ndarray, "layers neurons"]
 """A number for every neuron, larger is more important."""
 
+OTHER_TASKS = ("others", "elsewhere")
+"""The fields of `Context` that hold other tasks with their examples."""
+
 
 @dataclass(frozen=True)
 class Context:
     """What a method may use.
 
     examples: the task's discovery items. heads: the task's critical heads. others: the other tasks' examples on the
-    same pictures. hones: the importance that the method `hones` found, where it is known already. shared: what methods
+    same pictures; elsewhere: on others, of tasks that have none on the same. hones: the importance that the method `hones` found, where it is known already. shared: what methods
     keep for the other tasks of the same comparison.
     """
 
@@ -39,6 +42,7 @@ class Context:
     examples: Sequence[Example]
     heads: Sequence[HeadScore] = ()
     others: Sequence[tuple[Task, Sequence[Example]]] = ()
+    elsewhere: Sequence[tuple[Task, Sequence[Example]]] = ()
     seed: int = 3407
     sweep: SweepSettings = field(default_factory=SweepSettings)
     hones: Importance | None = None

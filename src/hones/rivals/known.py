@@ -66,7 +66,7 @@ KNOWN: dict[str, Known] = {
     ),
     "selective": Known(
         place="selective.Selective",
-        summary="rounds, less what other tasks on the same items and plain text need",
+        summary="rounds, less what other tasks of the file and plain text need",
         source="this project; measured in bench/results/rounds-cpu.md",
         takes_other_tasks=True,
         in_rounds=True,

@@ -11,7 +11,7 @@ from typing import Any
 
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
-from hones.rivals.base import Context, Importance, Method
+from hones.rivals.base import OTHER_TASKS, Context, Importance, Method
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import Advance, ShardedWork, portable
 from hones.tasks.base import Task
@@ -36,7 +36,7 @@ class MethodWork(ShardedWork[Method, Ranked]):
 
     @property
     def tasks(self) -> list[Task]:
-        return [self.given["task"], *(task for task, _ in self.given["others"])]
+        return [self.given["task"], *(task for name in OTHER_TASKS for task, _ in self.given[name])]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"given": {**self.given, "shared": {}}}
@@ -73,7 +73,8 @@ def ranked(
         return
     given = {name: value for name, value in vars(context).items() if name not in ("vlm", "hones")}
     given["examples"] = portable(context.examples)
-    given["others"] = [(task, portable(examples)) for task, examples in context.others]
+    for name in OTHER_TASKS:
+        given[name] = [(task, portable(examples)) for task, examples in given[name]]
     given["sweep"] = SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens)
     compute = context.sweep.workers.begin(context.vlm, MethodWork(given))
     with progress_bar(f"{context.task.name}: methods", total=len(away), unit=" methods") as bar:

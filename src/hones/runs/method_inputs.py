@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +30,23 @@ class CriticalHeads:
 
 @dataclass(frozen=True)
 class MethodInputs:
-    """What methods are given, and what identifies it: digests of the heads file and of the other tasks' questions."""
+    """What methods are given, and what identifies it: digests of the heads file and of the other tasks' questions.
+
+    elsewhere: of those on other pictures; None where there are none.
+    """
 
     context: Context
     heads: str | None
     others: str
+    elsewhere: str | None = None
 
     def fingerprint_of(self, method: Method) -> dict[str, Any]:
         """What the method's numbers depend on beside model, items, ratio and seed."""
         heads = {"heads": self.heads} if method.needs_heads else {}
         others = {"others": self.others} if _uses_others(method) else {}
+        elsewhere = {"elsewhere": self.elsewhere} if self.elsewhere and method.takes_other_tasks else {}
         options = {"options": method.options} if method.options else {}
-        return {"method": method.name, **heads, **others, **options}
+        return {"method": method.name, **heads, **others, **elsewhere, **options}
 
 
 def critical_heads(vlm: VLM, task: Task, file: Path | None, methods: Sequence[Method]) -> CriticalHeads:
@@ -90,20 +96,27 @@ def method_inputs(
     """
     needs_others = any(map(_uses_others, methods))
     others = other_tasks(study.vlm, task, discovery, examples) if needs_others else []
+    missing = [other for other, of_task in others if not of_task]
+    elsewhere = on_other_pictures(study.vlm, missing, discovery, len(examples))
     context = Context(
         vlm=study.vlm,
         task=task,
         examples=examples,
         heads=heads.critical,
         others=others,
+        elsewhere=elsewhere,
         seed=study.seed,
         sweep=study.sweep,
         shared={} if shared is None else shared,
     )
     for method in methods:
         method.check(context)
-    asked = repr([(t.name, e.id, e.prompts[0], e.target) for t, of_task in others for e in of_task])
-    return MethodInputs(context, heads.digest, sha256(asked.encode()).hexdigest()[:16])
+    return MethodInputs(context, heads.digest, _digest_of(others), _digest_of(elsewhere) if elsewhere else None)
+
+
+def _digest_of(asked: Sequence[tuple[Task, Sequence[Example]]]) -> str:
+    said = repr([(task.name, e.id, e.prompts[0], e.target) for task, of_task in asked for e in of_task])
+    return sha256(said.encode()).hexdigest()[:16]
 
 
 def _uses_others(method: Method) -> bool:
@@ -125,6 +138,22 @@ def other_tasks(
             usable, _ = other.examples(items)
             others.append((other, [e for e in usable if e.image in pictures and _can_be_asked(vlm, e)]))
     return others
+
+
+def on_other_pictures(
+    vlm: VLM, missing: Sequence[Task], items: Items, most: int
+) -> list[tuple[Task, Sequence[Example]]]:
+    """The first `most` examples of each task, whatever picture they are about; tasks without any are left out.
+
+    For files whose pictures serve one task each, as photographs that were annotated for captions or for their text.
+    """
+    found = []
+    for task in missing:
+        usable, _ = task.examples(items)
+        asked = list(islice((e for e in usable if _can_be_asked(vlm, e)), most))
+        if asked:
+            found.append((task, asked))
+    return found
 
 
 def _can_be_asked(vlm: VLM, example: Example) -> bool:
