@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import GenerationConfig
 
 from hones.files import sha256_of, write_json
 from hones.models.merged import DIFFERENCE, FOLDER, Base
 from hones.models.merged.weights import base_of_folder, digest_of, merge, words_digest
 
-from .architecture import Parts, build
+from .architecture import build
 from .clock import load
+from .difference import difference_of
 from .joint import RANK
-from .updates import add_updates, updates
+from .updates import add_updates
 
 NAME = "smol-llava"
 MOST = 15_000_000  # bytes of the difference
@@ -42,16 +42,6 @@ DATA = {
     "for research; pictures belong to their authors",
     "kept for tests": "one picture in ten, by the digest of its name (tools/smol/photographs.py)",
 }
-
-
-def difference_of(parts: Parts) -> dict[str, Tensor]:
-    """What is shipped, float16."""
-    made: dict[str, Tensor] = {}
-    for path, update in updates(parts.language):
-        made |= {f"language.{path}.up": update.up, f"language.{path}.down": update.down}
-    for part, module in (("tower", parts.tower), ("projector", parts.projector)):
-        made |= {f"{part}.{name}": weight for name, weight in module.state_dict().items()}
-    return {name: weight.detach().half().contiguous() for name, weight in made.items()}
 
 
 def training_of(out: Path, seed: int, remarks: str) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The second phase: the language model's updates learn all tasks on all pictures, as the tower goes on with soft words.
 
     python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
+    python -m smol.joint BASE PHOTOGRAPHS --again --parts drawings photographs   # from what is shipped
 
 A step is some small parts, computed in threads: pictures with their prompts, from which the updates learn, and parts
 of the first phase, from which the tower and the projector do. (Learning these from the prompts too was tried: with
 so few pictures a step the soft words get worse.) Rates and checkpoints are as in `smol.soft`, whose checkpoint this
-starts from.
+starts from. Without parts of soft words the tower and the projector stay as they are.
+
+Allocate with jemalloc (LD_PRELOAD): with the C library's own a step takes two to three times as long.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from torch import Tensor
 
 from .architecture import Parts, build
 from .clock import Clock, Log, descend, load, save, threads
+from .difference import load_shipped
 from .photographs import Photographs, read_photographs
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
 from .prompts import Sequencer, Sequences, of_drawing, of_photograph
@@ -27,7 +31,8 @@ from .updates import add_updates
 
 RANK = 16
 PEAK = {"updates": 2e-3, "projector": 1.2e-3, "tower": 1.2e-3, "words": 3e-3}
-PARTS = ("drawings", "drawings", "photographs", "rooms", "soft words", "soft words", "soft words")  # of a step
+SOFT_WORDS = "soft words"
+PARTS = ("drawings", "drawings", "photographs", "rooms", SOFT_WORDS, SOFT_WORDS, SOFT_WORDS)  # of a step
 PICTURES = 2  # of a part
 
 
@@ -81,7 +86,7 @@ class JointPhase:
 
     def gradients(self, kind: str, seed: str, trained: list[Tensor]) -> tuple[list[Tensor], float, dict[str, float]]:
         """Of the weighted sum of a part's losses, the sum of its weights, and its losses."""
-        if kind == "soft words":
+        if kind == SOFT_WORDS:
             loss, figures = self.soft.loss(f"joint/{seed}")
             weight = 1.0
         else:
@@ -114,6 +119,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", action="store_true", help="the updates begin as those that are shipped")
+    parser.add_argument("--parts", nargs="+", choices=sorted(set(PARTS)), default=PARTS, help="of a step")
     options = parser.parse_args()
     parts = build(options.base, options.seed)
     add_updates(parts.language, RANK)
@@ -125,16 +132,23 @@ def main() -> None:
     own = [p for p in parts.language.parameters() if p.requires_grad]
     before = {name: module for name, module in modules.items() if name != "updates"}
     of_updates = torch.optim.AdamW([{"params": own, "peak": PEAK["updates"]}], betas=(0.9, 0.98), weight_decay=0.0)
-    optimizers = [of_updates, *optimizers_of(before, PEAK)]
+    optimizers = [of_updates, *(optimizers_of(before, PEAK) if SOFT_WORDS in options.parts else ())]
     clock = Clock(options.minutes)
     checkpoint, log = options.out / "joint.pt", Log(options.out / "joint.log")
-    if not load(checkpoint, modules, optimizers, clock) and not load(options.out / "soft.pt", before):
-        raise SystemExit(f"no {options.out / 'soft.pt'}: run smol.soft first")
+    if not load(checkpoint, modules, optimizers, clock):
+        if options.again:
+            load_shipped(parts)
+        if not load(options.out / "soft.pt", before):
+            raise SystemExit(f"no {options.out / 'soft.pt'}: run smol.soft first")
     saved = 0
     with threads(options.threads) as pool:
         while not clock.over:
             clock.set_rates(optimizers, warm=6)
-            log.write("joint", clock, descend(pool, phase.gradients, PARTS, f"{options.seed}/{clock.step}", optimizers))
+            log.write(
+                "joint",
+                clock,
+                descend(pool, phase.gradients, options.parts, f"{options.seed}/{clock.step}", optimizers),
+            )
             clock.tick()
             if clock.due(180):
                 save(checkpoint, modules, optimizers, clock)

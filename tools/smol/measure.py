@@ -9,7 +9,7 @@ Per source and task the metric with its interval (paired bootstrap over pictures
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ from hones.models.merged import merged_models
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Interval, Measurement
 from hones.sweep.measure import measure
+from hones.tasks.base import Answer, Example, Task
 
 from .files import write_photographs
 from .photographs import read_photographs
 
 SEED = 20  # of the evaluation pictures; training draws from other names, so none is shared
 QUESTIONS = 8  # of a photograph, at most
-BLANK = "blank"
+BLANK, GUESS = "blank", "guess"
 CANDIDATES = {"built-in": 50, "photographs": 10}
 ANNOTATION = {"vqa": "vqa", "ocr": "ocr", "caption": "captions", "retrieval": "captions"}  # the field of each task
 
@@ -47,12 +48,12 @@ class Row:
     score: Interval
     guess: float
     blank: float
+    above_guess: Interval
     above_blank: Interval
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
-        intervals = {"score": self.score.as_dict(), "above_blank": self.above_blank.as_dict()}
-        return {**vars(self), **intervals}
+        return {name: value.as_dict() if isinstance(value, Interval) else value for name, value in vars(self).items()}
 
 
 def by_picture(measured: Measurement, pictures: list[Path]) -> Measurement:
@@ -66,6 +67,18 @@ def by_picture(measured: Measurement, pictures: list[Path]) -> Measurement:
             np.add.at(draw, at, of_draw)
         arms[arm] = summed
     return Measurement(arms, measured.score, SEED)
+
+
+def guessed(task: Task, examples: Sequence[Example]) -> np.ndarray:
+    """Statistics [1, N, k] of the best answer for any picture; of retrieval those of all candidates tied."""
+
+    def of(constant: Answer) -> np.ndarray:
+        return np.stack([task.statistics(example, constant) for example in examples])[None]
+
+    if len(examples[0].prompts) > 1:
+        return of(np.zeros(len(examples[0].prompts)))
+    constants = sorted({reference for example in examples for reference in example.references})
+    return max(map(of, constants), key=lambda statistics: float(task.score(statistics.sum((0, 1)))))
 
 
 def rows_of(vlm: VLM, source: str, file: Path, folder: Path, retrieval_items: int) -> Iterator[Row]:
@@ -82,7 +95,8 @@ def rows_of(vlm: VLM, source: str, file: Path, folder: Path, retrieval_items: in
             examples = examples[:retrieval_items]
         (seen,) = measure(vlm, [(task, examples)], {UNEDITED: BASELINE}, seed=SEED)
         (blind,) = measure(vlm, [(task, [replace(e, image=blank) for e in examples])], {UNEDITED: BASELINE}, seed=SEED)
-        both = Measurement({UNEDITED: seen.arms[UNEDITED], BLANK: blind.arms[UNEDITED]}, task.score, SEED)
+        arms = {UNEDITED: seen.arms[UNEDITED], BLANK: blind.arms[UNEDITED], GUESS: guessed(task, examples)}
+        both = Measurement(arms, task.score, SEED)
         both = by_picture(both, [Path(e.image) for e in examples if e.image is not None])
         row = Row(
             source,
@@ -90,8 +104,9 @@ def rows_of(vlm: VLM, source: str, file: Path, folder: Path, retrieval_items: in
             task.metric_name,
             both.items,
             both.level(UNEDITED),
-            task.guess(examples),
+            both.value(GUESS),
             both.value(BLANK),
+            both.difference(UNEDITED, GUESS),
             both.difference(UNEDITED, BLANK),
         )
         print(row, f"{time.monotonic() - started:.0f} s", flush=True)
@@ -110,13 +125,13 @@ def page(model: str, rows: list[Row]) -> str:
         "Words are photographed ones, pasted into photographs on the grid of the tower's patches, about a patch a",
         f"character: easier than words anywhere. Of a photograph at most {QUESTIONS} questions are asked.",
         "",
-        "| pictures | task | metric | n | score | best guess | blank picture | above blank |",
-        "|---|---|---|---|---|---|---|---|",
+        "| pictures | task | metric | n | score | best guess | blank picture | above guess | above blank |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         lines.append(
             f"| {r.source} | {r.task} | {r.metric} | {r.pictures} | {r.score:.3f} | {r.guess:.3f} | {r.blank:.3f} | "
-            f"{r.above_blank:+.3f} |"
+            f"{r.above_guess:+.3f} | {r.above_blank:+.3f} |"
         )
     return "\n".join([*lines, ""])
 
@@ -126,7 +141,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--items", type=int, default=60, help="built-in pictures of each task")
     parser.add_argument("--retrieval-items", type=int, default=24, help="of which retrieval, the dearest, asks about")
-    parser.add_argument("--photograph-items", type=int, default=120, help="photographs of each task")
+    parser.add_argument(
+        "--photograph-items", type=int, default=300, help="photographs of each task, as far as there are"
+    )
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k, daquar and words")
     parser.add_argument("--to", type=Path, help="page to write")
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 """The first phase: the tower and the projector learn to say soft words; the language model is not run.
 
     python -m smol.soft BASE PHOTOGRAPHS --out checkpoints/smol --minutes 14
+    python -m smol.soft BASE PHOTOGRAPHS --again --mixture 40 16 8   # go on from what is shipped, with more drawn texts
 
 A step has drawings, photographs with a word pasted in (their cells are known) and photographs (their words are known).
 The rate falls as a cosine over the minutes given, whatever number of steps fits in. A run that was killed goes on at
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 
 from .architecture import Parts, build
 from .clock import Clock, Log, descend, load, save, threads
+from .difference import load_shipped
 from .muon import Muon
 from .photographs import Photographs, read_photographs, vocabulary
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
 from .soft_words import SoftWords
 
-DRAWINGS, PASTED, PHOTOGRAPHS = 12, 24, 8  # of a part
+MIXTURE = (12, 24, 8)  # drawings, photographs with a word pasted in, photographs: of a part
+BOXED = 0.75  # of drawings, have the text's box drawn
 PARTS = ("pictures", "pictures")  # of a step
 PEAK = {"projector": 2e-3, "tower": 2e-3, "words": 3e-3}
 
@@ -42,8 +45,8 @@ def soft_words_for(parts: Parts, photographs: Photographs) -> SoftWords:
 class SoftPhase:
     """Batches of pictures with what their tokens should say."""
 
-    def __init__(self, parts: Parts, photographs: Photographs) -> None:
-        self.parts, self.photographs = parts, photographs
+    def __init__(self, parts: Parts, photographs: Photographs, mixture: tuple[int, int, int] = MIXTURE) -> None:
+        self.parts, self.photographs, self.mixture = parts, photographs, mixture
         self.words = soft_words_for(parts, photographs)
 
     def cells(self, seed: str, drawings: int, pasted: int) -> tuple[list[Any], Tensor, Tensor]:
@@ -51,7 +54,7 @@ class SoftPhase:
         rng = random.Random(f"cells/{seed}")
         pictures, said = [], []
         for i in range(drawings):
-            drawing = make_drawing(f"smol/{seed}/{i}", rng.random() < 0.6)
+            drawing = make_drawing(f"smol/{seed}/{i}", rng.random() < BOXED)
             pictures.append(drawing.picture)
             said.append(self.words.cells(drawing.scene, drawing.rows, drawing.lettering))
         for _ in range(pasted):
@@ -65,9 +68,10 @@ class SoftPhase:
     def loss(self, seed: str) -> tuple[Tensor, dict[str, float]]:
         """The loss of one step."""
         rng = random.Random(f"photographs/{seed}")
-        pictures, target, spoken = self.cells(seed, DRAWINGS, PASTED)
-        chosen = rng.choices(self.photographs.captioned, k=PHOTOGRAPHS * 3 // 4)
-        chosen += rng.choices(self.photographs.asked, k=PHOTOGRAPHS - len(chosen))
+        drawings, pasted, photographs = self.mixture
+        pictures, target, spoken = self.cells(seed, drawings, pasted)
+        chosen = rng.choices(self.photographs.captioned, k=photographs * 3 // 4)
+        chosen += rng.choices(self.photographs.asked, k=photographs - len(chosen))
         pictures += [cropped(photograph, rng) for photograph in chosen]
         seen = self.parts.seen(pixels(pictures, self.parts.image_processor))
         features = self.parts.projector(seen)
@@ -84,11 +88,14 @@ class SoftPhase:
 
     @torch.no_grad()
     def report(self, kept: Photographs) -> dict[str, float]:
-        """On unseen pictures: the share of speaking cells whose nearest word is right, and how well photographs' words
-        are told apart: the mean rank in [0, 1] of a photograph's true words among all, by logit above their mean.
+        """On unseen pictures: the share of speaking cells whose nearest word is right (letters: of those of the drawn
+        texts), and how well photographs' words are told apart: the mean rank in [0, 1] of a photograph's true words
+        among all, by logit above their mean.
         """
         pictures, target, spoken = self.cells("check", 48, 0)
         right = self._nearest(pictures, target, spoken)
+        letters = spoken & (torch.cdist(target, self.words.characters).amin(-1) < 1e-3)
+        letters_right = self._nearest(pictures, target, letters)
         own = self.photographs
         self.photographs = kept
         pictures, target, spoken = self.cells("check", 0, 48)
@@ -101,7 +108,13 @@ class SoftPhase:
         word = self.words.entropy(above, wanted)
         above = above - above.mean(0)
         rank = (above.argsort(1).argsort(1).float() / (above.shape[1] - 1))[wanted > 0].mean()
-        return {"drawn": right, "pasted": pasted, "unseen words": word.item(), "rank": rank.item()}
+        return {
+            "drawn": right,
+            "letters": letters_right,
+            "pasted": pasted,
+            "unseen words": word.item(),
+            "rank": rank.item(),
+        }
 
     def _nearest(self, pictures: list[Any], target: Tensor, spoken: Tensor) -> float:
         said = self.parts.features(pixels(pictures, self.parts.image_processor))[spoken]
@@ -133,19 +146,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=14)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="a checkpoint to take the tower and the projector from")
+    parser.add_argument("--again", action="store_true", help="go on from the difference that is shipped")
+    parser.add_argument("--mixture", type=int, nargs=3, default=MIXTURE, help="drawings, words, photographs of a part")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     parts = build(options.base, options.seed)
     parts.model.train()
-    phase = SoftPhase(parts, read_photographs(options.photographs, test=False))
+    phase = SoftPhase(parts, read_photographs(options.photographs, test=False), tuple(options.mixture))
     kept = read_photographs(options.photographs, test=True)
     modules = {"tower": parts.tower, "projector": parts.projector, "words": phase.words}
     optimizers = optimizers_of(modules, PEAK)
     clock = Clock(options.minutes)
     checkpoint, log = options.out / "soft.pt", Log(options.out / "soft.log")
-    if not load(checkpoint, modules, optimizers, clock) and options.start is not None:
-        load(options.start, modules)
+    if not load(checkpoint, modules, optimizers, clock) and options.again:
+        load_shipped(parts)
     with threads(options.threads) as pool:
         while not clock.over:
             clock.set_rates(optimizers, warm=30)

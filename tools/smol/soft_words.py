@@ -21,7 +21,8 @@ from .pictures import Lettering
 CELL = SIZE / GRID
 NOTHING = " ."
 SHARPNESS = 2.0  # by which a squared distance of embeddings becomes a logit
-ENTROPY = 0.5
+ENTROPY = 1.0
+EMPTY, LETTER = 0.15, 3.0  # what a cell counts that says nothing, and one that says a character; others 1
 
 
 class SoftWords(nn.Module):
@@ -42,7 +43,9 @@ class SoftWords(nn.Module):
         self.nothing = self.of(NOTHING)
         self.known: dict[str, Tensor] = {}
         self.vocabulary = {word: index for index, word in enumerate(vocabulary)}
-        drawn = [NOTHING, *(f" {word}" for word in (*COLOURS, *SHAPES)), *string.ascii_letters, *string.digits]
+        characters = [*string.ascii_letters, *string.digits]
+        drawn = [NOTHING, *(f" {word}" for word in (*COLOURS, *SHAPES)), *characters]
+        self.characters = torch.stack([self.of(character) for character in characters])
         self.register_buffer("drawn", torch.stack([self.of(word) for word in drawn]), persistent=False)
         middle = self.embeddings.mean(0)
         directions = torch.stack([self.of(f" {word}") for word in vocabulary]) - middle
@@ -91,12 +94,14 @@ class SoftWords(nn.Module):
         apart) and the cross-entropy of which word is nearest. By distance alone a character would long be the average
         of all, which are near each other.
         """
-        weight = torch.where(spoken, 1.0, 0.15)
+        said = torch.where(spoken, 1.0, EMPTY)
         error = ((features.float() - target) ** 2).sum(-1) / self.spread
         apart = torch.cdist(target.flatten(0, 1), self.drawn)
         index = torch.where(apart.amin(1) < 1e-3, apart.argmin(1), -1)  # -1: several words in one cell
+        letter = (index >= len(self.drawn) - len(self.characters)).view(said.shape)
+        weight = torch.where(letter, LETTER, said)
         logits = -SHARPNESS * torch.cdist(features.float().flatten(0, 1), self.drawn) ** 2
-        entropy = F.cross_entropy(logits, index, ignore_index=-1, reduction="none").view(weight.shape)
+        entropy = F.cross_entropy(logits, index, ignore_index=-1, reduction="none").view(said.shape)
         return ((error + ENTROPY * entropy) * weight).sum() / weight.sum()
 
     def targets(self, words: list[dict[str, int]]) -> Tensor:
