@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-app test-slow real lint golden docs notebooks bench hub tiny smol planted clean
+.PHONY: demo test test-app test-slow real lint golden docs notebooks bench hub tiny smol planted release clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -62,8 +62,22 @@ smol: .venv/ready  # an hour and a half with measuring, on two cores; PHOTOGRAPH
 planted: .venv/ready  # some 15 minutes a model on one core
 	cd tools && ../$(BIN)/python -m planting.make --out ../checkpoints/planted
 
+release: .venv/ready  # dist/: the wheel and the sdist, both checked; the wheel alone in a clean environment runs the demo
+	rm -rf dist .venv-release
+	$(BIN)/python -m hatchling build
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/pip install --quiet --no-compile twine
+	.venv-release/bin/twine check --strict dist/*
+	.venv-release/bin/pip wheel --quiet --no-deps --wheel-dir dist/again dist/*.tar.gz
+	cmp dist/again/*.whl dist/*.whl
+	rm -rf dist/again .venv-release
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/pip install --quiet --no-compile --constraint constraints.txt torch
+	.venv-release/bin/pip install --quiet --no-compile --constraint constraints.txt dist/*.whl
+	cd dist && ../.venv-release/bin/hones demo
+
 clean:
-	rm -rf .venv .venv-app build dist docs/_build docs/results docs/project
+	rm -rf .venv .venv-app .venv-release build dist docs/_build docs/results docs/project
 
 .venv-app/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-app

@@ -31,6 +31,7 @@ from .updates import add_updates
 
 RANK = 16
 PEAK = {"updates": 2e-3, "projector": 1.2e-3, "tower": 1.2e-3, "words": 3e-3}
+AGAIN = 0.5  # of the updates' rate, where they have been trained before
 SOFT_WORDS = "soft words"
 PARTS = ("drawings", "drawings", "photographs", "rooms", SOFT_WORDS, SOFT_WORDS, SOFT_WORDS)  # of a step
 PICTURES = 2  # of a part
@@ -131,7 +132,8 @@ def main() -> None:
     modules = {"tower": parts.tower, "projector": parts.projector, "words": soft.words, "updates": parts.language}
     own = [p for p in parts.language.parameters() if p.requires_grad]
     before = {name: module for name, module in modules.items() if name != "updates"}
-    of_updates = torch.optim.AdamW([{"params": own, "peak": PEAK["updates"]}], betas=(0.9, 0.98), weight_decay=0.0)
+    peak = PEAK["updates"] * (AGAIN if options.again else 1)
+    of_updates = torch.optim.AdamW([{"params": own, "peak": peak}], betas=(0.9, 0.98), weight_decay=0.0)
     optimizers = [of_updates, *(optimizers_of(before, PEAK) if SOFT_WORDS in options.parts else ())]
     clock = Clock(options.minutes)
     checkpoint, log = options.out / "joint.pt", Log(options.out / "joint.log")
