@@ -12,6 +12,13 @@ less that. Values are means over the seeds, intervals resample the test items of
     hones-rounds  rounds of HONES's own score, taken anew with the neurons masked that are closed already
     averaged      as many gradients as rounds takes, averaged: as many neurons are closed for each, but random ones
     random        random neurons
+
+Variants of rounds, none of them in the product:
+
+    rounds-N      N rounds
+    swapped       each round chooses among all neurons anew, also what it has closed: where opening would bring most
+    stopped       no further gradient once less than a tenth of V is left; the rest by the last one before
+    conditioned   the critical heads replaced meanwhile: what these heads do not carry, HONES's idea the other way round
 """
 
 import argparse
@@ -24,7 +31,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hones import load_items, load_vlm, localize_heads, make_task, mask_neurons, select_neurons, write_shapes
+from hones import (
+    load_items,
+    load_vlm,
+    localize_heads,
+    make_task,
+    mask_neurons,
+    replace_heads,
+    select_neurons,
+    write_shapes,
+)
 from hones.method.found import sites_of
 from hones.method.neurons import attribute_neurons
 from hones.models.interventions import BASELINE, Intervention
@@ -33,13 +49,14 @@ from hones.models.writing import importance_shape
 from hones.rivals import METHODS, make_method
 from hones.rivals.base import Context, Importance
 from hones.rivals.hones_plus import Knowledge, answer_free_prior
-from hones.rivals.rounds import Schedule, close_in_rounds
+from hones.rivals.rounds import Schedule, close_in_rounds, largest
 from hones.runs.method_inputs import other_tasks
 from hones.stats import UNEDITED, Share, interval_of
 from hones.sweep.measure import measure
 from hones.sweep.run import SweepSettings
 from hones.tasks import TASKS
 
+LEFT = 0.1
 WAYS = ("rounds", "selective", "hones+", "hones", "dvp", "shuffled", "hones-rounds", "averaged", "random")
 
 
@@ -85,12 +102,57 @@ def in_rounds(context: Context, schedule: Schedule, score: Callable[[Importance]
         return close_in_rounds(lambda gates: score(gates).astype(np.float32), importance_shape(context.vlm), closed)
 
 
-CONTROLS = {"shuffled": shuffled, "averaged": averaged, "hones-rounds": hones_rounds}
+def swapped(context: Context, schedule: Schedule) -> Importance:
+    """The gradient at which the last set was chosen, of that set."""
+    knowledge = Knowledge(context.vlm, context.task, context.examples)
+    gates = np.ones(importance_shape(context.vlm), dtype=np.float32)
+    gradient = gates
+    with frozen(context.vlm.model):
+        for count in schedule.closed(gates.size):
+            gradient = knowledge.gradient(gates).astype(np.float32)
+            gates = np.ones_like(gradient)
+            gates.flat[largest(gradient, count)] = 0
+    return np.where(gates == 0, gradient, 0)
+
+
+def stopped(context: Context, schedule: Schedule) -> Importance:
+    """Rounds in which a gradient that would be taken where nothing is left is the one before."""
+    knowledge = Knowledge(context.vlm, context.task, context.examples)
+    opened = knowledge.value(np.ones(importance_shape(context.vlm), dtype=np.float32))
+    taken: list[Importance] = []
+
+    def score(gates: Importance) -> Importance:
+        if not taken or knowledge.value(gates) > LEFT * opened:
+            taken.append(knowledge.gradient(gates))
+        return taken[-1]
+
+    return in_rounds(context, schedule, score)
+
+
+def conditioned(context: Context, schedule: Schedule) -> Importance:
+    """Rounds of the model without the critical heads."""
+    knowledge = Knowledge(context.vlm, context.task, context.examples)
+    with replace_heads(context.vlm.model, [(head.layer, head.head) for head in context.heads]):
+        return in_rounds(context, schedule, knowledge.gradient)
+
+
+CONTROLS = {
+    "shuffled": shuffled,
+    "averaged": averaged,
+    "hones-rounds": hones_rounds,
+    "swapped": swapped,
+    "stopped": stopped,
+    "conditioned": conditioned,
+}
+NEED_HEADS = ("hones-rounds", "conditioned")
 
 
 def importance_of(way: str, context: Context, budget: float) -> Importance:
     if way in CONTROLS:
         return CONTROLS[way](context, Schedule(ratio=budget))
+    if way.startswith("rounds-"):
+        of_way = make_method("rounds").with_schedule(rounds=int(way.removeprefix("rounds-")))
+        return of_way.for_budget(budget).importance(context)
     return make_method(way).for_budget(budget).importance(context)
 
 
@@ -112,15 +174,16 @@ def run_seed(vlm: VLM, options: argparse.Namespace, seed: int, folder: Path) -> 
         task = make_task(name, candidates=options.candidates)
         examples = task.examples(discovery)[0]
         heads = ()
-        if any(way == "hones-rounds" or (way in METHODS and METHODS[way].needs_heads) for way in options.ways):
+        if any(way in NEED_HEADS or (way in METHODS and METHODS[way].needs_heads) for way in options.ways):
             heads = localize_heads(vlm, task, examples).critical
         context = Context(vlm, task, examples, heads, other_tasks(vlm, task, discovery, examples), seed=seed)
         found: dict[str, Importance] = {}
         for way, budget in product(options.ways, options.budgets):
             started = time.monotonic()
             # most methods rank once for all budgets
-            method = way if way in CONTROLS else f"{way} {make_method(way).for_budget(budget).options}"
-            if way in CONTROLS or method not in found:
+            anew = way in CONTROLS or way.startswith("rounds-")
+            method = way if anew else f"{way} {make_method(way).for_budget(budget).options}"
+            if anew or method not in found:
                 found[method] = importance_of(way, context, budget)
             arms[way, name, budget] = Intervention(masked=frozenset(sites_of(select_neurons(found[method], budget))))
             print(f"{vlm.name} seed {seed} {name} {way} {budget:g}: {time.monotonic() - started:.1f} s", flush=True)

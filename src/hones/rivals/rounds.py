@@ -115,7 +115,7 @@ def close_in_rounds(
     order: list[int] = []
     last = score(gates)
     for count in closed[:-1]:
-        found = _largest(np.where(gates > 0, last, 0), count - len(order))
+        found = largest(np.where(gates > 0, last, 0), count - len(order))
         if not len(found):
             break
         order.extend(found.tolist())
@@ -129,7 +129,7 @@ def close_in_rounds(
     return numbers
 
 
-def _largest(score: Importance, count: int) -> Int[np.ndarray, " found"]:
+def largest(score: Importance, count: int) -> Int[np.ndarray, " found"]:
     """The flat indices of the largest positive ones; ties go to the earlier, as in `select_neurons`."""
     order = np.argsort(-score.ravel(), kind="stable")[:count]
     return order[score.flat[order] > 0]
