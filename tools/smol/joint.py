@@ -25,7 +25,7 @@ from .clock import Clock, Log, descend, load, save, threads
 from .difference import load_shipped
 from .photographs import Photographs, read_photographs
 from .pictures import cropped, make_drawing, make_text, pixels, with_box, with_word
-from .prompts import Sequencer, Sequences, of_drawing, of_photograph
+from .prompts import Sequencer, Sequences, captions_of, of_drawing, of_photograph
 from .soft import SoftPhase, optimizers_of
 from .updates import add_updates
 
@@ -40,15 +40,15 @@ PICTURES = 2  # of a part
 class JointPhase:
     """The parts of a step and their gradients."""
 
-    def __init__(self, parts: Parts, soft: SoftPhase) -> None:
-        self.parts, self.soft = parts, soft
+    def __init__(self, parts: Parts, soft: SoftPhase, autocast: bool = True) -> None:
+        self.parts, self.soft, self.autocast = parts, soft, autocast
         self.sequencer = Sequencer(parts.tokenizer)
 
     def part(self, kind: str, seed: str, size: int, photographs: Photographs) -> tuple[Tensor, Sequences]:
         """The supervised predictions' logits [N, V], and what they were asked.
 
-        kind: drawings; photographs: with captions, half of them with a word pasted in; rooms: one with a word and a
-        caption for every one with questions.
+        kind: drawings; photographs: with captions, half of them with a word pasted in; captions: of photographs, alone;
+        rooms: one with a word and a caption for every one with questions.
         """
         rng = random.Random(f"{kind}/{seed}")
         pictures, asked = [], []
@@ -61,6 +61,10 @@ class JointPhase:
             room = kind == "rooms" and i % 2 == 1
             photograph = rng.choice(photographs.asked if room else photographs.captioned)
             picture, text = cropped(photograph, None if room else rng), None
+            if kind == "captions":
+                pictures.append(picture)
+                asked.append(captions_of(photograph))
+                continue
             if not room and (kind == "rooms" or rng.random() < 0.5):
                 picture, lettering = with_word(picture, make_text(photographs.words, rng, 0.6), rng)
                 picture, text = with_box(picture, lettering), lettering.text
@@ -76,7 +80,7 @@ class JointPhase:
         language = self.parts.language
         hidden = language.embed_tokens(sequences.ids)
         shown = (sequences.ids == self.sequencer.picture)[..., None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             final = language(
                 inputs_embeds=hidden.masked_scatter(shown, features),
                 attention_mask=sequences.mask,
@@ -121,14 +125,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="the updates begin as those that are shipped")
-    parser.add_argument("--parts", nargs="+", choices=sorted(set(PARTS)), default=PARTS, help="of a step")
+    parser.add_argument(
+        "--parts", nargs="+", choices=(*dict.fromkeys(PARTS), "captions"), default=PARTS, help="of a step"
+    )
+    parser.add_argument("--float32", action="store_true", help="where the CPU has no matrix units for bfloat16")
     options = parser.parse_args()
     parts = build(options.base, options.seed)
     add_updates(parts.language, RANK)
     parts.model.train()
     soft = SoftPhase(parts, read_photographs(options.photographs, test=False))
     kept = read_photographs(options.photographs, test=True)
-    phase = JointPhase(parts, soft)
+    phase = JointPhase(parts, soft, autocast=not options.float32)
     modules = {"tower": parts.tower, "projector": parts.projector, "words": soft.words, "updates": parts.language}
     own = [p for p in parts.language.parameters() if p.requires_grad]
     before = {name: module for name, module in modules.items() if name != "updates"}

@@ -72,7 +72,7 @@ def of_photograph(
     if photograph.questions:
         asked = rng.sample(photograph.questions, min(most, len(photograph.questions)))
         return prompts + [Prompt("vqa", "photograph", vqa.PROMPT.format(question=q), a) for q, a in asked]
-    prompts += [Prompt("caption", "photograph", caption.PROMPT, plain(text)) for text in photograph.captions]
+    prompts += captions_of(photograph)
     second = rng.choice(photograph.captions)
     negatives = [rng.choice(other.captions) for other in rng.sample(others, NEGATIVES_SEEN) if other is not photograph]
     own = set(content_words(second))
@@ -80,6 +80,11 @@ def of_photograph(
     false = hard if rng.random() < 0.6 else negatives[0]
     pair = [candidate(second, True), candidate(false, False)]
     return [*prompts, *(pair if text is None else [rng.choice(pair)])]
+
+
+def captions_of(photograph: Photograph) -> list[Prompt]:
+    """All captions of a photograph."""
+    return [Prompt("caption", "photograph", caption.PROMPT, plain(text)) for text in photograph.captions]
 
 
 @dataclass
