@@ -105,6 +105,7 @@ def test_plain_text_counts_where_it_is_read(before: float, after: float, general
     assert found.plain_text.increase.value == pytest.approx(after - before)
     assert found.plain_text.share_lost.value == pytest.approx(100 * (1 - np.exp(before - after)))
     assert ("plain text says nothing" in found.sentence()) is (before > 6)
+    assert (found.rows()[-1]["relative_drop"] is None) is (before > 6), "a share of what is below chance"
     alone = beside(text=plain_text(before, after)).of(OWN, "neurons", ABOVE)
     assert alone.general is (True if general else None), "without other tasks it can be said that it is, not that not"
 

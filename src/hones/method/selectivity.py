@@ -82,7 +82,8 @@ class Selectivity:
         rows: list[Row] = [{**vars(other), "on": other.task} for other in self.others]
         if self.plain_text is not None:
             text = self.plain_text
-            changed = {"drop": text.increase, "relative_drop": text.share_lost}
+            # a share of a probability below chance may be any number
+            changed = {"drop": text.increase, "relative_drop": text.share_lost if text.is_read else None}
             rows.append({**vars(text), **changed, "on": PLAIN, "metric_name": "log_loss", "items": text.paragraphs})
         return rows
 
