@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from test_merged import save_base
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from smol.architecture import GRID, Parts, build
 from smol.clock import Clock, descend, load, save, threads
-from smol.export import difference_of
+from smol.difference import difference_of, load_shipped
 from smol.files import write_photographs
 from smol.muon import orthogonal
 from smol.photographs import Photograph, Photographs, Word, content_words, is_test, read_photographs, vocabulary
@@ -25,6 +26,7 @@ from smol.updates import add_updates, updates
 
 from hones import load_items
 from hones.data.items import check_pictures
+from hones.models.merged import DIFFERENCE
 from hones.models.merged.weights import base_of_folder, merge
 from hones.models.wordings import LLAVA, WORDINGS
 
@@ -92,6 +94,18 @@ def test_what_is_shipped_merges_into_what_was_trained(parts: Parts, base: Path) 
     assert (trained - loaded).abs().max() < 0.01 * trained.abs().max()
     untrained = build(base).model(input_ids=ids, pixel_values=drawing).logits
     assert (trained - untrained).abs().max() > 0.1 * trained.abs().max(), "the updates matter"
+
+
+def test_training_goes_on_from_what_is_shipped(parts: Parts, base: Path, tmp_path: Path) -> None:
+    shipped = difference_of(parts)
+    save_file(shipped, tmp_path / DIFFERENCE)
+    again = build(base, seed=1)
+    load_shipped(again, tmp_path)  # the first phase has no updates
+    add_updates(again.language, rank=2)
+    load_shipped(again, tmp_path)
+    loaded = difference_of(again)
+    assert loaded.keys() == shipped.keys()
+    assert all(torch.equal(loaded[name], weight) for name, weight in shipped.items())
 
 
 def test_soft_words_say_what_stands_in_reading_order(parts: Parts) -> None:

@@ -2,7 +2,8 @@
 
     python -m smol.export BASE --out checkpoints/smol
 
-Reads joint.pt and the logs of --out, whatever step they are at. `smol.measure` adds the figures to the manifest.
+Reads joint.pt and the logs of --out, whatever step they are at. With --again, for training that went on from what is
+shipped: what --out has no checkpoint of stays, and the manifest keeps what it said. `smol.measure` adds the figures.
 """
 
 import argparse
@@ -22,11 +23,11 @@ from hones.models.merged.weights import base_of_folder, digest_of, merge, words_
 
 from .architecture import build
 from .clock import load
-from .difference import difference_of
+from .difference import NAME, difference_of, load_shipped
 from .joint import RANK
 from .updates import add_updates
 
-NAME = "smol-llava"
+COMMANDS = ["python -m smol.soft BASE PHOTOGRAPHS", "python -m smol.joint BASE PHOTOGRAPHS"]
 MOST = 15_000_000  # bytes of the difference
 PACKAGE = {
     "name": "SmolLM2-135M-Instruct",
@@ -44,28 +45,49 @@ DATA = {
 }
 
 
-def training_of(out: Path, seed: int, remarks: str) -> dict[str, Any]:
+def training_of(out: Path, seed: int, commands: list[str], remarks: str) -> dict[str, Any]:
     """How it was trained: the commands, and of each phase its last steps, minutes and checks."""
-    log = [json.loads(line) for name in ("soft", "joint") for line in (out / f"{name}.log").read_text().splitlines()]
+    logs = [out / f"{name}.log" for name in ("soft", "joint")]
+    log = [json.loads(line) for file in logs if file.exists() for line in file.read_text().splitlines()]
     checks = [row for row in log if row["phase"] == "check" or "drawn" in row]
     return {
-        "commands": ["python -m smol.soft BASE PHOTOGRAPHS", "python -m smol.joint BASE PHOTOGRAPHS"],
+        "commands": commands,
         "seed": seed,
         "data": DATA,
-        "steps": {name: max(r["step"] for r in log if r["phase"] == name) for name in ("soft", "joint")},
-        "minutes": {name: max(r["minutes"] for r in log if r["phase"] == name) for name in ("soft", "joint")},
+        "steps": {name: max((r["step"] for r in log if r["phase"] == name), default=0) for name in ("soft", "joint")},
+        "minutes": {
+            name: max((r["minutes"] for r in log if r["phase"] == name), default=0) for name in ("soft", "joint")
+        },
         "machine": "two cores; soft in float32, joint in autocast to bfloat16",
         "remarks": remarks,
         "log": checks,
     }
 
 
-def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0, remarks: str = "") -> None:
-    """Write the folder that is shipped; remarks: what its manifest says of the training beside the logs."""
+def export(
+    base: Path,
+    out: Path,
+    folder: Path = FOLDER / NAME,
+    seed: int = 0,
+    *,
+    commands: list[str] = COMMANDS,
+    remarks: str = "",
+    again: bool = False,
+) -> None:
+    """Write the folder that is shipped.
+
+    remarks: what its manifest says of the training beside the commands and the logs. again: training went on from it.
+    """
     parts = build(base)
     add_updates(parts.language, RANK)
-    modules = {"tower": parts.tower, "projector": parts.projector, "updates": parts.language}
-    if not load(out / "joint.pt", modules):
+    before: list[dict[str, Any]] = []
+    if again:
+        load_shipped(parts, folder)
+        shipped = json.loads((folder / "manifest.json").read_text())["training"]
+        before = [*shipped.pop("before", []), shipped]
+    seeing = {"tower": parts.tower, "projector": parts.projector}
+    seen = again and load(out / "soft.pt", seeing)
+    if not load(out / "joint.pt", seeing | {"updates": parts.language}) and not seen:
         raise SystemExit(f"no {out / 'joint.pt'}: run smol.joint first")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -92,7 +114,7 @@ def export(base: Path, out: Path, folder: Path = FOLDER / NAME, seed: int = 0, r
         "model": NAME,
         "base": asdict(facts),
         "difference": digests,
-        "training": training_of(out, seed, remarks),
+        "training": training_of(out, seed, commands, remarks) | ({"before": before} if before else {}),
     }
     write_json(folder / "manifest.json", manifest)
 
@@ -103,8 +125,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("checkpoints/smol"))
     parser.add_argument("--to", type=Path, default=FOLDER / NAME)
     parser.add_argument("--remarks", default="", help="what the manifest says of the training beside its logs")
-    options = parser.parse_args()
-    export(options.base, options.out, options.to, remarks=options.remarks)
+    parser.add_argument("--commands", nargs="+", default=COMMANDS, help="those of the training")
+    parser.add_argument("--again", action="store_true", help="the training went on from what is shipped")
+    given = vars(parser.parse_args())
+    export(given.pop("base"), given.pop("out"), given.pop("to"), **given)
 
 
 if __name__ == "__main__":
