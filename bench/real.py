@@ -41,8 +41,8 @@ PHOTOGRAPHS = {
 CURVES = "{methods: [hones+, rounds, selective, dvp, random], draws: 2, budgets: [0.01, 0.03]}"
 
 
-def write_data(source: str, folder: Path, photographs: Path | None) -> Path:
-    """The three files of a source, in a folder."""
+def write_data(source: str, folder: Path, photographs: Path | None, most: int | None) -> Path:
+    """The three files of a source, in a folder. most: discovery items of a task, if there are to be fewer."""
     to = folder / "data" / source
     if (to / "test.json").exists():
         return to
@@ -54,7 +54,8 @@ def write_data(source: str, folder: Path, photographs: Path | None) -> Path:
 
     if photographs is None:
         raise SystemExit("photographs: give --photographs FOLDER")
-    write_photographs(to, read_photographs(photographs, test=True), OF_PHOTOGRAPHS, SEED, questions=1)
+    sizes = OF_PHOTOGRAPHS | ({"discovery": most} if most else {})  # a limit would count items of any task
+    write_photographs(to, read_photographs(photographs, test=True), sizes, SEED, questions=1)
     return to
 
 
@@ -78,7 +79,7 @@ def changed(
     changes = {"model": model, "out": str(out.resolve()), "data": f"{{{files}}}"}
     changes |= {"tasks": f"[{', '.join(tasks)}]"}
     changes |= PHOTOGRAPHS if source == "photographs" else {}
-    changes |= {"limit.discovery": str(most)} if most else {}
+    changes |= {"limit.discovery": str(most)} if most and source == "drawings" else {}
     changes |= more or {}
     return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
 
@@ -193,7 +194,7 @@ def main() -> None:
     parser.add_argument("--pages", type=Path, default=HERE / "results")
     options = parser.parse_args()
     for source in options.sources:
-        data = write_data(source, options.to, options.photographs)
+        data = write_data(source, options.to, options.photographs, options.discovery)
         shared = (source, options.model, options.tasks, data, options.to)
         results, along = study(*shared, options.curves, options.discovery)
         raced: dict[str, HeadResult] = {}

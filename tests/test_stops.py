@@ -66,6 +66,20 @@ def test_other_tasks_go_on_and_the_command_ends_with_1(
         run_config(read_config(config))
 
 
+def test_a_run_whose_only_task_stops_says_why(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hones.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["hones", "run", str(config), "--set", "tasks=[never.yaml]"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1, said
+    assert "hones: never stopped at heads: never, discovery items: none of 6 items can be used: " in said
+    assert "a limit counts the items of every task" in said and "holds no results" not in said
+
+
 def test_what_concerns_the_whole_run_stops_it(config: Path, shapes: dict[str, Path]) -> None:
     shapes_gone = yaml.safe_load(config.read_text())
     shapes_gone["model"] = "no/such/folder"

@@ -147,7 +147,7 @@ def follow(config: "RunConfig", fresh: bool) -> None:
         f"Artifacts: {config.out}/ (run.json, and heads.json, neurons.json, masking.json, steering/ per task; "
         "comparison.json and analysis/ where asked for)"
     )
-    if outcomes or (config.out / "run.json").is_file():
+    if outcomes or RunFolder(config.out).record.stages:
         report(config.out)
     for task in stopped:
         fail(str(task))

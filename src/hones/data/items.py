@@ -144,10 +144,16 @@ def check_left_out(left_out: Sequence[LeftOut], used: int, what: str, most: floa
     """
     bad = [item for item in left_out if item.kind != NOT_ANNOTATED]
     total = used + len(bad)
+    if total == 0:
+        named = ", ".join(f"{item.id} ({item.reason})" for item in left_out[:3])
+        raise TaskStops(
+            f"{what}: none of {len(left_out)} items can be used" + (f": {named}" if named else ""),
+            expected="items that are annotated for the task",
+            do="a limit counts the items of every task: raise it, or select items with --ids",
+        )
     if used == 0 or not len(bad) <= most * total:
-        named = ", ".join(f"{b.id} ({b.reason})" for b in (bad or left_out)[:3])
-        stop = HonesError if bad else TaskStops
-        raise stop(
+        named = ", ".join(f"{b.id} ({b.reason})" for b in bad[:3])
+        raise HonesError(
             f"{what}: {len(bad)} of {total} items cannot be used: {named}",
             expected=f"at most {most:.0%}",
             do="mend or remove them, select the good ones with --ids, or allow more with --max-left-out",
