@@ -84,7 +84,10 @@ class Neurons(StageOptions):
         Path | None,
         Option(help="heads.json of `hones heads`, for methods that use critical heads. [default: the one in --out]"),
     ] = None
-    method: Annotated[str, Option(help="How neurons are ranked; `hones methods` lists them.")] = "hones"
+    method: Annotated[
+        str,
+        Option(help="How neurons are ranked; `hones methods` lists them. auto: by what is at hand; a line says why."),
+    ] = "hones"
     ratio: Annotated[
         str, Option(help="Share of all neurons to select; auto: the smallest that costs half of the metric on --data.")
     ] = "0.01"
@@ -95,9 +98,9 @@ class Neurons(StageOptions):
 
     def execute(self) -> None:
         from hones.method.budget import DEFAULT_RATIO, neuron_budget, ratio_of_text
-        from hones.rivals import METHODS, check_method, check_schedule, scheduled
+        from hones.rivals import METHODS, check_method_or_auto, check_schedule, scheduled
+        from hones.rivals.auto import AUTO
         from hones.rivals.known import KNOWN
-        from hones.runs.artifacts import read_heads
         from hones.tasks import make_task
         from hones.views.terminal import view
 
@@ -105,15 +108,17 @@ class Neurons(StageOptions):
         if self.per_item and self.method not in ("hones", "hones-per-item"):
             what = f"--per-item with --method {self.method}"
             raise HonesError(what, expected="one of them: per item is a reading of hones")
-        name = check_method("hones-per-item" if self.per_item else self.method)
+        name = check_method_or_auto("hones-per-item" if self.per_item else self.method)
         check_schedule([name], self.rounds, self.width)
         task = make_task(self.task, candidates=self.candidates)
-        heads = self.found(self.heads, task.name, "heads") if KNOWN[name].needs_heads else None
-        if heads is not None:
-            read_heads(heads, task.name)  # a bad file is named before a model is loaded
+        heads = self._heads_file(task.name) if name != AUTO and KNOWN[name].needs_heads else None
         items = self.items(self.data, self.ids)
         with self.study() as study:
-            (method,) = scheduled([METHODS[name]], self.rounds, self.width)
+            if name == AUTO:
+                method = study.choose([task], items, heads_named=self.heads is not None)
+                heads = self._heads_file(task.name) if KNOWN[method.method].needs_heads else None
+            else:
+                (method,) = scheduled([METHODS[name]], self.rounds, self.width)
             neurons = study.neurons(task, items, heads, ratio, method=method)
             selected = study.run.record.ratio_of(task.name) or DEFAULT_RATIO
             budget = neuron_budget(study.vlm.anatomy.total_neurons, selected)
@@ -123,13 +128,22 @@ class Neurons(StageOptions):
         say_next(self, Mask, data="TEST.json", ids=None)
         say_next(self, Steer, dev="DEV.json", test="TEST.json")
 
+    def _heads_file(self, task: str) -> Path:
+        """The file with critical heads; a bad one is named before a model is loaded where the method is named."""
+        from hones.runs.artifacts import read_heads
+
+        file = self.found(self.heads, task, "heads")
+        read_heads(file, task)
+        return file
+
 
 def methods() -> None:
-    """Every method that ranks neurons, with a line and its source."""
+    """Every method that ranks neurons, with a line and its source, and which of them to use for what."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
+    from hones.rivals.auto import ADVICE
     from hones.rivals.known import KNOWN
 
     # no result's table: those wait for numpy
@@ -142,6 +156,12 @@ def methods() -> None:
         tasks = "; uses items annotated for several tasks" if known.takes_other_tasks else tasks
         table.add_row(name, Text.assemble(known.summary, "\n", (f"{known.source}{heads}{tasks}", "dim")))
     OUT.print(table)
+    advice = Table(
+        "you want", "--method", "what was measured", title="Which to use", title_justify="left", box=SIMPLE_HEAD
+    )
+    for line in ADVICE:
+        advice.add_row(line.want, line.use, Text.assemble(line.measured, "\n", (line.page, "dim")))
+    OUT.print(advice)
 
 
 @dataclass(kw_only=True)

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from hones.errors import HonesError
+from hones.rivals.auto import AUTO
 from hones.rivals.known import BY_NAME_ALONE, KNOWN
 
 if TYPE_CHECKING:
@@ -51,6 +52,17 @@ def check_method(name: str) -> str:
     return name
 
 
+def check_method_or_auto(name: str) -> str:
+    """The name, or auto, which chooses one by what is at hand (`hones.rivals.auto`).
+
+    Raises:
+        HonesError: neither.
+    """
+    if name != AUTO and name not in KNOWN:
+        raise HonesError(f"no method {name!r}", expected=f"{AUTO} or one of {', '.join(KNOWN)}")
+    return name
+
+
 def check_methods(names: str) -> list[str]:
     """The names of a comma-separated list, in the order of METHODS; `all`: every one but `BY_NAME_ALONE`.
 
@@ -67,7 +79,7 @@ def check_methods(names: str) -> list[str]:
 def check_schedule(names: Sequence[str], rounds: int | None, width: int | None) -> None:
     """Raises HonesError where rounds or a width are asked for, and none of the methods closes in rounds."""
     asked = " ".join(f"--{option} {n}" for option, n in (("rounds", rounds), ("width", width)) if n is not None)
-    if asked and not any(KNOWN[name].in_rounds for name in names):
+    if asked and not any(name != AUTO and KNOWN[name].in_rounds for name in names):
         able = " or ".join(name for name, known in KNOWN.items() if known.in_rounds)
         raise HonesError(f"{asked} with the method {', '.join(names)}", expected=f"the method {able}")
 

@@ -144,6 +144,11 @@ class Knowledge(Gated):
         return torch.stack(contrasts).sum().cpu()
 
 
+def contrasted(task: Task, examples: Sequence[Example]) -> int:
+    """How many prompts of the examples are contrasted, each in a forward and a backward pass."""
+    return sum(len(example.prompts[: 1 + NEGATIVES]) if task.answers == "yes_no" else 1 for example in examples)
+
+
 def _questions(vlm: VLM, task: Task, example: Example, share: float) -> list[Question]:
     """The prompts of one example; their weights add up to `share`."""
     if task.answers != "yes_no":

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 HONES_PAPER = "Wang, Hu, Jiang 2026, arXiv 2604.17941"
 KNOWLEDGE_NEURONS_STEPS = 20
 QRNCA_STEPS = 16
+ROUNDS = 6
+"""Of `rounds` and `selective`."""
 BY_NAME_ALONE = ("masks", "oracle")
 """Left out of `all`: each of them may take longer than the others together."""
 

@@ -39,8 +39,7 @@ from hones.models.writing import importance_shape
 from hones.rivals.base import Context, Importance, Method
 from hones.rivals.gates import GateGradients, Job
 from hones.rivals.hones_plus import knowledge_of
-
-ROUNDS = 6
+from hones.rivals.known import ROUNDS
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Selective(Rounds, known="selective"):
         others: list[Job] = []
         said = f"selective on {context.task.name} leaves out"
         for task, examples in (*context.others, *context.elsewhere):
-            if _told_apart(task, examples):
+            if told_apart(task, examples):
                 others.append(knowledge_of(task, examples))
             elif examples:
                 remark(f"{said} {task.name}, as its {len(examples)} answers are the same")
@@ -88,7 +88,7 @@ class Selective(Rounds, known="selective"):
         return own - self.against * np.maximum(np.max(others, axis=0), 0)
 
 
-def _told_apart(task: Task, examples: Sequence[Example]) -> bool:
+def told_apart(task: Task, examples: Sequence[Example]) -> bool:
     """Whether the examples have at least two answers, which hones+ tells apart; Yes and No are those of one."""
     if task.answers == "yes_no":
         return any(len(e.prompts) > 1 for e in examples) or len({e.target for e in examples}) > 1

@@ -31,7 +31,7 @@ from hones.method.head_ways import By, HeadWay, Utility, make_head_way
 from hones.method.steering.settings import HONES, SET, SteeringSettings
 from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
-from hones.rivals import METHODS, check_methods, check_schedule, scheduled
+from hones.rivals import METHODS, check_method_or_auto, check_methods, check_schedule, scheduled
 from hones.runs.analysis_settings import AnalysisSettings
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
 from hones.sweep.names import MAX_NEW_TOKENS, EngineName
@@ -160,6 +160,9 @@ class RunConfig(_Section):
     ratio: Annotated[float | None, BeforeValidator(lambda x: None if x == AUTO else x)] = Field(
         default=DEFAULT_RATIO, gt=0, le=1, description="share of all neurons; auto: the least that halves the metric"
     )
+    method: Annotated[str, known_by(check_method_or_auto)] = Field(
+        default=HONES, description="how neurons are ranked, `hones methods` lists them; auto: by what is at hand"
+    )
     positive_part: PositivePart = Field(default="mean", description="mean, as released, or item: the other reading")
     draws: Count = Field(default=5, description="random control sets of masking")
     also: Annotated[tuple[str, ...], AfterValidator(_distinct)] | None = Field(
@@ -180,6 +183,12 @@ class RunConfig(_Section):
     compare: Comparing | None = Field(default=None, description="other methods, masked on the same items")
     analyze: AnalysisSettings | None = Field(default=None, description="what the sets of the tasks share and do")
     ray: RayConfig | None = Field(default=None, description="compute on Ray workers (docs/cluster.md)")
+
+    @model_validator(mode="after")
+    def _the_positive_part_is_of_hones(self) -> "RunConfig":
+        if self.positive_part != "mean" and self.method != HONES:
+            raise ValueError(f"positive_part: {self.positive_part} with method: {self.method}; expected one of them")
+        return self
 
     @model_validator(mode="after")
     def _rounds_are_of_a_method(self) -> "RunConfig":

@@ -12,7 +12,10 @@ from hones.errors import BadItem, HonesError, NothingGuides
 from hones.files import digest_of
 from hones.method.found import HeadScore
 from hones.models.vlm import VLM
+from hones.rivals.auto import AtHand
 from hones.rivals.base import Context, Method
+from hones.rivals.hones_plus import contrasted
+from hones.rivals.selective import told_apart
 from hones.runs.artifacts import read_heads
 from hones.runs.found_on import check_found_on
 from hones.runs.stage import Workspace
@@ -154,6 +157,25 @@ def on_other_pictures(
         if asked:
             found.append((task, asked))
     return found
+
+
+def at_hand(
+    vlm: VLM, task: Task, items: Items, examples: Sequence[Example], heads_named: bool = False, times: float = 1
+) -> AtHand:
+    """What auto looks at, of a task and its examples.
+
+    Args:
+        items: where the other tasks' examples come from.
+        times: items for each of the examples, where they are a sample.
+    """
+    others = {t.name: contrasted(t, e) for t, e in other_tasks(vlm, task, items, examples) if told_apart(t, e)}
+    return AtHand(
+        task=task.name,
+        prompts=round(times * contrasted(task, examples)),
+        others={name: round(times * prompts) for name, prompts in others.items()},
+        told_apart=told_apart(task, examples),
+        heads_named=heads_named,
+    )
 
 
 def _can_be_asked(vlm: VLM, example: Example) -> bool:

@@ -22,6 +22,9 @@ from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
 from hones.method.steering.settings import HONES
 from hones.method.steering.trainings import learn
+from hones.rivals import METHODS
+from hones.rivals.auto import AUTO, Choice
+from hones.rivals.base import Method
 from hones.rivals.results import Comparison
 from hones.runs.analysis import RunStudy
 from hones.runs.comparing import ComparisonRequest, compare
@@ -129,6 +132,7 @@ def _stages(
             usable.append(task)
     heads_of_tasks = _heads(config, study, usable, splits["discovery"]) if usable else []
     started = list(zip(usable, heads_of_tasks, strict=True))
+    method = _ranking(config, study, usable, splits["discovery"])
     also = usable if named is None else named
     # workers train several tasks at once; one process ends a task before it begins the next
     groups = [started] if study.sweep.workers.side_by_side else [[one] for one in started]
@@ -137,7 +141,7 @@ def _stages(
             begun = []
             for task, heads in group:
                 with suppress(TaskStops):
-                    begun.append(_until_training(config, study, task, splits, heads, shared, stops, also))
+                    begun.append(_until_training(config, study, task, splits, heads, method, shared, stops, also))
             learn(study.vlm, [job for _, steering in begun for job in steering.jobs], study.sweep.workers)
             for found, steering in begun:
                 steered = None
@@ -161,12 +165,20 @@ def _heads(config: RunConfig, study: Study, tasks: Sequence[Task], discovery: It
     return study.heads(tasks, discovery, config.top_k, by=way)
 
 
+def _ranking(config: RunConfig, study: Study, tasks: Sequence[Task], discovery: Items) -> Method | Choice | None:
+    """How the neurons of all tasks are ranked; None: as HONES does, with the positive part of the configuration."""
+    if config.method == AUTO:
+        return study.choose(tasks, discovery) if tasks else None
+    return None if config.method == HONES else METHODS[config.method]
+
+
 def _until_training(
     config: RunConfig,
     study: Study,
     task: Task,
     splits: dict[str, Items],
     heads: HeadResult,
+    method: Method | Choice | None,
     shared: dict[Any, Any],
     stops: Stops,
     also: Sequence[Task],
@@ -184,7 +196,7 @@ def _until_training(
     asked = config.compare
     comparison = None
     with stops.of(task.name, "neurons"):
-        neurons = study.neurons(task, discovery, folder / "heads.json", config.ratio, config.positive_part)
+        neurons = study.neurons(task, discovery, folder / "heads.json", config.ratio, config.positive_part, method)
     with stops.of(task.name, "mask"):
         others = _measured_too(config, study, also, task, test)
         masking = study.mask(task, test, folder / "neurons.json", config.draws, others)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def known_by(make: Callable[[str], object]) -> AfterValidator:
-    """Names that `make` takes, with commas between them."""
+    """A name that `make` takes, or several, with commas between them."""
 
-    def known(names: tuple[str, ...]) -> tuple[str, ...]:
+    def known(names: Any) -> Any:
         try:
-            make(",".join(names))
+            make(names if isinstance(names, str) else ",".join(names))
         except HonesError as error:
             raise ValueError(str(error)) from error
         return names

@@ -24,6 +24,7 @@ import numpy as np
 from hones.data.items import Items, LeftOut
 from hones.errors import HonesError
 from hones.files import digest_of
+from hones.log import remark
 from hones.method.budget import AUTO, DEFAULT_RATIO, PositivePart, check_ratio, neuron_budget
 from hones.method.head_steps import localize_heads_conditionally
 from hones.method.head_subsets import localize_heads_of_tasks_by_subsets
@@ -36,7 +37,8 @@ from hones.method.smallest import smallest_budget
 from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import SteeringSettings
 from hones.models.sites import Site
-from hones.rivals import METHODS
+from hones.rivals import METHODS, check_method
+from hones.rivals.auto import Choice, choose, chosen_before
 from hones.rivals.base import Method
 from hones.rivals.hones import Hones
 from hones.rivals.ranked import importance_of
@@ -46,7 +48,7 @@ from hones.runs.found_on import found_on
 from hones.runs.growing import let_others_grow, other_jobs, without_others
 from hones.runs.keeping import keep
 from hones.runs.locks import alone
-from hones.runs.method_inputs import critical_heads, method_inputs
+from hones.runs.method_inputs import at_hand, critical_heads, method_inputs
 from hones.runs.stage import Stage, Workspace
 from hones.runs.steering import steer
 from hones.stats import UNEDITED
@@ -55,6 +57,9 @@ from hones.sweep.journal import sweep_of
 from hones.sweep.racing import RaceRules
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Task
+
+CHOSEN = "chosen"
+"""What run.json keeps of auto beside the stage whose method it chose."""
 
 
 class Study(Workspace):
@@ -137,14 +142,17 @@ class Study(Workspace):
         heads_file: Path | None,
         ratio: float | None = DEFAULT_RATIO,
         positive_part: PositivePart = "mean",
-        method: Method | None = None,
+        method: Method | Choice | None = None,
     ) -> list[RankedNeuron]:
         """Step 2 on the discovery items; writes neuron_importance.npy and neurons.json.
 
         ratio: None: the smallest that costs half of the baseline on these items (`hones.method.smallest`).
         method: how neurons are ranked, by default as HONES does with this positive part; methods without heads need no
-        heads_file.
+        heads_file. What auto chose (`choose`) is recorded, and each row of neurons.json names it.
         """
+        choice = method if isinstance(method, Choice) else None
+        if isinstance(method, Choice):
+            method = METHODS[method.method]
         if ratio is not None:
             check_ratio(ratio)
         method = method or METHODS["hones" if positive_part == "mean" else "hones-per-item"]
@@ -169,20 +177,38 @@ class Study(Workspace):
             started = time.monotonic()
             # most sums over items do not depend on the ratio: a killed run may go on with another
             importance = rank(sweep=stage.summed(depends))
-            chosen = {}
+            chosen: dict[str, Any] = {} if choice is None else {CHOSEN: asdict(choice)}
             if ratio is None:
 
                 def sweep(part: str) -> SweepSettings:
                     return stage.journalled(part=f".{part}")
 
                 found = smallest_budget(self.vlm, task, items.examples, importance, sweep, seed=self.seed)
-                ratio, chosen = found.ratio, {AUTO: asdict(found)}
+                ratio, chosen = found.ratio, {**chosen, AUTO: asdict(found)}
             selected = select_neurons(importance, ratio)
-            write_neurons(folder, importance, selected, found_on(self.vlm))
+            named = {} if choice is None else {"method": choice.method}
+            write_neurons(folder, importance, selected, {**found_on(self.vlm), **named})
             files = [folder / "neurons.json", folder / "neuron_importance.npy"]
             budget = neuron_budget(importance.size, ratio)
             stage.finish(files, time.monotonic() - started, discovery=items, budget=budget, **chosen)
             return selected
+
+    def choose(self, tasks: Sequence[Task], discovery: Items, heads_named: bool = False) -> Choice:
+        """Which method ranks the neurons of these tasks (`hones.rivals.auto`); a line says it.
+
+        What auto has chosen in this run folder before stays, so that the sets of all its tasks are of one method.
+        heads_named: whether a ranking guided by certain heads is wanted.
+        """
+        stages = {} if self.fresh else self.run.record.stages
+        before = {n: s for n, s in stages.items() if n.endswith("/neurons") and CHOSEN in s.more}
+        if before:
+            name, stage = next(iter(before.items()))
+            choice = chosen_before(check_method(str(stage.fingerprint.get("method"))), name.removesuffix("/neurons"))
+        else:
+            prepared = [(task, self.prepare(task, discovery, "discovery").examples) for task in tasks]
+            choice = choose([at_hand(self.vlm, task, discovery, few, heads_named) for task, few in prepared])
+        remark(f"{', '.join(task.name for task in tasks)}: {choice}")
+        return choice
 
     def mask(
         self, task: Task, test: Items, neurons_file: Path, draws: int = 5, also: Sequence[Task] = ()
