@@ -80,6 +80,7 @@ class Plan(HeadWayOptions):
     ] = None
     top_k: TopK = None
     ratio: Annotated[str, typer.Option(help="Share of all neurons to select, or auto.")] = "0.01"
+    method: Annotated[str, typer.Option(help="How neurons are ranked: one of `hones methods`, or auto.")] = "hones"
     draws: Annotated[int, typer.Option(min=1, help="Random control sets.")] = 5
     compare: Annotated[str | None, typer.Option(help="Methods to compare, with commas. [default: none]")] = None
     steering: Annotated[str, typer.Option(help="Ways to steer, with commas, or all.")] = "hones"
@@ -115,6 +116,7 @@ class Plan(HeadWayOptions):
 
     def _request(self) -> "Request":
         from hones.method.budget import ratio_of_text
+        from hones.rivals import check_method_or_auto
         from hones.runs.config import read_config
         from hones.runs.plan.request import make_request
         from hones.tasks import TASKS
@@ -159,6 +161,7 @@ class Plan(HeadWayOptions):
             top_k=self.top_k,
             heads=self._heads(),
             ratio=ratio_of_text(self.ratio),
+            method=check_method_or_auto(self.method),
             draws=self.draws,
             candidates=self.candidates,
             max_new_tokens=self.max_new_tokens,

@@ -24,13 +24,15 @@ from hones.method.heads import default_top_k
 from hones.method.smallest import MOST, STEPS
 from hones.method.steering.controls import GRID, GridSearch
 from hones.method.steering.settings import HONES
+from hones.rivals import METHODS
+from hones.rivals.reading import ROWS_WITH_GRADIENT
 from hones.runs.plan.head_sweeps import step_edits, subset_edits
 from hones.runs.plan.lengths import Job
 from hones.runs.plan.rates import HEADS, MASK, NEURONS, STEER, Rates
 from hones.runs.plan.request import Request
 from hones.runs.plan.shapes import Memory, Number, Shapes, Work
 from hones.runs.plan.sweeping import LEAST, Edits, Sweep, masks, only_gold, only_read, sweep_plan
-from hones.runs.plan.training import PASSES, pairs_of, prompts_of, ranking_work, rounds_over, train
+from hones.runs.plan.training import PASSES, pairs_of, prompts_of, rankings_work, train, working_with_gradient
 from hones.runs.ways import make_steerings
 
 
@@ -67,13 +69,17 @@ class Stage:
 
 @dataclass
 class Bill:
-    """What the stages are counted from: shapes, the lengths of every split that there is, and the free memory."""
+    """What the stages are counted from: shapes, the lengths of every split that there is, and the free memory.
+
+    method: by which neurons are ranked; auto has chosen.
+    """
 
     request: Request
     shapes: Shapes
     device: str
     free: Number
     splits: Mapping[str, Mapping[str, Job]]
+    method: str = HONES
 
     def stages(self) -> list[Stage]:
         """Every stage that the request asks for and has items for."""
@@ -94,7 +100,8 @@ class Bill:
                 race=request.racing,
             )
             stages.append(raced)
-        neurons = {name: self._attributed(job) for name, job in discovery.items()}
+        attributed = {name: self._attributed(job) for name, job in discovery.items()}
+        neurons = {name: self._ranked(job, attributed[name]) for name, job in discovery.items()}
         if request.ratio is None:  # the budgets that are tried, in two sweeps (`hones.method.smallest`)
             tried = masks(shapes, int(math.log2(MOST * shapes.layers * shapes.neurons)) + 2 + STEPS, MOST)
             for name, job in discovery.items():
@@ -106,7 +113,7 @@ class Bill:
         for name, job in test.items():
             stages.append(self._with(self._swept("mask", MASK, [job], sets), self._others(name, 1)))
         if request.compare is not None and test:
-            stages += [self._compared(discovery[name], test[name], neurons[name].work) for name in discovery]
+            stages += [self._compared(discovery[name], test[name], attributed[name].work) for name in discovery]
         if dev and test:
             for name in discovery:
                 others = [job for other, job in test.items() if other != name and other in request.tested_too]
@@ -115,7 +122,7 @@ class Bill:
             # at most: all groups of tasks' sets with their random ones, in one process (docs/cluster.md)
             count = (2 ** len(test) - 1) * (1 + request.analyze.draws)
             swept = self._swept("analyze (at most)", MASK, test.values(), masks(shapes, count, request.planned_ratio))
-            parts = {**swept.parts, NEURONS: sum((stage.work for stage in neurons.values()), Work())}
+            parts = {**swept.parts, NEURONS: sum((stage.work for stage in attributed.values()), Work())}
             stages.append(replace(swept, parts=parts, shards=1, release=None))
         return stages
 
@@ -173,6 +180,25 @@ class Bill:
         at = Counter(int((k + 0.5) * layers / count) for k in range(count))
         return self._swept("neurons", NEURONS, [job], Edits(at, heads=1), count)
 
+    def _ranked(self, job: Job, attributed: Stage) -> Stage:
+        """Step 2 by the method that is planned, whose readings of hones cost what hones does."""
+        method = METHODS[self.method].for_budget(self.request.planned_ratio)
+        if method.needs_heads:
+            return attributed
+        if method.name not in PASSES:  # the oracle
+            each = Edits(dict.fromkeys(range(self.shapes.layers), self.shapes.neurons), written=True)
+            return self._swept("neurons", MASK, [replace(job, asked=tuple(only_gold(job.asked)))], each)
+        rows = min(ROWS_WITH_GRADIENT, sum(map(prompts_of, job.asked)))
+        gradients = working_with_gradient(self.shapes, job.asked, rows)
+        return replace(
+            attributed,
+            cells=sum(map(prompts_of, job.asked)) * job.times,
+            parts={NEURONS: rankings_work(self.shapes, method, job)},
+            memory=Memory(self.shapes.bytes, 0.0, gradients),
+            least=Memory(self.shapes.bytes, 0.0, gradients / rows),
+            release=None,
+        )
+
     def _compared(self, discovery: Job, test: Job, attributed: Work) -> Stage:
         """Rankings of all methods on the discovery items, and every set at every budget masked on the test items."""
         request, shapes = self.request, self.shapes
@@ -182,11 +208,8 @@ class Bill:
         for method in [method for method in request.compared if method.name != "hones"]:
             sets += request.compare.draws if method.drawn else 1
             if method.name in PASSES:
-                works = (ranking_work(shapes, method.name, one) for one in discovery.asked)
                 rankings = {repr(method.for_budget(ratio).options) for ratio in budgets}
-                prompts = sum(map(prompts_of, discovery.asked)) / len(discovery.asked)
-                rounds = rounds_over(method.name, method.options, discovery.items, prompts)
-                ranked += sum(works, Work()) * (discovery.times * rounds * len(rankings))
+                ranked += rankings_work(shapes, method, discovery) * len(rankings)
             elif method.needs_heads:  # another reading of hones
                 ranked += attributed
         masked = [self._swept("compare", MASK, [test], masks(shapes, sets, ratio)) for ratio in budgets]

@@ -1,6 +1,6 @@
 """A run's forecast: every stage's operations, bytes, memory and hours, on one device and on several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ from jaxtyping import Float
 from hones.errors import HonesError
 from hones.models.loading import DTYPES
 from hones.models.vlm import VLM
+from hones.rivals.auto import AUTO, choose
+from hones.runs.method_inputs import at_hand
 from hones.runs.plan.absent import planned_items, planned_model
 from hones.runs.plan.bill import Bill, Stage
 from hones.runs.plan.lengths import Job, measure
@@ -114,9 +116,10 @@ def plan(request: Request, *, on_calibration: Callable[[str], object] = lambda s
     light, assumed = planned_model(request)
     shapes = shapes_of(light, dtype)
     splits, notes = _measure(request, light, shapes)
-    notes = [*assumed, *notes]
+    method, chosen = _ranking(request, light, splits["discovery"])
+    notes = [*assumed, *notes, *chosen]
     memory = float(free_memory(device)) if request.memory is None else request.memory * GIB
-    bill = Bill(request, shapes, device.type, memory - shapes.bytes, splits)
+    bill = Bill(request, shapes, device.type, memory - shapes.bytes, splits, method)
     stages = bill.stages()
     devices = _check_fits(shapes, dtype, [stage.least for stage in stages], memory, request.gpus)
     if devices > 1:  # what is free for rows and pictures is free on all of them
@@ -174,6 +177,16 @@ def _device(request: Request) -> tuple[torch.device, str]:
     if not elsewhere and name.startswith("cuda") and not torch.cuda.is_available():
         raise HonesError(f"no device {name!r}", do="plan for a device elsewhere with --tflops and --memory")
     return torch.device(name), dtype
+
+
+def _ranking(request: Request, light: VLM, discovery: Mapping[str, Job]) -> tuple[str, list[str]]:
+    """The method that ranks neurons, and what is noted where auto chooses it, by the measured items."""
+    if request.method != AUTO:
+        return request.method, []
+    items, _ = planned_items(request, "discovery", request.data.discovery)
+    jobs = [(job, [one.example for one in job.asked]) for job in discovery.values()]
+    choice = choose([at_hand(light, job.task, items, examples, times=job.times) for job, examples in jobs])
+    return choice.method, [f"{', '.join(discovery)}: {choice}"]
 
 
 def _measure(request: Request, light: VLM, shapes: Shapes) -> tuple[dict[str, dict[str, Job]], list[str]]:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from hones.method.steering.fast import SHARE_OF_MEMORY
 from hones.method.steering.pairs import NEGATIVES_PER_POSITIVE
+from hones.rivals.base import Method
 from hones.rivals.hones_plus import NEGATIVES
 from hones.rivals.reading import ROWS_WITH_GRADIENT
-from hones.runs.plan.lengths import Asked
+from hones.runs.plan.lengths import Asked, Job
 from hones.runs.plan.shapes import Memory, Number, Shapes, Work
 from hones.runs.plan.sweeping import common_start
 
@@ -89,12 +90,17 @@ def train(
     proof += shapes.there_and_back(batch_size, length, 0) + shapes.unembedding(batch_size * (answer + 1)) * 3
     proof += step(length - 1, answer)
 
+    work = (once * share + again * (1 - share) + steps) * times + proof
+    return work, Memory(shapes.bytes, kept_bytes, working_with_gradient(shapes, asked, batch_size))
+
+
+def working_with_gradient(shapes: Shapes, asked: Sequence[Asked], rows: int) -> Number:
+    """Bytes of a forward and backward pass over so many of the longest pairs."""
+    lengths = [one.before + sum(map(len, one.tails)) / len(one.tails) for one in asked]
     longest = max(length + max(one.gold) for one, length in zip(asked, lengths, strict=True))
     of_layer = 4 * shapes.neurons + 2 * shapes.inner + shapes.keys + 4 * shapes.width
-    gradients = batch_size * longest * of_layer * shapes.layers * shapes.itemsize
-    logits = batch_size * max(max(one.gold) for one in asked) * shapes.vocabulary * 4 * 6
-    work = (once * share + again * (1 - share) + steps) * times + proof
-    return work, Memory(shapes.bytes, kept_bytes, gradients + logits)
+    gradients = rows * longest * of_layer * shapes.layers * shapes.itemsize
+    return gradients + rows * max(max(one.gold) for one in asked) * shapes.vocabulary * 4 * 6
 
 
 def prompts_of(one: Asked) -> int:
@@ -107,6 +113,13 @@ def rounds_over(method: str, options: Mapping[str, Any], items: int, prompts: Nu
     if method == "masks":
         return options["steps"] * min(ROWS_WITH_GRADIENT, items * prompts) / (items * prompts)
     return options.get("rounds", 1)
+
+
+def rankings_work(shapes: Shapes, method: Method, job: Job) -> Work:
+    """A method's ranking on all items of a job."""
+    works = (ranking_work(shapes, method.name, one) for one in job.asked)
+    prompts = sum(map(prompts_of, job.asked)) / len(job.asked)
+    return sum(works, Work()) * (job.times * rounds_over(method.name, method.options, job.items, prompts))
 
 
 def ranking_work(shapes: Shapes, method: str, one: Asked) -> Work:
