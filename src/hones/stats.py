@@ -199,6 +199,10 @@ class Share:
         return interval_of(self.value, self.resampled)
 
     def beyond(self, others: Sequence["Share"]) -> Interval:
+        """This share minus the largest of the others."""
+        return self.ahead_of(others).interval
+
+    def ahead_of(self, others: Sequence["Share"]) -> "Share":
         """This share minus the largest of the others, which is taken anew in every resample.
 
         The resamples of each are paired within themselves. Between tasks they are independent: resample r of this one
@@ -206,7 +210,7 @@ class Share:
         """
         value = self.value - max(other.value for other in others)
         largest = np.fmax.reduce([np.roll(other.resampled, k) for k, other in enumerate(others, 1)])
-        return interval_of(value, self.resampled - largest)
+        return Share(value, self.resampled - largest)
 
 
 def two_sided_p(differences: Float[np.ndarray, " resamples"]) -> float:

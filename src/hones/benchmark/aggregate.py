@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.benchmark.metrics import BUDGETS
-from hones.benchmark.results import HONES, Benchmark, Leaderboard, Row, Standing
-from hones.benchmark.stage import Scored
+from hones.benchmark.results import FURTHER, HONES, Benchmark, Leaderboard, Row, Standing
+from hones.benchmark.scored import SEED, Scored
 from hones.benchmark.variants import REPORT, SELECT
-from hones.stats import RESAMPLES, UNEDITED, Interval, Measurement
+from hones.stats import RESAMPLES, UNEDITED, Interval, Measurement, interval_of
 
-SEED, MOST_FLIPPED = 3407, 16
+MOST_FLIPPED = 16
 MEASURES = ("average_precision", "precision", "wide_recall", "without_general")
 
 
@@ -50,6 +50,8 @@ class _Grid:
         drawn_pairs = rng.integers(len(self.pairs), size=shape)
         # [resamples, pairs, 1] and [resamples, pairs, seeds]: pairs, and within each its seeds
         self.drawn = drawn_pairs[..., None], rng.integers(len(self.seeds), size=(*shape, len(self.seeds)))
+        # of values whose last axis is that of `Resampled`: the resample of the items too
+        self.drawn_with_items = *self.drawn, 1 + np.arange(RESAMPLES)[:, None, None]
 
     def leaderboard(self, role: str) -> Leaderboard:
         """Best average precision first."""
@@ -84,6 +86,7 @@ class _Grid:
             seconds=float(np.mean([c.seconds for c in cells])),
             head_seconds=float(np.mean([c.head_seconds for c in cells])),
             refused=sum(c.refused is not None for c in cells),
+            **self.further(method),
         )
 
     def of(self, method: str) -> list[list[Scored]]:
@@ -109,9 +112,20 @@ class _Grid:
         ratio = float(own[..., 0].mean() / planted[..., 0].mean())
         if not self.is_many:
             return ratio
-        chosen = *self.drawn, 1 + np.arange(RESAMPLES)[:, None, None]
-        below = planted[chosen].mean((1, 2))
-        return percentiles(ratio, own[chosen].mean((1, 2))[below > 0] / below[below > 0])
+        below = planted[self.drawn_with_items].mean((1, 2))
+        return percentiles(ratio, own[self.drawn_with_items].mean((1, 2))[below > 0] / below[below > 0])
+
+    def further(self, method: str) -> dict[str, Interval | float]:
+        """Means over cells of what was measured beside, resampled over test items too; those that every cell has."""
+        cells = self.of(method)
+        found: dict[str, Interval | float] = {}
+        for name in FURTHER:
+            if all(name in s.further for of_pair in cells for s in of_pair):
+                values = np.array([[s.further[name] for s in of_pair] for of_pair in cells])
+                value = float(values[..., 0].mean())
+                resampled = values[self.drawn_with_items].mean((1, 2))
+                found[name] = interval_of(value, resampled) if self.is_many else value
+        return found
 
 
 def drops_per_neuron(s: Scored) -> Float[np.ndarray, "2 resampled"]:
@@ -160,6 +174,11 @@ def _row(members: Sequence[Scored]) -> Row:
     resampled = own[drawn, 1 + np.arange(RESAMPLES)[:, None]].mean(1)
     below = float(planted[0]) / first.planted
     measured = {name: [getattr(c, name) for c in cells] for name in MEASURES}
+    further: dict[str, Interval] = {}
+    for name in FURTHER:
+        if all(name in s.further for s in members):
+            values = np.stack([s.further[name] for s in members])
+            further[name] = interval_of(values[:, 0].mean(), values[drawn, 1 + np.arange(RESAMPLES)[:, None]].mean(1))
     return Row(
         model=first.model,
         role=first.role,
@@ -175,4 +194,5 @@ def _row(members: Sequence[Scored]) -> Row:
         seconds=float(np.mean([c.seconds for c in cells])),
         head_seconds=float(np.mean([c.head_seconds for c in cells])),
         refused=sum(c.refused is not None for c in cells),
+        **further,
     )

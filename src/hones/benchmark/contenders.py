@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.errors import HonesError
+from hones.models.sites import Site
 from hones.models.writing import importance_shape
 from hones.rivals import METHODS
 from hones.rivals.base import Context, Method
@@ -118,3 +119,22 @@ def contender_of_file(given: str) -> Contender:
         raise HonesError(f"{place} has no function {function!r}", expected="def rank(vlm, task, items) -> importance")
     name = f"{Path(place).stem}:{function}"
     return Contender(name, Own(rank, given), f"{slug(name)}-{sha256(source).hexdigest()[:8]}")
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A contender's ranking of one task. chosen: its first |P| neurons, those with an importance above 0."""
+
+    contender: Contender
+    folder: Path
+    importance: Float[np.ndarray, "layers neurons"]
+    chosen: frozenset[Site]
+    seconds: float
+    refused: str | None = None
+    head_seconds: float = 0.0
+    through: float | None = None
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of the importance."""
+        return sha256(self.importance.tobytes()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hones.benchmark.chart import precision_curves
-from hones.benchmark.results import SHARED, WHAT_INTERVALS_ARE, Benchmark, Row, best_first
+from hones.benchmark.results import FURTHER, SHARED, WHAT_INTERVALS_ARE, Benchmark, Row, best_first
 from hones.benchmark.variants import REPORT
 from hones.files import write_bytes
 from hones.tabular import Column, Table
@@ -65,6 +65,7 @@ def _details(benchmark: Benchmark, rows: Sequence[Row]) -> str:
         Column("precision", "precision at P", "interval"),
         Column("wide_recall", "recall at 10 P", "interval"),
         Column("drop", "drop", "interval"),
+        *(column for name, column in FURTHER.items() if any(getattr(row, name) is not None for row in rows)),
         *(Column(name, name, "number", ".1f") for name in sets),
     )
     found = [vars(row) | row.others for row in best_first(rows)]

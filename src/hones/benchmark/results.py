@@ -8,6 +8,14 @@ from hones.tabular import Column, Table, Tabular, pivot
 
 HONES = "hones"
 SHARED = "shared by all"
+FURTHER = {
+    "faithfulness": Column("faithfulness", "F", "interval", ".2f", full="faithfulness at P", missing="-"),
+    "completeness": Column("completeness", "left", "interval", ".2f", full="left without the first P", missing="-"),
+    "cpr": Column("cpr", "CPR", "interval", ".2f", missing="-"),
+    "cmd": Column("cmd", "CMD", "interval", ".2f", missing="-"),
+    "selective_drop": Column("selective_drop", "selective", "interval", "+.2f", full="selective drop", missing="-"),
+}
+"""What may be measured beside (`hones.benchmark.scored.Scored.further`): numbers of a row or standing, None without."""
 WHAT_INTERVALS_ARE = (
     "95 % intervals over (model, task) pairs and, within each, seeds: for plants of this kind, not for models at large"
 )
@@ -58,7 +66,8 @@ class Row:
 
     average_precision to without_general: the mean over seeds, with the smallest and the largest. drop: of the metric
     when the method's first |P| neurons are zeroed; planted_drop: when P is; 95 % over test items, drop also over seeds.
-    relative: drop per neuron over that of P, None where P's zeroing lowers nothing.
+    relative: drop per neuron over that of P, None where P's zeroing lowers nothing. faithfulness to selective_drop:
+    FURTHER, 95 % over test items and seeds.
     """
 
     model: str
@@ -78,6 +87,11 @@ class Row:
     seconds: float
     head_seconds: float
     refused: int
+    faithfulness: Interval | None = None
+    completeness: Interval | None = None
+    cpr: Interval | None = None
+    cmd: Interval | None = None
+    selective_drop: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,8 @@ class Standing:
 
     Intervals at 95 % over (model, task) pairs and, within each, seeds; plain numbers where there is one cell only.
     ahead: average precision minus that of HONES, paired by cell; p_value: two-sided, sign flips over pairs. relative:
-    drop per masked neuron over that of P.
+    drop per masked neuron over that of P. faithfulness to selective_drop: FURTHER, also over test items; None where not
+    every cell has it.
     """
 
     method: str
@@ -102,6 +117,11 @@ class Standing:
     seconds: float
     head_seconds: float
     refused: int
+    faithfulness: Interval | float | None = None
+    completeness: Interval | float | None = None
+    cpr: Interval | float | None = None
+    cmd: Interval | float | None = None
+    selective_drop: Interval | float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +135,23 @@ class Leaderboard:
     chance: float
     standings: tuple[Standing, ...]
 
+    def narrow(self) -> list[Table]:
+        """The table as two, where space is scarce: what was measured beside stands in the second."""
+        whole = self.table()
+        beside = tuple(column for column in whole.columns if column.name in FURTHER)
+        if not beside:
+            return [whole]
+        first = replace(whole, columns=tuple(column for column in whole.columns if column not in beside))
+        caption = (
+            "F: share of the metric that the first |P| bring back alone, left: what is left without them; CPR, CMD: "
+        )
+        caption += "mean of F, of |1 - F| over budgets; selective: own share lost less the largest of another task"
+        method = Column("method", "method")
+        return [first, Table("beside", "Both directions, and other tasks", (method, *beside), whole.rows, caption)]
+
     def table(self) -> Table:
         """One row per method."""
+        measured = [name for name in FURTHER if any(getattr(s, name) is not None for s in self.standings)]
         where = f"{len(self.models)} models x {len(self.tasks)} tasks x {len(self.seeds)} seeds"
         columns = (
             Column("role"),
@@ -132,6 +167,7 @@ class Leaderboard:
             Column("seconds", "sec", "number", ".1f", below="of_heads"),
             Column("of_heads", "of heads", "number", "+.1f", " s"),
             Column("refused"),
+            *(FURTHER[name] for name in measured),
         )
         rows = [
             {**vars(s), "role": self.role, "of_heads": s.head_seconds or None}
@@ -157,8 +193,11 @@ class Benchmark(Tabular):
     def tables(self) -> list[Table]:
         """Standings of both roles, rows over seeds, and every cell."""
         boards = [board.table() for board in self.leaderboards]
-        standings = replace(boards[0], rows=[row for board in boards for row in board.rows])
-        tasks = tuple(Column(f.name, kind="interval" if f.type is Interval else "name") for f in fields(Row))
+        widest = max(boards, key=lambda table: len(table.columns))
+        standings = replace(boards[0], columns=widest.columns, rows=[row for board in boards for row in board.rows])
+        measured = {name for name in FURTHER if any(getattr(row, name) is not None for row in self.rows)}
+        names = [f for f in fields(Row) if f.name not in FURTHER or f.name in measured]
+        tasks = tuple(Column(f.name, kind="interval" if _is_interval(f.type) else "name") for f in names)
         cells = tuple(Column(f.name) for f in fields(Cell))
         return [
             standings,
@@ -182,8 +221,12 @@ class Benchmark(Tabular):
 
         console = Console(width=100, no_color=True)
         with console.capture() as captured:
-            console.print(show(*(board.table() for board in self.leaderboards)))
+            console.print(show(*(table for board in self.leaderboards for table in board.narrow())))
         return captured.get()
+
+
+def _is_interval(kind: object) -> bool:
+    return kind in (Interval, Interval | None)
 
 
 def best_first(rows: Sequence[Row]) -> list[Row]:

@@ -3,6 +3,7 @@
     OUT/data/                                 pictures: discovery anew for every seed, the same test items for all
     OUT/MODEL/seed-N/T/heads.json             critical heads, found once for the methods that need them
     OUT/MODEL/seed-N/T/methods/NAME/          neuron_importance.npy, neurons.json; masked.npy, cell.json
+    OUT/MODEL/seed-N/T/methods/NAME/*.npy     what else is asked (`hones.benchmark.further`)
     OUT/benchmark.json                        leaderboards, rows, cells
 
 A ranking is written when it is there, a cell when its mask has run (the missing masks of a task in one sweep, with its
@@ -20,9 +21,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from hones.benchmark.contenders import Contender
+from hones.benchmark.contenders import Contender, Ranked
+from hones.benchmark.further import beside, both_directions
 from hones.benchmark.metrics import judge
 from hones.benchmark.results import HONES, SHARED, Cell
+from hones.benchmark.scored import Scored
 from hones.benchmark.variants import Variant, check_variant, digest_of_plant, pictures
 from hones.data.items import Items
 from hones.errors import HonesError, NothingGuides
@@ -47,12 +50,17 @@ from hones.tasks.base import Task
 
 @dataclass(frozen=True)
 class Settings:
-    """items: discovery items, drawn anew for every seed. test: items to mask on, the same for all. top_k: of heads."""
+    """items: discovery items, drawn anew for every seed. test: items to mask on, the same for all. top_k: of heads.
+
+    both: whether each set is also kept alone and replaced along budgets. also: tasks asked under the masks too.
+    """
 
     items: int = 48
     test: int = 100
     seeds: tuple[int, ...] = (0, 1, 2)
     top_k: int | None = None
+    both: bool = False
+    also: tuple[Task, ...] = ()
 
     def check(self) -> None:
         """Raises HonesError for settings that cannot be."""
@@ -61,15 +69,6 @@ class Settings:
                 f"{self.items} items, {self.test} test items, seeds {', '.join(map(str, self.seeds)) or 'none'}",
                 expected="at least one of each, and each seed once",
             )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A cell, the task, and the statistics of its test items [3, items, k]: nothing, P, the method's neurons zeroed."""
-
-    cell: Cell
-    task: Task
-    statistics: Float[np.ndarray, "3 items k"]
 
 
 def score_variants(
@@ -103,7 +102,7 @@ def score_variants(
             study = Study(vlm, place, sweep or SweepSettings(), seed, fresh)
             shared: dict[Any, Any] = {}
             for task in tasks:
-                found += score_task(study, task, variant.plant, discovery, test, contenders, settings.top_k, shared)
+                found += score_task(study, task, variant.plant, discovery, test, contenders, settings, shared)
     return found
 
 
@@ -114,7 +113,7 @@ def score_task(
     discovery: Items,
     test: Items,
     contenders: Sequence[Contender],
-    top_k: int | None,
+    settings: Settings,
     shared: dict[Any, Any],
 ) -> list[Scored]:
     """The cells of one task, model and seed: find heads, rank, mask, judge.
@@ -130,7 +129,7 @@ def score_task(
         heads_file = None
         head_seconds = 0.0
         if any(method.needs_heads for method in methods):
-            study.heads([task], discovery, top_k)
+            study.heads([task], discovery, settings.top_k)
             heads_file = folder / "heads.json"
             head_seconds = study.run.record.stages[f"{task.name}/heads"].seconds or 0.0
         nothing_guides = None  # what methods without heads do not need
@@ -151,21 +150,8 @@ def score_task(
             if contender.method.needs_heads:
                 one = replace(one, head_seconds=head_seconds, through=through)
             ranked.append(one)
-        return _mask(study, task, plant, items, held_out, ranked)
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """A contender's ranking of one task. chosen: its first |P| neurons, those with an importance above 0."""
-
-    contender: Contender
-    folder: Path
-    importance: Float[np.ndarray, "layers neurons"]
-    chosen: frozenset[Site]
-    seconds: float
-    refused: str | None = None
-    head_seconds: float = 0.0
-    through: float | None = None
+        scored = _mask(study, task, plant, items, held_out, ranked)
+        return _with_further(study, task, plant, test, held_out, ranked, scored, settings)
 
 
 def _rank(
@@ -176,7 +162,7 @@ def _rank(
     task: Path,
     planted: int,
     nothing_guides: NothingGuides | None,
-) -> _Ranked:
+) -> Ranked:
     """One contender's ranking, from the folder where it is kept there; none where no head guides to neurons."""
     folder = task / "methods" / contender.folder
     ratio = planted / study.vlm.anatomy.total_neurons
@@ -190,11 +176,11 @@ def _rank(
     except NothingGuides as error:
         importance, seconds, refused = np.zeros(importance_shape(study.vlm), np.float32), 0.0, str(error)
     chosen = frozenset((n.layer, n.neuron) for n in select_neurons(importance, ratio))
-    return _Ranked(contender, folder, importance, chosen, seconds, refused)
+    return Ranked(contender, folder, importance, chosen, seconds, refused)
 
 
 def _mask(
-    study: Study, task: Task, plant: Plant, items: Prepared, held_out: Prepared, ranked: Sequence[_Ranked]
+    study: Study, task: Task, plant: Plant, items: Prepared, held_out: Prepared, ranked: Sequence[Ranked]
 ) -> list[Scored]:
     """Mask what is not masked yet, in one sweep, and write the cells."""
     planted = frozenset[Site](plant.sets[task.name])
@@ -204,8 +190,7 @@ def _mask(
         name = f"{ranking.folder.relative_to(study.run.path)}/cell"
         if not ranking.contender.kept:
             study.run.forget(name)
-        ranked_as = sha256(ranking.importance.tobytes()).hexdigest()[:16]
-        inputs = {"chosen": _digest(ranking.chosen), "ranked": ranked_as, **known}
+        inputs = {"chosen": _digest(ranking.chosen), "ranked": ranking.digest, **known}
         stages[ranking.contender.name] = study.stage(name, held_out, **inputs)
     missing = [ranking for ranking in ranked if not stages[ranking.contender.name].is_finished()]
     if missing:
@@ -232,13 +217,39 @@ def _mask(
     return cells
 
 
+def _with_further(
+    study: Study,
+    task: Task,
+    plant: Plant,
+    test: Items,
+    held_out: Prepared,
+    ranked: Sequence[Ranked],
+    scored: Sequence[Scored],
+    settings: Settings,
+) -> list[Scored]:
+    """The cells with what is measured beside the mask, where that is asked."""
+    known = {"planted": digest_of_plant(plant), **study.swept()}
+    both: dict[str, Float[np.ndarray, "arms items k"]] = {}
+    if settings.both:
+        both = both_directions(study, task, held_out, ranked, len({*plant.sets[task.name]}), known)
+    others = [
+        (other, beside(study, task, other, study.prepare(other, test, "test"), ranked, known))
+        for other in settings.also
+        if other.name != task.name
+    ]
+    return [
+        replace(s, both=both.get(s.cell.method), others=[(other, x[s.cell.method]) for other, x in others])
+        for s in scored
+    ]
+
+
 def _cell(
     study: Study,
     task: Task,
     plant: Plant,
     items: Prepared,
     held_out: Prepared,
-    one: _Ranked,
+    one: Ranked,
     masks: Float[np.ndarray, "3 items k"],
 ) -> Cell:
     planted = plant.sets[task.name]

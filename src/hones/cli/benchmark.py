@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from hones.cli.options import Candidates, Device, Fresh, SweepOptions, TopK
+from hones.cli.options import Also, Candidates, Device, Fresh, SweepOptions, TopK
 from hones.cli.shown import OUT, say, warn
 
 
@@ -36,6 +36,8 @@ class Planted(SweepOptions):
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw; the others have the next.")] = 0
     items: Annotated[int, typer.Option(min=1, help="Discovery items, to rank on.")] = 48
     test: Annotated[int, typer.Option(min=1, help="Test items, to mask on.")] = 100
+    both: Annotated[bool, typer.Option("--both", help="Also keep each method's first neurons alone.")] = False
+    also: Also = None
     candidates: Candidates = 8
     top_k: TopK = None
     markdown: Annotated[
@@ -53,13 +55,14 @@ class Planted(SweepOptions):
         from hones.log import log_to
         from hones.rivals import make_methods
         from hones.runs.record import RunFolder
-        from hones.tasks import make_tasks
+        from hones.tasks import make_tasks, other_tasks
         from hones.views.terminal import show
 
         methods = [] if self.methods == "none" else make_methods(self.methods)
         contenders = [contender_of(method) for method in methods]
         contenders += [contender_of_file(file) for file in self.method or ()]
         tasks = make_tasks(self.task, candidates=self.candidates)
+        also = tuple(other_tasks(self.also, "", candidates=self.candidates))
         variants = planted_variants(None if self.models == "all" else self.models.split(","), self.device)
         seeds = tuple(range(self.seed, self.seed + self.draws))
         sweep = self.sweep
@@ -70,7 +73,7 @@ class Planted(SweepOptions):
             variants,
             tasks,
             contenders,
-            Settings(self.items, self.test, seeds, self.top_k),
+            Settings(self.items, self.test, seeds, self.top_k, self.both, also),
             self.out,
             sweep=sweep,
             fresh=self.fresh,
@@ -81,7 +84,7 @@ class Planted(SweepOptions):
             if cell.refused is not None:
                 warn(f"{cell.model}, seed {cell.seed}: {cell.method} gives no ranking: {cell.refused}")
         for board in result.leaderboards:
-            OUT.print(show(board.table()))
+            OUT.print(show(*board.narrow()))
         if self.details:
             for model in dict.fromkeys(row.model for row in result.rows):
                 OUT.print(show(result.model_table(model)))
