@@ -33,8 +33,9 @@ class Context:
     """What a method may use.
 
     examples: the task's discovery items. heads: the task's critical heads. others: the other tasks' examples on the
-    same pictures; elsewhere: on others, of tasks that have none on the same. hones: the importance that the method `hones` found, where it is known already. shared: what methods
-    keep for the other tasks of the same comparison.
+    same pictures; elsewhere: on other pictures, of tasks that have none on the same. hones: the importance that the
+    method `hones` found, where it is known already. shared: what methods keep for the other tasks of the same
+    comparison.
     """
 
     vlm: VLM

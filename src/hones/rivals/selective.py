@@ -6,11 +6,11 @@ gates, and of plain text, and chooses by
     s = n(g_task) - k max(0, max_o n(g_o)),    n(g) = g / root mean square of g over all neurons,
 
 where g_o is dV/dg of another task o (hones+'s contrast of its own answers) that is annotated for the same items, or of
-as many other items of the file where no item serves both (photographs with captions, photographs with a text), or of the mean
-log-probability of a token of the paragraphs that ship with us (`hones.tasks.plain_text`). n makes nats of different
-tasks comparable: a neuron is chosen where it counts for this task more than k times what it counts for the one that it
-serves most beside. What closing it would *raise* elsewhere (g_o < 0) is no credit. The gradients are taken anew in each
-round, so what begins to stand in for the closed neurons in another task is spared from then on.
+as many other items of the file where no item serves both (photographs with captions, photographs with a text), or of
+the mean log-probability of a token of the paragraphs that ship with us (`hones.tasks.plain_text`). n makes nats of
+different tasks comparable: a neuron is chosen where it counts for this task more than k times what it counts for the
+one that it serves most beside. What closing it would *raise* elsewhere (g_o < 0) is no credit. The gradients are taken
+anew in each round, so what begins to stand in for the closed neurons in another task is spared from then on.
 
 Ranking, budget and rounds: `hones.rivals.rounds`. The cost is that of `rounds` for all tasks together. Another task
 whose items all have one answer has no contrast and is left out with a remark, and so is plain text where the model
