@@ -31,7 +31,7 @@ from hones.method.steering.checkpoint import TrainingState
 from hones.method.steering.definition import Losses
 from hones.method.steering.fast import FastObjective, Objective, Savings
 from hones.method.steering.pairs import Pair, TrainingPlan, make_plan
-from hones.models.interventions import scaling
+from hones.method.steering.trainable import Trainable
 from hones.models.sites import Site
 from hones.models.vlm import frozen
 from hones.tasks import TASKS
@@ -49,7 +49,7 @@ class Measured:
 
 
 def straightforward(
-    vlm: VLM, indices: dict[int, Tensor], settings: SteeringSettings, pairs: Sequence[Pair], scales: dict[int, Tensor]
+    vlm: VLM, trained: Trainable, settings: SteeringSettings, pairs: Sequence[Pair], scales: dict[int, Tensor]
 ) -> Losses:
     """One step without any saving."""
     encoded = vlm.encode_with_answers(
@@ -59,7 +59,7 @@ def straightforward(
     before = encoded.answer.roll(-1, dims=1)
     with torch.no_grad():
         original = vlm.logits(encoded)[before]
-    with scaling(vlm.anatomy, indices, scales):
+    with trained.on(scales):
         scaled = vlm.logits(encoded)[before]
     labels = encoded.inputs["input_ids"][encoded.answer]
     return definition.losses(original, scaled, labels, encoded.answer.sum(1), scales, settings)
@@ -78,14 +78,15 @@ def measure(
     vlm: VLM, plan: TrainingPlan, neurons: Sequence[Site], settings: SteeringSettings, make: Callable[..., Objective]
 ) -> Measured:
     """A whole training by the objective that `make` gives for the neurons."""
-    indices, scales = train.parameters(vlm, neurons)
+    trained, scales = train.parameters(vlm, neurons)
     state = TrainingState(scales, torch.optim.AdamW(scales.values(), weight_decay=0.0))
     seconds: dict[bool, list[float]] = {True: [], False: []}
     with frozen(vlm.model):
-        objective = make(indices)
+        objective = make(trained)
         for epoch, _ in plan.steps:
             started = time.perf_counter()
             state.losses.append(train._step("bench", objective, plan, state, settings))
+            train._bound(trained, state, settings)
             seconds[epoch == 0].append(time.perf_counter() - started)
     first, later = (sum(x) / max(1, len(x)) for x in (seconds[True], seconds[False]))
     return Measured(first, later, torch.cat([s.detach() for s in scales.values()]))
@@ -93,12 +94,12 @@ def measure(
 
 def arms(vlm: VLM, plan: TrainingPlan, settings: SteeringSettings) -> dict[str, Callable[..., Objective]]:
     def fast(savings: Savings) -> Callable[..., Objective]:
-        return lambda indices: FastObjective(vlm, plan.pairs, indices, settings, savings)
+        return lambda trained: FastObjective(vlm, plan.pairs, trained, settings, savings)
 
     names = [field.name for field in fields(Savings) if field.name != "memory"]
     return {
-        "straightforward": lambda indices: partial(straightforward, vlm, indices, settings),
-        "definition": lambda indices: partial(definition.objective, vlm, indices=indices, settings=settings),
+        "straightforward": lambda trained: partial(straightforward, vlm, trained, settings),
+        "definition": lambda trained: partial(definition.objective, vlm, trained=trained, settings=settings),
         "fast": fast(Savings()),
         **{f"  without {name}": fast(replace(Savings(), **{name: False})) for name in names},
         "  nothing kept": fast(Savings(memory=0)),

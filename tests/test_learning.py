@@ -26,6 +26,7 @@ from hones.method.steering.kept import PAIRS_AT_ONCE
 from hones.method.steering.pairs import Pair, TrainingPlan, make_plan
 from hones.method.steering.settings import EarlyStopping
 from hones.method.steering.train import parameters
+from hones.method.steering.trainable import Trainable
 from hones.models.vlm import VLM, frozen
 from hones.tasks import TASKS
 
@@ -40,8 +41,8 @@ def plan_of(discovery: Items, task_name: str, settings: SteeringSettings = SETTI
     return make_plan(task, task.examples(discovery)[0], settings)
 
 
-def slow(vlm: VLM, indices: dict[int, Tensor], settings: SteeringSettings = SETTINGS) -> Objective:
-    return partial(definition.objective, vlm, indices=indices, settings=settings)
+def slow(vlm: VLM, trained: Trainable, settings: SteeringSettings = SETTINGS) -> Objective:
+    return partial(definition.objective, vlm, trained=trained, settings=settings)
 
 
 def gradients(objective: Objective, plan: TrainingPlan, scales: dict[int, Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -59,9 +60,9 @@ def test_every_step_is_the_definitions(vlm: VLM, discovery: Items, task_name: st
     some = TrainingPlan([*plan.steps[:2], *plan.steps[-2:]], [])
     with frozen(vlm.model):
         for neurons, steps in ((NEURONS, some.steps), (UPPER, some.steps[1:2]), (LAST, some.steps[:1])):
-            indices, _ = parameters(vlm, neurons)
-            scales, fast = probe(indices), FastObjective(vlm, plan.pairs, indices, SETTINGS)
-            found, expected = (gradients(one, TrainingPlan(steps, []), scales) for one in (fast, slow(vlm, indices)))
+            trained, _ = parameters(vlm, neurons)
+            scales, fast = probe(trained), FastObjective(vlm, plan.pairs, trained, SETTINGS)
+            found, expected = (gradients(one, TrainingPlan(steps, []), scales) for one in (fast, slow(vlm, trained)))
             all_close(found, expected, rtol=2e-4, atol=2e-5)
             assert all(float(gradient.norm()) > 1e-3 for _, gradient in expected)
 
@@ -72,24 +73,24 @@ def test_what_differs_is_rounding(vlms: dict[str, VLM], discovery: Items, family
     for task_name in ("caption", "retrieval"):
         plan = plan_of(discovery, task_name)
         with frozen(vlm.model):
-            indices, _ = parameters(vlm, NEURONS)
-            scales = {layer: s.detach().double().requires_grad_() for layer, s in probe(indices).items()}
+            trained, _ = parameters(vlm, NEURONS)
+            scales = {layer: s.detach().double().requires_grad_() for layer, s in probe(trained).items()}
             first = TrainingPlan(plan.steps[:1], [])
-            fast = FastObjective(vlm, plan.pairs, indices, SETTINGS)
-            found, expected = (gradients(one, first, scales) for one in (fast, slow(vlm, indices)))
+            fast = FastObjective(vlm, plan.pairs, trained, SETTINGS)
+            found, expected = (gradients(one, first, scales) for one in (fast, slow(vlm, trained)))
             all_close(found, expected, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("off", ["picture_once", "teacher_once", "lower_once", "written", "last_ffn", "answer_logits"])
 def test_each_saving_changes_nothing(vlms: dict[str, VLM], discovery: Items, off: str) -> None:
     vlm, plan = vlms["qwen"], plan_of(discovery, "retrieval")
-    indices, _ = parameters(vlm, UPPER)
+    trained, _ = parameters(vlm, UPPER)
     with frozen(vlm.model):
         one, other = (
-            FastObjective(vlm, plan.pairs, indices, SETTINGS, savings) for savings in (None, Savings(**{off: False}))
+            FastObjective(vlm, plan.pairs, trained, SETTINGS, savings) for savings in (None, Savings(**{off: False}))
         )
         few = TrainingPlan(plan.steps[:2], [])
-        all_close(gradients(one, few, probe(indices)), gradients(other, few, probe(indices)), rtol=1e-4, atol=1e-5)
+        all_close(gradients(one, few, probe(trained)), gradients(other, few, probe(trained)), rtol=1e-4, atol=1e-5)
         assert (other.start, one.start) == ({"lower_once": 0, "written": 1}.get(off, 2), 2)
 
 
@@ -100,13 +101,13 @@ def test_what_does_not_fit_is_computed_again(vlms, discovery: Items, family: str
     pictures = {pair.picture for pair in plan.pairs[:2]}
     own = [pair for pair in plan.pairs if pair.picture in pictures]
     few = TrainingPlan([(0, [a, b]) for a, b in zip(own[:4], own[-4:], strict=True)], [])
-    indices, _ = parameters(vlm, NEURONS)
+    trained, _ = parameters(vlm, NEURONS)
     with frozen(vlm.model):
-        kept = FastObjective(vlm, own, indices, SETTINGS)
-        expected = gradients(kept, few, probe(indices))
+        kept = FastObjective(vlm, own, trained, SETTINGS)
+        expected = gradients(kept, few, probe(trained))
         sizes = [known.bytes for known in kept.rows.known.values()]
-        bounded = FastObjective(vlm, own, indices, SETTINGS, Savings(memory=int(1.5 * max(sizes)) if some else 0))
-        for one, other in zip(expected, gradients(bounded, few, probe(indices)), strict=True):
+        bounded = FastObjective(vlm, own, trained, SETTINGS, Savings(memory=int(1.5 * max(sizes)) if some else 0))
+        for one, other in zip(expected, gradients(bounded, few, probe(trained)), strict=True):
             assert torch.equal(one[0], other[0]) and torch.equal(one[1], other[1])
     assert len(own) > 2 * PAIRS_AT_ONCE - 4 and len(sizes) == len(pictures) == 2
     assert len(bounded.rows.known) == some
@@ -114,11 +115,11 @@ def test_what_does_not_fit_is_computed_again(vlms, discovery: Items, family: str
 
 def test_a_picture_is_encoded_once(vlm: VLM, discovery: Items, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, opened = plan_of(discovery, "retrieval"), []
-    indices, _ = parameters(vlm, NEURONS)
+    trained, _ = parameters(vlm, NEURONS)
     encode = VLM.encode
     monkeypatch.setattr(VLM, "encode", lambda self, *a: opened.append(len(a[0])) or encode(self, *a))
     with frozen(vlm.model):
-        fast = FastObjective(vlm, plan.pairs, indices, SETTINGS)
+        fast = FastObjective(vlm, plan.pairs, trained, SETTINGS)
         assert len(fast.rows.of(plan.pairs)) == len(plan.pairs) == len(fast.rows.of(plan.pairs))
     assert sum(opened) == len({pair.picture for pair in plan.pairs}) == 6
 
@@ -127,9 +128,9 @@ def test_a_picture_is_encoded_once(vlm: VLM, discovery: Items, monkeypatch: pyte
 def test_the_fast_gradient_equals_finite_differences(vlms: dict[str, VLM], discovery: Items, family: str) -> None:
     vlm, plan = in_double(vlms[family]), plan_of(discovery, "caption")
     with frozen(vlm.model):
-        indices, _ = parameters(vlm, NEURONS)
-        fast = FastObjective(vlm, plan.pairs, indices, SETTINGS)
-        scales = {layer: s.detach().double().requires_grad_() for layer, s in probe(indices).items()}
+        trained, _ = parameters(vlm, NEURONS)
+        fast = FastObjective(vlm, plan.pairs, trained, SETTINGS)
+        scales = {layer: s.detach().double().requires_grad_() for layer, s in probe(trained).items()}
         _, gradient = gradient_of(fast, plan.steps[0][1], scales)
         numeric, by = [], 1e-5
         with torch.no_grad():
@@ -148,7 +149,7 @@ def test_the_scales_are_the_definitions(vlm: VLM, discovery: Items, monkeypatch:
     task = make_task("vqa")
     examples, settings = task.examples(discovery)[0], SteeringSettings(learning_rate=0.02, epochs=3)
     fast = learn_scales(vlm, task, examples, NEURONS, settings)
-    monkeypatch.setattr(train, "make_objective", lambda vlm, pairs, first, indices, *_: slow(vlm, indices, settings))
+    monkeypatch.setattr(train, "make_objective", lambda vlm, pairs, first, trained, *_: slow(vlm, trained, settings))
     exact = learn_scales(vlm, task, examples, NEURONS, settings)
     assert fast.values == pytest.approx(exact.values, abs=2e-4)
     assert fast.losses == pytest.approx(exact.losses, rel=1e-4) and len(fast.epochs) == 3
@@ -163,23 +164,23 @@ def test_picture_features_between_layers_are_kept(discovery: Items, tmp_path: Pa
     vlm, plan = load_vlm(str(save_random_qwen3_vl(tmp_path / "qwen3"))), plan_of(discovery, "retrieval")
     with frozen(vlm.model):
         for neurons, layers in ((NEURONS, {1}), (UPPER, set())):
-            indices, _ = parameters(vlm, neurons)
-            scales, steps = probe(indices), TrainingPlan(plan.steps[:1], [])
-            fast = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, SETTINGS)
+            trained, _ = parameters(vlm, neurons)
+            scales, steps = probe(trained), TrainingPlan(plan.steps[:1], [])
+            fast = make_objective(vlm, plan.pairs, plan.steps[0][1], trained, SETTINGS)
             assert isinstance(fast, FastObjective)
             assert {layer for row in fast.rows.of(plan.steps[0][1]) for layer in row.prefix.between} == layers
-            found, expected = (gradients(one, steps, scales) for one in (fast, slow(vlm, indices)))
+            found, expected = (gradients(one, steps, scales) for one in (fast, slow(vlm, trained)))
             all_close(found, expected, rtol=2e-4, atol=2e-5)
 
 
 def test_another_family_takes_the_definition_and_is_named(discovery: Items, tmp_path: Path) -> None:
     vlm, plan = load_vlm(str(save_gemma3(tmp_path / "gemma3"))), plan_of(discovery, "vqa")
-    indices, _ = parameters(vlm, NEURONS)
+    trained, _ = parameters(vlm, NEURONS)
     with (
         frozen(vlm.model),
         pytest.warns(UserWarning, match="Gemma3.* cannot be served by the fast trainer .its decoder is not given"),
     ):
-        objective = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, SETTINGS)
+        objective = make_objective(vlm, plan.pairs, plan.steps[0][1], trained, SETTINGS)
     assert isinstance(objective, partial) and objective.func is definition.objective
 
 
@@ -187,7 +188,7 @@ def test_an_objective_that_is_not_the_definition_is_not_used(
     vlms: dict[str, VLM], discovery: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vlm, plan = vlms["llava"], plan_of(discovery, "vqa")
-    indices, _ = parameters(vlm, NEURONS)
+    trained, _ = parameters(vlm, NEURONS)
     run = FastObjective._run
 
     def without_scales(self: FastObjective, rows: Any, scales: dict[int, Tensor]) -> Tensor:
@@ -195,7 +196,7 @@ def test_an_objective_that_is_not_the_definition_is_not_used(
 
     monkeypatch.setattr(FastObjective, "_run", without_scales)
     with frozen(vlm.model):
-        objective = make_objective(vlm, plan.pairs, plan.steps[0][1], indices, SETTINGS)
+        objective = make_objective(vlm, plan.pairs, plan.steps[0][1], trained, SETTINGS)
         assert isinstance(objective, FastObjective) and objective.below is None, "the one that is right is taken"
     monkeypatch.setattr(
         FastObjective, "_run", lambda self, rows, scales: run(self, rows, {k: s / 2 for k, s in scales.items()})
@@ -204,7 +205,7 @@ def test_an_objective_that_is_not_the_definition_is_not_used(
         frozen(vlm.model),
         pytest.warns(UserWarning, match=r"cannot be served by the fast trainer \(its .* differs by"),
     ):
-        assert not isinstance(make_objective(vlm, plan.pairs, plan.steps[0][1], indices, SETTINGS), FastObjective)
+        assert not isinstance(make_objective(vlm, plan.pairs, plan.steps[0][1], trained, SETTINGS), FastObjective)
 
 
 # --- early stopping ---

@@ -227,9 +227,9 @@ def test_the_gradient_of_the_scales_equals_finite_differences(vlms, discovery: I
     task = make_task(task_name, candidates=5)
     pairs = training_pairs(task, task.examples(discovery)[0], random.Random(0))[:4]
     settings = SteeringSettings(beta=0.3, gamma=0.1)
-    indices, scales = parameters(vlm, NEURONS)
+    trained, scales = parameters(vlm, NEURONS)
     scales = {k: (0.1 * torch.arange(1, len(v) + 1, dtype=torch.float64)).requires_grad_() for k, v in scales.items()}
-    objective(vlm, pairs, scales, indices, settings).total.backward()
+    objective(vlm, pairs, scales, trained, settings).total.backward()
     for layer in scales:
         for i in range(len(scales[layer])):
             gradient = scales[layer].grad
@@ -238,7 +238,7 @@ def test_the_gradient_of_the_scales_equals_finite_differences(vlms, discovery: I
             def shifted(by: float, layer: int = layer, i: int = i) -> float:
                 moved = {k: v.detach().clone() for k, v in scales.items()}
                 moved[layer][i] += by
-                return objective(vlm, pairs, moved, indices, settings).total.item()
+                return objective(vlm, pairs, moved, trained, settings).total.item()
 
             numeric = (shifted(1e-2) - shifted(-1e-2)) / 2e-2
             assert float(gradient[i]) == pytest.approx(numeric, rel=0.02, abs=5e-5)
@@ -252,8 +252,8 @@ def attach_double(vlm: VLM) -> VLM:
 def test_the_objective_is_cross_entropy_where_nothing_is_scaled(vlm: VLM, discovery: Items) -> None:
     task = make_task("vqa")
     pairs = training_pairs(task, task.examples(discovery)[0], random.Random(0))[:3]
-    indices, scales = parameters(vlm, NEURONS)
-    found = objective(vlm, pairs, scales, indices, SteeringSettings(beta=7.0)).total
+    trained, scales = parameters(vlm, NEURONS)
+    found = objective(vlm, pairs, scales, trained, SteeringSettings(beta=7.0)).total
     expected = []
     for pair in pairs:
         encoded = vlm.encode_with_answers([pair.example.open_picture()], [pair.prompt], [pair.answer])
@@ -271,10 +271,10 @@ def test_learning_lowers_the_objective_and_leaves_the_model_alone(vlm: VLM, disc
     settings = SteeringSettings(learning_rate=0.05, epochs=15, max_scale=0.35)
     scales = learn_scales(vlm, task, examples, NEURONS, settings)
     pairs = training_pairs(task, examples, random.Random(0))
-    indices, zero = parameters(vlm, NEURONS)
-    learned = {k: torch.tensor([scales.values[k, int(i)] for i in v]) for k, v in indices.items()}
+    trained, zero = parameters(vlm, NEURONS)
+    learned = {k: torch.tensor([scales.values[k, int(i)] for i in v]) for k, v in trained.indices.items()}
     with torch.no_grad():
-        before_and_after = [objective(vlm, pairs, s, indices, settings).total for s in (zero, learned)]
+        before_and_after = [objective(vlm, pairs, s, trained, settings).total for s in (zero, learned)]
     assert before_and_after[1] < before_and_after[0]
     assert len(scales.losses) == 15
     assert set(scales.values) == set(NEURONS)

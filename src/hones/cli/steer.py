@@ -75,8 +75,9 @@ class EvidenceOptions:
     methods: Annotated[
         str | None,
         Option(
-            help="Ways to steer with commas: hones, no-kl, rand-neuron, fixed-amp, grid-search, ia3, set:METHOD (the "
-            "neurons that a method of `hones compare` selects), or all: those without a colon. [default: hones]"
+            help="Ways to steer with commas: hones, no-kl, rand-neuron, fixed-amp, grid-search, ia3, or all: these. "
+            "Further lora-1, lora-8 (in the layers of the neurons), head-offset, head-scale (of the critical heads), "
+            "set:METHOD (the neurons that a method of `hones compare` selects). [default: hones]"
         ),
     ] = None
     seeds: Annotated[

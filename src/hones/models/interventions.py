@@ -13,7 +13,7 @@ removes every hook (`hones.models.capture`).
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError
+from hones.models.adapters import Adapter, adapting
 from hones.models.anatomy import Anatomy, find_anatomy
 from hones.models.capture import HEADS, Place, Z, capture
 from hones.models.sites import Site
@@ -65,7 +66,8 @@ class Kept:
 class Intervention:
     """Edits of a model as data: heads replaced, neurons masked, neurons scaled by 1 + s. Empty: the model itself.
 
-    kept: all other neurons are masked too. constants: what masked neurons become; None: 0.
+    kept: all other neurons are masked too. constants: what masked neurons become; None: 0. adapter: a learned part, on
+    what heads and neurons are after these edits.
     """
 
     heads: frozenset[Site] = frozenset()
@@ -73,6 +75,7 @@ class Intervention:
     scales: Mapping[Site, float] = field(default_factory=dict)
     kept: Kept | None = None
     constants: Constants | None = None
+    adapter: Adapter | None = None
 
     @property
     def layers(self) -> list[int]:
@@ -80,6 +83,8 @@ class Intervention:
         edited = {layer for layer, _ in (*self.heads, *self.masked, *self.scales)}
         if self.kept is not None:
             edited |= {*np.flatnonzero(self.kept.others.any(1)).tolist()}
+        if self.adapter is not None:
+            edited |= {*self.adapter.values}
         return sorted(edited)
 
     @property
@@ -102,6 +107,8 @@ class Intervention:
             anatomy.check_head(*site)
         for site in (*self.masked, *self.scales):
             anatomy.check_neuron(*site)
+        if self.adapter is not None:
+            self.adapter.check(anatomy)
         layers, _, width = anatomy.shape
         if self.kept is not None:
             for site in self.kept.neurons:
@@ -130,6 +137,7 @@ class Intervention:
             _replaced(anatomy, HEADS, {layer: _mean_replacement(heads[layer], anatomy.heads) for layer in heads}),
             _replaced(anatomy, Z, {layer: self._constant(layer, replaced[layer]) for layer in replaced}),
             scaling(anatomy, {layer: torch.tensor(scaled[layer]) for layer in scaled}, factors),
+            adapting(anatomy, self.adapter.part, self.adapter.vectors) if self.adapter else nullcontext(),
         ):
             yield
 

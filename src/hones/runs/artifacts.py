@@ -178,6 +178,10 @@ def read_scales(path: Path) -> Scales:
             finite scale, no neuron twice. The line names the first such row.
     """
     expected = "a list of {layer, neuron, scale}, each neuron once"
+    if path.suffix == ".safetensors":
+        raise HonesError(
+            f"{path} is an adapter", expected="scales.json", do="adapters stay in the run that learned them"
+        )
     if path.exists() and not path.is_file():
         raise HonesError(f"{path} is not a file", expected=expected)
     if path.exists() and path.stat().st_size > MAX_SCALES_BYTES:

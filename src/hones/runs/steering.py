@@ -1,7 +1,7 @@
 """Step 4 as a stage of a run folder: each way to steer is learned on the dev items, all are tested on the others.
 
-RUN/T/steering/WAY/scales.json           of the first seed
-RUN/T/steering/WAY/seed-N/scales.json    of every further seed
+RUN/T/steering/WAY/scales.json           of the first seed; adapter.safetensors where that is learned in their place
+RUN/T/steering/WAY/seed-N/...            of every further seed
 RUN/T/steering/WAY/result.json           the first seed on the test items
 RUN/T/steering/evidence.json             everything, where more than plain HONES is asked for
 
@@ -21,17 +21,20 @@ from typing import Any
 from hones.data.items import Items
 from hones.files import digest_of
 from hones.method.steering.controls import CONTROLS, Learned, Steering, SteeringContext
-from hones.method.steering.evaluate import SteeringResult, evaluate_scales
+from hones.method.steering.evaluate import SteeringResult, edit_of, evaluate_scales
 from hones.method.steering.evidence import Arm, evaluate_arms, measure_elsewhere, spread
 from hones.method.steering.pairs import make_plan
 from hones.method.steering.results import Evidence
 from hones.method.steering.settings import HONES, Scales, SteeringSettings, TrainingSummary, training_record
 from hones.method.steering.trainings import Trained, TrainingJob, learn
+from hones.models.sites import Site
 from hones.runs.answers import STEERED
-from hones.runs.artifacts import read_result, read_scales, write_result, write_scales
+from hones.runs.artifacts import read_heads, read_result, write_result, write_scales
 from hones.runs.evidence import EvidenceRequest
+from hones.runs.found_on import check_found_on
 from hones.runs.growing import let_grow
 from hones.runs.locks import alone
+from hones.runs.scales_files import ADAPTER, SCALES, ScalesFile, folder_name, read_learned, write_learned
 from hones.runs.stage import Stage, Workspace
 from hones.stats import UNEDITED
 from hones.sweep.answer_log import AnswerLog
@@ -70,16 +73,6 @@ def steer(
         return steering.finish()
 
 
-@dataclass(frozen=True)
-class ScalesFile:
-    """The scales of one way and seed. stage: makes them; None where T/steer does. context: with the seed."""
-
-    way: Steering
-    context: SteeringContext
-    file: Path
-    stage: Stage | None = None
-
-
 class TaskSteering:
     """One task's steering, in two steps: the training jobs that it lacks, which may run beside those of other tasks,
     and `finish` after them. The task's lock is the caller's.
@@ -109,7 +102,7 @@ class TaskSteering:
         self.folder = study.run.path / task.name / "steering"
         methods = study.run.path / task.name / "methods"
         self.context = SteeringContext(
-            study.vlm, task, self.train.examples, neurons, self.settings, study.sweep, methods
+            study.vlm, task, self.train.examples, neurons, self.settings, study.sweep, methods, heads=self._heads()
         )
         for way in self.request.ways:
             way.check(self.context)
@@ -152,12 +145,20 @@ class TaskSteering:
     def _with_seed(self, seed: int) -> SteeringSettings:
         return self.settings.model_copy(update={"seed": seed})
 
+    def _heads(self) -> list[Site]:
+        """The critical heads that the run found for the task; none where no way needs them, or none were found."""
+        file = self.study.run.path / self.task.name / "heads.json"
+        if not any(way.needs_heads for way in self.request.ways) or not file.is_file():
+            return []
+        check_found_on(self.study.vlm, file)
+        return [(head.layer, head.head) for head in read_heads(file).critical]
+
     def _files_of(self, way: Steering) -> list[ScalesFile]:
         """One per seed, or one where the way is not learned."""
         name = folder_name(way.name)
         found = []
         for number, seed in enumerate(self.request.seeds if way.learned else self.request.seeds[:1]):
-            place = self.folder / name / (f"seed-{seed}" if number else "") / "scales.json"
+            place = self.folder / name / (f"seed-{seed}" if number else "") / (SCALES if way.shared else ADAPTER)
             context = replace(self.context, settings=self._with_seed(seed))
             first_of_hones = way.name == HONES and number == 0
             if first_of_hones and (self.plain_is_finished or not self.evidence):
@@ -188,7 +189,7 @@ class TaskSteering:
         return way.job(replace(file.context, checkpoint=checkpoint), take)
 
     def _write(self, stage: Stage, file: Path, scales: Scales, seconds: float, details: dict[str, Any]) -> None:
-        write_scales(file, scales)
+        write_learned(file, scales)
         stage.finish([file], seconds, dev=self.train, **details)
 
     def _test_plain(self) -> SteeringResult:
@@ -275,15 +276,14 @@ class TaskSteering:
         if self.outside is not None:
             how = {"file": self.outside.label, **options("ood")}
             ood, _ = evaluate_arms(study.vlm, self.task, self.outside.examples, arms, **how)
-        learned = [arm for arm, way in zip(arms, self.request.ways, strict=True) if way.learned]
+        learned = [arm for arm, way in zip(arms, self.request.ways, strict=True) if way.learned and way.shared]
         spreads = tuple(spread(arm, self.settings.max_scale) for arm in learned)
         return Evidence(self.task.name, self.request.seeds, tested, elsewhere, ood, spreads), of_ways
 
     def _read(self, file: Path) -> Scales:
         """Scales with what run.json says of their training."""
-        scales = read_scales(file)
-        for site in scales.values:
-            self.study.vlm.anatomy.check_neuron(*site)
+        scales = read_learned(file)
+        edit_of(scales).check(self.study.vlm.anatomy)
         place = str(file.relative_to(self.study.run.path))
         stages = self.study.run.record.stages.values()
         made = next((stage for stage in stages if place in stage.artifacts), None)
@@ -291,8 +291,3 @@ class TaskSteering:
             return scales
         learned = made.more.get("learned")
         return replace(scales, epoch=made.epoch, learned=None if learned is None else TrainingSummary(**learned))
-
-
-def folder_name(way: str) -> str:
-    """The folder of a way: its name with a dash for the colon."""
-    return way.replace(":", "-")

@@ -1,4 +1,4 @@
-"""Ways to steer by name: those of `hones.method.steering.controls`, and the sets that compared methods left in a run.
+"""Ways to steer by name: `hones.method.steering.controls`, `parts`, and the sets that compared methods left in a run.
 
 set:NAME     learned on what the comparison method NAME selects
 """
@@ -9,6 +9,7 @@ from typing import Any
 from hones.errors import HonesError
 from hones.files import digest_of
 from hones.method.steering.controls import BASE, CONTROLS, Learned, Steering, SteeringContext
+from hones.method.steering.parts import WAYS
 from hones.method.steering.settings import HONES, SET
 from hones.models.sites import Site
 from hones.rivals import make_method
@@ -69,13 +70,13 @@ def make_steering(name: str) -> Steering:
     """
     if name.startswith(SET):
         return OtherSet(name.removeprefix(SET))
-    if name not in CONTROLS:
-        raise HonesError(f"no way to steer {name!r}", expected=f"one of {', '.join(CONTROLS)}, {SET}METHOD")
-    return CONTROLS[name]
+    if name not in WAYS:
+        raise HonesError(f"no way to steer {name!r}", expected=f"one of {', '.join(WAYS)}, {SET}METHOD")
+    return WAYS[name]
 
 
 def make_steerings(names: str) -> list[Steering]:
-    """The ways of a comma-separated list, HONES first; `all` stands for HONES and every control.
+    """The ways of a comma-separated list, HONES first; `all` stands for HONES and its controls, which scale neurons.
 
     The model itself is the base of every comparison, so `base` adds nothing.
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache
 
+from hones.models.adapters import adapting
 from hones.models.anatomy import Anatomy
 from hones.models.capture import ENTERING, HEADS, LEAVING, Z, capture, forward_is
 from hones.models.interventions import Intervention
@@ -82,6 +83,7 @@ class RowEdits:
             if not intervention.only_masks:
                 self._replace(e, count, intervention)
         self.heads = {layer: torch.from_numpy(of_layer).to(device) for layer, of_layer in replaced.items()}
+        self.adapters = [(e, edit.adapter) for e, edit in enumerate(interventions) if edit.adapter is not None]
 
     def _replace(self, e: int, count: int, intervention: Intervention) -> None:
         """The factors and constants of all neurons that an intervention replaces, after those that it names."""
@@ -107,8 +109,11 @@ class RowEdits:
             replaced = self.heads[layer][self.of]
             return torch.where(replaced[:, None, :, None].to(x.device), others_mean(by_head), by_head).flatten(-2)
 
+        def of_ffn(layer: int) -> Int[Tensor, " rows"]:
+            return self.of[wanted.rows] if wanted is not None and layer == last else self.of
+
         def multiply(layer: int, z: Tensor) -> Tensor:
-            of = self.of[wanted.rows] if wanted is not None and layer == last else self.of
+            of = of_ffn(layer)
             factors = self.factors[layer][of]
             edited = z.to(torch.promote_types(z.dtype, factors.dtype)) * factors[:, None].to(z.device)
             if layer in self.constants:
@@ -117,7 +122,19 @@ class RowEdits:
 
         heads = [layer for layer in self.heads if layer >= entry.start and layer != known]
         factors = [layer for layer in self.factors if layer >= entry.start]
-        with capture(self.anatomy, HEADS, replace, heads), capture(self.anatomy, Z, multiply, factors):
+        with ExitStack() as stack:
+            stack.enter_context(capture(self.anatomy, HEADS, replace, heads))
+            stack.enter_context(capture(self.anatomy, Z, multiply, factors))
+            for e, adapter in self.adapters:
+                of_heads = adapter.part.place is HEADS
+                here = {layer: v for layer, v in adapter.vectors.items() if layer >= entry.start}
+                if of_heads and known is not None:
+                    here.pop(known, None)
+
+                def mine(layer: int, e: int = e, of_heads: bool = of_heads) -> Bool[Tensor, " rows"]:
+                    return (self.of if of_heads else of_ffn(layer)) == e
+
+                stack.enter_context(adapting(self.anatomy, adapter.part, here, mine))
             yield
 
 

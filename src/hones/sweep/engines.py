@@ -42,6 +42,7 @@ def make_engine(
     if engine == "naive" or not edited:
         return naive
     few = [edited[0], edited[len(edited) // 2], edited[-1]]  # first, middle and last layer
+    few += [edit for edit in edited if edit.adapter is not None][:1]
     asked = [replace(x, prompts=(prompt,)) for x in examples for prompt in x.prompts[:2]]
     with_picture = [x for x in asked if x.image is not None]
     without = [x for x in asked if x.image is None]

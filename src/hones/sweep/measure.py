@@ -45,7 +45,7 @@ def measure(
         of_arm = [given] if isinstance(given, Intervention) else given
         # equal for interventions that do the same
         keys[arm] = [
-            (e.heads, e.masked, frozenset(x for x in e.scales.items() if x[1] != 0), e.kept, e.constants)
+            (e.heads, e.masked, frozenset(x for x in e.scales.items() if x[1] != 0), e.kept, e.constants, e.adapter)
             for e in of_arm
         ]
         distinct |= dict(zip(keys[arm], of_arm, strict=True))

@@ -148,7 +148,12 @@ class Passes:
             return None
         for edit in edits:
             neurons = sum(at == layer for at, _ in (*edit.masked, *edit.scales))
-            if not edit.only_masks or not 0 < neurons <= few or any(at == layer for at, _ in edit.heads):
+            if (
+                not edit.only_masks
+                or edit.adapter
+                or not 0 < neurons <= few
+                or any(at == layer for at, _ in edit.heads)
+            ):
                 return None
         residual = prefixes.trace.residual
         attention = self._attention(prefixes.trace, layer, [BASELINE])
@@ -226,7 +231,8 @@ class Passes:
         """What the attention of the first edited layer gives under each intervention, e-major.
 
         What enters that layer is the baseline's, and so are its heads' outputs; o_proj is linear, so a replaced head
-        changes what it gives by the head's own columns times the change of its output.
+        changes what it gives by the head's own columns times the change of its output, and an adapter by all columns
+        times what it changes then.
         """
         if not self.fans_out:
             return None
@@ -243,4 +249,10 @@ class Passes:
         for e, edit in enumerate(edits):
             for head in (h for at, h in edit.heads if at == layer):
                 out[e] += change[:, :, head] @ weight[:, head].T
+            if edit.adapter is not None and edit.adapter.edits_heads(layer):
+                replaced = by_head.clone()
+                for head in (h for at, h in edit.heads if at == layer):
+                    replaced[:, :, head] += change[:, :, head]
+                entering = replaced.flatten(-2)
+                out[e] += (edit.adapter.heads_edited(layer, entering) - entering) @ o_proj.weight.T
         return out.flatten(0, 1)

@@ -7,7 +7,7 @@ random state is needed.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 from hones.files import digest_of, versions
 from hones.method.steering.pairs import TrainingPlan
 from hones.method.steering.settings import SteeringSettings
-from hones.models.sites import Site
+from hones.method.steering.trainable import Trainable
 from hones.models.vlm import VLM
 from hones.sweep.resume import DAMAGE, TensorFile
 from hones.tasks.base import Task
@@ -32,8 +32,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class TrainingState:
     """All that changes during training.
 
-    scales: s by layer, with gradients. losses: total, cross-entropy and divergence of each step done. held_out: the
-    objective on the pictures held out, before training and after each epoch. best: the scales of the best epoch.
+    scales: s by layer, or what else is trained, with gradients. losses: total, cross-entropy and divergence of each
+    step done. held_out: the objective on the pictures held out, before training and after each epoch. best: the scales
+    of the best epoch.
     """
 
     scales: dict[int, Tensor]
@@ -122,7 +123,7 @@ class Checkpoint(TensorFile):
 
 
 def fingerprint_of(
-    vlm: VLM, task: Task, plan: TrainingPlan, neurons: Sequence[Site], settings: SteeringSettings
+    vlm: VLM, task: Task, plan: TrainingPlan, trained: Trainable, settings: SteeringSettings
 ) -> dict[str, Any]:
     """What the scales depend on: model, pairs with their pictures in order, neurons, settings, machine."""
     asked = [[(p.example.id, p.example.box, p.prompt, p.answer) for p in own] for _, own in plan.steps]
@@ -136,7 +137,7 @@ def fingerprint_of(
         "device": vlm.device.type,
         "task": task.name,
         "pictures": _digest(sorted(digest_of(file) for file in pictures)),
-        "neurons": _digest(sorted(set(neurons))),
+        "neurons": _digest(trained.identity),
         "settings": settings.model_dump(),
         "trained_on": _digest(asked),
         "versions": versions(),

@@ -11,7 +11,8 @@
     grid-search  the set                                                  s = f - 1, one f of GRID for all of them
     ia3          all                                                      learned: (IA)3 on down_proj
 
-`set:NAME`, what the comparison method NAME selects, is `hones.runs.ways`.
+`set:NAME`, what the comparison method NAME selects, is `hones.runs.ways`; what learns something else than scales of
+neurons, `hones.method.steering.parts`.
 
 Learned scales all come from `learn_scales` with the same settings, so only the set differs. Random neurons are drawn by
 the seed of the training, from those outside the set (`layer_matched_random`); only a layer with too few others gives
@@ -46,7 +47,8 @@ class SteeringContext:
     """What a way to steer may use.
 
     examples: the dev items. neurons: the HONES set. settings: of the trainer, with the seed. methods: the folder of
-    the compared methods, RUN/T/methods; None where there is none. checkpoint: where a training keeps its state.
+    the compared methods, RUN/T/methods; None where there is none. checkpoint: where a training keeps its state. heads:
+    the critical ones, for ways that need them.
     """
 
     vlm: VLM
@@ -57,6 +59,7 @@ class SteeringContext:
     sweep: SweepSettings = field(default_factory=SweepSettings)
     methods: Path | None = None
     checkpoint: Path | None = None
+    heads: Sequence[Site] = ()
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,15 @@ class MadeScales:
 
 
 class Steering(ABC):
-    """One way to come to scales. learned: they are trained, so they differ by seed."""
+    """One way to come to scales. learned: they are trained, so they differ by seed. needs_heads: the critical ones.
+    shared: others can have them as a file, for they are scales of neurons.
+    """
 
     name: str
     summary: str
     learned: ClassVar[bool] = False
+    needs_heads: ClassVar[bool] = False
+    shared: ClassVar[bool] = True
 
     def check(self, context: SteeringContext) -> None:
         """Raises HonesError where something is missing; called before anything is computed."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hones.method.steering.pairs import Pair
 from hones.method.steering.settings import SteeringSettings
-from hones.models.interventions import scaling
+from hones.method.steering.trainable import Trainable
 from hones.models.vlm import VLM, Encoded
 
 
@@ -33,21 +33,21 @@ def objective(
     vlm: VLM,
     pairs: Sequence[Pair],
     scales: dict[int, Tensor],
-    indices: dict[int, Tensor],
+    trained: Trainable,
     settings: SteeringSettings,
 ) -> Losses:
     """The objective of one step.
 
     Args:
-        scales, indices: s and its neurons by layer, [k_l] each.
+        scales: s by layer, [k_l] each, or what else is trained.
     """
     encoded = vlm.encode_with_answers(
         [p.example.open_picture() for p in pairs], [p.prompt for p in pairs], [p.answer for p in pairs]
     )
-    # The answers under theta, and under z[l,i] <- (1 + s[l,i]) z[l,i]
+    # The answers under theta, and under z[l,i] <- (1 + s[l,i]) z[l,i], or what else is trained
     with torch.no_grad():
         original = answer_logits(vlm, encoded)
-    with scaling(vlm.anatomy, indices, scales):
+    with trained.on(scales):
         scaled = answer_logits(vlm, encoded)
     assert encoded.answer is not None
     labels = encoded.inputs["input_ids"][encoded.answer]

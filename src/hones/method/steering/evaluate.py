@@ -45,6 +45,11 @@ class SteeringResult(Tabular):
         return [Table("steering", "Steering the selected neurons", columns, [vars(self)], learned)]
 
 
+def edit_of(scales: Scales) -> Intervention:
+    """What the scales, or the adapter learned in their place, do to the model."""
+    return Intervention(scales=scales.values, adapter=scales.adapter)
+
+
 def evaluate_scales(
     vlm: VLM,
     task: Task,
@@ -61,7 +66,7 @@ def evaluate_scales(
     """
     if not examples:
         raise HonesError("no test items to steer on", expected="at least one")
-    arms = {UNEDITED: BASELINE, "steered": Intervention(scales=scales.values)}
+    arms = {UNEDITED: BASELINE, "steered": edit_of(scales)}
     (measured,) = measure(vlm, [(task, examples)], arms, sweep, seed=seed, progress=f"{task.name}: test")
     return steering_result(task, measured, "steered", scales)
 

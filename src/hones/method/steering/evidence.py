@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.method.steering.evaluate import SteeringResult, steering_result
+from hones.method.steering.evaluate import SteeringResult, edit_of, steering_result
 from hones.method.steering.results import QUANTILES, Elsewhere, LayerScales, ScaleSpread, SteeredBy, Tested
 from hones.method.steering.settings import HONES, Scales
 from hones.models.interventions import BASELINE, Intervention
@@ -42,6 +42,11 @@ class Arm:
     def neurons(self) -> int:
         """How many are scaled."""
         return len(self.scales[0].values)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers its scales, or its adapter, are."""
+        return self.scales[0].parameters
 
 
 def evaluate_arms(
@@ -72,8 +77,8 @@ def evaluate_arms(
     # One arm per way, its seeds as draws, and its first seed alone
     interventions: dict[ArmName, Intervention | list[Intervention]] = {UNEDITED: BASELINE}
     for arm in arms:
-        interventions[arm.method] = [Intervention(scales=scales.values) for scales in arm.scales]
-        interventions[arm.method, "first seed"] = Intervention(scales=arm.scales[0].values)
+        interventions[arm.method] = [edit_of(scales) for scales in arm.scales]
+        interventions[arm.method, "first seed"] = edit_of(arm.scales[0])
     (measured,) = measure(
         vlm, [(task, examples)], interventions, sweep, seed=seed, draws="averaged", progress=f"{task.name}: steered"
     )
@@ -86,6 +91,7 @@ def evaluate_arms(
             SteeredBy(
                 method=arm.method,
                 neurons=arm.neurons,
+                parameters=arm.parameters,
                 steered=measured.level(arm.method),
                 by_seed=measured.by_draw(arm.method),
                 gain=measured.difference(arm.method, UNEDITED),
@@ -110,7 +116,7 @@ def measure_elsewhere(
     if any(not examples for _, examples in jobs):
         raise HonesError("a task without items to test", expected="at least one")
     names = ", ".join(task.name for task, _ in jobs)
-    arms = {UNEDITED: BASELINE, HONES: [Intervention(scales=scales.values) for scales in hones.scales]}
+    arms = {UNEDITED: BASELINE, HONES: [edit_of(scales) for scales in hones.scales]}
     swept = measure(vlm, jobs, arms, sweep, seed=seed, draws="averaged", progress=f"{names}: steered")
     return tuple(
         Elsewhere(

@@ -35,7 +35,7 @@ from hones.method.steering.definition import Losses
 from hones.method.steering.kept import Row, Rows
 from hones.method.steering.pairs import Pair
 from hones.method.steering.settings import SteeringSettings
-from hones.models.interventions import scaling
+from hones.method.steering.trainable import Trainable
 from hones.models.vlm import VLM
 from hones.sweep.decoder import DecoderInput, ReadPositions
 from hones.sweep.engines import TOLERANCE
@@ -66,7 +66,7 @@ class FastObjective:
     """The objective of any of the pairs, from kept rows.
 
     Args:
-        indices: the scaled neurons by layer, [k_l] each.
+        trained: the scaled neurons, or what else is trained.
         pairs: all that training will see.
     """
 
@@ -74,22 +74,24 @@ class FastObjective:
         self,
         vlm: VLM,
         pairs: Sequence[Pair],
-        indices: dict[int, Tensor],
+        trained: Trainable,
         settings: SteeringSettings,
         savings: Savings | None = None,
     ) -> None:
-        self.vlm, self.indices, self.settings = vlm, indices, settings
+        self.vlm, self.trained, self.settings = vlm, trained, settings
         self.savings = savings = savings or Savings()
-        lowest, last = min(indices), len(vlm.anatomy.layers) - 1
-        few = len(indices[lowest]) <= vlm.anatomy.width  # so that z takes no more memory than the residual
+        lowest, last = min(trained.layers), len(vlm.anatomy.layers) - 1
+        scaled = trained.written(lowest)
+        few = scaled is not None and len(scaled) <= vlm.anatomy.width  # so that z takes no more than the residual
         written = savings.lower_once and savings.written and few and lowest < last
         self.below = lowest if written else None
+        self.scaled = scaled if scaled is not None and written else torch.zeros(0, dtype=torch.long, device=vlm.device)
         self.start = lowest + written if savings.lower_once else 0
         self.rows = Rows(
             vlm,
             pairs,
             self.start,
-            indices[lowest] if written else indices[lowest][:0],
+            self.scaled,
             memory=int(SHARE_OF_MEMORY * free_memory(vlm.device)) if savings.memory is None else savings.memory,
             picture_once=savings.picture_once,
             answers_only=savings.last_ffn,
@@ -114,8 +116,8 @@ class FastObjective:
         hidden = pad_sequence([torch.cat([row.prefix.entering, row.rest.entering]) for row in rows], batch_first=True)
         if self.below in scales:
             z = pad_sequence([torch.cat([row.prefix.written, row.rest.written]) for row in rows], batch_first=True)
-            weight, own = self.decoder.layers[self.below].down_proj.weight, self.indices[self.below]
-            weight = weight[:, own.to(weight.device)]
+            weight = self.decoder.layers[self.below].down_proj.weight
+            weight = weight[:, self.scaled.to(weight.device)]
             hidden = hidden.to(weight.device) + (z * scales[self.below].to(z.device)).to(hidden.dtype) @ weight.T
         width = hidden.shape[1]
         above = [layer for layer in scales if layer >= self.start]
@@ -130,7 +132,7 @@ class FastObjective:
         at = torch.tensor(predicting, device=hidden.device)
         wanted = ReadPositions(at[:, 0], at[:, 1])
         positions = [torch.cat([row.prefix.positions, row.rest.positions], -1) for row in rows]
-        with scaling(self.vlm.anatomy, {x: self.indices[x] for x in above}, {x: scales[x] for x in above}):
+        with self.trained.on({layer: scales[layer] for layer in above}):
             entry = DecoderInput(
                 hidden=hidden,
                 positions=torch.stack([F.pad(x, (0, width - x.shape[-1])) for x in positions], -2),
@@ -157,7 +159,7 @@ def make_objective(
     vlm: VLM,
     pairs: Sequence[Pair],
     first: Sequence[Pair],
-    indices: dict[int, Tensor],
+    trained: Trainable,
     settings: SteeringSettings,
     savings: Savings | None = None,
 ) -> Objective:
@@ -169,13 +171,13 @@ def make_objective(
         HonesError: the model passes no gradient on.
     """
     savings = savings or Savings()
-    scales = probe(indices)
-    expected = gradient_of(partial(definition.objective, vlm, indices=indices, settings=settings), first, scales)
+    scales = probe(trained)
+    expected = gradient_of(partial(definition.objective, vlm, trained=trained, settings=settings), first, scales)
     check_gradient(vlm, expected[1], scales, settings.gamma)
     problem = None
     for tried in dict.fromkeys((savings, replace(savings, written=False))):
         try:
-            fast = FastObjective(vlm, pairs, indices, settings, tried)
+            fast = FastObjective(vlm, pairs, trained, settings, tried)
             problem = disproof(gradient_of(fast, first, scales), expected, vlm.model.dtype)
         except OTHER_FORM as error:
             problem = why_unserved(error)
@@ -188,7 +190,7 @@ def make_objective(
         HonesWarning,
         stacklevel=2,
     )
-    return partial(definition.objective, vlm, indices=indices, settings=settings)
+    return partial(definition.objective, vlm, trained=trained, settings=settings)
 
 
 def check_gradient(vlm: VLM, gradient: Float[Tensor, " k"], scales: dict[int, Tensor], gamma: float) -> None:
@@ -207,11 +209,16 @@ def check_gradient(vlm: VLM, gradient: Float[Tensor, " k"], scales: dict[int, Te
         )
 
 
-def probe(indices: dict[int, Tensor]) -> dict[int, Tensor]:
-    """Scales that change every layer: at 0 the divergence has no gradient and a stale state is right."""
+def probe(trained: Trainable) -> dict[int, Tensor]:
+    """Scales that change every layer: at 0 the divergence has no gradient and a stale state is right.
+
+    Of what else is trained, what starts at 0.
+    """
     generator = torch.Generator().manual_seed(0)
-    signs = {layer: torch.randint(2, (len(own),), generator=generator) * 2.0 - 1 for layer, own in indices.items()}
-    return {layer: (PROBE * x).to(indices[layer].device).requires_grad_() for layer, x in signs.items()}
+    start = trained.start()
+    signs = {layer: torch.randint(2, (len(own),), generator=generator) * 2.0 - 1 for layer, own in start.items()}
+    moved = {layer: torch.where(own == 0, (PROBE * signs[layer]).to(own), own) for layer, own in start.items()}
+    return {layer: x.requires_grad_() for layer, x in moved.items()}
 
 
 def gradient_of(

@@ -14,7 +14,8 @@ class SteeredBy:
 
     steered: the metric, mean over seeds; by_seed: of each. gain: steered - base. hones_advantage: HONES's metric minus
     this one, so positive means that HONES is better; p_value: of that, two-sided, paired bootstrap; both None for HONES
-    itself. gain_p: of the gain.
+    itself. gain_p: of the gain. parameters: how many numbers were set for it, None in files from before there were
+    other ways than scales of neurons.
     """
 
     method: str
@@ -25,6 +26,7 @@ class SteeredBy:
     gain_p: float
     hones_advantage: Interval | None = None
     p_value: float | None = None
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,14 @@ class Evidence(Tabular):
         caption = "bold: interval above 0; ! below 0; p: two-sided, not corrected for several ways"
         if len(self.seeds) > 1:
             caption += f"; learned ways: means over seeds {', '.join(map(str, self.seeds))}"
+        # one scale is one parameter, so that parameters are what all ways have where some learn no scales
+        counted = "parameters" if any(way.parameters and not way.neurons for way in tested.methods) else "neurons"
         columns = (
             Column("metric_name"),
             Column("items"),
             Column("base", kind="interval"),
-            Column("method", "way", below="neurons"),
-            Column("neurons", "neurons", "count", unit=" neurons"),
+            Column("method", "way", below=counted),
+            Column(counted, counted, "count", unit=f" {counted}"),
             Column("steered", "steered", "interval"),
             Column("gain", "gain [95 %]", "interval", "+.3f", beside="gain_p", bold="gain", full="gain"),
             Column("gain_p", "gain p", "p"),

@@ -7,11 +7,14 @@ to 200 steps, and between them a straight line of the logarithms.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hones.models.sites import Site
+
+if TYPE_CHECKING:
+    from hones.models.adapters import Adapter
 
 HONES = "hones"
 """The paper's way to steer, by name (`hones.method.steering.controls`)."""
@@ -122,7 +125,7 @@ class TrainingSummary:
 
 @dataclass(frozen=True)
 class Scales:
-    """Learned scales s by (layer, neuron), and the mean objective of each epoch.
+    """Learned scales s by (layer, neuron), or an adapter that was learned in their place, and each epoch's objective.
 
     epochs: all losses of each epoch. held_out: the objective on the pictures held out, before training. epoch: whose
     scales these are, from 1 (0: none was better than no scaling); None: the last one's, without early stopping.
@@ -135,6 +138,12 @@ class Scales:
     held_out: float | None = None
     epoch: int | None = None
     learned: TrainingSummary | None = None
+    adapter: "Adapter | None" = None
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers there are."""
+        return len(self.values) if self.adapter is None else self.adapter.parameters
 
 
 def training_record(scales: Scales) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hones.errors import TaskStops
 from hones.method.steering.settings import Scales, SteeringSettings
-from hones.method.steering.train import learn_scales
+from hones.method.steering.train import learn_part, learn_scales
+from hones.models.adapters import Part
 from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.progress import progress_bar
@@ -25,7 +26,7 @@ class Trained:
 
 @dataclass
 class TrainingJob:
-    """What `learn_scales` is given beside the model.
+    """What `learn_scales` is given beside the model, or `learn_part` where there is a part.
 
     take: is told what was learned, as soon as it is. stopped: why its task cannot go on, if so.
     """
@@ -37,6 +38,7 @@ class TrainingJob:
     checkpoint: Path | None = None
     take: Callable[[Trained], object] | None = None
     stopped: str | None = None
+    part: Part | None = None
 
     def check(self) -> None:
         """Raises TaskStops if it has stopped its task."""
@@ -66,7 +68,11 @@ class TrainingWork(ShardedWork[int, Trained | str]):
             if checkpoint is not None and not checkpoint.parent.parent.is_dir():
                 checkpoint = None
             try:
-                scales = learn_scales(vlm, job.task, job.examples, job.neurons, job.settings, checkpoint=checkpoint)
+                given = (vlm, job.task, job.examples)
+                if job.part is not None:
+                    scales = learn_part(*given, job.part, job.settings, checkpoint=checkpoint)
+                else:
+                    scales = learn_scales(*given, job.neurons, job.settings, checkpoint=checkpoint)
             except TaskStops as error:
                 return str(error)
             return Trained(scales, time.monotonic() - started)
@@ -76,7 +82,8 @@ class TrainingWork(ShardedWork[int, Trained | str]):
     def name(self, shard: int) -> str:
         """Its task, its size and its seed."""
         job = self.jobs[shard]
-        return f"the training of {len(job.neurons)} neurons on {job.task.name}, seed {job.settings.seed}"
+        what = f"{len(job.neurons)} neurons" if job.part is None else f"a {type(job.part).__name__}"
+        return f"the training of {what} on {job.task.name}, seed {job.settings.seed}"
 
 
 def learn(vlm: VLM, jobs: Sequence[TrainingJob], workers: Workers) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hones.errors import joined
 from hones.files import write_bytes
 from hones.method.analysis.results import LensRow
-from hones.method.steering.controls import CONTROLS
+from hones.method.steering.parts import WAYS
 from hones.rivals import METHODS
 from hones.rivals.compare import HONES
 from hones.runs.results import RunResults, read_results
@@ -104,7 +104,7 @@ def _methods(results: RunResults) -> list[tuple[str, str]]:
 def _ways(results: RunResults) -> list[tuple[str, str]]:
     """The ways to steer of the evidence, and how their scales come about."""
     names = dict.fromkeys(w.method for t in results.tasks if t.evidence is not None for w in t.evidence.test.methods)
-    return [(name, CONTROLS[name].summary) for name in names if name in CONTROLS]
+    return [(name, WAYS[name].summary) for name in names if name in WAYS]
 
 
 def run_charts(results: RunResults) -> dict[str, list[Chart]]:
