@@ -1,5 +1,7 @@
 """Learning scales: updates per second of a straightforward loop and of the fast trainer, in one run.
 
+What they gain beside other ways to steer is measured by bench/ways.py.
+
     python bench/steering.py [--models tiny-llava tiny-qwen2.5-vl] [--items 8] [--epochs 2] [--out FILE.md]
 
 straightforward: the definition as one would write it, the pictures encoded again, the original model run beside the

@@ -11,6 +11,7 @@ Shapes: rows R, new positions T, past positions P, residual width d.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,9 @@ class RowEdits:
         def of_ffn(layer: int) -> Int[Tensor, " rows"]:
             return self.of[wanted.rows] if wanted is not None and layer == last else self.of
 
+        def under(e: int, at_heads: bool, layer: int) -> Bool[Tensor, " rows"]:
+            return (self.of if at_heads else of_ffn(layer)) == e
+
         def multiply(layer: int, z: Tensor) -> Tensor:
             of = of_ffn(layer)
             factors = self.factors[layer][of]
@@ -126,15 +130,13 @@ class RowEdits:
             stack.enter_context(capture(self.anatomy, HEADS, replace, heads))
             stack.enter_context(capture(self.anatomy, Z, multiply, factors))
             for e, adapter in self.adapters:
-                of_heads = adapter.part.place is HEADS
-                here = {layer: v for layer, v in adapter.vectors.items() if layer >= entry.start}
-                if of_heads and known is not None:
-                    here.pop(known, None)
-
-                def mine(layer: int, e: int = e, of_heads: bool = of_heads) -> Bool[Tensor, " rows"]:
-                    return (self.of if of_heads else of_ffn(layer)) == e
-
-                stack.enter_context(adapting(self.anatomy, adapter.part, here, mine))
+                at_heads = adapter.part.place is HEADS
+                here = {
+                    layer: vector
+                    for layer, vector in adapter.vectors.items()
+                    if layer >= entry.start and not (at_heads and layer == known)
+                }
+                stack.enter_context(adapting(self.anatomy, adapter.part, here, partial(under, e, at_heads)))
             yield
 
 
