@@ -44,9 +44,10 @@ class Arm:
         return len(self.scales[0].values)
 
     @property
-    def parameters(self) -> int:
-        """How many numbers its scales, or its adapter, are."""
-        return self.scales[0].parameters
+    def parameters(self) -> int | None:
+        """How many numbers its adapter has, if it is one."""
+        adapter = self.scales[0].adapter
+        return None if adapter is None else adapter.parameters
 
 
 def evaluate_arms(

@@ -1,6 +1,9 @@
 """What steering changes, as it is written to RUN/T/steering/evidence.json."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from hones.stats import Interval
 from hones.tabular import Column, Table, Tabular
@@ -14,8 +17,8 @@ class SteeredBy:
 
     steered: the metric, mean over seeds; by_seed: of each. gain: steered - base. hones_advantage: HONES's metric minus
     this one, so positive means that HONES is better; p_value: of that, two-sided, paired bootstrap; both None for HONES
-    itself. gain_p: of the gain. parameters: how many numbers were set for it, None in files from before there were
-    other ways than scales of neurons.
+    itself. gain_p: of the gain. parameters: how many numbers were learned in place of scales; None, and not in the
+    file, of ways that scale neurons.
     """
 
     method: str
@@ -26,7 +29,7 @@ class SteeredBy:
     gain_p: float
     hones_advantage: Interval | None = None
     p_value: float | None = None
-    parameters: int | None = None
+    parameters: Annotated[int | None, Field(exclude_if=lambda x: x is None)] = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Evidence(Tabular):
         if len(self.seeds) > 1:
             caption += f"; learned ways: means over seeds {', '.join(map(str, self.seeds))}"
         # one scale is one parameter, so that parameters are what all ways have where some learn no scales
-        counted = "parameters" if any(way.parameters and not way.neurons for way in tested.methods) else "neurons"
+        counted = "parameters" if any(way.parameters is not None for way in tested.methods) else "neurons"
         columns = (
             Column("metric_name"),
             Column("items"),
@@ -124,6 +127,8 @@ class Evidence(Tabular):
         )
         about = {"metric_name": tested.metric_name, "items": tested.items, "base": tested.base}
         rows = [about | vars(way) | {"by_seed": tuple(f"{x:.6g}" for x in way.by_seed)} for way in tested.methods]
+        if counted == "parameters":
+            rows = [row | {"parameters": row["parameters"] or row["neurons"]} for row in rows]
         return Table(name, title, columns, rows, caption)
 
     def _elsewhere(self) -> Table:
