@@ -225,7 +225,9 @@ def test_training_touches_its_own_parameters_alone(vlms: dict[str, VLM], discove
     part = part_of(name, vlm)
     settings = SETTINGS.model_copy(update={"epochs": 4, "beta": 0.05, "gamma": 0.0, "max_scale": 0.12})
     learned = learn_part(vlm, task, examples, part, settings)
-    assert learned.losses[-1] < learned.losses[0]
+    # an epoch draws answers of its own, so it is compared with itself, learning next to nothing
+    idle = learn_part(vlm, task, examples, part, settings.model_copy(update={"learning_rate": 1e-9}))
+    assert learned.losses[-1] < idle.losses[-1] - 0.001
     assert all(torch.equal(p, before[key]) and p.grad is None for key, p in vlm.model.named_parameters())
     assert flags == [p.requires_grad for p in vlm.model.parameters()]
     assert hooks == hooks_of(vlm)
