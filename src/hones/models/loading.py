@@ -29,8 +29,9 @@ from hones.models.files import check_files, former_revision_of, revision_of
 from hones.models.head import find_after_head
 from hones.models.place import BUILT_IN, check_place, folder_of
 from hones.models.plain import check_plain
+from hones.models.planted import CONSTRUCTED, CONSTRUCTED_FOLDER, PLANTS, apply_difference, load_plant, load_recipe
 from hones.models.planted import FOLDER as PLANTED_FOLDER
-from hones.models.planted import PLANTS, apply_difference, load_plant
+from hones.models.planted.widen import widened
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
 from hones.models.processors import TextProcessor, is_causal, loading, processor_for
 from hones.models.vlm import VLM
@@ -54,7 +55,7 @@ def load_vlm(
     """Load a model and check it.
 
     Args:
-        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted.PLANTS`, `smol-llava` (`hones models get`),
+        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted.PLANTS` or `CONSTRUCTED`, `smol-llava` (`hones models get`),
             a local folder or a hub id.
         dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU.
         device: a torch device; auto: the GPU if there is one.
@@ -111,6 +112,8 @@ def load_vlm(
     model = model.to(place) if device_map is None else model
     if name in PLANTS:
         apply_difference(model, Path(source) / "model.safetensors", PLANTED_FOLDER / f"{name}.safetensors")
+    if (recipe := load_recipe(name)) is not None:
+        model = widened(model, recipe)
     processor = processor_for(source, model.config, **hub)
     return attach(name, model, processor, digest.result() or commit or "unknown", chat_template)
 
@@ -172,7 +175,7 @@ def attach(
 
 def source_of(name: str) -> str:
     """The folder of a built-in model; other names as they are."""
-    built_in = folder_of(load_plant(name).base if name in PLANTS else name)
+    built_in = folder_of(load_plant(name).base if name in (*PLANTS, *CONSTRUCTED) else name)
     return name if built_in is None else str(built_in)
 
 
@@ -210,4 +213,6 @@ def former_digest(name: str) -> str | None:
 
 def _difference(name: str) -> list[Path]:
     """What makes a planted model of its base."""
+    if name in CONSTRUCTED:
+        return [CONSTRUCTED_FOLDER / f"{name}.json"]
     return [PLANTED_FOLDER / f"{name}.safetensors"] if name in PLANTS else []

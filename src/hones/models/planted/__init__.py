@@ -18,7 +18,7 @@ the same float16 weights.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +28,16 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hones.errors import HonesError
+from hones.models.planted.recipe import Recipe
+from hones.models.planted.widen import widened_config
 from hones.models.sites import Site
 
 FOLDER = Path(__file__).parent
+CONSTRUCTED_FOLDER = FOLDER / "constructed"
 PLANTS: tuple[str, ...] = tuple(sorted(path.stem for path in FOLDER.glob("*.json")))
+"""Those that were trained."""
+CONSTRUCTED: tuple[str, ...] = tuple(sorted(path.stem for path in CONSTRUCTED_FOLDER.glob("*.json")))
+"""Those whose weights were set by hand, with general neurons and backups (`hones.models.planted.circuit`)."""
 SITES = "sites"  # prefix of each layer's planted neurons in the file
 
 
@@ -43,7 +49,9 @@ class Plant:
     ("select") and those kept aside to report on. sets: P_t of each task; two tasks were trained to share one, of which
     each has the neurons that take part in it. general: neurons that all tasks need. decoys: by kind, neurons that look
     important and are not: "loud" (large activation, masking them changes nothing), "cancelled" (pairs that write
-    opposite things toward the answers). through: task -> the heads through which its set is read.
+    opposite things toward the answers), "bystander" (on for one task alone). through: task -> the heads through which
+    its set is read. copies: task -> those of its set that do the same, the first copy before the backups that act only
+    where it does not; one who is alone in its set is not named.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Plant:
     general: tuple[Site, ...]
     decoys: Mapping[str, tuple[Site, ...]]
     through: Mapping[str, tuple[Site, ...]]
+    copies: Mapping[str, tuple[tuple[Site, ...], ...]] = field(default_factory=dict)
 
     def shared_with(self, task: str) -> str | None:
         """The task whose set has neurons of this task's."""
@@ -67,9 +76,9 @@ def read_record(name: str) -> dict[str, Any]:
     Raises:
         HonesError: no such plant.
     """
-    if name not in PLANTS:
-        raise HonesError(f"no planted model {name!r}", expected=f"one of {', '.join(PLANTS)}")
-    return json.loads((FOLDER / f"{name}.json").read_text())
+    if name not in (*PLANTS, *CONSTRUCTED):
+        raise HonesError(f"no planted model {name!r}", expected=f"one of {', '.join((*PLANTS, *CONSTRUCTED))}")
+    return json.loads(((FOLDER if name in PLANTS else CONSTRUCTED_FOLDER) / f"{name}.json").read_text())
 
 
 def load_plant(name: str) -> Plant:
@@ -91,7 +100,19 @@ def load_plant(name: str) -> Plant:
         general=_sites(plant["general"]),
         decoys=sites(plant["decoys"]),
         through=sites(plant["through"]),
+        copies={task: tuple(map(_sites, of)) for task, of in plant.get("copies", {}).items()},
     )
+
+
+def load_recipe(name: str) -> Recipe | None:
+    """How a constructed plant is made of its base; None for other models."""
+    return Recipe.read(read_record(name)["recipe"]) if name in CONSTRUCTED else None
+
+
+def config_of(name: str, config: Any) -> Any:
+    """The configuration of the model of this name, from that of the folder which it is loaded from."""
+    recipe = load_recipe(name)
+    return config if recipe is None else widened_config(config, recipe)
 
 
 def _sites(rows: list[list[int]]) -> tuple[Site, ...]:
