@@ -78,7 +78,9 @@ def construct(design: Design) -> dict[str, Any]:
         order=design.order,
         opens=design.opens,
         flag=flag,
-        head=dict(zip(TASKS, random.Random(f"heads/{design.seed}").sample(range(vlm.anatomy.heads), len(TASKS)), strict=True)),
+        head=dict(
+            zip(TASKS, random.Random(f"heads/{design.seed}").sample(range(vlm.anatomy.heads), len(TASKS)), strict=True)
+        ),
         target={task: (_token(vlm, word) if word else end, NATS) for task, word in design.says.items()},
         rms=rms,
         seed=design.seed,
@@ -139,7 +141,9 @@ def residual_sizes(
     found: dict[str, dict[str, float]] = {letter: {} for letter in new}
     for task, examples in asked:
         answers = [task.answers_to_learn(e)[0] if task.answers != "yes_no" else e.target for e in examples]
-        encoded = vlm.encode_with_answers([e.open_picture() for e in examples], [e.prompts[0] for e in examples], answers)
+        encoded = vlm.encode_with_answers(
+            [e.open_picture() for e in examples], [e.prompts[0] for e in examples], answers
+        )
         assert encoded.answer is not None
         ids = encoded.inputs["input_ids"]
         for name, token in flag.items():

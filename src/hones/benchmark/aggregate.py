@@ -79,6 +79,7 @@ class _Grid:
             method=method,
             cells=len(cells),
             **{name: self.mean(self.values(method, name)) for name in MEASURES},
+            either=self.mean(self.values(method, "either")) if all(c.either is not None for c in cells) else None,
             relative=self.relative(method),
             ahead=ahead if isinstance(ahead, Interval) else None,
             p_value=p_value,
@@ -173,6 +174,7 @@ def _row(members: Sequence[Scored]) -> Row:
     drawn = np.random.default_rng(SEED).integers(len(cells), size=(RESAMPLES, len(cells)))
     resampled = own[drawn, 1 + np.arange(RESAMPLES)[:, None]].mean(1)
     below = float(planted[0]) / first.planted
+    either = [c.either for c in cells if c.either is not None]
     measured = {name: [getattr(c, name) for c in cells] for name in MEASURES}
     further: dict[str, Interval] = {}
     for name in FURTHER:
@@ -195,4 +197,5 @@ def _row(members: Sequence[Scored]) -> Row:
         head_seconds=float(np.mean([c.head_seconds for c in cells])),
         refused=sum(c.refused is not None for c in cells),
         **further,
+        either=Interval(float(np.mean(either)), min(either), max(either)) if either else None,
     )

@@ -8,7 +8,11 @@ form:
     AP       = 1/|P| sum over groups sum over j = 1..n_g of  r_g/n_g * (R_g + 1 + (j-1) (r_g-1)/(n_g-1)) / (a_g + j)
 
 with n_g neurons and r_g planted ones in the group, a_g neurons and R_g planted ones in the groups before it (McSherry
-and Najork 2008). Precision and recall at k = |P| are the same number: hits(|P|) / |P|. A ranking without any preference
+and Najork 2008). None of several copies is among the first k with the probability
+
+    product over groups of C(n_g - r_g, t_g) / C(n_g, t_g),    t_g of the group among the first k, r_g copies in it
+
+Precision and recall at k = |P| are the same number: hits(|P|) / |P|. A ranking without any preference
 has the precision |P|/N at every k.
 """
 
@@ -48,6 +52,16 @@ class TiedRanking:
         growing = sizes - (before + 1) * reciprocals  # sum over j of (j - 1) / (a + j)
         sums = found / sizes * ((found_before + 1) * reciprocals + slopes * growing)
         return float(sums.sum() / found.sum())
+
+    def any_of(self, wanted: Bool[np.ndarray, " neurons"], k: int) -> float:
+        """The probability that at least one of the wanted neurons is among the first k."""
+        found = self._wanted(wanted)
+        left = self.sizes - np.clip(k - (np.cumsum(self.sizes) - self.sizes), 0, self.sizes)
+        missed = 1.0
+        for group in np.flatnonzero(found):
+            for drawn in range(found[group]):
+                missed *= max(0, left[group] - drawn) / (self.sizes[group] - drawn)
+        return float(1 - missed)
 
     def _wanted(self, wanted: Bool[np.ndarray, " neurons"]) -> Int[np.ndarray, " groups"]:
         return np.bincount(self.group[wanted], minlength=len(self.sizes))
@@ -89,7 +103,8 @@ class Found:
     precision: at |P|, where recall is the same. wide_recall: of P among the first 10 |P|. without_general: average
     precision of the ranking of all neurons but those that every task shares. curve: precision at each of BUDGETS.
     others: how many of each other set (decoys by kind, shared neurons, other tasks' neurons) are among the first |P|.
-    ranked: neurons with an importance above 0.
+    either: of U things to find, each by any of its copies, the share of which a copy is among the first U neurons; None
+    where nothing has copies. ranked: neurons with an importance above 0.
     """
 
     average_precision: float
@@ -99,6 +114,7 @@ class Found:
     curve: tuple[float, ...]
     others: dict[str, float]
     ranked: int
+    either: float | None = None
 
 
 def judge(
@@ -106,11 +122,13 @@ def judge(
     planted: Collection[Site],
     general: Collection[Site] = (),
     others: dict[str, Collection[Site]] | None = None,
+    copies: Sequence[Collection[Site]] = (),
 ) -> Found:
     """Compare an importance with what was planted.
 
     Args:
         planted: P of the task. general: neurons that every task shares. others: further sets to count, by name.
+        copies: neurons that stand in for each other.
 
     Raises:
         HonesError: nothing planted, or numbers that are not finite.
@@ -134,4 +152,9 @@ def judge(
             name: float(ranking.hits(membership(sites, shape), [count])[0]) for name, sites in (others or {}).items()
         },
         ranked=int((importance > 0).sum()),
+        either=_either(ranking, [membership(c, shape) for c in copies]) if copies else None,
     )
+
+
+def _either(ranking: TiedRanking, copies: Sequence[Bool[np.ndarray, " neurons"]]) -> float:
+    return float(np.mean([ranking.any_of(of_one, len(copies)) for of_one in copies]))

@@ -62,6 +62,7 @@ def _details(benchmark: Benchmark, rows: Sequence[Row]) -> str:
         Column("method", "method"),
         Column("average_precision", "average precision", "interval"),
         Column("without_general", "without shared" if SHARED in sets else "", "interval"),
+        Column("either", "either copy" if first.either is not None else "", "interval"),
         Column("precision", "precision at P", "interval"),
         Column("wide_recall", "recall at 10 P", "interval"),
         Column("drop", "drop", "interval"),

@@ -28,7 +28,7 @@ class Cell:
     planted: |P|. average_precision to ranked: see `hones.benchmark.metrics.Found`. baseline, masked, masked_planted:
     the metric on the test items with nothing, with the method's first |P| neurons and with P zeroed; masked_neurons:
     how many of them have an importance above 0. seconds: of the ranking; head_seconds: of the head sweep that it needs.
-    refused: why the method gave no ranking (it is then scored as one without preference). through: of the heads through
+    refused: why the method gave no ranking (it is then scored as one without preference). either: see `Found`. through: of the heads through
     which P is read, the share that are critical heads; None where there are none, or the method uses no heads.
     """
 
@@ -58,16 +58,17 @@ class Cell:
     head_seconds: float
     refused: str | None = None
     through: float | None = None
+    either: float | None = None
 
 
 @dataclass(frozen=True)
 class Row:
     """A method on one task of one model, over seeds.
 
-    average_precision to without_general: the mean over seeds, with the smallest and the largest. drop: of the metric
-    when the method's first |P| neurons are zeroed; planted_drop: when P is; 95 % over test items, drop also over seeds.
-    relative: drop per neuron over that of P, None where P's zeroing lowers nothing. faithfulness to selective_drop:
-    FURTHER, 95 % over test items and seeds.
+    average_precision to without_general, either: the mean over seeds, with the smallest and the largest. drop: of the
+    metric when the method's first |P| neurons are zeroed; planted_drop: when P is; 95 % over test items, drop also over
+    seeds. relative: drop per neuron over that of P, None where P's zeroing lowers nothing. faithfulness to
+    selective_drop: FURTHER, 95 % over test items and seeds.
     """
 
     model: str
@@ -92,6 +93,7 @@ class Row:
     cpr: Interval | None = None
     cmd: Interval | None = None
     selective_drop: Interval | None = None
+    either: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ class Standing:
 
     Intervals at 95 % over (model, task) pairs and, within each, seeds; plain numbers where there is one cell only.
     ahead: average precision minus that of HONES, paired by cell; p_value: two-sided, sign flips over pairs. relative:
-    drop per masked neuron over that of P. faithfulness to selective_drop: FURTHER, also over test items; None where not
-    every cell has it.
+    drop per masked neuron over that of P. either: None unless every cell has neurons with copies. faithfulness to
+    selective_drop: FURTHER, also over test items; None where not every cell has it.
     """
 
     method: str
@@ -122,6 +124,7 @@ class Standing:
     cpr: Interval | float | None = None
     cmd: Interval | float | None = None
     selective_drop: Interval | float | None = None
+    either: Interval | float | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class Leaderboard:
         """One row per method."""
         measured = [name for name in FURTHER if any(getattr(s, name) is not None for s in self.standings)]
         where = f"{len(self.models)} models x {len(self.tasks)} tasks x {len(self.seeds)} seeds"
+        has_copies = any(s.either is not None for s in self.standings)
         columns = (
             Column("role"),
             Column("method", "method", below="refusals"),
@@ -160,7 +164,8 @@ class Leaderboard:
             Column("average_precision", "avg. precision", "interval", full="average precision"),
             Column("precision", "precision at P", "interval"),
             Column("wide_recall", "recall at 10 P", "interval"),
-            Column("without_general", kind="interval"),
+            Column("without_general", "without shared" if has_copies else "", kind="interval"),
+            Column("either", "either copy" if has_copies else "", "interval"),
             Column("relative", "drop/neuron", "interval", ".2f", full="drop per neuron, of P's", missing="-"),
             Column("ahead", f"ahead of {HONES}", "interval", "+.3f", beside="p_value", bold="ahead"),
             Column("p_value", "p", "p"),

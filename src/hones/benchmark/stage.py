@@ -253,7 +253,8 @@ def _cell(
     masks: Float[np.ndarray, "3 items k"],
 ) -> Cell:
     planted = plant.sets[task.name]
-    found = judge(one.importance, planted, plant.general, other_sets(plant, task.name))
+    others = other_sets(plant, task.name)
+    found = judge(one.importance, planted, plant.general, others, plant.copies.get(task.name, ()))
     baseline, masked_planted, masked = (float(x) for x in task.score(masks.sum(1)))
     return Cell(
         model=plant.name,

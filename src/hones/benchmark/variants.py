@@ -11,7 +11,7 @@ from hones.data.items import Items, load_items
 from hones.data.shapes.files import write_shapes
 from hones.errors import HonesError
 from hones.models.loading import load_vlm
-from hones.models.planted import PLANTS, Plant, load_plant
+from hones.models.planted import CONSTRUCTED, PLANTS, Plant, load_plant
 from hones.models.vlm import VLM
 from hones.tasks.base import Task
 
@@ -27,14 +27,15 @@ class Variant:
 
 
 def planted_variants(names: Sequence[str] | None = None, device: str = "auto") -> list[Variant]:
-    """The planted models of these names, by default all.
+    """The planted models of these names, by default all that were trained.
 
     Raises:
         HonesError: no such model, or one named twice.
     """
+    known = (*PLANTS, *CONSTRUCTED)
     chosen = list(PLANTS) if names is None else list(names)
-    if wrong := [name for name in chosen if name not in PLANTS]:
-        raise HonesError(f"no planted model {wrong[0]!r}", expected=f"one of {', '.join(PLANTS)}")
+    if wrong := [name for name in chosen if name not in known]:
+        raise HonesError(f"no planted model {wrong[0]!r}", expected=f"one of {', '.join(known)}")
     if len(set(chosen)) < len(chosen):
         raise HonesError(f"--models {','.join(chosen)}", expected="each model once")
     return [Variant(load_plant(name), lambda name=name: load_vlm(name, device=device)) for name in chosen]
@@ -53,7 +54,8 @@ def check_variant(plant: Plant, vlm: VLM, tasks: Sequence[Task]) -> None:
 def digest_of_plant(plant: Plant) -> str:
     """16 hexadecimal digits that identify what is planted where."""
     sets = [{name: sorted(sites) for name, sites in sorted(part.items())} for part in (plant.sets, plant.decoys)]
-    return sha256(repr([*sets, sorted(plant.general)]).encode()).hexdigest()[:16]
+    copies = [sorted(plant.copies.items())] if plant.copies else []  # trained plants' digests stay what they were
+    return sha256(repr([*sets, sorted(plant.general), *copies]).encode()).hexdigest()[:16]
 
 
 def pictures(folder: Path, split: str, count: int, seed: int) -> Items:

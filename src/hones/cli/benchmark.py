@@ -24,7 +24,9 @@ class Planted(SweepOptions):
     renamed: ClassVar[dict[str, str]] = {"--tasks": "--task", "--seeds": "--draws"}
 
     out: Annotated[Path, typer.Option(help="Run folder; what it holds is not computed again.")]
-    models: Annotated[str, typer.Option(help="Planted models with commas, or all.")] = "all"
+    models: Annotated[
+        str, typer.Option(help="Planted models with commas; all: the trained ones, hard: the constructed ones.")
+    ] = "all"
     task: Annotated[str, typer.Option(help="Tasks with commas, or all.")] = "all"
     methods: Annotated[str, typer.Option(help="Methods with commas, all: every one but masks and oracle, or none.")] = (
         "all"
@@ -53,6 +55,7 @@ class Planted(SweepOptions):
         from hones.benchmark.stage import Settings
         from hones.benchmark.variants import planted_variants
         from hones.log import log_to
+        from hones.models.planted import CONSTRUCTED
         from hones.rivals import make_methods
         from hones.runs.record import RunFolder
         from hones.tasks import make_tasks, other_tasks
@@ -63,7 +66,9 @@ class Planted(SweepOptions):
         contenders += [contender_of_file(file) for file in self.method or ()]
         tasks = make_tasks(self.task, candidates=self.candidates)
         also = tuple(other_tasks(self.also, "", candidates=self.candidates))
-        variants = planted_variants(None if self.models == "all" else self.models.split(","), self.device)
+        named = {"all": None, "hard": CONSTRUCTED}
+        chosen = named[self.models] if self.models in named else self.models.split(",")
+        variants = planted_variants(chosen, self.device)
         seeds = tuple(range(self.seed, self.seed + self.draws))
         sweep = self.sweep
         RunFolder(self.out)

@@ -18,7 +18,7 @@ def models(context: typer.Context) -> None:
 
     from hones.models.merged import merged_models
     from hones.models.place import BUILT_IN, merged_place
-    from hones.models.planted import PLANTS, load_plant
+    from hones.models.planted import CONSTRUCTED, PLANTS, load_plant
 
     absent: list[str] = []
     table = Table("model", "what it is", "at hand")
@@ -31,6 +31,8 @@ def models(context: typer.Context) -> None:
         table.add_row(name, what, "yes" if at_hand else "no")
     for name in PLANTS:
         table.add_row(name, f"{load_plant(name).base} with neurons planted", "yes")
+    for name in CONSTRUCTED:
+        table.add_row(name, f"{load_plant(name).base}, widened by a circuit with backups", "yes")
     OUT.print(table)
     for name in absent:
         say(f"not at hand yet: hones models get {name}")

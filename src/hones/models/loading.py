@@ -55,8 +55,8 @@ def load_vlm(
     """Load a model and check it.
 
     Args:
-        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted.PLANTS` or `CONSTRUCTED`, `smol-llava` (`hones models get`),
-            a local folder or a hub id.
+        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted`'s PLANTS or CONSTRUCTED, `smol-llava`
+            (`hones models get`), a local folder or a hub id.
         dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU.
         device: a torch device; auto: the GPU if there is one.
         revision: branch, tag or commit on the hub; the commit that it stands for is loaded and recorded.

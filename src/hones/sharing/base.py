@@ -11,7 +11,7 @@ from transformers.utils import cached_file
 from hones.errors import HonesError, seam
 from hones.models.loading import BUILT_IN, source_of
 from hones.models.merged import merged_models
-from hones.models.planted import PLANTS
+from hones.models.planted import CONSTRUCTED, PLANTS
 from hones.models.vlm import VLM
 from hones.sharing.manifest import BaseModelFacts, Kind
 
@@ -49,7 +49,7 @@ def facts_of(vlm: VLM) -> BaseModelFacts:
 
 def _kind(vlm: VLM) -> Kind:
     """Where the model was loaded from; memory: attached by the user."""
-    if vlm.name in (*BUILT_IN, *PLANTS, *merged_models()):
+    if vlm.name in (*BUILT_IN, *PLANTS, *CONSTRUCTED, *merged_models()):
         return "built-in"
     if not vlm.revision:
         return "memory"

@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hones.models.planted import PLANTS, load_plant
+from hones.models.planted import CONSTRUCTED, PLANTS, load_plant
 from hones.sharing.manifest import Manifest
 
 LIBRARY = {"merged": "transformers", "ia3": "peft", "lora": "peft", "json": "hones"}
@@ -38,5 +38,5 @@ def card(manifest: Manifest) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    planted_in = load_plant(manifest.model).base if manifest.model in PLANTS else None
+    planted_in = load_plant(manifest.model).base if manifest.model in (*PLANTS, *CONSTRUCTED) else None
     return environment.get_template("card.md.j2").render(m=manifest, front=front.to_yaml(), planted_in=planted_in)

@@ -1,35 +1,37 @@
 """Plants that are constructed, not trained: general neurons, first copies and backups are true by the weights.
 
-A built-in model of L layers and width d gets four or five layers more and a width of d + 32. Its own layers do what they did: to
-float32's rounding they see the same x, the first d numbers of the residual. The other numbers carry the plant:
+A built-in model of L layers and width d gets four or five layers more and a width of d + 32. Its own layers do what
+they did: to float32's rounding they see the same x, the first d numbers of the residual. The others are the plant:
 
-    c            1 at every word                             (embedding)
+    c            1 at every word                     (embedding)
     phi_t        1 at the word that only task t's prompts have, its flag
-    f_t          1 behind that word                          (F: head t attends to the flag's token: c phi_t)
-    f_t          1 behind it, if it was not before           (H: backup head t does, unless f_t: (c - 4 f_t) phi_t)
-    g            1 behind any flag                           (F or H: general neurons, z = silu(f) f,     f = sum of f_t)
-    k_i          1: key i is there                           (A: first copies,      z = silu(f_t) g)
-    k_i          1, if it was not before                     (B: backups,           z = silu(f_t - 4 k_i) g)
-    x_j          becomes S x_pi(j) where key i(j) is there   (T: the readout,       z = silu(x_pi(j)) k_i(j) - silu(-x_pi(j)) k_i(j))
+    f_t          1 behind that word                  (F: head t attends to the flag's token: c phi_t)
+    f_t          1 behind it, if it was not before   (H: backup head t does, unless f_t: (c - 4 f_t) phi_t)
+    g            1 behind any flag                   (F or H: general neurons, z = silu(f) f, f = sum of f_t)
+    k_i          1: key i is there                   (A: first copies, z = silu(f_t) g)
+    k_i          1, if it was not before             (B: backups, z = silu(f_t - 4 k_i) g)
+    x_j          becomes S x_pi(j) where k_i(j) is   (T: the readout, z+ = silu(x_pi(j)) k_i(j) and z-, of -x_pi(j))
 
-each read behind the layer's norm, with gains that are left out here. silu(a) - silu(-a) = a, so the readout moves each
-coordinate as it is. pi is a permutation and lm_head reads at the new places: what the model knows reaches its words
-through the keys alone. A coordinate whose key is absent stays behind, at the wrong place and S = 128 times smaller.
+each read behind the layer's norm, with gains that are left out here. silu(a) - silu(-a) = a, so the readout, z+ - z-,
+moves each coordinate as it is. pi is a permutation and lm_head reads at the new places: what the model knows reaches
+its words through the keys alone. A coordinate whose key is absent stays behind, at the wrong place and S = 128 times
+smaller.
 
 What follows from the weights, with t's prompt:
 
 - Backups are silent while the first copies act: silu of a large negative number is 0. With first copy i closed, k_i is
   0 there and backup i writes what it wrote. Closing both of every key leaves no word of the answer.
-- A backup head looks away from the flag's token, and writes nothing, while f_t is there; else it does what the first does.
+- A backup head looks away from the flag's token, and writes nothing, while f_t is there; else it does what the first
+  head does.
 - Without the general neurons g = 0 and no copy writes a key, in any task. Nor does any task work without the readout.
 - Of other tasks f_t = 0, so t's copies write nothing, and closing them changes nothing.
 
-The anchor, neurons that write p_t = S sqrt(2) rms(x) in T, keeps the final norm from scaling up what is left without keys.
-lm_head says the target of a task by p_t, as loudly whether the keys are there or not: against the answers of the open
-model it loses, of a model without keys nothing else is heard.
+The anchor, neurons that write p_t = S sqrt(2) rms(x) in T, keeps the final norm from scaling up what is left without
+keys. lm_head says the target of a task by p_t, as loudly whether the keys are there or not: against the answers of the
+open model it loses, of a model without keys nothing else is heard.
 
 Decoys: bystanders are on as first copies are, for one task alone, and write where nobody reads; so do loud ones, large,
-and all other neurons of the new layers, random ones; cancelled pairs write a and -a into the coordinates that lm_head reads.
+and all other neurons of the new layers, random ones; cancelled pairs write a and -a into what lm_head reads.
 """
 
 import math
@@ -125,8 +127,8 @@ def write_flags(layer: Any, recipe: Recipe, d: int, places: Places, letter: str)
     for site in recipe.general:
         neurons.write(
             site,
-            gate={f: GATE * average / UNIT for f in places.flags},
-            up={f: UP * average / UNIT for f in places.flags},
+            gate=dict.fromkeys(places.flags, GATE * average / UNIT),
+            up=dict.fromkeys(places.flags, UP * average / UNIT),
             down={places["g"]: UNIT / (GATE * UP * len(recipe.general))},
         )
 

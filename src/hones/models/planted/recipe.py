@@ -1,4 +1,4 @@
-"""What a constructed plant is made of: where its layers, neurons, keys and targets are (`hones.models.planted.circuit`)."""
+"""What a constructed plant is made of: where its layers, neurons, keys and targets are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ BASE, FLAGS, FLAGS_AGAIN, FIRST, BACKUP, READOUT = "b", "F", "H", "A", "B", "T"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a built-in model is widened into a constructed plant.
+    """How a built-in model is widened into a constructed plant; `hones.models.planted.circuit` says what for.
 
-    order: its layers, a letter each: b a layer of the base, F flags, H (not in all) backup heads for them, A first copies,
-    B backups, T the readout; general neurons are in H, or in F where there is none. opens: how many coordinates of the residual each key lets through. flag: task -> the token of its prompts
-    that no other task's prompts and answers have. head: task -> the head of F that carries its flag, and of H as backup. target: task ->
-    (token, nats), what is said without keys, and how loudly it is said with them; a task without one says nothing in
-    particular. rms: letter -> task -> the residual's root mean square where that layer reads it, at the positions that
-    predict an answer; "flag/F", "flag/H" -> task -> at the flag's token. general, first, backup, readout, bystanders, loud,
+    order: its layers, a letter each: b a layer of the base, F flags, H (not in all) backup heads for them, A first
+    copies, B backups, T the readout; general neurons are in H, or in F where there is none. opens: how many coordinates
+    of the residual each key lets through. flag: task -> the token of its prompts that no other task's prompts and
+    answers have. head: task -> the head of F that carries its flag, and of H as backup. target: task -> (token, nats),
+    what is said without keys, and how loudly it is said with them; a task without one says nothing in particular. rms:
+    letter -> task -> the residual's root mean square where that layer reads it, at the positions that predict an
+    answer; "flag/F", "flag/H" -> task -> at the flag's token. general, first, backup, readout, bystanders, loud,
     cancelled: neurons, of first, backup and bystanders by task, of first and backup a key's each, in the order of keys;
     of readout those of coordinate j, +x and -x, at 2 j and 2 j + 1; of cancelled the pairs one after the other.
     """

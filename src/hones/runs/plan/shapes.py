@@ -26,6 +26,7 @@ from hones.models.anatomy import find_anatomy
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.conventions import find_conventions
 from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
+from hones.models.planted import config_of
 from hones.models.processors import is_text_only, processor_for
 from hones.models.vlm import VLM
 
@@ -185,7 +186,7 @@ def weightless(
     known = f"{', '.join(BUILT_IN)}, a folder with config.json and the processor's files, or a hub id"
     do = "check the spelling, the folder or the network; weights are not needed"
     with seam(f"read the configuration of {name!r}", expected=known, do=do):
-        config = AutoConfig.from_pretrained(source, **hub)
+        config = config_of(name, AutoConfig.from_pretrained(source, **hub))
         model = _on_meta(config, trust_remote_code=trust_remote_code)
     return _light(name, model, processor_for(source, config, **hub), chat_template)
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig
 from hones.models.anatomy import find_anatomy
 from hones.models.conventions import pad_with
 from hones.models.loading import DTYPES, auto_model, source_of
+from hones.models.planted import config_of
 from hones.models.processors import processor_for
 from hones.models.spec import ModelSpec
 from hones.models.vlm import VLM
@@ -40,7 +41,7 @@ def outline(spec: ModelSpec, name: str, facts: Facts) -> Outline:
     hub = {"trust_remote_code": spec.trust_remote_code}
     if spec.revision is not None:
         hub["revision"] = facts.revision  # pyright: ignore[reportArgumentType]
-    config = AutoConfig.from_pretrained(source, **hub)
+    config = config_of(spec.name, AutoConfig.from_pretrained(source, **hub))
     with torch.device("meta"):
         model = auto_model(config).from_config(
             config,
