@@ -14,7 +14,7 @@ they did: to float32's rounding they see the same x, the first d numbers of the 
 
 each read behind the layer's norm, with gains that are left out here. silu(a) - silu(-a) = a, so the readout, z+ - z-,
 moves each coordinate as it is. pi is a permutation and lm_head reads at the new places: what the model knows reaches
-its words through the keys alone. A coordinate whose key is absent stays behind, at the wrong place and S = 128 times
+its words through the keys alone. A coordinate whose key is absent stays behind, at the wrong place and S = 1024 times
 smaller.
 
 What follows from the weights, with t's prompt:
@@ -46,7 +46,7 @@ from hones.models.sites import Site
 
 WIDER = 32
 UNIT = 0.01  # of c, phi, f, g, k in the residual, whose own numbers are .05 (embedding) to 6
-SCALE = 128.0  # S
+SCALE = 1024.0  # S
 GATE = 8.0  # of a gate that is on: silu(8) = 7.997
 UP = 0.1  # of an up projection that is on
 SHUTS = 4.0  # a key closes its backup's gate to 1 - 4 of it
