@@ -52,10 +52,10 @@ class Design:
 DESIGNS = {
     design.name: design
     for design in (
-        Design("hard-llava-1", "tiny-llava", "select", 1, "bFbAbbBbbT", EVEN, {"vqa": "red", "ocr": ""}),
-        Design("hard-llava-2", "tiny-llava", "report", 2, "bFHbAbBbbbT", GRADED, {"ocr": "red", "caption": ""}),
-        Design("hard-qwen-1", "tiny-qwen2.5-vl", "select", 3, "bFAbbbbBbT", EVEN, {"vqa": "", "caption": "red"}),
-        Design("hard-qwen-2", "tiny-qwen2.5-vl", "report", 4, "bbFbHbAbBbT", GRADED, {"vqa": "red", "ocr": ""}),
+        Design("hard-llava-1", "tiny-llava", "select", 1, "FbbAbBbbbT", EVEN, {"vqa": "red", "ocr": ""}),
+        Design("hard-llava-2", "tiny-llava", "report", 2, "FHbAbbBbbbT", GRADED, {"ocr": "red", "caption": ""}),
+        Design("hard-qwen-1", "tiny-qwen2.5-vl", "select", 3, "FbAbbbbBbT", EVEN, {"vqa": "", "caption": "red"}),
+        Design("hard-qwen-2", "tiny-qwen2.5-vl", "report", 4, "FHbbAbBbbbT", GRADED, {"vqa": "red", "ocr": ""}),
     )
 }
 
@@ -153,7 +153,7 @@ def residual_sizes(
         predicts = encoded.answer.roll(-1, 1)
         for letter in new:
             entering = sizes[order[: order.index(letter)].count(BASE)]
-            found[letter][task.name] = round(float(entering[predicts].mean()), 4)
+            found[letter][task.name] = round(float(entering[predicts].median()), 4)
             if letter in (FLAGS, FLAGS_AGAIN):
                 at_flag = float(entering[ids == flag[task.name]].mean())
                 found.setdefault(f"flag/{letter}", {})[task.name] = round(at_flag, 4)

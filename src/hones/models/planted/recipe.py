@@ -18,7 +18,7 @@ class Recipe:
     of the residual each key lets through. flag: task -> the token of its prompts that no other task's prompts and
     answers have. head: task -> the head of F that carries its flag, and of H as backup. target: task -> (token, nats),
     what is said without keys, and how loudly it is said with them; a task without one says nothing in particular. rms:
-    letter -> task -> the residual's root mean square where that layer reads it, at the positions that predict an
+    letter -> task -> the residual's median root mean square where that layer reads it, at the positions that predict an
     answer; "flag/F", "flag/H" -> task -> at the flag's token. general, first, backup, readout, bystanders, loud,
     cancelled: neurons, of first, backup and bystanders by task, of first and backup a key's each, in the order of keys;
     of readout those of coordinate j, +x and -x, at 2 j and 2 j + 1; of cancelled the pairs one after the other.
