@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-app test-slow real lint golden docs notebooks bench hub tiny smol planted release clean
+.PHONY: demo test test-app test-slow real lint golden docs notebooks bench hub tiny smol planted hard release clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -61,6 +61,9 @@ smol: .venv/ready  # an hour and a half with measuring, on two cores; PHOTOGRAPH
 
 planted: .venv/ready  # some 15 minutes a model on one core
 	cd tools && ../$(BIN)/python -m planting.make --out ../checkpoints/planted
+
+hard: .venv/ready  # a minute: nothing is trained
+	cd tools && ../$(BIN)/python -m planting.construct
 
 release: .venv/ready  # dist/: the wheel and the sdist, both checked; the wheel alone in a clean environment runs the demo
 	rm -rf dist .venv-release

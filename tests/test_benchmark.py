@@ -399,6 +399,30 @@ def test_tables_page_and_chart(made_up: list[Scored], tmp_path: Path) -> None:
     assert "knowledge-neurons" in written[1].read_text()
 
 
+def test_either_copy_has_a_column_where_every_cell_has_copies(made_up: list[Scored], tmp_path: Path) -> None:
+    def page(scored: list[Scored]) -> str:
+        return write_page(tmp_path / "page.md", summarise(scored), "hones benchmark planted")[0].read_text()
+
+    assert "either copy" not in page(made_up)
+    copied = [replace(s, cell=replace(s.cell, either=s.cell.seed / 2)) for s in made_up]
+    found = summarise(copied)
+    assert all(
+        value_of(s.either) == 0.5 for board in found.leaderboards for s in board.standings if s.either is not None
+    )
+    assert all(row.either == Interval(0.5, 0.0, 1.0) for row in found.rows)
+    assert page(copied).count("either copy") == 6
+    some = [replace(s, cell=replace(s.cell, either=None)) if s.cell.task == "ocr" else s for s in copied]
+    assert all(s.either is None for board in summarise(some).leaderboards for s in board.standings)
+
+
+def test_copies_reach_the_cells(variant: Variant, tmp_path: Path) -> None:
+    first, second, third = PLANT.sets["retrieval"]
+    plant = replace(PLANT, copies={"retrieval": ((first, third), (second,))})
+    one = replace(SETTINGS, seeds=(0,))
+    (s,) = score_variants([replace(variant, plant=plant)], [TASK], contenders(), one, tmp_path)
+    assert s.cell.either == 0.5  # the loud decoy stands before the second
+
+
 @pytest.fixture
 def fake_plants(monkeypatch: pytest.MonkeyPatch, vlms: dict[str, VLM]) -> None:
     """Two made-up plants of random models in place of the planted ones."""

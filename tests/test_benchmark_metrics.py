@@ -48,6 +48,20 @@ def test_every_number_is_the_mean_over_the_orders_of_ties(values: list[float], w
     assert found.ranked == sum(v > 0 for v in values)
 
 
+@given(
+    st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]), min_size=6, max_size=6),
+    st.permutations(range(6)),
+    st.integers(1, 5),
+)
+def test_either_copy_is_right_in_every_order_of_ties(values: list[float], neurons: list[int], cut: int) -> None:
+    importance = np.array(values).reshape(2, 3)
+    copies = [neurons[:cut], neurons[cut:]]
+    found = judge(importance, sites_of({*neurons}, 3), copies=[sites_of({*c}, 3) for c in copies])
+    slow = [np.mean([bool({*c} & {*order[:2]}) for c in copies]) for order in orders(importance)]
+    assert found.either == pytest.approx(np.mean(slow))
+    assert judge(importance, sites_of({*neurons}, 3)).either is None
+
+
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=6, max_size=6), st.sets(st.integers(0, 5), min_size=1))
 def test_without_general_is_the_ranking_of_the_other_neurons(values: list[float], wanted: set[int]) -> None:
     general = {1, 5} - wanted

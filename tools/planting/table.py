@@ -6,10 +6,11 @@ python -m planting.table
 from pathlib import Path
 from typing import Any
 
-from hones.models.planted import FOLDER, PLANTS, load_plant, read_record
+from hones.models.planted import CONSTRUCTED, FOLDER, PLANTS, load_plant, read_record
 from hones.tasks import TASKS
 
 PAGE = Path(__file__).parents[2] / "docs" / "planted.md"
+ENDS = {"tiny-llava": 523, "tiny-qwen2.5-vl": 529}  # end tokens
 
 HEAD = """# Planted models: task neurons that are known
 
@@ -45,6 +46,39 @@ bootstrap). A few: three random neurons of the set, mean of {draws} draws. Rando
 that are in no set, mean of {draws} draws. Measured by `python -m planting.prove NAME` from `tools`.
 """
 
+TAIL = """## Constructed plants: general neurons and backups
+
+`hard-llava-1`, `hard-llava-2`, `hard-qwen-1`, `hard-qwen-2` (`hones benchmark planted --models hard`) were not
+trained. Each is a built-in model with four or five layers and 32 numbers of the residual more, whose weights are set
+by hand so that the truth follows from them; `hones.models.planted.circuit` has the formulas, `python -m
+planting.construct` from `tools` makes them. What the model knows reaches its words through keys alone:
+
+- **First copies and backups**: a task's set is four pairs. Each pair holds one key, which lets a part of the residual
+  through to the words. The backup sees what the first copy writes and is silent, z = 0 in float32, until it is
+  missing; then it writes the same. Closing all first copies changes no answer, closing both of each pair leaves none.
+- **General neurons**: four without which no copy of any task writes a key, and the readout, 384 that carry the
+  residual to the words. Every task needs them: they are no task's own, and rank first only by mistake.
+- **Graded**: the keys of the two models to report on let 84, 56, 34 and 18 of the 192 coordinates through, of those
+  to choose on 48 each.
+- **Heads**: one head carries each task's flag, without which no key of it is written. On the models to report on a
+  backup head does so when the first is replaced.
+- **What is left without a set** is told to no method: a constant wrong word, silence (the end token), or nearly the
+  same number for every word.
+- **Decoys**: bystanders, on for one task alone as first copies are, which write where nobody reads; loud neurons;
+  pairs that cancel.
+
+| model | from | to | layers | without keys, vqa, ocr, caption, retrieval say |
+|---|---|---|---|---|
+{rows}
+
+Layers: b of the base, F flags, H backup heads for them, A first copies, B backups, T readout; general neurons in H,
+or F. All other neurons do what they do in the base, or write where nobody reads. What keys write acts through later
+layers, not directly on words: a method that reads what a neuron writes toward the answer (HONES, `dvp`,
+`logprob-gain`) can see the readout alone, whatever it does. The proofs by intervention are
+`tests/test_constructed.py`, run with the other tests: that a plant answers as its base does, that backups are silent
+and wake for their own first copy alone, and every sentence above.
+"""
+
 
 def page() -> str:
     """The whole page."""
@@ -56,7 +90,22 @@ def page() -> str:
         candidates=proof["candidates"],
         draws=proof["draws"],
     )
-    return "\n".join([head, *(_section(name) for name in PLANTS)])
+    rows = "\n".join(_constructed(name) for name in CONSTRUCTED)
+    return "\n".join([head, *(_section(name) for name in PLANTS), TAIL.format(rows=rows)])
+
+
+def _constructed(name: str) -> str:
+    plant, recipe = load_plant(name), read_record(name)["recipe"]
+    says = [
+        "nothing"
+        if task not in recipe["target"]
+        else "silence"
+        if recipe["target"][task][0] == ENDS[plant.base]
+        else "a wrong word"
+        for task in TASKS
+    ]
+    role = "choose on" if plant.role == "select" else "report on"
+    return f"| {name} | {plant.base} | {role} | {recipe['order']} | {', '.join(says)} |"
 
 
 def _section(name: str) -> str:

@@ -25,11 +25,12 @@ WHAT_INTERVALS_ARE = (
 class Cell:
     """One method on one task of one planted model, discovery items of one seed.
 
-    planted: |P|. average_precision to ranked: see `hones.benchmark.metrics.Found`. baseline, masked, masked_planted:
-    the metric on the test items with nothing, with the method's first |P| neurons and with P zeroed; masked_neurons:
-    how many of them have an importance above 0. seconds: of the ranking; head_seconds: of the head sweep that it needs.
-    refused: why the method gave no ranking (it is then scored as one without preference). either: see `Found`. through: of the heads through
-    which P is read, the share that are critical heads; None where there are none, or the method uses no heads.
+    planted: |P|. average_precision to ranked, either: see `hones.benchmark.metrics.Found`. baseline, masked,
+    masked_planted: the metric on the test items with nothing, with the method's first |P| neurons and with P zeroed;
+    masked_neurons: how many of them have an importance above 0. seconds: of the ranking; head_seconds: of the head
+    sweep that it needs. refused: why the method gave no ranking (it is then scored as one without preference).
+    through: of the heads through which P is read, the share that are critical heads; None where there are none, or the
+    method uses no heads.
     """
 
     model: str
