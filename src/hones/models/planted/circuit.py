@@ -6,10 +6,10 @@ they did: to float32's rounding they see the same x, the first d numbers of the 
     c            1 at every word                     (embedding)
     phi_t        1 at the word that only task t's prompts have, its flag
     f_t          1 behind that word                  (F: head t attends to the flag's token: c phi_t)
-    f_t          1 behind it, if it was not before   (H: backup head t does, unless f_t: (c - 16 f_t) phi_t)
+    f_t          1 behind it, if it was not before   (H: backup head t does, unless f_t: (c - 256 f_t) phi_t)
     g            1 behind any flag                   (F or H: general neurons, z = silu(f) f, f = sum of f_t)
     k_i          1: key i is there                   (A: first copies, z = silu(f_t) g)
-    k_i          1, if it was not before             (B: backups, z = silu(f_t - 16 k_i) g)
+    k_i          1, if it was not before             (B: backups, z = silu(f_t - 256 k_i) g)
     x_j          becomes S x_pi(j) where k_i(j) is   (T: the readout, z+ = silu(x_pi(j)) k_i(j) and z-, of -x_pi(j))
 
 each read behind the layer's norm, with gains that are left out here. silu(a) - silu(-a) = a, so the readout, z+ - z-,
@@ -49,8 +49,8 @@ UNIT = 0.004  # of c, phi, f, g, k in the residual, whose own numbers are .05 (e
 SCALE = 1024.0  # S
 GATE = 8.0  # of a gate that is on: silu(8) = 7.997
 UP = 0.1  # of an up projection that is on
-SHUTS = 16.0  # a key closes its backup's gate to 1 - 16 of it
-SHARP = 60.0  # a backup's gate, in place of GATE: shut, it is silu(-900) = 0
+SHUTS = 256.0  # a key closes its backup's gate to 1 - 256 of it; at some positions keys are 60 times smaller
+SHARP = 60.0  # a backup's gate, in place of GATE: shut, it is silu(-15300) = 0
 SCORE = 40.0  # of a flag's token in its head's attention
 
 
