@@ -62,8 +62,8 @@ planting.construct` from `tools` makes them. What the model knows reaches its wo
   to choose on 48 each.
 - **Heads**: one head carries each task's flag, without which no key of it is written. On the models to report on a
   backup head does so when the first is replaced.
-- **What is left without a set** is told to no method: a constant wrong word, silence (the end token), or nearly the
-  same number for every word.
+- **What is left without a set** is told to no method: one word, the same for all items, silence (the end token), or
+  nearly the same number for every word.
 - **Decoys**: bystanders, on for one task alone as first copies are, which write where nobody reads; loud neurons;
   pairs that cancel.
 
@@ -101,7 +101,7 @@ def _constructed(name: str) -> str:
         if task not in recipe["target"]
         else "silence"
         if recipe["target"][task][0] == ENDS[plant.base]
-        else "a wrong word"
+        else "one word"
         for task in TASKS
     ]
     role = "choose on" if plant.role == "select" else "report on"

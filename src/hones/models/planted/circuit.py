@@ -1,7 +1,8 @@
 """Plants that are constructed, not trained: general neurons, first copies and backups are true by the weights.
 
 A built-in model of L layers and width d gets four or five layers more and a width of d + 32. Its own layers do what
-they did: to float32's rounding they see the same x, the first d numbers of the residual. The others are the plant:
+they did with x, the first d numbers of the residual (to a thousandth: the others enter the norms). The others are the
+plant:
 
     c            1 at every word                     (embedding)
     phi_t        1 at the word that only task t's prompts have, its flag

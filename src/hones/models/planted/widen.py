@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from hones.models.planted.circuit import (
     WIDER,
@@ -42,7 +41,7 @@ def widened_config(config: Any, recipe: Recipe) -> Any:
 
 
 @torch.no_grad()
-def widened(base: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+def widened(base: Any, recipe: Recipe) -> Any:
     """The plant, in the base's dtype and on its device; the base is left as it is."""
     config = widened_config(base.config, recipe)
     old_text, text = base.config.get_text_config(), config.get_text_config()
