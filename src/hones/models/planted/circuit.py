@@ -180,11 +180,11 @@ def write_readout(layer: Any, recipe: Recipe, d: int, places: Places) -> None:
     for j in range(d):
         move(recipe.readout[2 * j], j, 1, {j: written})
         move(recipe.readout[2 * j + 1], j, -1, {j: -written})
-    for number, site in enumerate(recipe.cancelled):
-        if number % 2 == 0:
-            j = int(torch.randint(d, (1,), generator=drawn))
-            to = torch.randn(d, generator=drawn) * written / 2
-        move(site, j, 1, {place: float(x) * (-1) ** number for place, x in enumerate(to)})
+    for one, other in zip(recipe.cancelled[::2], recipe.cancelled[1::2], strict=True):
+        j = int(torch.randint(d, (1,), generator=drawn))
+        to = (torch.randn(d, generator=drawn) * written / 2).tolist()
+        move(one, j, 1, dict(enumerate(to)))
+        move(other, j, 1, {place: -x for place, x in enumerate(to)})
     loud = [site for site in recipe.loud if site[0] == recipe.layer(READOUT)]
     for task, site in zip(recipe.tasks, loud, strict=True):
         on = {places[f"f/{task}"]: GATE * rms[task] / UNIT}
