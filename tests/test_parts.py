@@ -27,7 +27,7 @@ from hones.method.steering.parts import PARTS
 from hones.method.steering.settings import EarlyStopping, Scales
 from hones.method.steering.train import learn_part
 from hones.method.steering.trainable import TrainedPart
-from hones.models.adapters import Adapter, OfHeads, Part
+from hones.models.adapters import Adapter, LowRank, OfHeads, Part
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM, frozen
 from hones.runs.artifacts import read_scales, write_heads, write_neurons
@@ -117,7 +117,8 @@ def test_heads_become_what_the_formula_says(vlm: VLM, name: str) -> None:
 def test_before_training_nothing_changes_bit_for_bit(vlm: VLM, name: str) -> None:
     start = part_of(name, vlm).start(7)
     adapter = Adapter(part_of(name, vlm), {layer: vector.numpy() for layer, vector in start.items()})
-    for model in (vlm, with_model(vlm, copy.deepcopy(vlm.model).to(torch.bfloat16))):
+    half: Any = copy.deepcopy(vlm.model)
+    for model in (vlm, with_model(vlm, half.to(torch.bfloat16))):
         assert torch.equal(logits_under(model, Intervention(adapter=adapter)), logits_under(model, BASELINE))
     if name.startswith("lora"):
         first = adapter.part.tensors(0, start[0])
@@ -171,7 +172,9 @@ def test_an_adapter_of_another_model_is_refused(vlm: VLM) -> None:
     missing = random_adapter(OfHeads(((9, 1),), vlm.anatomy.head_dim, scaled=False))
     with pytest.raises(HonesError, match=r"no head \(9, 1\)"), Intervention(adapter=missing).on(vlm.model):
         pass
-    low = replace(part_of("lora-1", vlm), neurons=vlm.anatomy.neurons + 1)
+    low_rank = part_of("lora-1", vlm)
+    assert isinstance(low_rank, LowRank)
+    low = replace(low_rank, neurons=vlm.anatomy.neurons + 1)
     with pytest.raises(HonesError, match=r"a low rank of .* neurons and width"):
         low.check(vlm.anatomy)
     with pytest.raises(HonesError, match=r"no neuron \(7, 0\)"):
@@ -262,6 +265,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same(
     examples = task.examples(discovery)[0]
     settings = SETTINGS.model_copy(update={"early_stopping": EarlyStopping(share=0.2, patience=2), "epochs": 3})
     part = part_of("lora-1", vlm)
+    assert isinstance(part, LowRank)
     expected = learn_part(vlm, task, examples, part, settings)
     step, done = train._step, []
 
