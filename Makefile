@@ -55,7 +55,7 @@ hub: .venv/ready  # with the hub and a GPU: three models of it through verify, e
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints
 
-smol: .venv/ready  # an hour and a half with measuring, on two cores; PHOTOGRAPHS=FOLDER has flickr8k, daquar and words (tools/smol)
+smol: .venv/ready  # two hours and a half with measuring, on two cores; PHOTOGRAPHS=FOLDER has flickr8k, daquar and words (tools/smol)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[real]'
 	cd tools && ../$(BIN)/python -m smol.make $(abspath $(PHOTOGRAPHS)) --out ../checkpoints/smol
 
