@@ -81,12 +81,15 @@ def guessed(task: Task, examples: Sequence[Example]) -> np.ndarray:
     return max(map(of, constants), key=lambda statistics: float(task.score(statistics.sum((0, 1)))))
 
 
-def rows_of(vlm: VLM, source: str, file: Path, folder: Path, retrieval_items: int) -> Iterator[Row]:
-    """Measure every task of a source."""
+def rows_of(
+    vlm: VLM, source: str, file: Path, folder: Path, retrieval_items: int, tasks: Sequence[str] = tuple(ANNOTATION)
+) -> Iterator[Row]:
+    """Measure tasks of a source."""
     blank = folder / "blank.png"
     Image.new("RGB", (SIZE, SIZE), (235, 235, 235)).save(blank)
     items = load_items(file)
-    for name, key in ANNOTATION.items():
+    for name in tasks:
+        key = ANNOTATION[name]
         started = time.monotonic()
         task = make_task(name, candidates=CANDIDATES[source])
         examples, left_out = task.examples(replace(items, items=tuple(item for item in items if getattr(item, key))))
@@ -142,8 +145,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=60, help="built-in pictures of each task")
     parser.add_argument("--retrieval-items", type=int, default=24, help="of which retrieval, the dearest, asks about")
     parser.add_argument(
-        "--photograph-items", type=int, default=300, help="photographs of each task, as far as there are"
+        "--photograph-items", type=int, default=200, help="photographs of each task, as far as there are"
     )
+    parser.add_argument("--photograph-retrieval-items", type=int, default=40, help="of which retrieval asks about")
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k, daquar and words")
     parser.add_argument("--to", type=Path, help="page to write")
     options = parser.parse_args()
@@ -159,7 +163,7 @@ def main() -> None:
             )
             sources["photographs"] = written["test"]
         for source, file in sources.items():
-            most = options.retrieval_items if source == "built-in" else options.photograph_items
+            most = options.retrieval_items if source == "built-in" else options.photograph_retrieval_items
             rows += rows_of(vlm, source, file, folder, most)
     if options.to is not None:
         write_bytes(options.to, page(options.model, rows).encode())
