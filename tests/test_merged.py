@@ -243,7 +243,9 @@ def test_what_a_killed_process_left_goes_and_what_is_damaged_is_made_again(base:
     assert not left.exists()
     whole = (place / getting.WEIGHTS).read_bytes()
     (place / getting.WEIGHTS).write_bytes(whole[:-1])
-    getting.get(shipped, base)
+    said: list[str] = []
+    getting.get(shipped, base, said.append)
+    assert f"{place} was damaged: it is made again" in said
     assert (place / getting.WEIGHTS).read_bytes() == whole
     assert [p.name for p in place.parent.iterdir() if p.suffix != ".lock"] == [place.name]
 

@@ -54,13 +54,13 @@ ADVICE = (
     Advice(
         use="selective",
         want="those that other tasks can spare",
-        measured="smol-llava, .1 %: vqa loses 33 [17, 50] %, ocr 0 [0, 1] %; rounds' cost both nearly all",
+        measured="an earlier smol-llava, .1 %: vqa loses 33 [17, 50] %, ocr 0 [0, 1] %; rounds' cost both nearly all",
         page="bench/results/real-drawings.md",
     ),
     Advice(
         use="selective",
         want="the same on photographs of words, which serve one task alone",
-        measured="thin evidence, and against it: ocr 100, caption 100, plain text 89 [87, 91] %",
+        measured="thin evidence, against it, of an earlier version: ocr 100, caption 100, plain text 89 [87, 91] %",
         page="bench/results/real-photographs-ocr.md",
     ),
     Advice(

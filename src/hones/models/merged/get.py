@@ -47,6 +47,7 @@ def get(model: Merged, base: Path | None = None, say: Callable[[str], None] = la
             with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as scratch:
                 made = _make(model, base, Path(scratch), say)
                 if place.exists():
+                    say(f"{place} was damaged: it is made again")
                     place.rename(Path(scratch) / "damaged")
                 made.rename(place)
     return place
