@@ -34,6 +34,7 @@ Rows = Callable[[int], Bool[Tensor, " rows"]]
 """Which rows of what is at a layer's place are edited."""
 
 
+@dataclass(frozen=True)
 class Part(ABC):
     """Where parameters sit and what they do."""
 
