@@ -1,7 +1,7 @@
 """The second phase: the language model's updates learn all tasks on all pictures, as the tower goes on with soft words.
 
     python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
-    python -m smol.joint BASE PHOTOGRAPHS --again --parts drawings photographs   # from what is shipped
+    python -m smol.joint BASE PHOTOGRAPHS --again --parts drawings photographs   # the updates alone, from what is shipped
 
 A step is some small parts, computed in threads: pictures with their prompts, from which the updates learn, and parts
 of the first phase, from which the tower and the projector do. (Learning these from the prompts too was tried: with
@@ -147,7 +147,7 @@ def main() -> None:
     if not load(checkpoint, modules, optimizers, clock):
         if options.again:
             load_shipped(parts)
-        if not load(options.out / "soft.pt", before):
+        if not load(options.out / "soft.pt", before) and not (options.again and SOFT_WORDS not in options.parts):
             raise SystemExit(f"no {options.out / 'soft.pt'}: run smol.soft first")
     saved = 0
     with threads(options.threads) as pool:
