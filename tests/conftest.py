@@ -3,12 +3,15 @@
 import shape_checks  # noqa: F401  before hones is imported
 
 # isort: split
+import functools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 from hypothesis import settings
 from random_models import save_random_llava, save_random_qwen
@@ -19,6 +22,10 @@ from hones.models.vlm import VLM
 
 settings.register_profile("hones", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("hones")
+
+# The commands are built once a process, not at each of the hundreds of calls; and no test outlives a power failure.
+typer.main.get_command = functools.cache(typer.main.get_command)
+os.fsync = lambda _: None
 
 FAMILIES = {"llava": save_random_llava, "qwen": save_random_qwen}
 

@@ -40,7 +40,7 @@ from hones.sweep.decoder import Decoder
 from hones.sweep.engines import make_engine
 from hones.sweep.forward import Forward
 from hones.sweep.journal import Journal
-from hones.sweep.memory import MemoryPlan, make_plan
+from hones.sweep.memory import POSITIONS, MemoryPlan, make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.passes import Passes, ReplaySavings
 from hones.sweep.racing import Race, RaceRules
@@ -543,6 +543,24 @@ def test_a_killed_sweep_goes_on_and_ends_in_the_same_bytes(
         for name in ("heads.json", "head_scores.npy"):
             whole, resumed = (tmp_path / run / task / name for run in ("whole", "killed"))
             assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_a_group_has_few_pictures_where_there_are_many_interventions(
+    families: dict[str, VLM], pictures: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group is what a killed sweep loses; smaller ones give the same numbers."""
+    plan = MemoryPlan(pictures=16, positions=4096, row_bytes=1)
+    assert [plan.for_rows(rows).pictures for rows in (0, 37, 271, 2 * 271, 5000)] == [16, 16, 7, 3, 1]
+    task, examples = jobs_of(pictures)[0]
+    expected = sweep(families["llava"], task, examples, EDITS, REPLAY)
+    groups = []
+    answer = Replay.answer
+    monkeypatch.setattr(
+        Replay, "answer", lambda self, m, *a: groups.append({x.about for _, x in m}) or answer(self, m, *a)
+    )
+    monkeypatch.setitem(POSITIONS, "cpu", 4 * len(EDITS))
+    np.testing.assert_array_equal(sweep(families["llava"], task, examples, EDITS, REPLAY), expected)
+    assert len(groups) == 2 and max(map(len, groups)) == 2
 
 
 # --- racing ---

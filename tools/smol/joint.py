@@ -1,7 +1,7 @@
 """The second phase: the language model's updates learn all tasks on all pictures, as the tower goes on with soft words.
 
     python -m smol.joint BASE PHOTOGRAPHS --out checkpoints/smol --minutes 45
-    python -m smol.joint BASE PHOTOGRAPHS --again --parts drawings photographs   # the updates alone, from what is shipped
+    python -m smol.joint BASE PHOTOGRAPHS --again --parts drawings photographs   # the updates, from those shipped
 
 A step is some small parts, computed in threads: pictures with their prompts, from which the updates learn, and parts
 of the first phase, from which the tower and the projector do. (Learning these from the prompts too was tried: with

@@ -32,6 +32,13 @@ class MemoryPlan:
         """How many rows of `width` new positions fit into one pass, at least one."""
         return max(1, min(self.positions // max(1, width), self.row_bytes // max(1, bytes_per_row)))
 
+    def for_rows(self, per_picture: int) -> "MemoryPlan":
+        """With fewer pictures in a group where each has so many rows: a group is what a killed sweep loses.
+
+        A row decodes one position at a time; more of them than half of `positions` make no pass cheaper.
+        """
+        return replace(self, pictures=min(self.pictures, max(1, self.positions // (2 * max(1, per_picture)))))
+
     def halved(self, *, last: bool) -> "MemoryPlan":
         """The plan after the device ran out of memory; `last`: with a single member of a group.
 

@@ -128,6 +128,8 @@ def sweep_tasks(
         positions += vlm.encode([first.open_picture()], [first.prompts[0]]).inputs["input_ids"].shape[1]
         positions += sum(len(vlm.tokenizer(prompt)["input_ids"]) for prompt in first.prompts[1:])
     plan = settings.workers.plan(vlm, positions, settings.batch_size)
+    if not settings.batch_size:
+        plan = plan.for_rows(len(edits) * len(jobs))
     cells = len(edits) * sum(len(examples) for _, examples in jobs)
     with settings.journal(asdict(plan)) if settings.journal else nullcontext() as journal:
         if journal is not None:

@@ -157,6 +157,8 @@ class Bill:
         asked = [one for job in jobs for one in job.asked]
         items = sum(job.items for job in jobs)
         plan = sweep_plan(shapes, asked, self.free, self.device, self.request.batch_size)
+        if not self.request.batch_size:
+            plan = plan.for_rows((edits.count + 1) * len(jobs))
         proven = Sweep(shapes, asked, edits, plan)
         sweep = replace(proven, asked=only_read(asked)) if read else proven
         longest = max(sweep.asked, key=lambda one: one.length)
