@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/hones demo
 
 test: .venv/ready  # one process a core, one thread each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not real" --numprocesses auto --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not real" --numprocesses auto --dist worksteal --durations 15 --durations-min 10
 
 test-app: .venv-app/ready  # the page of `hones app`, apart: gradio takes no Pillow above 12
 	OMP_NUM_THREADS=1 .venv-app/bin/python -m pytest tests/test_app.py tests/test_app_page.py
