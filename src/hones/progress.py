@@ -21,14 +21,13 @@ class Lines(tqdm):
         self.written = time.monotonic()
         super().__init__(*arguments, **options, mininterval=1, miniters=1, ncols=100, ascii=True)
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """The line, if one is due; there is nothing to clear (msg) and no place to move to (pos)."""
         now = time.monotonic()
         if msg is None and now - self.written >= SECONDS:
             self.written = now
             self.fp.write(f"{self}\n")
             self.fp.flush()
-        return False
 
 
 def progress_bar(what: str, total: int, unit: str = "it") -> tqdm:
