@@ -144,7 +144,7 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
     file = tmp_path / "run.yaml"
     assert call("init", file) == 0
     text = file.read_text()
-    assert read_config(file).model == "MODEL", "as it is"
+    assert RunConfig.model_validate(yaml.safe_load(text)).model == "MODEL", "as it is"
     assert all(f"{name}:" in text for name in RunConfig.model_fields)
     whole = re.sub(r"^# (?=.*:)(?!A conf|Keys)", "", text, flags=re.M)
     content = yaml.safe_load(whole.replace("#   images", "  images"))
@@ -154,6 +154,39 @@ def test_init_writes_a_configuration_that_is_one(tmp_path: Path, capsys: pytest.
     assert call("init", file) == 2
     assert "is there already" in capsys.readouterr().err
     assert file.read_text() == text == commented_config(RunConfig)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_what_init_left_to_be_filled_in_is_named_by_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    file = tmp_path / "run.yaml"
+    assert call("init", file) == 0
+    monkeypatch.setattr("socket.socket", None)  # no hub is asked
+    capsys.readouterr()
+    assert call(command, file) == 2
+    (said,) = capsys.readouterr().err.replace("\n", " ").split("hones: ")[1:]
+    lines = file.read_text().splitlines()
+    for key, value in {"model": "MODEL", "dev": "DEV.json", "test": "TEST.json", "discovery": "DISCOVERY.json"}.items():
+        (number,) = [i for i, line in enumerate(lines, 1) if line.strip().startswith(f"{key}: {value}")]
+        where = key if key == "model" else f"data.{key}"
+        assert f"line {number}, {where}: {value} (expected " in said
+    assert "(expected hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl); line" in said
+    assert "data.dev: DEV.json (expected an annotation file, what scales are learned on)" in said
+
+
+def test_what_is_filled_in_is_no_placeholder(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    assert call("init", file) == 0
+    data = "data={discovery: a.json, dev: b.json, test: c.json}"
+    assert read_config(file, ["model=tiny-llava", data]).model == "tiny-llava"
+    with pytest.raises(HonesError, match=r"not filled in: line 3, model: MODEL \([^;]*\); `hones data"):
+        read_config(file, [data])
+    with pytest.raises(HonesError, match=r"not filled in: line 8, data\.dev: DEV\.json \([^;]*\); `hones data"):
+        read_config(file, ["model=tiny-llava", "data.discovery=a.json", "data.test=c.json"])
+    (tmp_path / "MODEL").mkdir()
+    (tmp_path / "DEV.json").touch()
+    assert read_config(file, ["data.discovery=a.json", "data.test=c.json"]).model == "MODEL", "a folder that is there"
 
 
 @pytest.mark.parametrize(

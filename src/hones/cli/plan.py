@@ -101,12 +101,13 @@ class Plan(HeadWayOptions):
     to_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")] = None
 
     def execute(self) -> None:
+        request = self._request()  # before torch is imported: what is wrong with it is said at once
         from hones.files import write_json
         from hones.runs.plan.forecast import plan
         from hones.views.forecast import forecast_table, sentences
         from hones.views.terminal import show
 
-        forecast = plan(self._request(), on_calibration=lambda stage: ERR.print(f"calibrating: {stage}"))
+        forecast = plan(request, on_calibration=lambda stage: ERR.print(f"calibrating: {stage}"))
         OUT.print(show(forecast_table(forecast)))
         for sentence in sentences(forecast):
             OUT.print(sentence)

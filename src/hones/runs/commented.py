@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from hones.errors import keys_inside
+from hones.runs.config_file import placeholder
 
 HEAD = """\
 # A configuration of `hones run`: fill in model, out and data, and it runs.
@@ -39,7 +40,7 @@ def _shown(name: str, field: FieldInfo) -> str:
     """The default, or an example where one is needed, as YAML on one line."""
     value: Any = field.default
     if field.is_required():
-        value = field.examples[0] if field.examples else f"{name.upper()}.json"
+        value = field.examples[0] if field.examples else placeholder(name, field)
     plain = str(value) if isinstance(value, Path) else [*value] if isinstance(value, tuple) else value
     flow = isinstance(plain, Sequence)
     return yaml.safe_dump(plain, default_flow_style=flow).removesuffix("\n").removesuffix("\n...")

@@ -17,15 +17,13 @@ It is YAML; unknown keys are errors. Relative paths are taken from the configura
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
-from hones.errors import HonesError, from_validation, seam
-from hones.files import read_yaml
+from hones.errors import HonesError, from_validation
 from hones.method.budget import AUTO, BUDGETS, DEFAULT_RATIO, DEFAULT_SEED, PositivePart, Rest
 from hones.method.head_ways import By, HeadWay, Utility, make_head_way
 from hones.method.steering.settings import HONES, SET, SteeringSettings
@@ -33,6 +31,7 @@ from hones.models.spec import ModelSpec
 from hones.models.wordings import BY_NAME
 from hones.rivals import METHODS, check_method_or_auto, check_methods, check_schedule, scheduled
 from hones.runs.analysis_settings import AnalysisSettings
+from hones.runs.config_file import config_content
 from hones.runs.steering_config import SteeringConfig, as_steering_config, known_by
 from hones.sweep.names import MAX_NEW_TOKENS, EngineName
 from hones.tasks import TASKS
@@ -135,7 +134,7 @@ class RayConfig(_Section):
 class RunConfig(_Section):
     """Everything a run depends on. compare, analyze: stages that are left out unless asked for."""
 
-    model: str = Field(description="hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl", examples=["MODEL"])
+    model: str = Field(description="hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl")
     out: Path = Field(description="run folder", examples=["runs/a"])
     data: DataFiles = Field(description="an annotation file per split, no picture in two of them (docs/data.md)")
     tasks: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = Field(
@@ -248,11 +247,10 @@ def read_config(file: Path, changes: Sequence[str] = ()) -> RunConfig:
         changes: what stands in place of the file's own, `key=value` or `section.key=value`, the value as YAML.
 
     Raises:
-        HonesError: no such file, not YAML, an unknown or missing key, or a value out of range.
+        HonesError: no such file, not YAML, an unknown or missing key, a value out of range, or one that
+            `hones init` left to be filled in.
     """
-    content = read_yaml(file, "keys such as model, out and data", "`hones init` writes a configuration")
-    for change in changes:
-        _set(content, change)
+    content = config_content(file, RunConfig, changes)
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
@@ -270,28 +268,6 @@ def read_config(file: Path, changes: Sequence[str] = ()) -> RunConfig:
     if config.chat_template is not None and config.chat_template not in BY_NAME:
         places["chat_template"] = str(base / config.chat_template)
     return config.model_copy(update=places)
-
-
-def _set(content: dict[str, Any], change: str) -> None:
-    """Put one `section.key=value` into a configuration's content.
-
-    Raises:
-        HonesError: it is not of that form, its value is not YAML, or what stands before a dot has no keys.
-    """
-    path, sign, text = change.partition("=")
-    *sections, key = path.strip().split(".")
-    if not sign or not all((*sections, key)):
-        raise HonesError(f"--set {change}", expected="KEY=VALUE or SECTION.KEY=VALUE, such as limit.test=100")
-    with seam(f"read the value of --set {change} as YAML"):
-        value = yaml.safe_load(text)
-    inside = content
-    for section in sections:
-        if inside.get(section) is None:
-            inside[section] = {}
-        inside = inside[section]
-        if not isinstance(inside, dict):
-            raise HonesError(f"--set {change}: {section} is {inside!r}", expected="a section with keys")
-    inside[key] = value
 
 
 def _tasks_in(base: Path, names: Sequence[str]) -> tuple[str, ...]:
