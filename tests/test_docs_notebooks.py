@@ -40,8 +40,8 @@ def test_the_first_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("MPLBACKEND", "agg")
     page = PAGES[0].read_text(encoding="utf-8")
     sizes = {
-        '{"discovery": 24, "test": 60}': '{"discovery": 4, "test": 4}',
-        '{"dev": 160, "test": 80}': '{"dev": 4, "test": 2}',
+        '{"discovery": 48, "test": 200}': '{"discovery": 4, "test": 4}',
+        '{"discovery": 48, "dev": 300, "test": 400}': '{"discovery": 4, "dev": 4, "test": 2}',
         "epochs=3": "epochs=1",
     }
     for long, short in sizes.items():
