@@ -115,6 +115,14 @@ def test_an_interval_is_three_columns_of_a_frame_and_one_cell_of_a_page(pandas: 
     assert "<td>0.25 [0.125, 0.5]</td>" in result._repr_html_()
 
 
+def test_a_change_keeps_its_sign_on_a_page() -> None:
+    """A head that changes nothing is at no floor."""
+    columns = (Column("score", form="+.3f", kind="interval"), Column("level", kind="interval"))
+    row = {"score": Interval(0.0, 0.0, 0.0), "level": Interval(0.0, 0.0, 0.0)}
+    html = table_html(Table("heads", "", columns, [row, {"score": Interval(0.25, 0.125, 0.5)}]))
+    assert "<td>+0 [no change]</td><td>0 [at floor]</td>" in html and "<td>+0.25 [+0.125, +0.5]</td>" in html
+
+
 def test_the_first_table_is_the_default_and_others_have_names(pandas: None) -> None:
     comparison = RESULTS[3]
     assert [row["method"] for row in comparison.to_pandas().rows] == [HOSTILE]

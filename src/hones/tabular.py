@@ -195,7 +195,8 @@ def together(results: Iterable[tuple[str, Tabular]]) -> Table:
 
 def table_html(table: Table, most: int = MOST_ROWS) -> str:
     """The first `most` rows as an HTML table; every text is escaped."""
-    columns = [replace(column, form=".4g", unit="", missing="") for column in table.columns]
+    signed = [(column, "+" if column.form.startswith("+") else "") for column in table.columns]
+    columns = [replace(column, form=f"{sign}.4g", unit="", missing="") for column, sign in signed]
     head = "".join(f"<th>{escape(column.name)}</th>" for column in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(column.text(row.get(column.name)))}</td>" for column in columns) + "</tr>"
