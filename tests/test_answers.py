@@ -253,12 +253,14 @@ def test_eval_asks_with_and_without_an_edit(
     where = ("--model", model_folders["llava"], "--data", shapes["test"], "--limit", 2, "--max-new-tokens", 3)
     assert call("eval", *where, "--task", "retrieval", "--candidates", 3) == 0
     said = capsys.readouterr().out
-    assert "ndcg@5" in said and "rank " in said and " edited" not in said
+    assert "ndcg@5" in said and "rank " in said and " edited" not in said and "more" not in said
     chosen = neurons_file(tmp_path, [(0, 1)])
     assert call("eval", *where, "--task", "vqa", "--neurons", chosen, "--csv", tmp_path / "a.csv") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "vqa, 2 items" in said and "edited" in said and "change" in said
     assert "edited score" in (tmp_path / "a.csv").read_text()
+    assert call("eval", *where, "--task", "vqa", "--rows", 1) == 0
+    assert "... and 1 more; changed and wrong ones stand first: --rows 2" in capsys.readouterr().out
     assert call("eval", *where, "--task", "vqa", "--neurons", neurons_file(tmp_path, [(99, 1)])) == 2
     nothing = Interval(0.0, 0.0, 0.0)
     heads = HeadResult("vqa_soft_accuracy", nothing, 4, (HeadScore(0, 0, nothing, 0.0, 0.0, 4),), 1)

@@ -147,6 +147,9 @@ def show_evaluation(found: "Evaluation", rows: int) -> None:
 
     level, *answers = replace(found, answers=replace(found.answers, shown=rows)).tables()
     OUT.print(show(level, *(answers if rows else ())))
+    total = len(found.answers.items)
+    if 0 < rows < total:
+        say(f"... and {total - rows} more; changed and wrong ones stand first: --rows {total}, or --csv FILE.csv")
     for line in found.advice:
         warn(line)
 
