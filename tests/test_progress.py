@@ -15,7 +15,8 @@ def test_a_line_now_and_then_where_no_bar_can_be_drawn(
     with progress.progress_bar("ocr: heads", total=40, unit=" cells") as bar:
         for _ in range(40):
             now[0] += 10
-            bar.update(1)
+            bar.update(0.5)
+            bar.update(0.5)
             bar.set_postfix(workers="2/2")
     said = capsys.readouterr().err
     lines = said.splitlines()

@@ -12,7 +12,16 @@ SECONDS = 60.0
 """Between two lines."""
 
 
-class Lines(tqdm):
+class Bar(tqdm):
+    """Parts of a unit count, and are not shown."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What a bar is written from."""
+        return {**super().format_dict, "n": int(self.n)}
+
+
+class Lines(Bar):
     """What cannot be drawn over is written line by line; work of less than a minute leaves none."""
 
     monitor_interval = 0  # no thread that wakes the bar up
@@ -42,4 +51,4 @@ def track(things: Iterable[T], what: str, total: int | None = None) -> Iterator[
 
 
 def _kind() -> type[tqdm]:
-    return tqdm if sys.stderr.isatty() else Lines
+    return Bar if sys.stderr.isatty() else Lines
