@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError
+from hones.models.anatomy import blocks_of
 
 MEND = "put config.json back as it was published, or download or save the model again"
 
@@ -27,10 +28,10 @@ def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) 
         HonesError: layers, heads or other weights of config.json and of the files differ.
     """
     config = model.config.get_text_config()
-    decoder = model.get_decoder()
-    prefix = next((path for path, module in model.named_modules() if module is decoder), "")
-    within = re.compile(rf"{re.escape(prefix)}\.?layers\.(\d+)\.")
-    layers = len(getattr(decoder, "layers", ()))
+    blocks = blocks_of(model.get_decoder())
+    path = next((path for path, module in model.named_modules() if module is blocks), "layers")
+    within = re.compile(rf"{re.escape(path)}\.(\d+)\.")
+    layers = 0 if blocks is None else len(blocks)
     unplaced = {key: int(found[1]) for key in sorted(report["unexpected_keys"]) if (found := within.match(key))}
     missing = sorted(report["missing_keys"])
 
@@ -39,7 +40,7 @@ def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) 
     if held > layers + further:
         _refuse_layers(name, layers, held)
     absent = layers
-    while absent and _is_absent(model, f"{prefix}.layers.{absent - 1}.".lstrip("."), missing):
+    while absent and _is_absent(model, f"{path}.{absent - 1}.", missing):
         absent -= 1
     if 0 < absent < layers:
         _refuse_layers(name, layers, absent)

@@ -1,31 +1,53 @@
 """Where a model's heads and neurons are.
 
 For each decoder layer l: `o_proj`, whose input is [.., H * d_h] (head h owns the slice h * d_h : (h + 1) * d_h), and
-`down_proj`, whose input is z [.., I]. Only the language model's layers count: a vision tower often has modules of the
-same names. Sites are data: paths below a decoder layer, the first that exists is taken. So is what stands between
-down_proj and the residual in some families, a norm or a gate.
+`down_proj`, whose input is z [.., I]: with a gate z = act(gate) * up, without one z = act(fc1). Only the language
+model's layers count: a vision tower often has modules of the same names. Sites are data: a layer's attention and FFN
+each have one output projection; of the names that families give to such a part, the first that is there is taken. So is
+what stands between down_proj and the residual in some families, a norm or a gate.
 """
 
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError
 
-OUT_PROJECTIONS = ("self_attn.o_proj", "cross_attn.o_proj")
-DOWN_PROJECTIONS = ("mlp.down_proj",)
+LAYERS = ("layers", "h")
+ATTENTIONS = ("self_attn", "cross_attn", "self_attention", "attention", "attn")
+OUT_PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense")
+FFNS = ("mlp", "")  # "": the layer holds its FFN's parts itself
+DOWN_PROJECTIONS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h")
 POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 GATES = ("cross_attn_mlp_gate",)
-ACTIVATIONS = ("act_fn", "activation_fn")
+ACTIVATIONS = ("act_fn", "activation_fn", "act")
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+
+Projection = nn.Linear | Conv1D
+
+
+def matrix(projection: Projection) -> Float[Tensor, "out in"]:
+    """W of x -> W x + b, a view of the weights: a Conv1D (GPT-2) keeps them transposed."""
+    return projection.weight.T if isinstance(projection, Conv1D) else projection.weight
+
+
+def sizes(projection: Projection) -> tuple[int, int]:
+    """(out, in), also where a quantisation packs the weights."""
+    if isinstance(projection, Conv1D):
+        return projection.nf, projection.nx
+    return projection.out_features, projection.in_features
 
 
 @dataclass(frozen=True)
 class Layer:
     """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to.
 
+    mlp: what gives the FFN's output; down_proj where the layer holds the FFN's parts itself (OPT).
     post_norm: a norm between down_proj and the residual; gate: what the FFN's output is multiplied by, its tanh.
     activation: the FFN's activation function, where it is a module.
     """
@@ -33,11 +55,16 @@ class Layer:
     block: nn.Module
     attention: nn.Module
     mlp: nn.Module
-    o_proj: nn.Linear
-    down_proj: nn.Linear
+    o_proj: Projection
+    down_proj: Projection
     post_norm: nn.Module | None = None
     gate: nn.Parameter | None = None
     activation: nn.Module | None = None
+
+    @property
+    def holds_ffn(self) -> bool:
+        """Whether no module but the layer itself runs the FFN, perhaps on the positions of all rows in one."""
+        return self.mlp is self.down_proj
 
     def is_within(self, block: nn.Module) -> bool:
         """Whether these still are the modules of a decoder layer."""
@@ -49,7 +76,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A model's layers and shapes: L layers, H heads of width d_h, I neurons, residual width d."""
+    """A model's layers and shapes: L layers, H heads of width d_h, I neurons, residual width d.
+
+    norm: what the decoder ends with, None in a family without one.
+    """
 
     decoder: nn.Module
     layers: tuple[Layer, ...]
@@ -58,6 +88,7 @@ class Anatomy:
     head_dim: int
     neurons: int
     width: int
+    norm: nn.Module | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -103,9 +134,10 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
 
 def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
     """Whether a model still has these modules: a quantisation or an adapter puts others in their place."""
-    blocks = getattr(anatomy.decoder, "layers", ())
+    blocks = blocks_of(anatomy.decoder)
     return (
-        model.get_decoder() is anatomy.decoder
+        blocks is not None
+        and model.get_decoder() is anatomy.decoder
         and model.get_output_embeddings() is anatomy.lm_head
         and model.config.get_text_config().num_attention_heads == anatomy.heads
         and len(blocks) == len(anatomy.layers)
@@ -113,26 +145,41 @@ def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
     )
 
 
+def blocks_of(decoder: nn.Module) -> nn.ModuleList | None:
+    """The decoder's layers."""
+    blocks = _first(decoder, LAYERS)
+    return blocks if isinstance(blocks, nn.ModuleList) and len(blocks) > 0 else None
+
+
 def _locate(model: PreTrainedModel) -> Anatomy:
     decoder = model.get_decoder()
-    blocks = getattr(decoder, "layers", None)
+    blocks = blocks_of(decoder)
     lm_head = model.get_output_embeddings()
     name = type(model).__name__
-    if not isinstance(blocks, nn.ModuleList) or len(blocks) == 0:
-        raise HonesError(f"{name}: its decoder {type(decoder).__name__} has no list of layers", expected="`.layers`")
+    if blocks is None:
+        raise HonesError(
+            f"{name}: its decoder {type(decoder).__name__} has no list of layers",
+            expected=" or ".join(f"`.{layers}`" for layers in LAYERS),
+        )
     if not isinstance(lm_head, nn.Linear):
         raise HonesError(f"{name}: no linear output embeddings", expected="an lm_head")
     layers = tuple(_layer(block, f"{name} layer {i}") for i, block in enumerate(blocks))
-    first = layers[0]
     heads = int(model.config.get_text_config().num_attention_heads)
+    width, inner = sizes(layers[0].o_proj)
+    if width != lm_head.in_features:
+        raise HonesError(
+            f"{name}: its layers have width {width}, its lm_head reads {lm_head.in_features}",
+            expected="one width, no projection between them (as OPT-350M has)",
+        )
     anatomy = Anatomy(
         decoder=decoder,
         layers=layers,
         lm_head=lm_head,
         heads=heads,
-        head_dim=first.o_proj.in_features // heads,
-        neurons=first.down_proj.in_features,
-        width=lm_head.in_features,
+        head_dim=inner // heads,
+        neurons=sizes(layers[0].down_proj)[1],
+        width=width,
+        norm=_first(decoder, FINAL_NORMS),
     )
     for i, layer in enumerate(layers):
         _check_shapes(layer, anatomy, f"{name} layer {i}")
@@ -140,13 +187,13 @@ def _locate(model: PreTrainedModel) -> Anatomy:
 
 
 def _layer(block: nn.Module, where: str) -> Layer:
-    attention, o_proj = _site(block, OUT_PROJECTIONS, where)
-    mlp, down_proj = _site(block, DOWN_PROJECTIONS, where)
-    activation = _first(mlp, ACTIVATIONS)
+    attention, o_proj = _site(block, ATTENTIONS, OUT_PROJECTIONS, where)
+    ffn, down_proj = _site(block, FFNS, DOWN_PROJECTIONS, where)
+    activation = _first(ffn, ACTIVATIONS)
     return Layer(
         block=block,
         attention=attention,
-        mlp=mlp,
+        mlp=down_proj if ffn is block else ffn,
         o_proj=o_proj,
         down_proj=down_proj,
         post_norm=_first(block, POST_NORMS),
@@ -160,25 +207,29 @@ def _first(module: nn.Module, names: tuple[str, ...]) -> Any:
     return next((getattr(module, name) for name in names if hasattr(module, name)), None)
 
 
-def _site(block: nn.Module, paths: tuple[str, ...], where: str) -> tuple[nn.Module, nn.Linear]:
-    """The projection at the first path that exists, and the module that owns it."""
-    for path in paths:
-        try:
-            module = block.get_submodule(path)
-        except AttributeError:
-            continue
-        if isinstance(module, nn.Linear):
-            return block.get_submodule(path.rpartition(".")[0]), module
-        kind = f"{type(module).__module__}.{type(module).__name__}"
-        raise HonesError(f"{where}: {path} is a {kind}", expected="a torch.nn.Linear or a class of it")
-    raise HonesError(f"{where}: none of {', '.join(paths)}", expected="a decoder layer with that projection")
+def _site(
+    block: nn.Module, owners: tuple[str, ...], names: tuple[str, ...], where: str
+) -> tuple[nn.Module, Projection]:
+    """The first of these projections of the first of these parts that the layer has, and that part."""
+    owner = next((owner for owner in owners if not owner or hasattr(block, owner)), None)
+    if owner is None:
+        raise HonesError(f"{where}: none of {', '.join(owners)}", expected="a decoder layer with that part")
+    part = block.get_submodule(owner)
+    paths = {name: f"{owner}.{name}".lstrip(".") for name in names}
+    for name, path in paths.items():
+        module = getattr(part, name, None)
+        if isinstance(module, nn.Linear | Conv1D):
+            return part, module
+        if module is not None:
+            kind = f"{type(module).__module__}.{type(module).__name__}"
+            raise HonesError(f"{where}: {path} is a {kind}", expected="a torch.nn.Linear or a class of it")
+    raise HonesError(f"{where}: none of {', '.join(paths.values())}", expected="a decoder layer with that projection")
 
 
 def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
-    o_proj = layer.o_proj
-    down_proj = layer.down_proj
-    mapped = f"{o_proj.in_features} -> {o_proj.out_features} and {down_proj.in_features} -> {down_proj.out_features}"
-    inner = anatomy.heads * anatomy.head_dim
-    expected = f"{inner} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
+    (width, inner), (out, neurons) = sizes(layer.o_proj), sizes(layer.down_proj)
+    mapped = f"{inner} -> {width} and {neurons} -> {out}"
+    of_heads = anatomy.heads * anatomy.head_dim
+    expected = f"{of_heads} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
     if mapped != expected:
         raise HonesError(f"{where}: o_proj and down_proj map {mapped}", expected=f"{expected} ({anatomy.heads} heads)")

@@ -7,6 +7,9 @@ A place is what enters or leaves a module of every decoder layer, [batch, positi
     GATE, Z, FFN                act(gate); z entering down_proj; what the FFN gives
     O_PROJ, DOWN_PROJ           what these projections give
 
+Some layers run their FFN on the positions of all rows in one, [batch * positions, width] (OPT): what is there is shown,
+and replaced, by row all the same. Others go on in place with what a module gives (Falcon): `collect` keeps its own.
+
 Edits (`hones.models.interventions`) are replacements of HEADS and of Z.
 """
 
@@ -52,8 +55,33 @@ def capture(anatomy: Anatomy, place: Place, see: See, layers: Iterable[int] | No
     hook = before if place.enters else after
     with ExitStack() as stack:
         for number in numbers:
-            stack.enter_context(hook(place.module(anatomy.layers[number]), partial(see, number)))
+            layer = anatomy.layers[number]
+            seen = partial(see, number)
+            if layer.holds_ffn:
+                rows = stack.enter_context(_counted(layer))
+                seen = partial(_by_row, rows, seen)
+            stack.enter_context(hook(place.module(layer), seen))
         yield
+
+
+@contextmanager
+def _counted(layer: Layer) -> Iterator[list[int]]:
+    """How many rows the layer runs on, told by what enters its attention, which comes before the FFN."""
+    rows = [0]
+
+    def count(x: Tensor) -> None:
+        rows[0] = len(x)
+
+    with before(layer.attention, count):
+        yield rows
+
+
+def _by_row(rows: list[int], see: Callable[[Tensor], Tensor | None], x: Tensor) -> Tensor | None:
+    """Show a tensor by row, [batch, positions, width]."""
+    if x.ndim > 2:
+        return see(x)
+    changed = see(x.unflatten(0, (rows[0], -1)))
+    return None if changed is None else changed.flatten(0, 1)
 
 
 @contextmanager
@@ -64,7 +92,7 @@ def collect(
     collected: dict[int, Tensor] = {}
 
     def keep(layer: int, x: Tensor) -> None:
-        collected[layer] = part(x)
+        collected[layer] = part(x).clone()
 
     with capture(anatomy, place, keep):
         yield collected

@@ -231,10 +231,17 @@ class VLM:
         return self.margins_of(hidden[0])
 
     def margins_of(self, hidden: Float[Tensor, "batch width"]) -> Float[Tensor, " batch"]:
-        """<h, U[Yes] - U[No]> of final hidden states, at least in float32, before any scale or cap of the family."""
+        """<h, U[Yes] - U[No]> of final hidden states, at least in float32, before any scale or cap of the family.
+
+        Where lm_head has a bias (Phi), the tokens' own are part of it.
+        """
         h = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        yes, no = self.anatomy.lm_head.weight[[*self.answer_tokens.both()]].to(h)
-        return h @ (yes - no)
+        ids = [*self.answer_tokens.both()]
+        yes, no = self.anatomy.lm_head.weight[ids].to(h)
+        if self.anatomy.lm_head.bias is None:
+            return h @ (yes - no)
+        of_yes, of_no = self.anatomy.lm_head.bias[ids].to(h)
+        return h @ (yes - no) + (of_yes - of_no)
 
     def head(self, hidden: Float[Tensor, "*positions width"]) -> Float[Tensor, "*positions vocabulary"]:
         """The model's logits of final hidden states, on the lm_head's device."""

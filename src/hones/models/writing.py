@@ -2,7 +2,8 @@
 
     added = a(z) g * (W_down z + b),   so neuron i writes  a(z) z_i (g * W_down[:, i])
 
-z [.., I] is the input of down_proj. In most families g = 1 and a = 1. Where a norm follows down_proj (Gemma 3, GLM-4V),
+z [.., I] is the input of down_proj, W_down [d, I] its matrix whichever way it is kept (`hones.models.anatomy.matrix`), b
+its bias, which is no neuron's. In most families g = 1 and a = 1. Where a norm follows down_proj (Gemma 3, GLM-4V),
 g [d] is its gain and a(z) = 1 / rms(W_down z + b) its denominator, held fixed at the value that it has for this z: the
 norm is linear there, and the neurons' shares sum to what the FFN adds. Where a gate follows (Mllama's cross-attention
 layers), g = tanh(gate). `hones.models.probe` measures at loading that the FFN adds just that.
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from hones.errors import HonesError
-from hones.models.anatomy import Anatomy, Layer
+from hones.models.anatomy import Anatomy, Layer, Projection, matrix, sizes
 from hones.models.capture import Z, capture
 from hones.models.vlm import VLM, Encoded
 
@@ -23,18 +24,16 @@ from hones.models.vlm import VLM, Encoded
 def check_weights(layer: Layer, where: str) -> None:
     """Raises HonesError unless the weights of down_proj are plain numbers [d, I]."""
     if not has_plain_weights(layer.down_proj):
-        shape = layer.down_proj.out_features, layer.down_proj.in_features
         raise HonesError(
             f"{where}: the weights of its {type(layer.down_proj).__name__} are quantised",
-            expected=f"floating-point numbers {list(shape)}, whose columns are what neurons write",
+            expected=f"floating-point numbers {[*sizes(layer.down_proj)]}, whose columns are what neurons write",
             do="load the model without quantisation for this step",
         )
 
 
-def has_plain_weights(projection: nn.Linear) -> bool:
-    """Whether the weights are plain numbers [out, in], not packed by a quantisation."""
-    shape = projection.out_features, projection.in_features
-    return projection.weight.is_floating_point() and tuple(projection.weight.shape) == shape
+def has_plain_weights(projection: Projection) -> bool:
+    """Whether the weights are plain numbers, not packed by a quantisation."""
+    return projection.weight.is_floating_point() and tuple(matrix(projection).shape) == sizes(projection)
 
 
 def is_plain(anatomy: Anatomy) -> bool:
@@ -47,8 +46,7 @@ def gain(layer: Layer) -> Float[Tensor, " width"] | None:
     """g, up to a positive factor that `share` makes good; None where it is 1."""
     if layer.post_norm is None and layer.gate is None:
         return None
-    weight = layer.down_proj.weight
-    g = torch.ones(layer.down_proj.out_features, device=weight.device)
+    g = torch.ones(sizes(layer.down_proj)[0], device=layer.down_proj.weight.device)
     if layer.post_norm is not None:
         g = layer.post_norm(g[None])[0].float()
     if layer.gate is not None:
@@ -59,7 +57,7 @@ def gain(layer: Layer) -> Float[Tensor, " width"] | None:
 @torch.no_grad()
 def write_vectors(layer: Layer) -> Float[Tensor, "width neurons"]:
     """g * W_down, float32: column i is the direction in which neuron i writes."""
-    weight = layer.down_proj.weight.detach().float()
+    weight = matrix(layer.down_proj).detach().float()
     g = gain(layer)
     return weight if g is None else g[:, None] * weight
 
@@ -92,9 +90,8 @@ def added(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor,
 
 def _output(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions width"]:
     bias = layer.down_proj.bias
-    return torch.nn.functional.linear(
-        z, layer.down_proj.weight.detach().float(), None if bias is None else bias.detach().float()
-    )
+    weight = matrix(layer.down_proj).detach().float()
+    return torch.nn.functional.linear(z, weight, None if bias is None else bias.detach().float())
 
 
 def importance_shape(vlm: VLM) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from hones.models.anatomy import matrix
 from hones.models.capture import Z
 from hones.models.writing import check_weights
 from hones.rivals.base import Context, Importance, Method
@@ -18,5 +19,5 @@ class Wanda(Method, known="wanda"):
         for number, layer in enumerate(layers):
             check_weights(layer, f"{context.vlm.name} layer {number}")
         square, tokens = mean_over_tokens(context, context.examples, Z, torch.square, "wanda")
-        norms = [layer.down_proj.weight.detach().float().norm(dim=0).cpu() for layer in layers]
+        norms = [matrix(layer.down_proj).detach().float().norm(dim=0).cpu() for layer in layers]
         return (np.sqrt(square * tokens) * torch.stack(norms).numpy()).astype(np.float32)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
-from hones.models.anatomy import find_anatomy
+from hones.models.anatomy import find_anatomy, matrix
 from hones.models.conventions import pad_with
 from hones.models.interventions import scale_neurons
 from hones.models.loading import auto_model
@@ -142,7 +142,7 @@ def _check_layers(vlm: VLM, scales: Mapping[Site, float], form: Format) -> None:
                 same = module.is_feedforward and torch.equal(module.ia3_l[name].detach().float().cpu(), 1 + s[None])
             else:
                 a, b = (part[name].weight.detach().float() for part in (module.lora_A, module.lora_B))
-                weight = module.base_layer.weight.detach().float()
+                weight = matrix(module.base_layer).detach().float()
                 same = torch.equal(module.scaling[name] * (b @ a), weight * s.to(weight))
         if not same:
             raise HonesError(f"the {form} adapter reads back with another layer {layer}", expected="what was written")

@@ -1,6 +1,7 @@
 """The same scaled model, z[l,i] <- (1 + s[l,i]) z[l,i], in forms that other software loads.
 
-With W the weight [d, I] of a layer's down_proj and S its k scaled neurons:
+With W [d, I] the matrix of a layer's down_proj, whichever way it is kept (a Conv1D's weight is its transpose), and S its
+k scaled neurons:
 
     merged   W' = W diag(1 + s), float32 arithmetic, then the model's dtype; a plain checkpoint with its processor
     ia3      the input of down_proj times the vector 1 + s [1, I]; a PEFT adapter ((IA)3, a feed-forward module)
@@ -23,8 +24,10 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError
+from hones.models.anatomy import matrix
 from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.models.writing import check_weights
@@ -90,7 +93,7 @@ def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
             raise HonesError(
                 f"layer {layer}: a scaled weight does not fit {vlm.dtype}", expected="finite weights", do="see --dtype"
             )
-        weights[f"{names[layer]}.weight"] = scaled
+        weights[f"{names[layer]}.weight"] = scaled.T.contiguous() if _keeps_transpose(vlm, layer) else scaled
     return weights
 
 
@@ -117,6 +120,7 @@ def write_adapter(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: Fo
             a, b = lora_matrices(_weight(vlm, layer).float().cpu(), s, rank)
             weights[f"{names[layer]}.lora_A.weight"] = a
             weights[f"{names[layer]}.lora_B.weight"] = b
+    config.fan_in_fan_out = any(_keeps_transpose(vlm, layer) for layer in vectors)
     config.target_modules = targets  # a list in order; given to the constructor it would become a set
     config.base_model_name_or_path = base.model
     config.revision = base.commit
@@ -139,13 +143,17 @@ def lora_matrices(
 
 
 def _weight(vlm: VLM, layer: int) -> Float[Tensor, "width neurons"]:
-    """The weight of a layer's down_proj.
+    """The matrix of a layer's down_proj.
 
     Raises:
         HonesError: it is quantised.
     """
     check_weights(vlm.anatomy.layers[layer], f"{vlm.name}: layer {layer}")
-    return vlm.anatomy.layers[layer].down_proj.weight.detach()
+    return matrix(vlm.anatomy.layers[layer].down_proj).detach()
+
+
+def _keeps_transpose(vlm: VLM, layer: int) -> bool:
+    return isinstance(vlm.anatomy.layers[layer].down_proj, Conv1D)
 
 
 def _module_names(vlm: VLM) -> list[str]:

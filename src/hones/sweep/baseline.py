@@ -38,7 +38,7 @@ class Suffixes:
 
     of: the picture of each; asked: how many tokens each has before its answer; first: where its positions start.
     labels: the draft's token at each wanted position; none where the last prompt position is read (`drafts` empty).
-    one_per_picture: prompt j is picture j's, for all pictures, so its rows can use the room of the prefixes' own.
+    hidden: their embeddings. one_per_picture: prompt j is picture j's, for all pictures, so its rows can use the room of the prefixes' own.
     """
 
     prompts: list[Prompt]
@@ -85,7 +85,7 @@ class Baseline:
             for layer, features in picture.between.items():
                 between[layer][row, longest - picture.shared :] = features[: picture.shared]
         prefixes = Prefixes(valid, positions, Trace(), self.empty_cache(), between)
-        entry = DecoderInput(hidden, positions, valid, prefixes.cache, between=between)
+        entry = DecoderInput(hidden, positions, valid, prefixes.cache, between=between, embedded=True)
         self.decoder.run(entry, trace=prefixes.trace)
         return prefixes
 
@@ -151,7 +151,7 @@ class Baseline:
             )
             suffixes.cache.append(LayerRows(prefixes.valid.shape[1], keys, values))
         hidden = self.decoder.run(
-            DecoderInput(suffixes.hidden, positions, suffixes.valid, suffixes.cache),
+            DecoderInput(suffixes.hidden, positions, suffixes.valid, suffixes.cache, embedded=True),
             wanted=suffixes.wanted if self.wanted_only else None,
             trace=suffixes.trace,
             activations=suffixes.activations,

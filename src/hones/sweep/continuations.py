@@ -140,7 +140,8 @@ def decode(
         newest = torch.tensor([answers[cell][-1] for cell in cells], device=valid.device)
         valid = torch.cat([valid, torch.ones_like(valid[:, :1])], 1)
         embedded = baseline.embed(newest)[:, None]
-        hidden = decoder.run(DecoderInput(embedded, positions[..., None], valid, cache, edits=edits))
+        entry = DecoderInput(embedded, positions[..., None], valid, cache, edits=edits, embedded=True)
+        hidden = decoder.run(entry)
         assert hidden is not None
         chosen = baseline.choose(hidden[:, -1]).tolist()
         for i in alive.nonzero()[:, 0].tolist():

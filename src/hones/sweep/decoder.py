@@ -1,9 +1,10 @@
 """Entering the language model at any layer, on any number of rows, through its own forward.
 
 A pass over rows that differ from the baseline from layer l on calls the family's own decoder with the baseline's
-residual entering layer l as its input embeddings: layers below l hand their input on, and at layer l the attention may
-be given. So rotary positions, masks and whatever else a family prepares for its layers are made by its own code for
-these rows, and no forward is copied. Layers may be on several devices: what is kept of a layer stays on its own, and
+residual entering layer l: layers below l hand their input on, the residual takes its place where it enters layer l, and
+there the attention may be given. So positions, masks and whatever else a family prepares for its layers are made by its
+own code for these rows, what it does to embeddings first (learned positions, a factor) is done to embeddings alone, and
+no forward is copied. Layers may be on several devices: what is kept of a layer stays on its own, and
 what goes into a pass and comes out of it is on that of its positions.
 Shapes: rows R, new positions T, past positions P, residual width d.
 """
@@ -149,7 +150,7 @@ def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows h
 class DecoderInput:
     """Rows that enter the decoder at a layer.
 
-    hidden: the residual entering layer `start`. valid: which past and new positions are not padding. cache: each
+    hidden: the residual entering layer `start`; embedded: embeddings, which the decoder makes it of. valid: which past and new positions are not padding. cache: each
     layer's past. attention: what the attention of layer `start` gives, where it is known. edits: placed at layers from
     `start` on. between: what is added to what leaves a layer.
     """
@@ -162,6 +163,7 @@ class DecoderInput:
     attention: Float[Tensor, "rows t d"] | None = None
     edits: RowEdits | None = None
     between: Mapping[int, Float[Tensor, "rows t d"]] = field(default_factory=dict)
+    embedded: bool = False
 
 
 class Decoder:
@@ -184,13 +186,15 @@ class Decoder:
         """The final hidden states after the norm, or None where the cache or a hook ended the pass before.
 
         Args:
-            wanted: run the last layer's FFN at these positions only; other outputs are then meaningless.
+            wanted: run the last layer's FFN at these positions only, where it is a module; other outputs are then
+                meaningless.
             trace: filled with what enters each layer and its o_proj; the pass starts at layer 0.
             activations: filled, for layers from `start` on, with the FFN's z at its positions.
             gradients: record the pass for autograd.
         """
         start = entry.start
         last = self.layers[-1]
+        wanted = None if last.holds_ffn else wanted
         whole_ffn = last.mlp.forward
 
         def hand_on(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
@@ -216,6 +220,8 @@ class Decoder:
             # Layers below the first hand their input on, and what is known of the first is not computed again
             for layer in self.layers[:start]:
                 stack.enter_context(forward_is(layer.block, hand_on))
+            if not entry.embedded:
+                stack.enter_context(capture(self.anatomy, ENTERING, lambda _, x: entry.hidden.to(x.device), [start]))
             if entry.attention is not None:
                 stack.enter_context(forward_is(self.layers[start].attention, lambda *_, **__: (entry.attention, None)))
             if wanted is not None:

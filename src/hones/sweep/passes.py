@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.models.capture import before
+from hones.models.anatomy import matrix
+from hones.models.capture import Z, capture
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.writing import has_plain_weights
 from hones.sweep.baseline import Baseline, Prefixes, Suffixes
@@ -117,7 +118,7 @@ class Passes:
             factors = rows.factors[layer].to(z.device)
             edited = (factors != 1).any(0).nonzero()[:, 0]
             change = (z[..., edited] * (factors[:, None, None, edited] - 1)).to(z.dtype)
-            written = change @ self.decoder.layers[layer].down_proj.weight[:, edited].T
+            written = change @ matrix(self.decoder.layers[layer].down_proj)[:, edited].T
             hidden = (prefixes.trace.residual[start].to(z.device) + written).flatten(0, 1)
         entry = DecoderInput(
             hidden=hidden,
@@ -160,13 +161,13 @@ class Passes:
         assert attention is not None
         entering: list[Tensor] = []
 
-        def stop(z: Tensor) -> None:
+        def stop(_: int, z: Tensor) -> None:
             entering.append(z)
             raise PassEnds
 
         down_proj = self.decoder.layers[layer].down_proj
         cache = self.baseline.empty_cache()
-        with before(down_proj, stop):
+        with capture(self.decoder.anatomy, Z, stop, [layer]):
             self.decoder.run(
                 DecoderInput(
                     residual[layer], prefixes.positions, prefixes.valid, cache, start=layer, attention=attention
@@ -244,7 +245,7 @@ class Passes:
         unedited = o_proj(x)
         by_head = x.unflatten(-1, (heads, -1))
         change = others_mean(by_head) - by_head
-        weight = o_proj.weight.view(o_proj.out_features, heads, -1)
+        weight = matrix(o_proj).unflatten(1, (heads, -1))
         out = unedited.repeat(len(edits), 1, 1).view(len(edits), *unedited.shape)
         for e, edit in enumerate(edits):
             for head in (h for at, h in edit.heads if at == layer):
@@ -254,5 +255,5 @@ class Passes:
                 for head in (h for at, h in edit.heads if at == layer):
                     replaced[:, :, head] += change[:, :, head]
                 entering = replaced.flatten(-2)
-                out[e] += (edit.adapter.heads_edited(layer, entering) - entering) @ o_proj.weight.T
+                out[e] += (edit.adapter.heads_edited(layer, entering) - entering) @ matrix(o_proj).T
         return out.flatten(0, 1)

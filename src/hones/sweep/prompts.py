@@ -10,6 +10,7 @@ and what enters layer l + 1 beyond what leaves layer l is kept: between[l] = inp
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from itertools import takewhile
 from typing import Any
 
@@ -121,9 +122,10 @@ def kwargs_of_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> dict[str, Any]:
     """Run the vision part, and stop with what the model calls its decoder with."""
     seen: dict[str, Any] = {}
 
+    named = [*signature(vlm.anatomy.decoder.forward).parameters]
+
     def stop(*args: Any, **kwargs: Any) -> None:
-        if args:
-            raise Unserved("its decoder is called with positional arguments")
+        seen.update(zip(named, args, strict=False))  # some models hand their decoder the tokens by position
         seen.update(kwargs)
         raise PassEnds
 

@@ -12,11 +12,10 @@ and its largest entries are the tokens whose lens logit falls most. Layers below
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hones.method.analysis.groups import Tasks
 from hones.method.analysis.results import LensRow
@@ -35,7 +34,7 @@ def logit_lens(vlm: VLM, encoded: Encoded) -> Float[Tensor, "layers batch vocabu
     """lens[l] of every layer at the last prompt position, under whatever edits are in force, float32."""
     with collect(vlm.anatomy, LEAVING, lambda x: x[:, -1]) as residuals:
         vlm.logits(encoded, keep=1)
-    norm: Any = vlm.anatomy.decoder.norm
+    norm = vlm.anatomy.norm or nn.Identity()
     lens = [vlm.anatomy.lm_head(norm(residuals[number])).float() for number in range(len(vlm.anatomy.layers))]
     return torch.stack([x.to(lens[0].device) for x in lens])
 

@@ -161,7 +161,7 @@ def lens_map(vlm: VLM, example: Example, layer: int, *, token: int = 0, layout: 
     residual: list[Tensor] = []
     with capture(vlm.anatomy, LEAVING, lambda _, x: residual.append(x[0]), [layer]):
         vlm.logits(encoded, keep=1)
-    norm: Any = vlm.anatomy.decoder.norm
+    norm = vlm.anatomy.norm or nn.Identity()
     wanted = int(encoded.inputs["input_ids"][0, at + 1])
     above = []
     for part in residual[0][layout.positions.tolist()].split(AT_ONCE):

@@ -253,6 +253,7 @@ class _Replay:
             torch.ones(rows, self.length, dtype=torch.bool, device=hidden.device),
             cache,
             between=between,
+            embedded=True,
         )
         numbers = torch.arange(rows, device=hidden.device).repeat_interleave(count)
         columns = torch.arange(width - count, width, device=hidden.device).repeat(rows)

@@ -36,6 +36,7 @@ from hones.method.steering.kept import Row, Rows
 from hones.method.steering.pairs import Pair
 from hones.method.steering.settings import SteeringSettings
 from hones.method.steering.trainable import Trainable
+from hones.models.anatomy import matrix
 from hones.models.vlm import VLM
 from hones.sweep.decoder import DecoderInput, ReadPositions
 from hones.sweep.engines import TOLERANCE
@@ -116,7 +117,7 @@ class FastObjective:
         hidden = pad_sequence([torch.cat([row.prefix.entering, row.rest.entering]) for row in rows], batch_first=True)
         if self.below in scales:
             z = pad_sequence([torch.cat([row.prefix.written, row.rest.written]) for row in rows], batch_first=True)
-            weight = self.decoder.layers[self.below].down_proj.weight
+            weight = matrix(self.decoder.layers[self.below].down_proj)
             weight = weight[:, self.scaled.to(weight.device)]
             hidden = hidden.to(weight.device) + (z * scales[self.below].to(z.device)).to(hidden.dtype) @ weight.T
         width = hidden.shape[1]

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
+from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError, seam
 from hones.models.anatomy import find_anatomy
@@ -80,7 +81,7 @@ class Linears(NamedTuple):
 
 def linears_of(modules: Iterable[nn.Module], layers: int = 1) -> Linears:
     """The mean over layers of all linears and convolutions."""
-    shapes = [m.weight.shape for m in modules if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)]
+    shapes = [m.weight.shape for m in modules if isinstance(m, nn.Linear | Conv1D | nn.Conv2d | nn.Conv3d)]
     return Linears(sum(s.numel() for s in shapes) / layers, sum(s[0] + s[1:].numel() for s in shapes) / layers)
 
 
@@ -211,6 +212,7 @@ def _light(name: str, model: PreTrainedModel, processor: ProcessorMixin, chat_te
 def shapes_of(vlm: VLM, dtype: str) -> Shapes:
     """The shapes of a model, with or without weights, in a dtype."""
     anatomy, count = vlm.anatomy, len(vlm.anatomy.layers)
+    attention = {layer: {*layer.attention.modules()} for layer in anatomy.layers}
     pairs = getattr(vlm.model.config.get_text_config(), "num_key_value_heads", None) or anatomy.heads
     return Shapes(
         name=vlm.name,
@@ -220,9 +222,9 @@ def shapes_of(vlm: VLM, dtype: str) -> Shapes:
         neurons=anatomy.neurons,
         width=anatomy.width,
         vocabulary=anatomy.lm_head.out_features,
-        qkv=linears_of([m for x in anatomy.layers for m in x.attention.modules() if m is not x.o_proj], count),
+        qkv=linears_of([m for x in anatomy.layers for m in attention[x] if m is not x.o_proj], count),
         out=linears_of([x.o_proj for x in anatomy.layers], count),
-        ffn=linears_of([m for x in anatomy.layers for m in x.mlp.modules()], count),
+        ffn=linears_of([m for x in anatomy.layers for m in x.block.modules() if m not in attention[x]], count),
         keys=2 * int(pairs) * anatomy.head_dim,
         parameters=sum(p.numel() for p in vlm.model.parameters()),
         itemsize=DTYPES[dtype].itemsize,
