@@ -11,7 +11,7 @@ import torch
 from by_hand_models import BY_HAND
 from family_models import FAMILIES
 from helpers import double_inputs, in_double, with_model
-from text_models import TEXT_FAMILIES, save_text
+from text_models import OTHER_SHAPES, TEXT_FAMILIES, save_text
 from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
 
@@ -30,6 +30,7 @@ PLAIN_FFNS = {
     "Arcee": partial(save_text, family="arcee", head_dim=8),
     "Nemotron": partial(save_text, family="nemotron"),
 }
+RULED = [family for family in OTHER_SHAPES if not family.startswith("Falcon")]  # whose attention is its own
 # biases, layer norms, pictures that enter between layers or as keys, norms behind down_proj, fused gates, plain FFNs
 VARIED = [
     "Qwen2.5-VL",
@@ -42,6 +43,7 @@ VARIED = [
     "Cohere 2",
     "Granite",
     *PLAIN_FFNS,
+    *RULED,
 ]
 
 
@@ -111,7 +113,7 @@ def test_relevance_adds_up_to_the_logit_in_every_kind_of_family(family: str, tmp
     assert relevance == pytest.approx(logit, rel=1e-5)
     for name in RELP.alone():
         others = Rules(**{k: v for k, v in vars(RELP).items() if k != name})
-        if name == "product" and family in PLAIN_FFNS:
+        if name == "product" and family in (*PLAIN_FFNS, *RULED):
             assert others.product == 1 and conserved(double, inputs, others)[1] == relevance
         else:
             assert abs(conserved(double, inputs, others)[1] - logit) > 1e-3 * abs(logit), f"{name} does nothing"

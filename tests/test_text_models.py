@@ -164,14 +164,16 @@ def test_pictures_and_texts_do_not_mix_in_a_batch(vlms: dict[str, VLM], discover
         encode(vlm.model, vlm.processor, [example.open_picture(), None], ["a", "b"])
 
 
-def test_all_stages_run_on_a_text_only_model(llama: VLM, tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["Llama", "GPT-2", "OPT"])
+def test_all_stages_run_on_a_text_only_model(family: str, llama: VLM, tmp_path: Path) -> None:
+    vlm = llama if family == "Llama" else load_vlm(str(TEXT_FAMILIES[family](tmp_path / "model")))
     for split in ("discovery", "dev", "test"):
-        own_answers(llama, tmp_path, split)
+        own_answers(vlm, tmp_path, split)
     (tmp_path / "task.yaml").write_text(yaml.safe_dump(TASK))
     (tmp_path / "run.yaml").write_text(
         yaml.safe_dump(
             {
-                "model": llama.name,
+                "model": vlm.name,
                 "out": "run",
                 "data": {split: f"{split}.json" for split in ("discovery", "dev", "test")},
                 "tasks": ["task.yaml"],
@@ -193,13 +195,13 @@ def test_all_stages_run_on_a_text_only_model(llama: VLM, tmp_path: Path) -> None
     assert "capitals" in page and "Left out" not in page
     scales = run / "capitals" / "steering" / "hones" / "scales.json"
     assert any(read_scales(scales).values.values())
-    done = export_scales(llama, scales, tmp_path / "merged", format="merged")
+    done = export_scales(vlm, scales, tmp_path / "merged", format="merged")
     assert done.manifest.check is not None and not done.manifest.pictures
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "AutoModelForCausalLM" in card and "text-generation" in card and "--image" not in card
-    asked = ask(llama, None, "What is the capital of Peru?", scales=scales, max_new_tokens=SHORT)
+    asked = ask(vlm, None, "What is the capital of Peru?", scales=scales, max_new_tokens=SHORT)
     assert len(asked.replies) == 2
-    found = explain(llama, None, "What is the capital of Peru?", answer="Lima")
+    found = explain(vlm, None, "What is the capital of Peru?", answer="Lima")
     assert found.picture == "" and "<img" not in render_explanation(found, None)
 
 

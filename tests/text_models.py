@@ -46,6 +46,12 @@ TEXT_REMARKS = {
     "Granite": "a factor after down_proj, so no write-in; logits are scaled behind lm_head",
     "Gemma 2": "norm after down_proj: the true write-in through it; logits are capped behind lm_head",
     "Gemma 3": "norm after down_proj: the true write-in through it",
+    "GPT-2": "weights kept transposed (Conv1D), learned positions",
+    "OPT": "learned positions; the layer holds its FFN itself; OPT-350M (projections around its layers) is refused",
+    "Falcon": "attention and FFN side by side, keys of one head; attention of its own, so no `relp` and `gim`",
+    "Falcon-RW": "ALiBi; attention of its own, so no `relp` and `gim`",
+    "Phi": "attention and FFN side by side; lm_head has a bias",
+    "GPT-NeoX": "Pythia; attention and FFN side by side",
 }
 
 TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
@@ -62,4 +68,15 @@ TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
         save_text, family="gemma2", head_dim=8, query_pre_attn_scalar=8, sliding_window=12, final_logit_softcapping=5.0
     ),
     "Gemma 3": partial(save_text, family="gemma3_text", head_dim=8, query_pre_attn_scalar=8, sliding_window=12),
+    "GPT-2": partial(save_text, family="gpt2", n_inner=24),
+    "OPT": partial(save_text, family="opt", ffn_dim=24, word_embed_proj_dim=32),
+    "Falcon": partial(save_text, family="falcon", ffn_hidden_size=24),
+    "Falcon-RW": partial(
+        save_text, family="falcon", ffn_hidden_size=24, alibi=True, multi_query=False, parallel_attn=False, bias=True
+    ),
+    "Phi": partial(save_text, family="phi"),
+    "StarCoder2": partial(save_text, family="starcoder2", sliding_window=12),
+    "GPT-NeoX": partial(save_text, family="gpt_neox"),
 }
+OTHER_SHAPES = ("GPT-2", "OPT", "Falcon", "Falcon-RW", "Phi", "StarCoder2", "GPT-NeoX")
+"""Those without a gate, with biases and layer norms, and with other names than o_proj and down_proj."""

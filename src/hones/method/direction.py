@@ -6,7 +6,8 @@
 z is read at the last prompt position, which predicts the first answer token. Shapes: z and c [items, L, I], u
 [items, d], W_down [d, I]. Everything after z is float32, whatever the model's dtype. Where a norm or a gate stands
 between down_proj and the residual, z and W_down are those of the true write-in (`hones.models.writing`). Two variants:
-`Reading.norm_gain` folds the final norm's gain g into the direction (g U[t] in place of U[t]), `Reading.all_tokens`
+`Reading.norm_gain` folds the final norm's gain g into the direction (g U[t] in place of U[t], less its mean where the
+norm is a layer norm, which takes the residual's off), `Reading.all_tokens`
 reads z at every position that predicts a target token, teacher forced, and takes the mean over these positions.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hones.errors import HonesError, TaskStops
 from hones.models.vlm import VLM
@@ -47,38 +48,68 @@ def target_directions(
     """
     tokens = [target_ids(vlm, task, e) for e in examples]
     unembedding = vlm.anatomy.lm_head.weight
-    gain = final_gain(vlm).to(unembedding.device) if norm_gain else None
+    norm = final_norm(vlm) if norm_gain else None
     directions = []
     for example, ids, weights in zip(examples, tokens, task.token_weights(tokens), strict=True):
         # v = sum_t w_t U[t], u_y = v / ||v||
         rows = unembedding[torch.tensor(ids, device=unembedding.device)].detach().float()
         v = torch.as_tensor(weights, dtype=torch.float32, device=rows.device) @ rows
-        v = v if gain is None else gain * v
-        norm = v.norm()
-        if not ids or not norm > 0:
+        v = v if norm is None else norm.folded(v)
+        length = v.norm()
+        if not ids or not length > 0:
             raise TaskStops(f"item {example.id}: its target {example.target!r} has no direction in the vocabulary")
-        directions.append(v / norm)
+        directions.append(v / length)
     return torch.stack(directions)
 
 
+@dataclass(frozen=True)
+class FinalNorm:
+    """The norm behind the layers, x -> a g (x - m) + b with a = 1 / s: m is the mean of a layer norm, 0 of an RMS norm.
+
+    gain: g, up to a positive factor, float32. centred: whether m is the mean.
+    """
+
+    module: nn.Module
+    gain: Float[Tensor, " width"]
+    bias: Float[Tensor, " width"]
+    centred: bool
+
+    def folded(self, rows: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        """U' with <U', x> = <U, g (x - m)> for every x."""
+        rows = rows * self.gain.to(rows)
+        return rows - rows.mean(-1, keepdim=True) if self.centred else rows
+
+    def scale(self, x: Float[Tensor, "*rows width"], dtype: torch.dtype) -> Float[Tensor, "*rows"]:
+        """a at each x, as the norm in this dtype has it, its epsilon included."""
+        plain = self.gain.to(x) * (x - x.mean(-1, keepdim=True) if self.centred else x)
+        normed = self.module(x.to(dtype)).float() - self.bias.to(x)
+        return (normed * plain).sum(-1) / plain.square().sum(-1)
+
+
 @torch.no_grad()
-def final_gain(vlm: VLM) -> Float[Tensor, " width"]:
-    """g of the final norm x -> g x / rms(x), up to a positive factor, float32.
+def final_norm(vlm: VLM) -> FinalNorm:
+    """What a vector of zeros, of ones, and of -1 and 1 in turn becomes tells g, b and m; another shows that it is all.
 
     Raises:
         HonesError: the final norm is not of this form.
     """
-    norm = vlm.anatomy.decoder.get_submodule("norm")
-    weight = vlm.anatomy.lm_head.weight
-    # norm(1) = g / rms(1); whether the norm is only that shows on another vector
-    gain = norm(weight.new_ones(1, vlm.anatomy.width))[0].float()
-    probe = weight[:1].detach()
-    normed = norm(probe)[0].float()
-    if not torch.cosine_similarity(normed, gain * probe[0].float(), dim=0) > 0.9999:
+    module = vlm.anatomy.norm or nn.Identity()
+    weight = vlm.anatomy.lm_head.weight.detach()
+    ones = weight.new_ones(1, vlm.anatomy.width)
+    signs = ones.clone()
+    signs[:, ::2] = -1
+    bias = module(torch.zeros_like(ones))[0].float()
+    gain = (module(signs)[0].float() - bias) * signs[0].float()
+    centred = bool((module(ones)[0].float() - bias).norm() < 1e-2 * gain.norm())
+    norm = FinalNorm(module, gain, bias, centred)
+    probe = weight[0].float()
+    expected = gain * (probe - probe.mean() if centred else probe)
+    if not torch.cosine_similarity(module(weight[:1])[0].float() - bias, expected, dim=0) > 0.9999:
         raise HonesError(
-            f"{vlm.name}: its final norm {type(norm).__name__} is more than a gain", expected="an RMS norm"
+            f"{vlm.name}: its final norm {type(module).__name__} is more than a gain",
+            expected="an RMS norm or a layer norm",
         )
-    return gain
+    return norm
 
 
 def target_ids(vlm: VLM, task: Task, example: Example) -> list[int]:

@@ -2,10 +2,10 @@
 
     added = a(z) g * (W_down z + b),   so neuron i writes  a(z) z_i (g * W_down[:, i])
 
-z [.., I] is the input of down_proj, W_down [d, I] its matrix whichever way it is kept (`hones.models.anatomy.matrix`), b
-its bias, which is no neuron's. In most families g = 1 and a = 1. Where a norm follows down_proj (Gemma 3, GLM-4V),
-g [d] is its gain and a(z) = 1 / rms(W_down z + b) its denominator, held fixed at the value that it has for this z: the
-norm is linear there, and the neurons' shares sum to what the FFN adds. Where a gate follows (Mllama's cross-attention
+z [.., I] is the input of down_proj, W_down [d, I] its matrix whichever way a family keeps it, b its bias, which is no
+neuron's. In most families g = 1 and a = 1. Where a norm follows down_proj (Gemma 3, GLM-4V), g [d] is its gain and
+a(z) = 1 / rms(W_down z + b) its denominator, held fixed at the value that it has for this z: the norm is linear there,
+and the neurons' shares sum to what the FFN adds. Where a gate follows (Mllama's cross-attention
 layers), g = tanh(gate). `hones.models.probe` measures at loading that the FFN adds just that.
 """
 

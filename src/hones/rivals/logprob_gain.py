@@ -1,7 +1,9 @@
 """Log-probability gain of each neuron alone (Yu & Ananiadou).
 
     score[l,i] = mean over x of log p(y | h + z[l,i] W_down[:,i]) - log p(y | h)
-    log p(. | x) = log softmax(U (g x s))        g: the final norm's gain, s = 1 / rms(h) held fixed for x = h + ...
+    log p(. | x) = log softmax(U (a g x))        g: the final norm's gain, a = 1 / rms(h) held fixed for x = h + ...
+
+A layer norm also takes off the mean of x and adds a bias, a = 1 / std(h); lm_head may have a bias.
 
 h [d] is the residual before the FFN of layer l at the last prompt position, y the first token of the gold answer.
 Every neuron costs a softmax over the vocabulary: for each layer M = U diag(g) W_down is built by chunks of neurons.
@@ -13,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hones.errors import HonesError
-from hones.method.direction import final_gain
+from hones.method.direction import final_norm
+from hones.models.anatomy import matrix
 from hones.models.capture import FFN, LEAVING, collect
 from hones.models.head import PLAIN_HEAD
 from hones.models.writing import activations, importance_shape, is_plain
@@ -42,9 +45,10 @@ class LogProbabilityGain(Method, known="logprob-gain"):
                 f"{vlm.name}: its logits are scaled or capped behind lm_head, log p is not linear in h there",
                 do="use another method",
             )
-        norm = vlm.anatomy.decoder.get_submodule("norm")
-        gain = final_gain(vlm)
-        unembedding = vlm.anatomy.lm_head.weight.float() * gain
+        norm, lm_head = final_norm(vlm), vlm.anatomy.lm_head
+        unembedding = norm.folded(lm_head.weight.float())
+        constant = norm.bias.to(unembedding.device) @ lm_head.weight.float().T
+        constant = constant if lm_head.bias is None else constant + lm_head.bias.float()
         for part in batches(context, context.examples, PROMPTS_AT_ONCE, "log-probability gain"):
             gold = [vlm.answer_ids(e.prompts[0], context.task.answers_to_learn(e)[0])[0] for e in part]
             answers = torch.tensor(gold, device=unembedding.device)
@@ -54,27 +58,26 @@ class LogProbabilityGain(Method, known="logprob-gain"):
             ):
                 z = activations(vlm, ask(vlm, part))
             for number, layer in enumerate(vlm.anatomy.layers):
-                write = layer.down_proj.weight.float().to(unembedding.device)
+                write = matrix(layer.down_proj).float().to(unembedding.device)
                 h = (leaving[number] - added[number]).to(unembedding.device)
                 z_of_layer = z[:, number].to(unembedding.device)
-                plain = gain * h
-                normed = norm(h.to(vlm.model.dtype)).float()  # g h s, the norm's epsilon included
-                scale = (normed * plain).sum(-1) / plain.square().sum(-1)
-                gains = gains_of_layer(unembedding, write, h, z_of_layer, answers, scale)
+                scale = norm.scale(h, vlm.model.dtype)
+                gains = gains_of_layer(unembedding, constant, write, h, z_of_layer, answers, scale)
                 total[number] += gains.sum(0, dtype=torch.float64).cpu().numpy()
         return (total / len(context.examples)).astype(np.float32)
 
 
 def gains_of_layer(
     unembedding: Float[Tensor, "vocabulary width"],
+    constant: Float[Tensor, " vocabulary"],
     write: Float[Tensor, "width neurons"],
     h: Float[Tensor, "batch width"],
     z: Float[Tensor, "batch neurons"],
     answers: Int[Tensor, " batch"],
     scale: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch neurons"]:
-    """Every neuron's gain; `unembedding` has the final norm's gain in it."""
-    logits = h @ unembedding.T * scale[:, None]
+    """Every neuron's gain; `unembedding` has the final norm in it, `constant` are the logits of biases."""
+    logits = h @ unembedding.T * scale[:, None] + constant
     base = logits.log_softmax(-1).gather(1, answers[:, None])
     size = max(1, CELLS_AT_ONCE // len(unembedding))
     gains = []

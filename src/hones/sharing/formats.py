@@ -1,7 +1,6 @@
 """The same scaled model, z[l,i] <- (1 + s[l,i]) z[l,i], in forms that other software loads.
 
-With W [d, I] the matrix of a layer's down_proj, whichever way it is kept (a Conv1D's weight is its transpose), and S its
-k scaled neurons:
+With W [d, I] the matrix of a layer's down_proj (a Conv1D's weight is its transpose) and S its k scaled neurons:
 
     merged   W' = W diag(1 + s), float32 arithmetic, then the model's dtype; a plain checkpoint with its processor
     ia3      the input of down_proj times the vector 1 + s [1, I]; a PEFT adapter ((IA)3, a feed-forward module)

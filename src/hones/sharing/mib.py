@@ -19,6 +19,9 @@ from hones.models.place import folder_of
 from hones.runs.results import read_results
 from hones.sharing.publish import gather
 
+PARALLEL = ("use_parallel_residual", "parallel_attn", "new_decoder_architecture")
+"""What configurations say of blocks whose attention and FFN read the same residual; Cohere's and Phi's say nothing."""
+
 
 def mib_graph(heads: HeadResult, layers: int, per_layer: int, width: int, parallel: bool) -> dict[str, Any]:
     """The graph of a model of L layers of H heads.
@@ -61,7 +64,8 @@ def publish_mib(run: Path, to: Path | None = None, task: str | None = None, mode
     name = task or next(iter(found.tasks))
     source, revision = _model_of(run)
     config = text_config(model or source, revision)
-    parallel = config.model_type.startswith("cohere") or bool(getattr(config, "use_parallel_residual", False))
+    parallel = config.model_type.startswith("cohere") or config.model_type == "phi"
+    parallel = parallel or any(getattr(config, name, False) for name in PARALLEL)
     graph = mib_graph(heads, config.num_hidden_layers, config.num_attention_heads, config.hidden_size, parallel)
     to = run / name / "heads.mib.json" if to is None else to
     write_json(to, graph)

@@ -37,8 +37,9 @@ class Suffixes:
     """J prompts' own tokens followed by their drafts, T positions.
 
     of: the picture of each; asked: how many tokens each has before its answer; first: where its positions start.
-    labels: the draft's token at each wanted position; none where the last prompt position is read (`drafts` empty).
-    hidden: their embeddings. one_per_picture: prompt j is picture j's, for all pictures, so its rows can use the room of the prefixes' own.
+    hidden: their embeddings. labels: the draft's token at each wanted position; none where the last prompt position is
+    read (`drafts` empty). one_per_picture: prompt j is picture j's, for all pictures, so its rows can use the room of
+    the prefixes' own.
     """
 
     prompts: list[Prompt]

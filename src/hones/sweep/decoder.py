@@ -150,9 +150,10 @@ def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows h
 class DecoderInput:
     """Rows that enter the decoder at a layer.
 
-    hidden: the residual entering layer `start`; embedded: embeddings, which the decoder makes it of. valid: which past and new positions are not padding. cache: each
-    layer's past. attention: what the attention of layer `start` gives, where it is known. edits: placed at layers from
-    `start` on. between: what is added to what leaves a layer.
+    hidden: the residual entering layer `start`; where `embedded`, embeddings that the decoder makes a residual of.
+    valid: which past and new positions are not padding. cache: each layer's past. attention: what the attention of
+    layer `start` gives, where it is known. edits: placed at layers from `start` on. between: what is added to what
+    leaves a layer.
     """
 
     hidden: Float[Tensor, "rows t d"]
