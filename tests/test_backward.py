@@ -113,7 +113,9 @@ def test_relevance_adds_up_to_the_logit_in_every_kind_of_family(family: str, tmp
     assert relevance == pytest.approx(logit, rel=1e-5)
     for name in RELP.alone():
         others = Rules(**{k: v for k, v in vars(RELP).items() if k != name})
-        if name == "product" and family in (*PLAIN_FFNS, *RULED):
+        if name == "activation" and family == "OPT":  # ReLU
+            assert not others.activation and conserved(double, inputs, others)[1] == pytest.approx(relevance)
+        elif name == "product" and family in (*PLAIN_FFNS, *RULED):
             assert others.product == 1 and conserved(double, inputs, others)[1] == relevance
         else:
             assert abs(conserved(double, inputs, others)[1] - logit) > 1e-3 * abs(logit), f"{name} does nothing"

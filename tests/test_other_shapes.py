@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_text_models import capitals, own_answers
+from test_text_models import CAPITALS, capitals, own_answers
 from text_models import OTHER_SHAPES, TEXT_FAMILIES, save_text
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ from hones.models.capture import FFN, Z, capture, collect
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import activations, contributions, readout_of
-from hones.rivals import METHODS
+from hones.rivals import METHODS, make_method
 from hones.rivals.base import Context
 from hones.rivals.relp import RelevancePatching
 from hones.sharing.export import export_scales
@@ -261,6 +261,16 @@ def test_attribution_patching_equals_a_gradient_by_hand(
             hook.remove()
         vlm.model.zero_grad()
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["relp", "gim", "hones+"])
+def test_ruled_gradients_of_layers_that_hold_their_ffns(method: str, loaded: Callable[[str], VLM]) -> None:
+    """No rule is refused in OPT: neither is there a product, nor does a ReLU need `activation`."""
+    vlm = loaded("OPT")
+    task = capitals()
+    examples, _ = task.examples(load_items(CAPITALS / "discovery.csv"))
+    found = make_method(method).importance(Context(vlm, task, examples[:2]))
+    assert found.shape == (3, 24) and np.isfinite(found).all() and (found > 0).any()
 
 
 @pytest.mark.parametrize("family", NORMS)

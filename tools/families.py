@@ -44,7 +44,12 @@ TEXT_HEADER = """
 
 Causal language models with a tokenizer and, if they have one, a chat template. They take tasks that show no picture
 (`picture: none`, [tasks.md](tasks.md)); a task that shows one is refused. A vision-language model takes such tasks too.
-Families with other names than o_proj and down_proj (GPT-2, OPT, Falcon), and mixtures of experts, are not served.
+
+What is called o_proj and down_proj here may have another name (out_proj, c_proj, dense; c_proj, fc2, dense_4h_to_h) and
+keep its weights transposed (Conv1D): a layer's attention and its FFN each have one output projection, found by the name
+of either (`hones.models.anatomy`). z is what enters the FFN's: act(gate) * up with a gate, act(fc1) without one. The
+projection's bias is no neuron's: contributions sum to what the FFN adds less it. Mixtures of experts, and families whose
+projections have still other names (GPT-J, MPT), are refused in one line.
 
 | family | heads, neurons, masking, steering | sweeps | worth knowing |
 |---|---|---|---|

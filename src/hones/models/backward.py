@@ -9,11 +9,11 @@ A rule replaces the derivative of one kind of module of every decoder layer by t
     activation   a = act(g): the ratio a / g is held, da / dg = a / g
     product      z = a u of a gated FFN: the gradients of a and of u are multiplied
 
-`product` has nothing to do in a plain FFN, z = act(g). What a module is is measured as it runs, not read from its name
-alone: the norm's y has to be linear in x at its 1 / s, z has to be a u, and where the softmax is replaced, attention
-computed here has to be the model's. So a family with something else is one line, and never a plain gradient in the
-place of a ruled one. Norms are the modules of the decoder whose class has Norm in its name; attention is what modules
-get of transformers' attention functions (eager, sdpa and others).
+`product` has nothing to do in a plain FFN, z = act(g), nor `activation` at a ReLU. What a module is is measured as it
+runs, not read from its name alone: the norm's y has to be linear in x at its 1 / s, z has to be a u, and where the
+softmax is replaced, attention computed here has to be the model's. So a family with something else is one line, and
+never a plain gradient in the place of a ruled one. Norms are the modules of the decoder whose class has Norm in its
+name; attention is what modules get of transformers' attention functions (eager, sdpa and others).
 """
 
 from collections.abc import Iterator
@@ -37,10 +37,14 @@ INSTEAD = "use a method with the model's own gradient, such as hones+ or atp"
 
 @dataclass
 class Met:
-    """What the forward passes under rules came across: the gated FFNs among the layers, the plain ones."""
+    """What the forward passes under rules came across: the gated FFNs among the layers, the plain ones.
+
+    straight: layers whose activation is linear on either side of 0, as ReLU is: its slope is a / g already.
+    """
 
     gated: set[int] = field(default_factory=set)
     plain: set[int] = field(default_factory=set)
+    straight: set[int] = field(default_factory=set)
 
 
 @contextmanager
@@ -132,6 +136,9 @@ class _Run:
             at_zero = activation.forward(zero)
             if at_zero.any():
                 raise self.refused("activation", f"that of layer {number} is not 0 at 0")
+            sides = torch.stack([zero.detach() - 1, zero.detach() + 1])
+            if torch.equal(activation.forward(2 * sides), 2 * activation.forward(sides)):
+                self.met.straight.add(number)
             # where g is 0, a / g has the slope there as its limit
             (slope,) = torch.autograd.grad(at_zero.sum(), zero)
             a = route(a, g * torch.where(g == 0, slope, a / g).detach())
@@ -143,14 +150,14 @@ class _Run:
         a = self.activated.pop(number, None)
         if a is None:
             raise self.refused("product", f"z of layer {number} comes from no activation of its FFN")
-        if z.shape == a.shape and torch.equal(z, a):
+        if z.numel() == a.numel() and torch.equal(z, a.view_as(z)):  # of another shape where a layer holds its FFN
             self.met.plain.add(number)
             return None
         if not a.requires_grad:
             return None
         # z is a product with a where its derivative in a, times a, is z again
         (u,) = torch.autograd.grad(z, a, torch.ones_like(z), retain_graph=True)
-        if differ(u * a.detach(), z.detach(), z.dtype):
+        if differ((u * a.detach()).view_as(z), z.detach(), z.dtype):
             raise self.refused("product", f"z of layer {number} is not its activation times something")
         self.met.gated.add(number)
         return route(z, z, self.rules.product)

@@ -110,6 +110,8 @@ class RuledKnowledge(Knowledge):
             found, met = self._under(rule, gates)
             if name == "product" and met.plain and not met.gated:
                 continue  # there is no product in a plain FFN
+            if name == "activation" and met.straight:
+                continue  # a ReLU's gradient is what the rule makes of others
             if not float(np.linalg.norm(found - plain)) > least:
                 raise HonesError(
                     f"{self.method}: the rule {name!r} changes no gradient of {type(self.vlm.model).__name__}",
