@@ -48,8 +48,8 @@ Causal language models with a tokenizer and, if they have one, a chat template. 
 What is called o_proj and down_proj here may have another name (out_proj, c_proj, dense; c_proj, fc2, dense_4h_to_h) and
 keep its weights transposed (Conv1D): a layer's attention and its FFN each have one output projection, found by the name
 of either (`hones.models.anatomy`). z is what enters the FFN's: act(gate) * up with a gate, act(fc1) without one. The
-projection's bias is no neuron's: contributions sum to what the FFN adds less it. Mixtures of experts, and families whose
-projections have still other names (GPT-J, MPT), are refused in one line.
+projection's bias is no neuron's: contributions sum to what the FFN adds less it. Mixtures of experts, and families
+whose projections have still other names (GPT-J, MPT), are refused in one line.
 
 | family | heads, neurons, masking, steering | sweeps | worth knowing |
 |---|---|---|---|

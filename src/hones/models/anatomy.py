@@ -26,7 +26,6 @@ DOWN_PROJECTIONS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h")
 POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 GATES = ("cross_attn_mlp_gate",)
 ACTIVATIONS = ("act_fn", "activation_fn", "act")
-FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
 
 Projection = nn.Linear | Conv1D
 
@@ -34,6 +33,11 @@ Projection = nn.Linear | Conv1D
 def matrix(projection: Projection) -> Float[Tensor, "out in"]:
     """W of x -> W x + b, a view of the weights: a Conv1D (GPT-2) keeps them transposed."""
     return projection.weight.T if isinstance(projection, Conv1D) else projection.weight
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a norm, by its class's name, which transformers gives to all of them."""
+    return "Norm" in type(module).__name__
 
 
 def sizes(projection: Projection) -> tuple[int, int]:
@@ -78,7 +82,7 @@ class Layer:
 class Anatomy:
     """A model's layers and shapes: L layers, H heads of width d_h, I neurons, residual width d.
 
-    norm: what the decoder ends with, None in a family without one.
+    norm: the decoder's own, behind its layers, the last of several; None in a family without one.
     """
 
     decoder: nn.Module
@@ -179,7 +183,7 @@ def _locate(model: PreTrainedModel) -> Anatomy:
         head_dim=inner // heads,
         neurons=sizes(layers[0].down_proj)[1],
         width=width,
-        norm=_first(decoder, FINAL_NORMS),
+        norm=next((module for module in reversed([*decoder.children()]) if is_norm(module)), None),
     )
     for i, layer in enumerate(layers):
         _check_shapes(layer, anatomy, f"{name} layer {i}")

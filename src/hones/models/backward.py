@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError
-from hones.models.anatomy import Anatomy, find_anatomy
+from hones.models.anatomy import Anatomy, find_anatomy, is_norm
 from hones.models.backward_attention import attention_by
 from hones.models.backward_rules import Rules, differ, route
 from hones.models.capture import Z, before, capture
@@ -168,15 +168,11 @@ def _norms(anatomy: Anatomy, run: _Run) -> dict[str, nn.Module]:
     norms: dict[str, nn.Module] = {}
     for number, layer in enumerate(anatomy.layers):
         within = layer.block.named_modules()
-        of_layer = {f"{name} of layer {number}": module for name, module in within if _is_norm(module)}
+        of_layer = {f"{name} of layer {number}": module for name, module in within if is_norm(module)}
         if not of_layer:
             raise run.refused("norm", f"layer {number} has none")
         norms |= of_layer
-    last = {name: module for name, module in anatomy.decoder.named_children() if _is_norm(module)}
+    last = {name: module for name, module in anatomy.decoder.named_children() if is_norm(module)}
     if not last:
         raise run.refused("norm", "the decoder has none behind its layers")
     return norms | last
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return "Norm" in type(module).__name__
