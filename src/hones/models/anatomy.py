@@ -143,6 +143,7 @@ def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
         blocks is not None
         and model.get_decoder() is anatomy.decoder
         and model.get_output_embeddings() is anatomy.lm_head
+        and _norm_of(anatomy.decoder) is anatomy.norm
         and model.config.get_text_config().num_attention_heads == anatomy.heads
         and len(blocks) == len(anatomy.layers)
         and all(layer.is_within(block) for layer, block in zip(anatomy.layers, blocks, strict=True))
@@ -153,6 +154,10 @@ def blocks_of(decoder: nn.Module) -> nn.ModuleList | None:
     """The decoder's layers."""
     blocks = _first(decoder, LAYERS)
     return blocks if isinstance(blocks, nn.ModuleList) and len(blocks) > 0 else None
+
+
+def _norm_of(decoder: nn.Module) -> nn.Module | None:
+    return next((module for module in reversed([*decoder.children()]) if is_norm(module)), None)
 
 
 def _locate(model: PreTrainedModel) -> Anatomy:
@@ -183,7 +188,7 @@ def _locate(model: PreTrainedModel) -> Anatomy:
         head_dim=inner // heads,
         neurons=sizes(layers[0].down_proj)[1],
         width=width,
-        norm=next((module for module in reversed([*decoder.children()]) if is_norm(module)), None),
+        norm=_norm_of(decoder),
     )
     for i, layer in enumerate(layers):
         _check_shapes(layer, anatomy, f"{name} layer {i}")
