@@ -45,7 +45,7 @@ def folded(vlm: VLM, replaced: list[tuple[int, int]], values: np.ndarray | None 
         for number, (layer, of) in enumerate(
             zip(find_anatomy(copied).layers, find_anatomy(vlm.model).layers, strict=True)
         ):
-            written = torch.zeros(layer.down_proj.out_features)
+            written = torch.zeros(vlm.anatomy.width)
             for neuron in [i for at, i in replaced if at == number]:
                 written += float(values[number, neuron]) * of.down_proj.weight.data[:, neuron]
             layer.down_proj.bias = torch.nn.Parameter(written)
