@@ -85,7 +85,14 @@ def changed(
 
 
 def study(
-    source: str, model: str, tasks: list[str], data: Path, folder: Path, curves: bool, most: int | None
+    source: str,
+    model: str,
+    tasks: list[str],
+    data: Path,
+    folder: Path,
+    curves: bool,
+    most: int | None,
+    methods: list[str] | None,
 ) -> tuple[RunResults, RunResults | None]:
     """The run of a source; with curves also another, that compares some methods at further budgets.
 
@@ -95,11 +102,16 @@ def study(
     if curves and not copied.exists():
         hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most, {"compare": "null"}))
         shutil.copytree(out, copied)
-    hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most))
+    hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most, compared(methods)))
     hones("report", str(out))
     if curves:
         hones("run", str(CONFIG), *changed(source, model, tasks, data, copied, most, {"compare": CURVES}))
     return read_results(out), read_results(copied) if curves else None
+
+
+def compared(methods: list[str] | None) -> dict[str, str]:
+    """The comparison of some methods in place of the configuration's."""
+    return {"compare": f"{{methods: [{', '.join(methods)}], draws: 2, curves: false}}"} if methods else {}
 
 
 def race(task: str, model: str, data: Path, out: Path, items: int) -> HeadResult:
@@ -117,6 +129,7 @@ def page(
     results: RunResults,
     along: RunResults | None,
     raced: dict[str, HeadResult],
+    methods: list[str] | None,
 ) -> str:
     """The results as markdown.
 
@@ -124,10 +137,11 @@ def page(
     """
     curves = {task.task: task.comparison for task in (along.tasks if along else ())}
     found_on = " and ".join(f"{task.heads.items} of {task.task}" for task in results.tasks if task.heads is not None)
+    command = ["python bench/real.py", source, "--tasks", *tasks, *(["--methods", *methods] if methods else [])]
     lines = [
         f"# {model} on {source}",
         "",
-        f"`python bench/real.py {source} --tasks {' '.join(tasks)}`; sets found on items as follows: {found_on}.",
+        f"`{' '.join(command)}`; sets found on items as follows: {found_on}.",
         "",
     ]
     for task in results.tasks:
@@ -188,6 +202,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path)
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--discovery", type=int, help="discovery items of a task, at most")
+    parser.add_argument("--methods", nargs="+", help="compared with HONES, in place of the configuration's")
     parser.add_argument("--curves", action="store_true")
     parser.add_argument("--race", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("runs/real"))
@@ -196,13 +211,13 @@ def main() -> None:
     for source in options.sources:
         data = write_data(source, options.to, options.photographs, options.discovery)
         shared = (source, options.model, options.tasks, data, options.to)
-        results, along = study(*shared, options.curves, options.discovery)
+        results, along = study(*shared, options.curves, options.discovery, options.methods)
         raced: dict[str, HeadResult] = {}
         for found in results.tasks if options.race else ():
             assert found.heads is not None
             items = found.heads.items  # those that the exact sweep had
             raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced", items)
-        written = page(options.model, source, options.tasks, results, along, raced)
+        written = page(options.model, source, options.tasks, results, along, raced, options.methods)
         part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
         (options.pages / f"real-{source}{part}.md").write_text(written)
 

@@ -30,7 +30,10 @@ from hones.rivals import METHODS, make_method
 from hones.rivals.base import Context
 from hones.rivals.relp import RelevancePatching
 from hones.sharing.export import export_scales
-from hones.sweep.run import SweepSettings, sweep
+from hones.sweep.forward import Forward
+from hones.sweep.memory import make_plan
+from hones.sweep.naive import Naive
+from hones.sweep.replay import Replay
 from hones.tasks.log_probability import LogProbability
 
 PROMPTS = ("What?", "What is the capital of Peru?", "Say where the river Nile ends, in one word.")
@@ -201,12 +204,12 @@ def test_all_engines_give_the_same_cells(family: str, loaded: Callable[[str], VL
     golden = [log_p.with_gold(example) for example in examples]
     kinds = ((task, examples, 0.0), (log_p, golden, 1e-4))
     for asked_of, of_task, apart in kinds:
-        found = {}
-        for engine in ("replay", "forward", "naive"):
-            found[engine] = sweep(vlm, asked_of, of_task, edits, SweepSettings(engine, max_new_tokens=4))
-        for engine in ("replay", "forward"):
-            np.testing.assert_allclose(found[engine], found["naive"], rtol=0, atol=apart, err_msg=engine)
-        assert (found["naive"][1:] != found["naive"][0]).any(), "an edit shows"
+        members = [(asked_of, example) for example in of_task]
+        naive = np.stack(Naive(vlm, 4, 4).statistics(members, edits))
+        for engine in (Replay(vlm, max_new_tokens=4, plan=make_plan(vlm, 64, 4)), Forward(vlm, 4, 4)):
+            found = np.stack(engine.statistics(members, edits))
+            np.testing.assert_allclose(found, naive, rtol=0, atol=apart, err_msg=type(engine).__name__)
+        assert (naive[:, 1:] != naive[:, :1]).any(), "an edit shows"
 
 
 @OF_ALL

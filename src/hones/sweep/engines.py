@@ -19,6 +19,7 @@ from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
 from hones.sweep.memory import MemoryPlan
 from hones.sweep.naive import Naive
+from hones.sweep.names import check_engine
 from hones.sweep.prompts import OTHER_FORM, why_unserved
 from hones.sweep.replay import Replay
 from hones.tasks.base import Example
@@ -36,7 +37,12 @@ def make_engine(
     examples: Sequence[Example],
     edits: Sequence[Intervention],
 ) -> Naive | Forward | Replay:
-    """The engine of that name; of the fast ones the fastest that is proven on these examples."""
+    """The engine of that name; of the fast ones the fastest that is proven on these examples.
+
+    Raises:
+        HonesError: no such engine.
+    """
+    check_engine(engine)
     naive = Naive(vlm, max_new_tokens=max_new_tokens, batch_size=batch_size or DEFAULT_BATCH_SIZE)
     edited = sorted((edit for edit in edits if edit.layers), key=lambda edit: edit.layers[0])
     if engine == "naive" or not edited:
