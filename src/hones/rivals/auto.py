@@ -19,7 +19,7 @@ from hones.rivals.known import ROUNDS
 
 AUTO = "auto"
 MOST_GRADIENTS = 100_000
-"""About a day of two CPU cores for smol-llava, whose 6 x 24 took 134 s (bench/results/real-photographs-ocr.md)."""
+"""About a day of two CPU cores for smol-llava, whose 6 x 24 took 162 s (bench/results/real-photographs-ocr.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ ADVICE = (
     Advice(
         use="selective",
         want="the same on photographs of words, which serve one task alone",
-        measured="thin evidence, against it, of an earlier version: ocr 100, caption 100, plain text 89 [87, 91] %",
+        measured="thin evidence, against it: ocr 93 [78, 100], caption 100, plain text 80 [76, 83] %",
         page="bench/results/real-photographs-ocr.md",
     ),
     Advice(
