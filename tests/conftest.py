@@ -16,7 +16,7 @@ import yaml
 from hypothesis import settings
 from random_models import save_random_llava, save_random_qwen
 
-from hones import load_items, load_vlm, write_shapes
+from hones import load_items, load_vlm, progress, write_shapes
 from hones.data.items import Items
 from hones.models.vlm import VLM
 
@@ -26,6 +26,8 @@ settings.load_profile("hones")
 # The commands are built once a process, not at each of the hundreds of calls; and no test outlives a power failure.
 typer.main.get_command = functools.cache(typer.main.get_command)
 os.fsync = lambda _: None
+# However busy the machine is, what tests read of standard error has no line of progress.
+progress.SECONDS = float("inf")
 
 FAMILIES = {"llava": save_random_llava, "qwen": save_random_qwen}
 

@@ -11,6 +11,7 @@ def test_a_line_now_and_then_where_no_bar_can_be_drawn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
+    monkeypatch.setattr(progress, "SECONDS", 60.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with progress.progress_bar("ocr: heads", total=40, unit=" cells") as bar:
         for _ in range(40):

@@ -54,7 +54,7 @@ ADVICE = (
     Advice(
         use="selective",
         want="those that other tasks can spare",
-        measured="an earlier smol-llava, .1 %: vqa loses 33 [17, 50] %, ocr 0 [0, 1] %; rounds' cost both nearly all",
+        measured="smol-llava, .1 %: vqa loses 50 [32, 68] %, ocr −3 [−13, 2] %; rounds' cost both all",
         page="bench/results/real-drawings.md",
     ),
     Advice(
