@@ -201,7 +201,8 @@ def fill_weights(model: PreTrainedModel) -> None:
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
-        if (("norm" in name or "ln_" in name) and parameter.ndim == 1) or name.endswith(("attn_gate", "mlp_gate")):
+        of_norm = any(part in name for part in ("norm", "ln_1", "ln_2", "ln_f"))
+        if (of_norm and parameter.ndim == 1) or name.endswith(("attn_gate", "mlp_gate")):
             parameter.data = 1 + 0.2 * noise
         else:
             parameter.data = noise * (0.2 if parameter.ndim > 1 else 0.1)

@@ -287,7 +287,7 @@ def test_what_is_not_what_a_rule_is_about_is_one_line(
         block.input_layernorm = OddNorm()
     elif spoil == "no norm":
         last = vlm.anatomy.decoder.get_submodule("norm")
-        monkeypatch.setattr("hones.models.backward._is_norm", lambda m: "Norm" in type(m).__name__ and m is not last)
+        monkeypatch.setattr("hones.models.backward.is_norm", lambda m: "Norm" in type(m).__name__ and m is not last)
     elif spoil == "attention":
         o_proj = block.self_attn.o_proj
         block.self_attn.forward = lambda hidden_states, **_: (o_proj(hidden_states.repeat(1, 1, 2)[..., :32]), None)

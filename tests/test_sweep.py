@@ -550,7 +550,7 @@ def test_a_group_has_few_pictures_where_there_are_many_interventions(
 ) -> None:
     """A group is what a killed sweep loses; smaller ones give the same numbers."""
     plan = MemoryPlan(pictures=16, positions=4096, row_bytes=1)
-    assert [plan.for_rows(rows).pictures for rows in (0, 37, 271, 2 * 271, 5000)] == [16, 16, 7, 3, 1]
+    assert [plan.for_rows(rows).pictures for rows in (0, 37, 271, 2 * 271, 5000)] == [16, 16, 8, 4, 1]
     task, examples = jobs_of(pictures)[0]
     settings = replace(REPLAY, batch_size=None)
     expected = sweep(families["llava"], task, examples, EDITS, settings)

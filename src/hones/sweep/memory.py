@@ -5,6 +5,7 @@ keys and values of its rows. Both are a share of the memory that is free at the 
 items or of interventions.
 """
 
+import math
 import os
 from dataclasses import dataclass, replace
 
@@ -37,7 +38,7 @@ class MemoryPlan:
 
         A row decodes one position at a time; more of them than half of `positions` make no pass cheaper.
         """
-        return replace(self, pictures=min(self.pictures, max(1, self.positions // (2 * max(1, per_picture)))))
+        return replace(self, pictures=min(self.pictures, math.ceil(self.positions / (2 * max(1, per_picture)))))
 
     def halved(self, *, last: bool) -> "MemoryPlan":
         """The plan after the device ran out of memory; `last`: with a single member of a group.
