@@ -1,17 +1,15 @@
 """The study of smol-llava, on the built-in pictures and on photographs: bench/real.yaml, and a page of what it found.
 
     hones models get smol-llava
-    python bench/real.py drawings photographs --photographs FOLDER [--tasks vqa ocr caption] [--curves] [--race]
+    python bench/real.py drawings photographs --photographs FOLDER [--tasks vqa ocr caption] [--race]
 
-Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. With --curves
-some methods are compared at further budgets, in a copy of the run folder; with --race, `hones heads --racing` on the
-same items says what a race would have found. --photographs FOLDER has flickr8k, daquar and words (tools/smol); of them
-only those are used that training never saw. A run that was stopped goes on.
+Each source is one `hones run` of the configuration; the photographs' is changed with `--set` as printed. With --race,
+`hones heads --racing` on the same items says what a race would have found. --photographs FOLDER has flickr8k, daquar
+and words (tools/smol); of them only those are used that training never saw. A run that was stopped goes on.
 """
 
 import argparse
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +36,6 @@ PHOTOGRAPHS = {
     "steering.also": "[ocr, caption]",
     "steering.methods": "[hones, rand-neuron, fixed-amp, no-kl, ia3]",
 }
-CURVES = "{methods: [hones+, rounds, selective, dvp, random], draws: 2, budgets: [0.01, 0.03]}"
 
 
 def write_data(source: str, folder: Path, photographs: Path | None, most: int | None) -> Path:
@@ -85,28 +82,13 @@ def changed(
 
 
 def study(
-    source: str,
-    model: str,
-    tasks: list[str],
-    data: Path,
-    folder: Path,
-    curves: bool,
-    most: int | None,
-    methods: list[str] | None,
-) -> tuple[RunResults, RunResults | None]:
-    """The run of a source; with curves also another, that compares some methods at further budgets.
-
-    All but the comparison is done once: the other run begins as a copy of it.
-    """
-    out, copied = folder / source, folder / f"{source}-curves"
-    if curves and not copied.exists():
-        hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most, {"compare": "null"}))
-        shutil.copytree(out, copied)
+    source: str, model: str, tasks: list[str], data: Path, folder: Path, most: int | None, methods: list[str] | None
+) -> RunResults:
+    """The run of a source."""
+    out = folder / source
     hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most, compared(methods)))
     hones("report", str(out))
-    if curves:
-        hones("run", str(CONFIG), *changed(source, model, tasks, data, copied, most, {"compare": CURVES}))
-    return read_results(out), read_results(copied) if curves else None
+    return read_results(out)
 
 
 def compared(methods: list[str] | None) -> dict[str, str]:
@@ -127,15 +109,10 @@ def page(
     source: str,
     tasks: list[str],
     results: RunResults,
-    along: RunResults | None,
     raced: dict[str, HeadResult],
     methods: list[str] | None,
 ) -> str:
-    """The results as markdown.
-
-    along: the run whose comparison has further budgets, or None.
-    """
-    curves = {task.task: task.comparison for task in (along.tasks if along else ())}
+    """The results as markdown."""
     found_on = " and ".join(f"{task.heads.items} of {task.task}" for task in results.tasks if task.heads is not None)
     command = ["python bench/real.py", source, "--tasks", *tasks, *(["--methods", *methods] if methods else [])]
     lines = [
@@ -149,9 +126,6 @@ def page(
         shown = [task.masking, task.comparison, task.evidence]
         for table in [table for result in shown if result is not None for table in result.tables()]:
             lines += _shown(table)
-        further = curves.get(task.task)
-        for table in further.tables() if further is not None else ():
-            lines += _shown(table) if table.name == "curves" else []
     if results.per_layer:
         lines += ["## Neurons per layer, from the first", ""]
         lines += [f"- {name}: {' '.join(map(str, counts))}" for name, counts in results.per_layer.items()]
@@ -203,7 +177,6 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--discovery", type=int, help="discovery items of a task, at most")
     parser.add_argument("--methods", nargs="+", help="compared with HONES, in place of the configuration's")
-    parser.add_argument("--curves", action="store_true")
     parser.add_argument("--race", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("runs/real"))
     parser.add_argument("--pages", type=Path, default=HERE / "results")
@@ -211,13 +184,13 @@ def main() -> None:
     for source in options.sources:
         data = write_data(source, options.to, options.photographs, options.discovery)
         shared = (source, options.model, options.tasks, data, options.to)
-        results, along = study(*shared, options.curves, options.discovery, options.methods)
+        results = study(*shared, options.discovery, options.methods)
         raced: dict[str, HeadResult] = {}
         for found in results.tasks if options.race else ():
             assert found.heads is not None
             items = found.heads.items  # those that the exact sweep had
             raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced", items)
-        written = page(options.model, source, options.tasks, results, along, raced, options.methods)
+        written = page(options.model, source, options.tasks, results, raced, options.methods)
         part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
         (options.pages / f"real-{source}{part}.md").write_text(written)
 

@@ -3,7 +3,9 @@
     python -m smol.measure smol-llava --photographs FOLDER --to ../bench/results/real-competence.md
 
 Per source and task the metric with its interval (paired bootstrap over pictures), what the best constant answer gives
-(retrieval: a random order), and what the model says of a blank picture. Adds the figures to the model's manifest.
+(retrieval: a random order), and what the model says of a blank picture. A metric sees whole answers; how much likelier
+the right one is than with another picture of the same source, in nats, needs fewer items to be sure of (another, as
+any model finds an empty picture strange). Adds the figures to the model's manifest.
 """
 
 import argparse
@@ -26,13 +28,14 @@ from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Interval, Measurement
 from hones.sweep.measure import measure
 from hones.tasks.base import Answer, Example, Task
+from hones.tasks.log_probability import LogProbability
 
 from .files import write_photographs
 from .photographs import read_photographs
 
 SEED = 20  # of the evaluation pictures; training draws from other names, so none is shared
 QUESTIONS = 8  # of a photograph, at most
-BLANK, GUESS = "blank", "guess"
+BESIDE, GUESS = "beside", "guess"
 CANDIDATES = {"built-in": 50, "photographs": 10}
 ANNOTATION = {"vqa": "vqa", "ocr": "ocr", "caption": "captions", "retrieval": "captions"}  # the field of each task
 
@@ -50,6 +53,7 @@ class Row:
     blank: float
     above_guess: Interval
     above_blank: Interval
+    nats: Interval | None  # of log p(right answer), above another picture; None where candidates are ranked
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -67,6 +71,21 @@ def by_picture(measured: Measurement, pictures: list[Path]) -> Measurement:
             np.add.at(draw, at, of_draw)
         arms[arm] = summed
     return Measurement(arms, measured.score, SEED)
+
+
+def beside(vlm: VLM, task: Task, examples: Sequence[Example], pictures: Sequence[Path]) -> Measurement:
+    """The examples with their own pictures, and with others in their place."""
+    (seen,) = measure(vlm, [(task, examples)], {UNEDITED: BASELINE}, seed=SEED)
+    changed = [replace(example, image=picture) for example, picture in zip(examples, pictures, strict=True)]
+    (found,) = measure(vlm, [(task, changed)], {UNEDITED: BASELINE}, seed=SEED)
+    return Measurement({UNEDITED: seen.arms[UNEDITED], BESIDE: found.arms[UNEDITED]}, task.score, SEED)
+
+
+def others(pictures: Sequence[Path]) -> list[Path]:
+    """For each the next picture, the first after the last."""
+    distinct = [*dict.fromkeys(pictures)]
+    following = dict(zip(distinct, [*distinct[1:], distinct[0]], strict=True))
+    return [following[picture] for picture in pictures]
 
 
 def guessed(task: Task, examples: Sequence[Example]) -> np.ndarray:
@@ -96,11 +115,14 @@ def rows_of(
         assert not left_out, left_out
         if name == "retrieval":
             examples = examples[:retrieval_items]
-        (seen,) = measure(vlm, [(task, examples)], {UNEDITED: BASELINE}, seed=SEED)
-        (blind,) = measure(vlm, [(task, [replace(e, image=blank) for e in examples])], {UNEDITED: BASELINE}, seed=SEED)
-        arms = {UNEDITED: seen.arms[UNEDITED], BLANK: blind.arms[UNEDITED], GUESS: guessed(task, examples)}
-        both = Measurement(arms, task.score, SEED)
-        both = by_picture(both, [Path(e.image) for e in examples if e.image is not None])
+        pictures = [Path(e.image) for e in examples if e.image is not None]
+        both = beside(vlm, task, examples, [blank] * len(examples))
+        both = by_picture(Measurement(both.arms | {GUESS: guessed(task, examples)}, task.score, SEED), pictures)
+        nats = None
+        if name != "retrieval":
+            gold = LogProbability(task)
+            likelier = beside(vlm, gold, [gold.with_gold(example) for example in examples], others(pictures))
+            nats = by_picture(likelier, pictures).difference(UNEDITED, BESIDE)
         row = Row(
             source,
             name,
@@ -108,9 +130,10 @@ def rows_of(
             both.items,
             both.level(UNEDITED),
             both.value(GUESS),
-            both.value(BLANK),
+            both.value(BESIDE),
             both.difference(UNEDITED, GUESS),
-            both.difference(UNEDITED, BLANK),
+            both.difference(UNEDITED, BESIDE),
+            nats,
         )
         print(row, f"{time.monotonic() - started:.0f} s", flush=True)
         yield row
@@ -128,13 +151,16 @@ def page(model: str, rows: list[Row]) -> str:
         "Words are photographed ones, pasted into photographs on the grid of the tower's patches, about a patch a",
         f"character: easier than words anywhere. Of a photograph at most {QUESTIONS} questions are asked.",
         "",
-        "| pictures | task | metric | n | score | best guess | blank picture | above guess | above blank |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "The last column: how much likelier the right answer (the first caption) is than with another picture of the",
+        "same source, in nats of its log-probability.",
+        "",
+        "| pictures | task | metric | n | score | best guess | blank picture | above guess | above blank | nats |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         lines.append(
             f"| {r.source} | {r.task} | {r.metric} | {r.pictures} | {r.score:.3f} | {r.guess:.3f} | {r.blank:.3f} | "
-            f"{r.above_guess:+.3f} | {r.above_blank:+.3f} |"
+            f"{r.above_guess:+.3f} | {r.above_blank:+.3f} | {'' if r.nats is None else f'{r.nats:+.3f}'} |"
         )
     return "\n".join([*lines, ""])
 
