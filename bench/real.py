@@ -110,11 +110,13 @@ def page(
     tasks: list[str],
     results: RunResults,
     raced: dict[str, HeadResult],
+    most: int | None,
     methods: list[str] | None,
 ) -> str:
     """The results as markdown."""
     found_on = " and ".join(f"{task.heads.items} of {task.task}" for task in results.tasks if task.heads is not None)
-    command = ["python bench/real.py", source, "--tasks", *tasks, *(["--methods", *methods] if methods else [])]
+    command = ["python bench/real.py", source, "--tasks", *tasks, *(["--discovery", str(most)] if most else [])]
+    command += ["--methods", *methods] if methods else []
     lines = [
         f"# {model} on {source}",
         "",
@@ -190,7 +192,7 @@ def main() -> None:
             assert found.heads is not None
             items = found.heads.items  # those that the exact sweep had
             raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced", items)
-        written = page(options.model, source, options.tasks, results, raced, options.methods)
+        written = page(options.model, source, options.tasks, results, raced, options.discovery, options.methods)
         part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
         (options.pages / f"real-{source}{part}.md").write_text(written)
 

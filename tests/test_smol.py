@@ -233,6 +233,9 @@ def test_photographs_become_items_of_one_task_each_and_no_picture_is_in_two_file
         seen[split] = {item.file_name for item in items}
     assert not seen["dev"] & seen["test"]
 
+    (file,) = write_photographs(tmp_path / "all", kept, {"test": 12}, seed=1, questions=4, apart=False).values()
+    assert sum(bool(item.captions) for item in load_items(file)) == 12, "words lie on captioned photographs too"
+
 
 def test_a_pasted_word_lies_in_its_box_with_a_cell_for_each_character() -> None:
     rng = random.Random(0)

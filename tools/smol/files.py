@@ -13,12 +13,13 @@ Rows = list[dict[str, Any]]
 
 
 def write_photographs(
-    folder: Path, kept: Photographs, sizes: dict[str, int], seed: int, questions: int
+    folder: Path, kept: Photographs, sizes: dict[str, int], seed: int, questions: int, apart: bool = True
 ) -> dict[str, Path]:
     """A file per split, `folder`/SPLIT.json, their pictures in images/ beside it, no photograph in two of them.
 
     sizes: of each split, how many photographs with captions, with questions, and with a word pasted in.
-    questions: of a photograph, at most.
+    questions: of a photograph, at most. apart: whether no photograph is both captioned and under a word, which takes
+    twice as many.
     """
     rng = random.Random(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -26,21 +27,23 @@ def write_photographs(
     asked, words = rng.sample(kept.asked, len(kept.asked)), rng.sample(kept.words, len(kept.words))
     files = {}
     for split, size in sizes.items():
-        part = Photographs(captioned[: 2 * size], asked[:size], words[:size])
-        del captioned[: 2 * size], asked[:size], words[:size]
-        rows = _rows(folder / "images", part, split, questions, rng)
+        under = captioned[size if apart else 0 :][:size]
+        part = Photographs(captioned[:size], asked[:size], words[:size])
+        del captioned[: 2 * size if apart else size], asked[:size], words[:size]
+        rows = _rows(folder / "images", part, under, split, questions, rng)
         files[split] = folder / f"{split}.json"
         files[split].write_text(json.dumps({"data": rows}))
     return files
 
 
-def _rows(images: Path, photographs: Photographs, split: str, questions: int, rng: random.Random) -> Rows:
-    """Items of one task each. Several questions of a photograph are several items; a photograph under a word is asked
-    for the word alone.
+def _rows(
+    images: Path, photographs: Photographs, under: list[Photograph], split: str, questions: int, rng: random.Random
+) -> Rows:
+    """Items of one task each. Several questions of a photograph are several items; a photograph under a word, one of
+    `under`, is asked for the word alone.
     """
-    half = len(photographs.captioned) // 2  # no photograph is both captioned and under a word
     rows: Rows = []
-    for photograph in photographs.captioned[:half]:
+    for photograph in photographs.captioned:
         captions = [{"caption_id": k, "caption": text} for k, text in enumerate(photograph.captions)]
         rows.append({"image_info": _copied(photograph, images), "captions": captions})
     for photograph in photographs.asked:
@@ -49,7 +52,7 @@ def _rows(images: Path, photographs: Photographs, split: str, questions: int, rn
             vqa = {"question": question, "answer": answer, "all_answers": [answer]}
             rows.append({"image_info": shown, "vqa": vqa})
     for number, word in enumerate(photographs.words):
-        ground = cropped(rng.choice(photographs.captioned[half:]), None)
+        ground = cropped(rng.choice(under), None)
         picture, lettering = with_word(ground, photographed(word), rng)
         name = f"word_{split}_{number:04d}.png"
         picture.save(images / name)

@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=60, help="built-in pictures of each task")
     parser.add_argument("--retrieval-items", type=int, default=24, help="of which retrieval, the dearest, asks about")
     parser.add_argument(
-        "--photograph-items", type=int, default=200, help="photographs of each task, as far as there are"
+        "--photograph-items", type=int, default=710, help="photographs of each task, as far as there are"
     )
     parser.add_argument("--photograph-retrieval-items", type=int, default=40, help="of which retrieval asks about")
     parser.add_argument("--photographs", type=Path, help="folder with flickr8k, daquar and words")
@@ -185,7 +185,7 @@ def main() -> None:
         if options.photographs is not None:
             kept = read_photographs(options.photographs, test=True)
             written = write_photographs(
-                folder / "photographs", kept, {"test": options.photograph_items}, SEED, QUESTIONS
+                folder / "photographs", kept, {"test": options.photograph_items}, SEED, QUESTIONS, apart=False
             )
             sources["photographs"] = written["test"]
         for source, file in sources.items():

@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
-from transformers.utils.hub import resolve_revision
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from hones.errors import BadItem, HonesError
 from hones.models.agreement import check_weights
@@ -92,7 +92,7 @@ def load_vlm(
     known = f"{', '.join(BUILT_IN)}, a folder with an image-text-to-text or causal language model, a hub id"
     remedy = "check the spelling, the folder or the network"
     with _bar(source), loading(f"the model {name!r}", expected=known, do=remedy, source=source):
-        commit = getattr(resolve_revision(source, revision), "resolved", revision)
+        commit = _commit(source, revision)
         hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
         config = AutoConfig.from_pretrained(source, **hub)
         if device_map is None and getattr(config, "quantization_config", None) is not None:
@@ -116,6 +116,13 @@ def load_vlm(
         model = widened(model, recipe)
     processor = processor_for(source, model.config, **hub)
     return attach(name, model, processor, digest.result() or commit or "unknown", chat_template)
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The commit that a revision on the hub stands for now; of a folder the revision as it is."""
+    if Path(source).is_dir():
+        return revision
+    return extract_commit_hash(cached_file(source, "config.json", revision=revision), None) or revision
 
 
 def attach(

@@ -9,7 +9,8 @@ what goes into a pass and comes out of it is on that of its positions.
 Shapes: rows R, new positions T, past positions P, residual width d.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -146,6 +147,12 @@ def others_mean(x: Float[Tensor, "*rows heads width"]) -> Float[Tensor, "*rows h
     return (x.sum(-2, keepdim=True) - x) / (x.shape[-2] - 1)
 
 
+def name_of_the_past(forward: Callable[..., Any]) -> str:
+    """What a decoder's forward calls keys and values of the past: transformers 5.24 renames them."""
+    parameters = inspect.signature(forward).parameters
+    return "cache" if "cache" in parameters and "past_key_values" not in parameters else "past_key_values"
+
+
 @dataclass
 class DecoderInput:
     """Rows that enter the decoder at a layer.
@@ -174,6 +181,7 @@ class Decoder:
         self.anatomy = anatomy
         self.layers = anatomy.layers
         self.returns_tuple = False  # of a decoder layer, found out by the first trace
+        self.past = name_of_the_past(anatomy.decoder.forward)
 
     def run(
         self,
@@ -243,8 +251,8 @@ class Decoder:
                     inputs_embeds=entry.hidden.to(entry.positions.device),
                     position_ids=entry.positions,
                     attention_mask=entry.valid.long(),
-                    past_key_values=Cache(layers=list(entry.cache)),
                     use_cache=True,
+                    **{self.past: Cache(layers=list(entry.cache))},
                 )
             except PassEnds:
                 return None
