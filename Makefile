@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-app test-slow real lint golden docs notebooks bench hub tiny smol planted hard release clean
+.PHONY: demo test test-app test-versions test-slow real lint golden docs notebooks bench hub tiny smol planted hard release clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -12,6 +12,11 @@ test: .venv/ready  # one process a core, one thread each
 
 test-app: .venv-app/ready  # the page of `hones app`, apart: gradio takes no Pillow above 12
 	OMP_NUM_THREADS=1 .venv-app/bin/python -m pytest tests/test_app.py tests/test_app_page.py
+
+VERSIONS := .venv-oldest .venv-newest .venv-torchvision
+
+test-versions: $(VERSIONS:=/ready)  # the fast tests with the oldest and the newest transformers, and with torchvision; some 15 minutes each
+	for environment in $(VERSIONS); do OMP_NUM_THREADS=1 $$environment/bin/python -m pytest -m "not slow and not real" --numprocesses auto --dist worksteal || exit 1; done
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
@@ -86,6 +91,19 @@ clean:
 	$(PYTHON) -m venv .venv-app
 	.venv-app/bin/pip install --quiet --no-compile --constraint constraints.txt torch
 	.venv-app/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,app]'
+	touch $@
+
+# What is constrained otherwise: the oldest transformers that pyproject.toml allows; the newest there is; torchvision.
+.venv-oldest/constraints: CHANGE = s/^transformers==.*/transformers==$(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)/
+.venv-newest/constraints: CHANGE = /^transformers==/d
+.venv-torchvision/constraints: CHANGE = s/^torch==.*/torch==2.14.1\ntorchvision==0.29.1/
+$(VERSIONS:=/constraints): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(@D)
+	sed '$(CHANGE)' constraints.txt > $@
+
+$(VERSIONS:=/ready): %/ready: %/constraints
+	$*/bin/pip install --quiet --no-compile --constraint $*/constraints torch $(if $(findstring torchvision,$*),torchvision)
+	$*/bin/pip install --quiet --no-compile --constraint $*/constraints --editable '.[dev]'
 	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
