@@ -4,7 +4,8 @@ For each decoder layer l: `o_proj`, whose input is [.., H * d_h] (head h owns th
 `down_proj`, whose input is z [.., I]: with a gate z = act(gate) * up, without one z = act(fc1). Only the language
 model's layers count: a vision tower often has modules of the same names. Sites are data: a layer's attention and FFN
 each have one output projection; of the names that families give to such a part, the first that is there is taken. So is
-what stands between down_proj and the residual in some families, a norm or a gate.
+what stands between down_proj and the residual in some families, a norm or a gate. A mixture of experts has one down_proj
+that is no module of the model's (`hones.models.mixtures`), with the neurons of all its experts.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError
+from hones.models.mixtures import ExpertProjection, Experts, find_mixture
 
 LAYERS = ("layers", "h")
 ATTENTIONS = ("self_attn", "cross_attn", "self_attention", "attention", "attn")
@@ -27,7 +29,7 @@ POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm")
 GATES = ("cross_attn_mlp_gate",)
 ACTIVATIONS = ("act_fn", "activation_fn", "act")
 
-Projection = nn.Linear | Conv1D
+Projection = nn.Linear | Conv1D | ExpertProjection
 
 
 def matrix(projection: Projection) -> Float[Tensor, "out in"]:
@@ -51,7 +53,8 @@ def sizes(projection: Projection) -> tuple[int, int]:
 class Layer:
     """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to.
 
-    mlp: what gives the FFN's output; down_proj where the layer holds the FFN's parts itself (OPT).
+    mlp: what gives the FFN's output; down_proj where the layer holds the FFN's parts itself (OPT). down_proj: an
+    `ExpertProjection` where the FFN is a mixture.
     post_norm: a norm between down_proj and the residual; gate: what the FFN's output is multiplied by, its tanh.
     activation: the FFN's activation function, where it is a module.
     """
@@ -70,10 +73,21 @@ class Layer:
         """Whether no module but the layer itself runs the FFN, perhaps on the positions of all rows in one."""
         return self.mlp is self.down_proj
 
+    @property
+    def experts(self) -> Experts | None:
+        """Whose neuron is which, in a mixture of experts."""
+        return self.down_proj.layout if isinstance(self.down_proj, ExpertProjection) else None
+
+    @property
+    def by_position(self) -> bool:
+        """Whether its FFN can be run at some positions alone."""
+        return not self.holds_ffn and self.experts is None
+
     def is_within(self, block: nn.Module) -> bool:
         """Whether these still are the modules of a decoder layer."""
         within = {*block.children(), *self.attention.children(), *self.mlp.children()}
-        named = (self.attention, self.mlp, self.o_proj, self.down_proj, self.post_norm, self.activation)
+        down = self.down_proj.experts if isinstance(self.down_proj, ExpertProjection) else self.down_proj
+        named = (self.attention, self.mlp, self.o_proj, down, self.post_norm, self.activation)
         same = all(module is None or module in within for module in named)
         return block is self.block and same and (self.gate is None or any(p is self.gate for p in block.parameters()))
 
@@ -98,6 +112,11 @@ class Anatomy:
     def shape(self) -> tuple[int, int, int]:
         """(L, H, I)."""
         return len(self.layers), self.heads, self.neurons
+
+    @property
+    def experts(self) -> Experts | None:
+        """Whose neuron is which, in every layer of a mixture of experts."""
+        return self.layers[0].experts
 
     @property
     def total_neurons(self) -> int:
@@ -197,7 +216,7 @@ def _locate(model: PreTrainedModel) -> Anatomy:
 
 def _layer(block: nn.Module, where: str) -> Layer:
     attention, o_proj = _site(block, ATTENTIONS, OUT_PROJECTIONS, where)
-    ffn, down_proj = _site(block, FFNS, DOWN_PROJECTIONS, where)
+    ffn, down_proj = find_mixture(block, where) or _site(block, FFNS, DOWN_PROJECTIONS, where)
     activation = _first(ffn, ACTIVATIONS)
     return Layer(
         block=block,
@@ -237,8 +256,19 @@ def _site(
 
 def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
     (width, inner), (out, neurons) = sizes(layer.o_proj), sizes(layer.down_proj)
+    if layer.experts != anatomy.experts:
+        raise HonesError(
+            f"{where}: {_ffn(layer)} in a model whose first layer has {_ffn(anatomy.layers[0])}",
+            expected="one number of neurons, in as many experts, in every layer",
+            do="this family is not served",
+        )
     mapped = f"{inner} -> {width} and {neurons} -> {out}"
     of_heads = anatomy.heads * anatomy.head_dim
     expected = f"{of_heads} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
     if mapped != expected:
         raise HonesError(f"{where}: o_proj and down_proj map {mapped}", expected=f"{expected} ({anatomy.heads} heads)")
+
+
+def _ffn(layer: Layer) -> str:
+    experts, neurons = layer.experts, sizes(layer.down_proj)[1]
+    return f"an FFN of {neurons} neurons" if experts is None else f"{experts.count} experts, {neurons} neurons"

@@ -8,7 +8,7 @@ A place is what enters or leaves a module of every decoder layer, [batch, positi
     O_PROJ, DOWN_PROJ           what these projections give
 
 Some layers run their FFN on the positions of all rows in one, [batch * positions, width] (OPT): what is there is shown,
-and replaced, by row all the same. Others go on in place with what a module gives (Falcon): `collect` keeps its own.
+and replaced, by row all the same. A mixture of experts shows z of all its experts (`hones.models.mixtures`). Others go on in place with what a module gives (Falcon): `collect` keeps its own.
 
 Edits (`hones.models.interventions`) are replacements of HEADS and of Z.
 """
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hones.models.anatomy import Anatomy, Layer
+from hones.models.mixtures import ExpertProjection
 
 See = Callable[[int, Tensor], Tensor | None]
 """Called with a layer's number and the tensor that is there; a tensor that it returns takes its place."""
@@ -60,8 +61,25 @@ def capture(anatomy: Anatomy, place: Place, see: See, layers: Iterable[int] | No
             if layer.holds_ffn:
                 rows = stack.enter_context(_counted(layer))
                 seen = partial(_by_row, rows, seen)
-            stack.enter_context(hook(place.module(layer), seen))
+            module = place.module(layer)
+            if isinstance(module, ExpertProjection):
+                stack.enter_context(_through(module, layer.mlp))
+            stack.enter_context(hook(module, seen))
         yield
+
+
+@contextmanager
+def _through(projection: ExpertProjection, mixture: nn.Module) -> Iterator[None]:
+    """Let a mixture run through the projection that stands for its experts' own, once in however many contexts."""
+    if projection.users == 0:
+        projection.running.enter_context(forward_is(mixture, partial(projection.run, mixture.forward)))
+    projection.users += 1
+    try:
+        yield
+    finally:
+        projection.users -= 1
+        if projection.users == 0:
+            projection.running.close()
 
 
 @contextmanager

@@ -195,7 +195,7 @@ class Decoder:
         """The final hidden states after the norm, or None where the cache or a hook ended the pass before.
 
         Args:
-            wanted: run the last layer's FFN at these positions only, where it is a module; other outputs are then
+            wanted: run the last layer's FFN at these positions only, where it can be; other outputs are then
                 meaningless.
             trace: filled with what enters each layer and its o_proj; the pass starts at layer 0.
             activations: filled, for layers from `start` on, with the FFN's z at its positions.
@@ -203,7 +203,7 @@ class Decoder:
         """
         start = entry.start
         last = self.layers[-1]
-        wanted = None if last.holds_ffn else wanted
+        wanted = wanted if last.by_position else None
         whole_ffn = last.mlp.forward
 
         def hand_on(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
