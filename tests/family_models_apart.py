@@ -1,17 +1,18 @@
 """Families with other decoders: more after down_proj, parallel blocks, cross-attention, prompts that see themselves."""
 
 from pathlib import Path
+from typing import Any
 
 from family_files import PIXELS, SIGLIP_VISION, SQUARE, Words, save
 
 
-def save_glm4v(folder: Path) -> Path:
-    """Norms after o_proj and down_proj; gate and up in one projection."""
+def save_glm4v(folder: Path, family: str = "glm4v", **more: Any) -> Path:
+    """Norms after o_proj and down_proj; gate and up in one projection. more: settings of its text model."""
     marks = {"image_token": "<|image|>", "video_token": "<|video|>"}
     words = Words(marks, ("<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"))
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}
     config = {
-        "model_type": "glm4v",
+        "model_type": family,
         "vision_config": {
             "depth": 2,
             "hidden_size": 16,
@@ -23,7 +24,7 @@ def save_glm4v(folder: Path) -> Path:
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
         },
-        "text_config": words.text("glm4v_text", rope_parameters=rope),
+        "text_config": words.text(f"{family}_text", rope_parameters=rope, **more),
         "image_token_id": words["<|image|>"],
         "video_token_id": words["<|video|>"],
         "image_start_token_id": words["<|begin_of_image|>"],

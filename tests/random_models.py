@@ -107,7 +107,10 @@ def save_random_qwen2_vl(folder: Path) -> Path:
     return _save(Qwen2VLForConditionalGeneration(config), "tiny-qwen2.5-vl", folder)
 
 
-def save_random_qwen3_vl(folder: Path) -> Path:
+def save_random_qwen3_vl(
+    folder: Path, config_class: Any = Qwen3VLConfig, model_class: Any = Qwen3VLForConditionalGeneration, **more: Any
+) -> Path:
+    """more: settings of its text model."""
     built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-qwen2.5-vl")
     vision = {
         "depth": 2,
@@ -125,9 +128,9 @@ def save_random_qwen3_vl(folder: Path) -> Path:
     parts["text_config"] |= {
         "head_dim": 8,
         "rope_parameters": parts["text_config"]["rope_parameters"] | {"mrope_interleaved": True},
+        **more,
     }
-    config = Qwen3VLConfig(vision_config=vision, **parts)
-    return _save(Qwen3VLForConditionalGeneration(config), "tiny-qwen2.5-vl", folder)
+    return _save(model_class(config_class(vision_config=vision, **parts)), "tiny-qwen2.5-vl", folder)
 
 
 def save_random_internvl(folder: Path) -> Path:

@@ -106,12 +106,13 @@ class HeadResult(Tabular):
 
 @dataclass(frozen=True)
 class RankedNeuron:
-    """A selected neuron; rank 1 has the largest importance."""
+    """A selected neuron; rank 1 has the largest importance. expert: whose it is, in a mixture of experts."""
 
     rank: int
     layer: int
     neuron: int
     score: float
+    expert: int | None = None
 
 
 def sites_of(neurons: Iterable[RankedNeuron | Site]) -> list[Site]:
@@ -126,9 +127,11 @@ class RankedNeurons(Tabular, list[RankedNeuron]):
         """The neurons."""
         per_layer = sorted(Counter(n.layer for n in self).items())
         caption = f"per layer {', '.join(f'{layer}: {count}' for layer, count in per_layer)}"
+        of_expert = (Column("expert", "expert"),) if any(n.expert is not None for n in self) else ()
         columns = (
             Column("rank", "rank"),
             Column("layer", "layer"),
+            *of_expert,
             Column("neuron", "neuron"),
             Column("score", "importance", "number", form=".4g"),
         )

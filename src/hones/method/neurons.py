@@ -18,6 +18,7 @@ from hones.method.budget import PositivePart, neuron_budget
 from hones.method.direction import RELEASED, Reading
 from hones.method.drops import Attribution, summed_drops
 from hones.method.found import HeadResult, HeadScore, RankedNeuron, RankedNeurons
+from hones.models.mixtures import Experts
 from hones.models.vlm import VLM
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import portable
@@ -89,10 +90,12 @@ def head_importance(
     return (scores / scores.sum())[:, None, None] * np.maximum(drops / len(examples), 0)
 
 
-def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float) -> RankedNeurons:
+def select_neurons(
+    importance: Float[np.ndarray, "layers neurons"], ratio: float, experts: Experts | None = None
+) -> RankedNeurons:
     """The global top `ratio` of all L * I neurons; neurons of importance 0 are never selected.
 
-    Ties go to the earlier layer and index.
+    Ties go to the earlier layer and index. experts: of a mixture (`anatomy.experts`), to name each neuron's.
 
     Raises:
         HonesError: ratio outside (0, 1], or an importance that is not finite.
@@ -103,6 +106,12 @@ def select_neurons(importance: Float[np.ndarray, "layers neurons"], ratio: float
     order = np.argsort(-flat, kind="stable")[: neuron_budget(flat.size, ratio)]
     width = importance.shape[1]
     return RankedNeurons(
-        RankedNeuron(rank, int(i) // width, int(i) % width, float(flat[i]))
+        RankedNeuron(
+            rank,
+            int(i) // width,
+            int(i) % width,
+            float(flat[i]),
+            None if experts is None else experts.of(int(i) % width),
+        )
         for rank, i in enumerate(order[flat[order] > 0], 1)
     )

@@ -76,6 +76,14 @@ class ExpertProjection(nn.Module):
         """W, a copy."""
         return torch.cat(self.columns(), 1)
 
+    def factors(self, factors: Float[Tensor, " neurons"]) -> list[tuple[Tensor, Tensor]]:
+        """The parameters that hold W, each with the factors of its columns, to multiply it by."""
+        of_experts, of_shared = factors.split([self.in_features - self.layout.shared, self.layout.shared])
+        by_expert = of_experts.unflatten(0, (self.layout.count, -1))
+        down: Any = self.experts.down_proj
+        found = [(down, by_expert[:, :, None] if self.transposed else by_expert[:, None])]
+        return found if self.shared is None else [*found, (self.shared.weight, of_shared)]
+
     def forward(self, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions width"]:
         """W z, expert by expert, at the positions where it has a z; summed in float32 or wider."""
         rows_of_z = z.flatten(0, -2)
@@ -221,12 +229,12 @@ def find_mixture(block: nn.Module, where: str) -> tuple[nn.Module, ExpertProject
 def _problems(block: nn.Module, experts: Any) -> Iterator[str]:
     """Why what experts write is not known as W z."""
     down = getattr(experts, "down_proj", None)
-    if not isinstance(down, Tensor) or not isinstance(getattr(experts, "act_fn", None), nn.Module):
+    if getattr(experts, "has_bias", False):
+        yield "its experts have biases, which are no neuron's"
+    elif not isinstance(down, Tensor) or not isinstance(getattr(experts, "act_fn", None), nn.Module):
         yield "not the weights of all experts in one"
     elif down.dtype not in PLAIN or down.ndim != 3:
         yield f"its weights are quantised ({str(down.dtype).removeprefix('torch.')} {[*down.shape]})"
-    elif getattr(experts, "has_bias", False):
-        yield "its experts have biases, which are no neuron's"
     elif getattr(experts, "has_post_expert_norm", False):
         yield "a norm follows every expert"
     elif not hasattr(experts, "has_gate") and not _takes_all(experts):

@@ -127,10 +127,12 @@ def write_neurons(
 ) -> None:
     """neuron_importance.npy [L, I] and neurons.json, best first.
 
-    found_on: the model's name and revision (`hones.runs.found_on`), which every row has beside its neuron.
+    found_on: the model's name and revision (`hones.runs.found_on`), which every row has beside its neuron. expert: in
+    rows of a mixture of experts alone.
     """
     write_npy(folder / "neuron_importance.npy", importance)
-    write_json(folder / "neurons.json", [{**asdict(neuron), **(found_on or {})} for neuron in selected])
+    rows = [{name: value for name, value in vars(neuron).items() if value is not None} for neuron in selected]
+    write_json(folder / "neurons.json", [{**row, **(found_on or {})} for row in rows])
 
 
 def read_neurons(path: Path, task: str | None = None) -> RankedNeurons:

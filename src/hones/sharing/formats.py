@@ -1,6 +1,7 @@
 """The same scaled model, z[l,i] <- (1 + s[l,i]) z[l,i], in forms that other software loads.
 
-With W [d, I] the matrix of a layer's down_proj (a Conv1D's weight is its transpose) and S its k scaled neurons:
+With W [d, I] the matrix of a layer's down_proj (a Conv1D's weight is its transpose; in a mixture of experts the columns
+of all of them) and S its k scaled neurons:
 
     merged   W' = W diag(1 + s), float32 arithmetic, then the model's dtype; a plain checkpoint with its processor
     ia3      the input of down_proj times the vector 1 + s [1, I]; a PEFT adapter ((IA)3, a feed-forward module)
@@ -9,7 +10,7 @@ With W [d, I] the matrix of a layer's down_proj (a Conv1D's weight is its transp
     json     steering.json: the scales under a header that says which model's they are
 
 Adapters name the language model's modules in full: a vision tower often has a down_proj as well. Layers without scales
-have no adapter. Weights are safetensors, in float32 for adapters.
+have no adapter, and a mixture's experts have no module that one could name. Weights are safetensors, in float32 for adapters.
 """
 
 import shutil
@@ -26,7 +27,8 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError
-from hones.models.anatomy import matrix
+from hones.models.anatomy import Projection, matrix
+from hones.models.mixtures import ExpertProjection
 from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.models.writing import check_weights
@@ -82,27 +84,43 @@ def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
     Raises:
         HonesError: they are quantised, or one does not fit the model's dtype.
     """
-    names = _module_names(vlm)
+    names = {id(parameter): name for name, parameter in vlm.model.named_parameters()}
     weights = {}
     for layer, s in scale_vectors(vlm, scales).items():
-        weight = _weight(vlm, layer)
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        scaled = (weight.to(wide) * (1 + s).to(weight.device, wide)).to(weight.dtype)
-        if not torch.isfinite(scaled).all():
-            raise HonesError(
-                f"layer {layer}: a scaled weight does not fit {vlm.dtype}", expected="finite weights", do="see --dtype"
-            )
-        weights[f"{names[layer]}.weight"] = scaled.T.contiguous() if _keeps_transpose(vlm, layer) else scaled
+        check_weights(vlm.anatomy.layers[layer], f"{vlm.name}: layer {layer}")
+        for parameter, factors in _factors(vlm.anatomy.layers[layer].down_proj, 1 + s):
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            scaled = (parameter.detach().to(wide) * factors.to(parameter.device, wide)).to(parameter.dtype)
+            if not torch.isfinite(scaled).all():
+                raise HonesError(
+                    f"layer {layer}: a scaled weight does not fit {vlm.dtype}",
+                    expected="finite weights",
+                    do="see --dtype",
+                )
+            weights[names[id(parameter)]] = scaled
     return weights
+
+
+def _factors(projection: Projection, factors: Float[Tensor, " neurons"]) -> list[tuple[Tensor, Tensor]]:
+    """The parameters that hold W, each with the factors of its columns, to multiply it by."""
+    if isinstance(projection, ExpertProjection):
+        return projection.factors(factors)
+    return [(projection.weight, factors[:, None] if isinstance(projection, Conv1D) else factors)]
 
 
 def write_adapter(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: Format, base: BaseModelFacts) -> None:
     """ia3 or lora: adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        HonesError: peft is not installed; for lora, more than 512 neurons of a layer are scaled, or the weights are
+        HonesError: peft is not installed; the model is a mixture of experts; for lora, more than 512 neurons of a layer are scaled, or the weights are
             quantised.
     """
+    if vlm.anatomy.experts is not None:
+        raise HonesError(
+            f"a {form} adapter for neurons of a mixture of experts",
+            expected="one module for every down_proj, which fused experts are not",
+            do="export as merged or json",
+        )
     names = _module_names(vlm)
     vectors = scale_vectors(vlm, scales)
     targets = [names[layer] for layer in vectors]

@@ -29,6 +29,7 @@ from hones.models.conventions import find_conventions
 from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
 from hones.models.planted import config_of
 from hones.models.processors import is_text_only, processor_for
+from hones.models.mixtures import ExpertProjection
 from hones.models.vlm import VLM
 
 Number = int | float
@@ -83,6 +84,18 @@ def linears_of(modules: Iterable[nn.Module], layers: int = 1) -> Linears:
     """The mean over layers of all linears and convolutions."""
     shapes = [m.weight.shape for m in modules if isinstance(m, nn.Linear | Conv1D | nn.Conv2d | nn.Conv3d)]
     return Linears(sum(s.numel() for s in shapes) / layers, sum(s[0] + s[1:].numel() for s in shapes) / layers)
+
+
+def with_experts(ffn: Linears, vlm: VLM) -> Linears:
+    """An FFN's linears, and of a mixture's fused experts as many as a position is sent to."""
+    layer = vlm.anatomy.layers[0]
+    if not isinstance(layer.down_proj, ExpertProjection):
+        return ffn
+    shapes = [p.shape[1:] for p in layer.down_proj.experts.parameters() if p.ndim == 3]
+    chosen = int(getattr(vlm.model.config.get_text_config(), "num_experts_per_tok", layer.down_proj.layout.count))
+    return Linears(
+        ffn.weights + chosen * sum(s.numel() for s in shapes), ffn.numbers + chosen * sum(sum(s) for s in shapes)
+    )
 
 
 @dataclass(frozen=True)
@@ -224,7 +237,9 @@ def shapes_of(vlm: VLM, dtype: str) -> Shapes:
         vocabulary=anatomy.lm_head.out_features,
         qkv=linears_of([m for x in anatomy.layers for m in attention[x] if m is not x.o_proj], count),
         out=linears_of([x.o_proj for x in anatomy.layers], count),
-        ffn=linears_of([m for x in anatomy.layers for m in x.block.modules() if m not in attention[x]], count),
+        ffn=with_experts(
+            linears_of([m for x in anatomy.layers for m in x.block.modules() if m not in attention[x]], count), vlm
+        ),
         keys=2 * int(pairs) * anatomy.head_dim,
         parameters=sum(p.numel() for p in vlm.model.parameters()),
         itemsize=DTYPES[dtype].itemsize,
