@@ -38,6 +38,7 @@ def save_text(folder: Path, family: str, *, template: bool = True, pads: bool = 
     return folder
 
 
+MIXTURE: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": 12}
 TEXT_REMARKS = {
     "Llama": "tiny model without a chat template: the prompt as it is",
     "Phi-3": "gate and up in one projection",
@@ -52,6 +53,11 @@ TEXT_REMARKS = {
     "Falcon-RW": "ALiBi; attention of its own, so no `relp` and `gim`",
     "Phi": "attention and FFN side by side; lm_head has a bias",
     "GPT-NeoX": "Pythia; attention and FFN side by side",
+    "Qwen2-MoE": "a shared expert behind a gate",
+    "Granite-MoE": "a factor after its mixture, so no write-in; logits are scaled behind lm_head",
+    "ERNIE 4.5 MoE": "a shared expert",
+    "GLM-4.5": "a shared expert",
+    "Llama 4": "the router weighs what enters an expert; a shared expert; its text part alone",
 }
 
 TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
@@ -77,6 +83,49 @@ TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
     "Phi": partial(save_text, family="phi"),
     "StarCoder2": partial(save_text, family="starcoder2", sliding_window=12),
     "GPT-NeoX": partial(save_text, family="gpt_neox"),
+    "Mixtral": partial(save_text, family="mixtral", num_local_experts=4),
+    "Qwen2-MoE": partial(
+        save_text, family="qwen2_moe", num_experts=4, shared_expert_intermediate_size=20, norm_topk_prob=False, **MIXTURE
+    ),
+    "Qwen3-MoE": partial(save_text, family="qwen3_moe", num_experts=4, norm_topk_prob=True, head_dim=8, **MIXTURE),
+    "OLMoE": partial(save_text, family="olmoe", num_experts=4, num_local_experts=4, num_experts_per_tok=2),
+    "Phi-3.5-MoE": partial(save_text, family="phimoe", num_local_experts=4),
+    "Granite-MoE": partial(
+        save_text, family="granitemoe", num_local_experts=4, num_experts_per_tok=2, logits_scaling=4.0, residual_multiplier=0.5
+    ),
+    "ERNIE 4.5 MoE": partial(
+        save_text,
+        family="ernie4_5_moe",
+        moe_num_experts=4,
+        moe_k=2,
+        moe_intermediate_size=12,
+        moe_num_shared_experts=1,
+        moe_layer_start_index=0,
+        moe_layer_interval=1,
+        moe_layer_end_index=2,
+    ),
+    "GLM-4.5": partial(
+        save_text,
+        family="glm4_moe",
+        n_routed_experts=4,
+        n_shared_experts=1,
+        first_k_dense_replace=0,
+        n_group=1,
+        topk_group=1,
+        head_dim=8,
+        **MIXTURE,
+    ),
+    "Llama 4": partial(
+        save_text,
+        family="llama4_text",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        head_dim=8,
+        intermediate_size=12,
+        interleave_moe_layer_step=1,
+    ),
 }
 OTHER_SHAPES = ("GPT-2", "OPT", "Falcon", "Falcon-RW", "Phi", "StarCoder2", "GPT-NeoX")
 """Those without a gate, with biases and layer norms, and with other names than o_proj and down_proj."""
+MIXTURES = ("Mixtral", "Qwen2-MoE", "Qwen3-MoE", "OLMoE", "Llama 4")
+"""Those with a router, whose z the tests of mixtures make by hand."""

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError
-from hones.models.anatomy import blocks_of
+from hones.models.anatomy import blocks_of, decoder_of
 
 MEND = "put config.json back as it was published, or download or save the model again"
 
@@ -28,7 +28,7 @@ def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) 
         HonesError: layers, heads or other weights of config.json and of the files differ.
     """
     config = model.config.get_text_config()
-    blocks = blocks_of(model.get_decoder())
+    blocks = blocks_of(decoder_of(model))
     path = next((path for path, module in model.named_modules() if module is blocks), "layers")
     within = re.compile(rf"{re.escape(path)}\.(\d+)\.")
     layers = 0 if blocks is None else len(blocks)

@@ -160,13 +160,20 @@ def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
     blocks = blocks_of(anatomy.decoder)
     return (
         blocks is not None
-        and model.get_decoder() is anatomy.decoder
+        and decoder_of(model) is anatomy.decoder
         and model.get_output_embeddings() is anatomy.lm_head
         and _norm_of(anatomy.decoder) is anatomy.norm
         and model.config.get_text_config().num_attention_heads == anatomy.heads
         and len(blocks) == len(anatomy.layers)
         and all(layer.is_within(block) for layer, block in zip(anatomy.layers, blocks, strict=True))
     )
+
+
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The language model without its head; Llama 4 says that it is all of it."""
+    decoder = model.get_decoder()
+    inner = getattr(decoder, "model", None)
+    return inner if blocks_of(decoder) is None and isinstance(inner, nn.Module) else decoder
 
 
 def blocks_of(decoder: nn.Module) -> nn.ModuleList | None:
@@ -180,7 +187,7 @@ def _norm_of(decoder: nn.Module) -> nn.Module | None:
 
 
 def _locate(model: PreTrainedModel) -> Anatomy:
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     blocks = blocks_of(decoder)
     lm_head = model.get_output_embeddings()
     name = type(model).__name__

@@ -7,8 +7,9 @@ A place is what enters or leaves a module of every decoder layer, [batch, positi
     GATE, Z, FFN                act(gate); z entering down_proj; what the FFN gives
     O_PROJ, DOWN_PROJ           what these projections give
 
-Some layers run their FFN on the positions of all rows in one, [batch * positions, width] (OPT): what is there is shown,
-and replaced, by row all the same. A mixture of experts shows z of all its experts (`hones.models.mixtures`). Others go on in place with what a module gives (Falcon): `collect` keeps its own.
+Some layers run their FFN on the positions of all rows in one, [batch * positions, width] (OPT, Llama 4): what is there
+is shown, and replaced, by row all the same. Others go on in place with what a module gives (Falcon): `collect` keeps its
+own. Z of a mixture of experts is that of all of them (`hones.models.mixtures`).
 
 Edits (`hones.models.interventions`) are replacements of HEADS and of Z.
 """
@@ -58,7 +59,7 @@ def capture(anatomy: Anatomy, place: Place, see: See, layers: Iterable[int] | No
         for number in numbers:
             layer = anatomy.layers[number]
             seen = partial(see, number)
-            if layer.holds_ffn:
+            if not layer.by_position:
                 rows = stack.enter_context(_counted(layer))
                 seen = partial(_by_row, rows, seen)
             module = place.module(layer)
