@@ -15,12 +15,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from test_cli import call
-from test_text_models import CAPITALS, TASK, capitals, own_answers
+from test_text_models import TASK, capitals, own_answers
 from text_models import MIXTURES, TEXT_FAMILIES, save_text
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from hones import HonesError, load_items, load_vlm, mask_neurons, replace_heads, scale_neurons, select_neurons, verify
+from hones.method.masking import layer_matched_random
 from hones.method.steering.settings import Scales
 from hones.models.anatomy import find_anatomy
 from hones.models.capture import DOWN_PROJ, FFN, Z, capture, collect
@@ -174,7 +175,7 @@ def test_neuron_edits_equal_folded_columns_of_experts(family: str, loaded: Calla
     encoded = asked(vlm)
     base, base_text = logits_and_text(vlm.model, encoded)
     sites = some_neurons(vlm)
-    scales = {site: s for site, s in zip(sites, (0.5, -0.75, 2.0, -3.0, 1.5, 0.25, -1.0, 4.0), strict=True)}
+    scales = dict(zip(sites, (0.5, -0.75, 2.0, -3.0, 1.5, 0.25, -1.0, 4.0), strict=True))
     edits = {"mask": (mask_neurons(vlm.model, sites), dict.fromkeys(sites, 0.0))}
     edits["scale"] = (scale_neurons(vlm.model, scales), {site: 1 + s for site, s in scales.items()})
     kept = [(0, 1), (1, neurons_of(vlm) - 1), (2, 3), (2, 4)]
@@ -360,9 +361,7 @@ def test_contexts_may_be_left_in_any_order(loaded: Callable[[str], VLM]) -> None
 
 
 @OF_ALL
-def test_a_merged_export_scales_the_experts_columns(
-    family: str, loaded: Callable[[str], VLM], tmp_path: Path
-) -> None:
+def test_a_merged_export_scales_the_experts_columns(family: str, loaded: Callable[[str], VLM], tmp_path: Path) -> None:
     vlm = loaded(family)
     sites = some_neurons(vlm)
     scales = dict(zip(sites, (0.5, -0.75, 2.0, -3.0, 1.5, 0.25, -0.5, 4.0), strict=True))
@@ -379,6 +378,17 @@ def test_a_merged_export_scales_the_experts_columns(
         with pytest.raises(HonesError, match=f"a {form} adapter for neurons of a mixture of experts.* merged or json"):
             export_scales(vlm, Scales(scales), tmp_path / form, format=form)
     assert export_scales(vlm, Scales(scales), tmp_path / "json", format="json").manifest.check is not None
+
+
+def test_random_neurons_are_of_the_same_experts() -> None:
+    """As many of each expert of a layer, none of the set; of a small one the set's own where no other is left."""
+    layout = Experts(4, 12, 20)
+    chosen = [(0, 1), (0, 2), (0, 13), (1, 67), (2, 40), *((3, i) for i in range(24, 34))]
+    for seed in range(5):
+        drawn = layer_matched_random(chosen, 68, seed, experts=layout)
+        experts = [sorted((layer, layout.of(i)) for layer, i in sites) for sites in (drawn, chosen)]
+        assert experts[0] == experts[1] and len({*drawn}) == len(drawn)
+        assert not {*drawn} & {*chosen[:5]} and {i for layer, i in drawn if layer == 3} <= {*range(24, 36)}
 
 
 def test_selected_neurons_name_their_experts(loaded: Callable[[str], VLM]) -> None:
@@ -410,7 +420,7 @@ def test_every_step_of_the_command_line(family: str, loaded: Callable[[str], VLM
         "steer": ["--dev", data["dev"], "--test", data["test"], *steering, "--max-new-tokens", "4"],
     }
     for command, options in steps.items():
-        given = ["--model", vlm.name, "--task", str(tmp_path / "task.yaml"), *options, "--out", str(run)]
+        given = ["--model", vlm.name, "--task", str(tmp_path / "task.yaml"), *options, "--out", str(run), "--anyway"]
         assert call(command, *given) == 0
     rows = json.loads((run / "capitals" / "neurons.json").read_text())
     layout = LAYOUTS[family]
@@ -455,9 +465,16 @@ def test_experts_that_are_quantised_or_not_fused_are_one_line(loaded: Callable[[
     experts.down_proj = nn.Parameter(experts.down_proj.to(torch.float8_e4m3fn), requires_grad=False)
     with pytest.raises(HonesError, match=r"layer 1: mlp.experts .* quantised \(float8_e4m3fn \[4, 32, 24\]\)"):
         find_anatomy(packed)
+    shared = copy.deepcopy(loaded("Qwen2-MoE").model)
+    down = blocks(shared)[1].shared_expert.down_proj
+    down.weight = nn.Parameter(down.weight.to(torch.int8), requires_grad=False)
+    with pytest.raises(
+        HonesError, match=r"layer 1: mlp\.experts .*: the weights of the shared expert .* are quantised"
+    ):
+        find_anatomy(shared)
     apart = copy.deepcopy(loaded("Mixtral").model)
     blocks(apart)[0].experts = nn.ModuleList([nn.Linear(32, 32)])
-    with pytest.raises(HonesError, match="layer 0: mlp.experts is a ModuleList: not the weights of all experts in one"):
+    with pytest.raises(HonesError, match="experts is a ModuleList: not the weights of all experts in one; expected"):
         find_anatomy(apart)
 
 

@@ -85,13 +85,23 @@ TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
     "GPT-NeoX": partial(save_text, family="gpt_neox"),
     "Mixtral": partial(save_text, family="mixtral", num_local_experts=4),
     "Qwen2-MoE": partial(
-        save_text, family="qwen2_moe", num_experts=4, shared_expert_intermediate_size=20, norm_topk_prob=False, **MIXTURE
+        save_text,
+        family="qwen2_moe",
+        num_experts=4,
+        shared_expert_intermediate_size=20,
+        norm_topk_prob=False,
+        **MIXTURE,
     ),
     "Qwen3-MoE": partial(save_text, family="qwen3_moe", num_experts=4, norm_topk_prob=True, head_dim=8, **MIXTURE),
     "OLMoE": partial(save_text, family="olmoe", num_experts=4, num_local_experts=4, num_experts_per_tok=2),
     "Phi-3.5-MoE": partial(save_text, family="phimoe", num_local_experts=4),
     "Granite-MoE": partial(
-        save_text, family="granitemoe", num_local_experts=4, num_experts_per_tok=2, logits_scaling=4.0, residual_multiplier=0.5
+        save_text,
+        family="granitemoe",
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        logits_scaling=4.0,
+        residual_multiplier=0.5,
     ),
     "ERNIE 4.5 MoE": partial(
         save_text,

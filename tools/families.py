@@ -48,8 +48,13 @@ Causal language models with a tokenizer and, if they have one, a chat template. 
 What is called o_proj and down_proj here may have another name (out_proj, c_proj, dense; c_proj, fc2, dense_4h_to_h) and
 keep its weights transposed (Conv1D): a layer's attention and its FFN each have one output projection, found by the name
 of either (`hones.models.anatomy`). z is what enters the FFN's: act(gate) * up with a gate, act(fc1) without one. The
-projection's bias is no neuron's: contributions sum to what the FFN adds less it. Mixtures of experts, and families
-whose projections have still other names (GPT-J, MPT), are refused in one line.
+projection's bias is no neuron's: contributions sum to what the FFN adds less it. Families whose projections have still
+other names (GPT-J, MPT) are refused in one line.
+
+In a mixture of experts (Mixtral to Llama 4 below) a neuron is one of an expert, and the router's weight is part of its
+z ([text.md](text.md#mixtures-of-experts)). Refused in one line: models in which some layers are dense (DeepSeek-V2 and
+-V3, GLM-4.5 as published, Llama 4 Maverick), experts with biases (gpt-oss), an FFN beside the mixture
+(GraniteMoeShared), quantised experts.
 
 | family | heads, neurons, masking, steering | sweeps | worth knowing |
 |---|---|---|---|

@@ -129,7 +129,10 @@ def evaluate_keeping(
 
     # z[l, i] <- r[l, i] outside of the selection, outside of random sets, everywhere, and of the selection alone
     constants = None if means is None else Constants(means)
-    controls = [layer_matched_random(sites, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
+    controls = [
+        layer_matched_random(sites, vlm.anatomy.neurons, seed + draw, experts=vlm.anatomy.experts)
+        for draw in range(draws)
+    ]
     arms = {
         UNEDITED: BASELINE,
         "kept": keeping(vlm, sites, constants),

@@ -18,6 +18,7 @@ from hones.method.beside import measure_beside
 from hones.method.found import RankedNeuron, sites_of
 from hones.method.selectivity import Selectivity, selectivity_table
 from hones.models.interventions import BASELINE, Intervention
+from hones.models.mixtures import Experts
 from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Interval
@@ -107,7 +108,10 @@ def evaluate_masking(
         raise HonesError(str(draws), argument="draws", expected="at least one random set to compare with")
 
     # z[l, i] <- 0 of the selection, and of `draws` random sets with as many neurons in every layer
-    controls = [layer_matched_random(sites, vlm.anatomy.neurons, seed + draw) for draw in range(draws)]
+    controls = [
+        layer_matched_random(sites, vlm.anatomy.neurons, seed + draw, experts=vlm.anatomy.experts)
+        for draw in range(draws)
+    ]
     arms = {
         UNEDITED: BASELINE,
         "neurons": Intervention(masked=frozenset(sites)),
@@ -140,19 +144,26 @@ def evaluate_masking(
 
 
 def layer_matched_random(
-    neurons: Sequence[RankedNeuron | Site], width: int, seed: int, avoid: Collection[Site] = frozenset()
+    neurons: Sequence[RankedNeuron | Site],
+    width: int,
+    seed: int,
+    avoid: Collection[Site] = frozenset(),
+    experts: Experts | None = None,
 ) -> list[Site]:
     """Random neurons outside the selection, as many in every layer as the selection has there.
 
     avoid: further neurons not to draw. Where a layer has too few others, it is drawn from these too, and where it has
-    fewer unselected neurons than that, from its selected ones.
+    fewer unselected neurons than that, from its selected ones. experts: as many in every expert of every layer, since
+    masking those of one that is never chosen would cost nothing.
     """
     rng = np.random.default_rng(seed)
     chosen = set(sites_of(neurons))
     avoided = {*chosen, *avoid}
     drawn: list[Site] = []
-    for layer, count in sorted(Counter(layer for layer, _ in chosen).items()):
-        pools = ([i for i in range(width) if (layer, i) not in taken] for taken in (avoided, chosen, ()))
+    groups = Counter((layer, 0 if experts is None else experts.of(i)) for layer, i in chosen)
+    for (layer, expert), count in sorted(groups.items()):
+        within = range(width) if experts is None else experts.neurons_of(expert)
+        pools = ([i for i in within if (layer, i) not in taken] for taken in (avoided, chosen, ()))
         pool = next(pool for pool in pools if len(pool) >= count)
         drawn += [(layer, int(i)) for i in rng.choice(pool, size=count, replace=False)]
     return drawn

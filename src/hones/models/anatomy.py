@@ -4,8 +4,8 @@ For each decoder layer l: `o_proj`, whose input is [.., H * d_h] (head h owns th
 `down_proj`, whose input is z [.., I]: with a gate z = act(gate) * up, without one z = act(fc1). Only the language
 model's layers count: a vision tower often has modules of the same names. Sites are data: a layer's attention and FFN
 each have one output projection; of the names that families give to such a part, the first that is there is taken. So is
-what stands between down_proj and the residual in some families, a norm or a gate. A mixture of experts has one down_proj
-that is no module of the model's (`hones.models.mixtures`), with the neurons of all its experts.
+what stands between down_proj and the residual in some families, a norm or a gate. The down_proj of a mixture of experts
+is that of all its experts, and no module of the model's (`hones.models.mixtures`).
 """
 
 from dataclasses import dataclass

@@ -8,8 +8,8 @@ A place is what enters or leaves a module of every decoder layer, [batch, positi
     O_PROJ, DOWN_PROJ           what these projections give
 
 Some layers run their FFN on the positions of all rows in one, [batch * positions, width] (OPT, Llama 4): what is there
-is shown, and replaced, by row all the same. Others go on in place with what a module gives (Falcon): `collect` keeps its
-own. Z of a mixture of experts is that of all of them (`hones.models.mixtures`).
+is shown, and replaced, by row all the same. Others go on in place with what a module gives (Falcon): `collect` keeps
+its own. Z of a mixture of experts is that of all of them (`hones.models.mixtures`).
 
 Edits (`hones.models.interventions`) are replacements of HEADS and of Z.
 """

@@ -2,13 +2,13 @@
 
 With the router's weights w_e, 0 where expert e is not chosen, and g the gate of a shared expert s, 1 without one,
 
-    added = sum over e of w_e W_e z_e + g W_s z_s = W z,     W = [W_0 .. W_E-1 W_s],  z = [w_0 z_0 .. w_E-1 z_E-1, g z_s]
+    added = sum over e of w_e W_e z_e + g W_s z_s = W z,    W = [W_0 .. W_E-1 W_s],  z = [w_0 z_0 .. w_E-1 z_E-1, g z_s]
 
 So z [.., E * I + I_s] enters one down projection: neuron i of expert e is number e * I + i, those of the shared expert
-come last, and masking one is a zeroed column of its expert's down_proj. No module of a family has this z: while somebody
-looks at it, it is made from what the router chose, by the obvious loop over experts, and shown to the hooks of an
-`ExpertProjection`. Where they leave z as it was, at a position, the family's own output stays, bit for bit; where they
-change it, W z takes its place. That W z is the family's output, to rounding, is measured when it is first used.
+come last, and masking one is a zeroed column of its expert's down_proj. No module of a family has this z: while
+somebody looks at it, it is made from what the router chose, by the obvious loop over experts, and shown to the hooks of
+an `ExpertProjection`. Where they leave z as it was, at a position, the family's own output stays, bit for bit; where
+they change it, W z takes its place. That W z is the family's output, to rounding, is measured when it is first used.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,6 +41,11 @@ class Experts:
     def of(self, neuron: int) -> int:
         """The expert of a neuron; the shared one is number `count`."""
         return min(neuron // self.size, self.count)
+
+    def neurons_of(self, expert: int) -> range:
+        """The neurons of an expert."""
+        start = expert * self.size
+        return range(start, start + (self.shared if expert == self.count else self.size))
 
 
 class ExpertProjection(nn.Module):
@@ -168,7 +173,11 @@ class _Seen:
 
     def z(self) -> Float[Tensor, "positions neurons"]:
         """z of all neurons at every position."""
-        z = z_of_all(self.of.experts, *self.given) if len(self.given) == 1 else z_of_chosen(self.of.experts, *self.given)
+        z = (
+            z_of_all(self.of.experts, *self.given)
+            if len(self.given) == 1
+            else z_of_chosen(self.of.experts, *self.given)
+        )
         if self.shared is None:
             return z
         shared = self.shared.flatten(0, -2)
@@ -211,22 +220,19 @@ def find_mixture(block: nn.Module, where: str) -> tuple[nn.Module, ExpertProject
         return None
     mixture = block.get_submodule(found)
     experts: Any = mixture.experts
-    where = f"{where}: {found}.experts"
-    problem = next(_problems(block, experts), None)
+    shared = next((getattr(mixture, name) for name in SHARED if getattr(mixture, name, None) is not None), None)
+    problem = next(_problems(block, experts, shared), None)
     if problem is not None:
         raise HonesError(
-            f"{where} is a {type(experts).__name__}: {problem}",
+            f"{where}: {found}.experts is a {type(experts).__name__}: {problem}",
             expected="fused experts as transformers 5 has them, in plain numbers, whose sum is all of the FFN",
             do="load the model without quantisation" if "quantised" in problem else "this family is not served",
         )
-    shared = next((getattr(mixture, name) for name in SHARED if getattr(mixture, name, None) is not None), None)
-    down = None if shared is None else getattr(shared, "down_proj", None)
-    if shared is not None and (not isinstance(down, nn.Linear) or down.bias is not None):
-        raise HonesError(f"{where}: its shared expert has no `down_proj` without a bias", do="this family is not served")
-    return mixture, ExpertProjection(experts, down, getattr(mixture, "shared_expert_gate", None))
+    gate = getattr(mixture, "shared_expert_gate", None)
+    return mixture, ExpertProjection(experts, None if shared is None else shared.down_proj, gate)
 
 
-def _problems(block: nn.Module, experts: Any) -> Iterator[str]:
+def _problems(block: nn.Module, experts: Any, shared: Any) -> Iterator[str]:
     """Why what experts write is not known as W z."""
     down = getattr(experts, "down_proj", None)
     if getattr(experts, "has_bias", False):
@@ -239,7 +245,14 @@ def _problems(block: nn.Module, experts: Any) -> Iterator[str]:
         yield "a norm follows every expert"
     elif not hasattr(experts, "has_gate") and not _takes_all(experts):
         yield "it has no implementation that can be chosen"
-    elif beside := next((name for name in BESIDE if getattr(block, name, None) is not None), None):
+    if shared is not None:
+        down = getattr(shared, "down_proj", None)
+        if not isinstance(down, nn.Linear) or down.bias is not None:
+            yield "the shared expert beside them has no down_proj without a bias"
+        elif down.weight.dtype not in PLAIN:
+            yield "the weights of the shared expert beside them are quantised"
+    beside = next((name for name in BESIDE if getattr(block, name, None) is not None), None)
+    if beside is not None:
         yield f"the layer has a {beside} beside them"
 
 

@@ -10,7 +10,7 @@ of all of them) and S its k scaled neurons:
     json     steering.json: the scales under a header that says which model's they are
 
 Adapters name the language model's modules in full: a vision tower often has a down_proj as well. Layers without scales
-have no adapter, and a mixture's experts have no module that one could name. Weights are safetensors, in float32 for adapters.
+have no adapter, and a mixture's experts no module to name. Weights are safetensors, in float32 for adapters.
 """
 
 import shutil
@@ -112,8 +112,8 @@ def write_adapter(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: Fo
     """ia3 or lora: adapter_config.json and adapter_model.safetensors.
 
     Raises:
-        HonesError: peft is not installed; the model is a mixture of experts; for lora, more than 512 neurons of a layer are scaled, or the weights are
-            quantised.
+        HonesError: peft is not installed; the model is a mixture of experts; for lora, more than 512 neurons of a layer
+            are scaled, or the weights are quantised.
     """
     if vlm.anatomy.experts is not None:
         raise HonesError(

@@ -46,7 +46,10 @@ def measure_groups(
     arms: dict[ArmName, Intervention | list[Intervention]] = {UNEDITED: BASELINE}
     for tasks, sites in groups.items():
         if sites:
-            controls = [layer_matched_random(sites, vlm.anatomy.neurons, seed + d, union) for d in range(draws)]
+            controls = [
+                layer_matched_random(sites, vlm.anatomy.neurons, seed + d, union, vlm.anatomy.experts)
+                for d in range(draws)
+            ]
             arms[tasks] = Intervention(masked=frozenset(sites))
             arms["random", tasks] = [Intervention(masked=frozenset(drawn)) for drawn in controls]
     return measure(vlm, jobs, arms, sweep, seed=seed, progress="cross-ablation")

@@ -161,7 +161,8 @@ class RandomNeurons(Learned):
 
     def neurons(self, context: SteeringContext) -> list[Site]:
         """One draw."""
-        return layer_matched_random(context.neurons, context.vlm.anatomy.neurons, context.settings.seed)
+        anatomy = context.vlm.anatomy
+        return layer_matched_random(context.neurons, anatomy.neurons, context.settings.seed, experts=anatomy.experts)
 
 
 class AllNeurons(Learned):

@@ -27,9 +27,9 @@ from hones.models.anatomy import find_anatomy
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.conventions import find_conventions
 from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
+from hones.models.mixtures import ExpertProjection
 from hones.models.planted import config_of
 from hones.models.processors import is_text_only, processor_for
-from hones.models.mixtures import ExpertProjection
 from hones.models.vlm import VLM
 
 Number = int | float
