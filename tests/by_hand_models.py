@@ -1,4 +1,4 @@
-"""The two families whose image processors need torchvision, with a stand-in that gives the same inputs in small.
+"""The three families whose image processors need torchvision, with a stand-in that gives the same inputs in small.
 
 What the stand-ins return has the names, shapes and meaning of what the family's own image processor returns for a
 square picture that takes one crop; it is resized PIL's way, not torchvision's. The families' processors are their own.
@@ -88,6 +88,17 @@ class Phi4Pictures(BaseImageProcessor):
         )
 
 
+class Llama4Pictures(BaseImageProcessor):
+    """As Llama4ImageProcessor: one tile of every picture. pixel_values [n, 3, s, s]; aspect_ratios [n, 2]."""
+
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "aspect_ratios"]
+
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        pictures = _pixels(images)
+        ratios = torch.ones(len(pictures), 2, dtype=torch.long)
+        return BatchFeature({"pixel_values": torch.stack(pictures), "aspect_ratios": ratios})
+
+
 def molmo2(folder: Path) -> tuple[PreTrainedModel, Any]:
     """Pictures between marks of their own, pooled by attention; an embedding for the marks beyond the vocabulary."""
     names = ("<im_patch>", "<im_col>", "<im_start>", "<low_res_im_start>", "<frame_start>", "<im_end>", "<frame_end>")
@@ -133,8 +144,38 @@ def phi4_multimodal(folder: Path) -> tuple[PreTrainedModel, Any]:
     return _built(AutoModelForCausalLM, made, words, family, Phi4Pictures(), "<|image|>", folder)
 
 
+def llama4(folder: Path) -> tuple[PreTrainedModel, Any]:
+    """Four experts, whose input the router weighs, and a shared one; a picture's tokens between marks of their own."""
+    words = Words(
+        {"image_token": "<|image|>", "start_of_image_token": "<|image_start|>", "end_of_image_token": "<|image_end|>"},
+        ("<|patch|>", "<|tile_x_separator|>", "<|tile_y_separator|>"),
+    )
+    vision = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision |= {"projector_input_dim": 24, "projector_output_dim": 24, "vision_output_dim": 24}
+    routed = {"num_local_experts": 4, "num_experts_per_tok": 2, "interleave_moe_layer_step": 1}
+    config = {
+        "vision_config": {**vision, "image_size": SIDE, "patch_size": PATCH},
+        "text_config": words.text("llama4_text", head_dim=8, **routed) | {"intermediate_size": 12},
+        "boi_token_index": words["<|image_start|>"],
+        "eoi_token_index": words["<|image_end|>"],
+        "image_token_index": words["<|patch|>"],
+    }
+    made = transformers.AutoConfig.for_model("llama4", **config)
+    family = transformers.Llama4Processor
+    return _built(
+        AutoModelForImageTextToText, made, words, family, Llama4Pictures(), "<|image|>", folder, patch_size=PATCH
+    )
+
+
 def _built(
-    auto: Any, config: Any, words: Words, family: Any, pictures: BaseImageProcessor, mark: str, folder: Path
+    auto: Any,
+    config: Any,
+    words: Words,
+    family: Any,
+    pictures: BaseImageProcessor,
+    mark: str,
+    folder: Path,
+    **options: Any,
 ) -> tuple[PreTrainedModel, Any]:
     """The model with random weights, and the family's own processor around the stand-in; the tokenizer as from disk."""
     model: PreTrainedModel = auto.from_config(config)
@@ -147,7 +188,7 @@ def _built(
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     parts = {"image_processor": pictures, "tokenizer": tokenizer}
     named = [parts.get(name) for name in made.get_attributes()]
-    processor = made(*named)
+    processor = made(*named, **options)
     processor.chat_template = TEMPLATE.format(mark=mark)
     return model, processor
 
@@ -155,11 +196,13 @@ def _built(
 BY_HAND: dict[str, Callable[[Path], tuple[PreTrainedModel, Any]]] = {
     "Molmo 2": molmo2,
     "Phi-4 multimodal": phi4_multimodal,
+    "Llama 4": llama4,
 }
 
 BY_HAND_REMARKS = {
     "Molmo 2": "inputs made by hand: its image processor needs torchvision",
     "Phi-4 multimodal": "inputs made by hand: its image processor needs torchvision; pictures merged by its decoder",
+    "Llama 4": "inputs made by hand: its image processor needs torchvision; a mixture of experts",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from family_models_apart import save_aya_vision, save_gemma3, save_glm4v, save_mllama, save_paligemma
+from family_models_mixtures import save_glm4v_moe, save_qwen3_vl_moe
 from family_models_plain import (
     save_idefics3,
     save_janus,
@@ -42,6 +43,8 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     "Gemma 3": save_gemma3,
     "PaliGemma": save_paligemma,
     "Mllama": save_mllama,
+    "Qwen3-VL-MoE": save_qwen3_vl_moe,
+    "GLM-4V-MoE": save_glm4v_moe,
 }
 
 REMARKS = {
@@ -59,4 +62,6 @@ REMARKS = {
     "Gemma 3": "norm after down_proj: the true write-in through it; picture tokens see each other",
     "PaliGemma": "base model: no chat template, prompts end in a line break; the prompt sees itself",
     "Mllama": "cross-attention layers: heads of cross_attn.o_proj, gated write-in",
+    "Qwen3-VL-MoE": "a mixture of experts; picture features are added between layers",
+    "GLM-4V-MoE": "a mixture with a shared expert; GLM-4.5V as published, whose first layer is dense, is refused",
 }

@@ -38,8 +38,11 @@ EXPECTED = {
     "Gemma 3": [(2, 2)],
     "PaliGemma": [(4, 4)],
     "Mllama": None,
+    "Qwen3-VL-MoE": [(5, 9)],
+    "GLM-4V-MoE": [(3, 6)],
     "Molmo 2": [(2, 2), (2, 2)],
     "Phi-4 multimodal": [(2, 2), (2, 2)],
+    "Llama 4": [(2, 2)],
 }
 """The views of a picture twice as wide as high; of Mistral 3, which would make only two tokens of it, of a square."""
 

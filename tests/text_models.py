@@ -57,7 +57,7 @@ TEXT_REMARKS = {
     "Granite-MoE": "a factor after its mixture, so no write-in; logits are scaled behind lm_head",
     "ERNIE 4.5 MoE": "a shared expert",
     "GLM-4.5": "a shared expert",
-    "Llama 4": "the router weighs what enters an expert; a shared expert; its text part alone",
+    "Llama 4": "its text part; the router weighs what enters an expert; a shared expert",
 }
 
 TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
