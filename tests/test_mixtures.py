@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from hones import HonesError, load_items, load_vlm, mask_neurons, replace_heads, scale_neurons, select_neurons, verify
+from hones.method.analysis.explain import explain
 from hones.method.masking import layer_matched_random
 from hones.method.steering.settings import Scales
 from hones.models.anatomy import find_anatomy
@@ -38,6 +39,7 @@ from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.replay import Replay
 from hones.tasks.log_probability import LogProbability
+from hones.views.report.explain import render_explanation
 
 PROMPTS = ("What?", "What is the capital of Peru?", "Say where the river Nile ends, in one word.")
 OF_ALL = pytest.mark.parametrize("family", MIXTURES)
@@ -428,6 +430,12 @@ def test_every_step_of_the_command_line(family: str, loaded: Callable[[str], VLM
     assert len({row["expert"] for row in rows}) > 1
     neurons = read_neurons(run / "capitals" / "neurons.json")
     assert [n.expert for n in neurons] == [row["expert"] for row in rows]
+    found = explain(vlm, None, "What is the capital of Peru?", answer="Lima")
+    assert found.neurons and all(n.expert == min(n.neuron // layout.size, 4) for n in found.neurons)
+    assert "expert" in [column.name for column in found.table("neurons").columns]
+    first = found.neurons[0]
+    page = render_explanation(found, None)
+    assert f"layer {first.layer}, expert {first.expert}, neuron {first.neuron}" in page
     masking = json.loads((run / "capitals" / "masking.json").read_text())
     assert masking["neurons"] == len(rows)
     scales = read_scales(run / "capitals" / "steering" / "hones" / "scales.json").values

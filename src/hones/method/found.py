@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from hones.method.head_ways import FoundBy, StepsTaken, SubsetFit
-from hones.models.sites import Site
+from hones.models.sites import Expert, Site
 from hones.stats import Interval
 from hones.tabular import Column, Table, Tabular, heat_map_html
 
@@ -112,12 +112,17 @@ class RankedNeuron:
     layer: int
     neuron: int
     score: float
-    expert: int | None = None
+    expert: Expert = None
 
 
 def sites_of(neurons: Iterable[RankedNeuron | Site]) -> list[Site]:
     """The (layer, neuron) of each."""
     return [(n.layer, n.neuron) if isinstance(n, RankedNeuron) else n for n in neurons]
+
+
+def expert_column(neurons: Iterable[Any]) -> tuple[Column, ...]:
+    """The column of a table that says whose neurons they are, where they are of a mixture of experts."""
+    return (Column("expert", "expert"),) if any(n.expert is not None for n in neurons) else ()
 
 
 class RankedNeurons(Tabular, list[RankedNeuron]):
@@ -127,11 +132,10 @@ class RankedNeurons(Tabular, list[RankedNeuron]):
         """The neurons."""
         per_layer = sorted(Counter(n.layer for n in self).items())
         caption = f"per layer {', '.join(f'{layer}: {count}' for layer, count in per_layer)}"
-        of_expert = (Column("expert", "expert"),) if any(n.expert is not None for n in self) else ()
         columns = (
             Column("rank", "rank"),
             Column("layer", "layer"),
-            *of_expert,
+            *expert_column(self),
             Column("neuron", "neuron"),
             Column("score", "importance", "number", form=".4g"),
         )

@@ -103,17 +103,17 @@ class ExpertProjection(nn.Module):
         self._passed = z, out
         return out
 
-    def run(self, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def run(self, forward: Callable[..., Any], hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """A pass of the mixture, whose z the hooks of this projection see and may replace; forward: the family's own.
 
         Raises:
             HonesError: W z is not what the family's own forward gives.
         """
         with _Seen(self) as seen:
-            output = forward(hidden, *args, **kwargs)
+            output = forward(hidden_states, *args, **kwargs)
         several = isinstance(output, tuple)
         own = output[0] if several else output
-        z = seen.z().unflatten(0, hidden.shape[:-1])
+        z = seen.z().unflatten(0, hidden_states.shape[:-1])
         if not self.proven:
             self._prove(own, z)
         projected = self(z)
@@ -152,8 +152,8 @@ class _Seen:
         self.stack = ExitStack()
 
     def __enter__(self) -> "_Seen":
-        def given(_: nn.Module, args: tuple[Any, ...]) -> None:
-            self.given = args
+        def given(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.given = (*args, *kwargs.values())
 
         def shared(_: nn.Module, args: tuple[Any, ...]) -> None:
             (self.shared,) = args
@@ -161,7 +161,7 @@ class _Seen:
         def logit(_: nn.Module, __: Any, output: Tensor) -> None:
             self.logit = output
 
-        self.stack.enter_context(self.of.experts.register_forward_pre_hook(given))
+        self.stack.enter_context(self.of.experts.register_forward_pre_hook(given, with_kwargs=True))
         if self.of.shared is not None:
             self.stack.enter_context(self.of.shared.register_forward_pre_hook(shared))
         if self.of.gate is not None:
@@ -173,11 +173,8 @@ class _Seen:
 
     def z(self) -> Float[Tensor, "positions neurons"]:
         """z of all neurons at every position."""
-        z = (
-            z_of_all(self.of.experts, *self.given)
-            if len(self.given) == 1
-            else z_of_chosen(self.of.experts, *self.given)
-        )
+        of_experts = z_of_all if len(self.given) == 1 else z_of_chosen
+        z = of_experts(self.of.experts, *self.given)
         if self.shared is None:
             return z
         shared = self.shared.flatten(0, -2)

@@ -185,6 +185,7 @@ class RunStudy(Study):
                     rank=neuron.rank,
                     layer=neuron.layer,
                     neuron=neuron.neuron,
+                    expert=neuron.expert,
                     importance=neuron.score,
                     group=group_of[site],
                     promotes=promotes,

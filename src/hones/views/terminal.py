@@ -145,7 +145,8 @@ def _tree(explanation: Explanation) -> Tree:
         branch = tree.add(Text(label, style="bold"))
         for neuron in fed[head.layer, head.head]:
             tokens = " ".join(_token(token.text) for token in neuron.promotes[:TOKENS_SHOWN])
-            branch.add(Text(f"neuron {neuron.layer}, {neuron.neuron} ({neuron.heads[0].value:.0%}) {tokens}"))
+            of = "" if neuron.expert is None else f" of expert {neuron.expert}"
+            branch.add(Text(f"neuron {neuron.layer}, {neuron.neuron}{of} ({neuron.heads[0].value:.0%}) {tokens}"))
     return tree
 
 

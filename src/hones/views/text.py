@@ -104,3 +104,13 @@ def slug(name: str) -> str:
     """A name for ids and files: unchanged where it is plain, else with a checksum that keeps names apart."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)
     return plain if plain == name else f"{plain[:40]}-{zlib.crc32(name.encode(errors='replace')):08x}"
+
+
+def neuron_mark(layer: int, neuron: int, expert: int | None) -> str:
+    """A neuron's name where there is little room."""
+    return f"L{layer} N{neuron}" if expert is None else f"L{layer} E{expert} N{neuron}"
+
+
+def neuron_words(layer: int, neuron: int, expert: int | None) -> str:
+    """A neuron's name."""
+    return f"layer {layer}, neuron {neuron}" if expert is None else f"layer {layer}, expert {expert}, neuron {neuron}"

@@ -164,6 +164,7 @@ def _fed_neurons(
     if not sites:
         return ()
     (contributed,) = contributions_of(vlm, Vqa(), [example], sites)
+    experts = vlm.anatomy.experts
     return tuple(
         ExplainedNeuron(
             layer=site[0],
@@ -173,6 +174,7 @@ def _fed_neurons(
             heads=head_shares(scores, parts, site),
             promotes=promotes,
             suppresses=suppresses,
+            expert=None if experts is None else experts.of(site[1]),
         )
         for site, c, (promotes, suppresses) in zip(sites, contributed, written_tokens(vlm, sites), strict=True)
     )

@@ -7,6 +7,8 @@ from jaxtyping import Float
 
 from hones.method.analysis.picture_map import PictureMap
 from hones.method.analysis.results import HeadRef, Token, shown
+from hones.method.found import expert_column
+from hones.models.sites import Expert
 from hones.tabular import Column, Table, Tabular, heat_map_html
 
 
@@ -33,6 +35,7 @@ class ExplainedNeuron:
     heads: tuple[HeadRef, ...]
     promotes: tuple[Token, ...]
     suppresses: tuple[Token, ...]
+    expert: Expert = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Explanation(Tabular):
         about = ("model", "picture", "question", "answer", "probability", "cut")
         neurons = (
             Column("layer", "layer"),
+            *expert_column(self.neurons),
             Column("neuron", "neuron"),
             Column("contribution", "contribution", "number"),
             Column("dependence", "dependence", "number"),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hones.method.found import expert_column
+from hones.models.sites import Expert
 from hones.stats import Interval
 from hones.tabular import Column, Table, Tabular
 
@@ -116,6 +118,7 @@ class NeuronCard:
     suppresses: tuple[Token, ...]
     heads: tuple[HeadRef, ...]
     drivers: tuple[Driver, ...]
+    expert: Expert = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ class Analysis(Tabular):
             Column("task", "task"),
             Column("rank", "rank"),
             Column("layer", "layer"),
+            *expert_column(self.cards),
             Column("neuron", "neuron"),
             Column("importance", "importance", "number", ".3g", detail=True),
             Column("group", "group", "tasks", detail=True),

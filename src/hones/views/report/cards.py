@@ -10,7 +10,7 @@ from hones.method.analysis.results import NeuronCard
 from hones.views.report.flow import Edge, Node, flow_svg, shares, token_node
 from hones.views.report.pictures import Thumbnail, thumbnail
 from hones.views.sheet import Sheet
-from hones.views.text import slug, token_text
+from hones.views.text import neuron_mark, neuron_words, slug, token_text
 
 SHOWN = 6
 
@@ -35,7 +35,8 @@ def make_card(card: NeuronCard, folder: Path, said: Mapping[tuple[str, str, str]
         said: the unedited model's answers, by task, item and prompt.
     """
     name = f"card-{slug(card.task)}-{card.layer}-{card.neuron}"
-    neuron = f"layer {card.layer}, neuron {card.neuron}"
+    place = (card.layer, card.neuron, card.expert)
+    neuron = neuron_words(*place)
     heads = card.heads[:SHOWN]
     tokens = card.promotes[:SHOWN]
     columns = {
@@ -43,9 +44,7 @@ def make_card(card: NeuronCard, folder: Path, said: Mapping[tuple[str, str, str]
             Node(f"L{h.layer} H{h.head} · {h.value:.0%}", f"layer {h.layer}, head {h.head}: {h.value:.1%}")
             for h in heads
         ],
-        "neuron": [
-            Node(f"L{card.layer} N{card.neuron}", f"{neuron}: importance {card.importance:.4g} for {card.task}")
-        ],
+        "neuron": [Node(neuron_mark(*place), f"{neuron}: importance {card.importance:.4g} for {card.task}")],
         "promotes": [token_node(t) for t in tokens],
     }
     edges = [Edge(0, i, 0, h.value) for i, h in enumerate(heads)]

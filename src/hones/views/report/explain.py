@@ -17,7 +17,7 @@ from hones.views.report.flow import Edge, Node, flow_svg, shares, token_node
 from hones.views.report.pictures import Thumbnail, encoded, thumbnail
 from hones.views.report.templating import render
 from hones.views.sheet import sheet
-from hones.views.text import number
+from hones.views.text import neuron_mark, neuron_words, number
 
 NEURONS_SHOWN = 8
 TOKENS_SHOWN = 3
@@ -121,7 +121,8 @@ def _graph(e: Explanation) -> Markup | None:
     edges = []
     for i, n in enumerate(neurons):
         parts = f"contribution {number(n.contribution)}, of it dependent on the heads {number(n.dependence)}"
-        boxes.append(Node(f"L{n.layer} N{n.neuron}", f"layer {n.layer}, neuron {n.neuron}: {parts}"))
+        where = (n.layer, n.neuron, n.expert)
+        boxes.append(Node(neuron_mark(*where), f"{neuron_words(*where)}: {parts}"))
         edges += [Edge(0, place[h.layer, h.head], i, h.value) for h in n.heads if (h.layer, h.head) in place]
         promoted = n.promotes[:TOKENS_SHOWN]
         for token, share in zip(promoted, shares(promoted), strict=True):
