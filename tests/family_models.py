@@ -63,5 +63,5 @@ REMARKS = {
     "PaliGemma": "base model: no chat template, prompts end in a line break; the prompt sees itself",
     "Mllama": "cross-attention layers: heads of cross_attn.o_proj, gated write-in",
     "Qwen3-VL-MoE": "a mixture of experts; picture features are added between layers",
-    "GLM-4V-MoE": "a mixture with a shared expert; GLM-4.5V as published, whose first layer is dense, is refused",
+    "GLM-4V-MoE": "GLM-4.5V; a mixture with a shared expert, the first layer is dense",
 }

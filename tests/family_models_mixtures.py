@@ -14,6 +14,6 @@ def save_qwen3_vl_moe(folder: Path) -> Path:
 
 
 def save_glm4v_moe(folder: Path) -> Path:
-    """A shared expert; no layer is dense, as in none that is served."""
+    """A shared expert; the first layer is dense."""
     shared = {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1}
-    return save_glm4v(folder, "glm4v_moe", first_k_dense_replace=0, head_dim=8, **shared, **ROUTED)
+    return save_glm4v(folder, "glm4v_moe", first_k_dense_replace=1, head_dim=8, **shared, **ROUTED)

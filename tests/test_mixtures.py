@@ -22,11 +22,12 @@ from torch.nn.functional import linear, silu
 
 from hones import HonesError, load_items, load_vlm, mask_neurons, replace_heads, scale_neurons, select_neurons, verify
 from hones.method.analysis.explain import explain
+from hones.method.found import HeadScore
 from hones.method.masking import layer_matched_random
 from hones.method.steering.settings import Scales
 from hones.models.anatomy import find_anatomy
 from hones.models.capture import DOWN_PROJ, FFN, Z, capture, collect
-from hones.models.interventions import BASELINE, Intervention, keep_neurons
+from hones.models.interventions import BASELINE, Intervention, Kept, keep_neurons
 from hones.models.mixtures import Experts
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import activations, contributions, readout_of
@@ -34,6 +35,7 @@ from hones.rivals import METHODS
 from hones.rivals.base import Context
 from hones.runs.artifacts import read_neurons, read_scales
 from hones.sharing.export import export_scales
+from hones.stats import Interval
 from hones.sweep.forward import Forward
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
@@ -77,7 +79,7 @@ def blocks(model: Any) -> list[Any]:
 
 def neurons_of(vlm: VLM) -> int:
     """I' of a family: of all experts, and of the shared one."""
-    layout = vlm.anatomy.experts
+    layout = vlm.anatomy.layers[0].experts
     assert layout is not None
     return layout.count * layout.size + layout.shared
 
@@ -155,7 +157,9 @@ def entering(vlm: VLM, encoded: Encoded) -> list[Tensor]:
 def test_z_is_the_experts_times_the_routers_weights(family: str, loaded: Callable[[str], VLM]) -> None:
     vlm = loaded(family)
     encoded = asked(vlm)
-    assert vlm.anatomy.experts == LAYOUTS[family] and vlm.anatomy.neurons == neurons_of(vlm)
+    assert {layer.experts for layer in vlm.anatomy.layers} == {LAYOUTS[family]} and vlm.anatomy.neurons == neurons_of(
+        vlm
+    )
     inputs = entering(vlm, encoded)
     with collect(vlm.anatomy, Z) as z, collect(vlm.anatomy, FFN) as added, torch.no_grad():
         vlm.logits(encoded)
@@ -346,6 +350,80 @@ def test_attribution_patching_equals_the_gradient_of_the_experts_columns(
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("dense", [24, 100])
+def test_layers_that_are_dense_lack_neurons_or_the_others_do(dense: int, tmp_path: Path) -> None:
+    """What is missing is 0 and never selected; edits of the others equal folded columns, in every engine."""
+    more = {"num_experts": 4, "moe_intermediate_size": 12, "num_experts_per_tok": 2, "head_dim": 8}
+    folder = save_text(tmp_path / "model", "qwen3_moe", decoder_sparse_step=2, intermediate_size=dense, **more)
+    vlm = load_vlm(str(folder))
+    width = max(dense, 48)
+    assert vlm.anatomy.shape == (3, 4, width) and [x.neurons for x in vlm.anatomy.layers] == [dense, 48, dense]
+    assert [vlm.anatomy.expert_of(layer, 13) for layer in range(3)] == [None, 1, None]
+    short, lacking = (1, 48) if dense == 100 else (0, dense)
+    for edit in (mask_neurons, lambda model, sites: scale_neurons(model, dict.fromkeys(sites, 1.0))):
+        with pytest.raises(
+            HonesError, match=rf"no neuron \({short}, {lacking}\); expected layer < 3 and neuron < {lacking}"
+        ):
+            edit(vlm.model, [(short, lacking)]).__enter__()
+    result = verify(vlm)
+    assert result.failed == [] and result.engine == "replay"
+
+    encoded = asked(vlm)
+    z = activations(vlm, encoded)
+    u = torch.nn.functional.normalize(torch.randn(len(PROMPTS), 32), dim=-1)
+    total = contributions(vlm, encoded, readout_of(vlm, u)).sum(-1)
+    with collect(vlm.anatomy, FFN, lambda x: x[:, -1]) as added, torch.no_grad():
+        vlm.logits(encoded)
+    for number, layer in enumerate(vlm.anatomy.layers):
+        assert (z[:, number, layer.neurons :] == 0).all() and (z[:, number, : layer.neurons] != 0).any()
+        torch.testing.assert_close(total[:, number], (added[number] * u).sum(-1), atol=1e-5, rtol=1e-4)
+
+    kept = [(0, 1), (1, 13), (1, 47), (2, 3)]
+    exists = {(n, i) for n, layer in enumerate(vlm.anatomy.layers) for i in range(layer.neurons)}
+    scales = {(0, 3): -3.0, (1, 13): 4.0, (1, 40): -1.0, (2, dense - 1): 2.0}
+    constants = np.ones((3, width), dtype=np.float32)
+    edits = {"scale": (scale_neurons(vlm.model, scales), {site: 1 + s for site, s in scales.items()})}
+    edits["keep"] = (keep_neurons(vlm.model, kept), dict.fromkeys(exists - {*kept}, 0.0))
+    for edit, factors in edits.values():
+        folded: Any = copy.deepcopy(vlm.model)
+        for (layer, neuron), factor in factors.items():
+            if layer == 1:
+                scale_column("Qwen3-MoE", blocks(folded)[1], neuron, factor)
+            else:
+                blocks(folded)[layer].down_proj.weight.data[:, neuron] *= factor
+        expected, _ = logits_and_text(folded, encoded)
+        with edit:
+            found, _ = logits_and_text(vlm.model, encoded)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    with keep_neurons(vlm.model, kept, constants):
+        assert torch.isfinite(logits_and_text(vlm.model, encoded)[0]).all()
+
+    task = capitals()
+    examples = task.examples(load_items(own_answers(vlm, tmp_path, "discovery")))[0][:2]
+    drawn = layer_matched_random([(0, 1), (1, 13), (1, 14), (2, 5)], width, 0, alike=vlm.anatomy.alike)
+    assert {(0, 1), (1, 2), (2, 1)} == {(n, sum(layer == n for layer, _ in drawn)) for n in range(3)}
+    assert {*drawn} <= exists and {vlm.anatomy.expert_of(*site) for site in drawn if site[0] == 1} == {1}
+    heads = (HeadScore(0, 1, Interval(0.5, 0.5, 0.5), 0.0, 0.0),)
+    for method in ("hones", "hones+", "random", "layer-random", "wanda", "atp", "logprob-gain", "oracle"):
+        importance = METHODS[method].importance(Context(vlm, task, examples, heads))
+        assert importance.shape == (3, width) and (importance > 0).any()
+        for number, layer in enumerate(vlm.anatomy.layers):
+            assert (importance[number, layer.neurons :] == 0).all(), method
+        chosen = select_neurons(importance, 1.0, vlm.anatomy.expert_of)
+        assert {(n.layer, n.neuron) for n in chosen} <= exists
+        assert all((n.expert is None) is (n.layer != 1) for n in chosen)
+    log_p = LogProbability(task)
+    members = [(log_p, log_p.with_gold(example)) for example in examples]
+    every = [Intervention(masked=frozenset({site})) for site in (*scales, (1, 47))]
+    every += [Intervention(kept=Kept.of(kept, vlm.anatomy)), Intervention(scales=scales)]
+    naive = np.stack(Naive(vlm, 4, 4).statistics(members, [BASELINE, *every]))
+    for engine in (Replay(vlm, max_new_tokens=4, plan=make_plan(vlm, 64, 4)), Forward(vlm, 4, 4)):
+        found = np.stack(engine.statistics(members, [BASELINE, *every]))
+        np.testing.assert_allclose(found, naive, rtol=0, atol=1e-4, err_msg=type(engine).__name__)
+    done = export_scales(vlm, Scales(scales), tmp_path / "out", format="merged")
+    assert done.manifest.check is not None and done.manifest.check.effect > 1e-3
+
+
 def test_contexts_may_be_left_in_any_order(loaded: Callable[[str], VLM]) -> None:
     vlm = loaded("Mixtral")
     encoded = asked(vlm)
@@ -387,18 +465,18 @@ def test_random_neurons_are_of_the_same_experts() -> None:
     layout = Experts(4, 12, 20)
     chosen = [(0, 1), (0, 2), (0, 13), (1, 67), (2, 40), *((3, i) for i in range(24, 34))]
     for seed in range(5):
-        drawn = layer_matched_random(chosen, 68, seed, experts=layout)
+        drawn = layer_matched_random(chosen, 68, seed, alike=lambda _, i: layout.neurons_of(layout.of(i)))
         experts = [sorted((layer, layout.of(i)) for layer, i in sites) for sites in (drawn, chosen)]
         assert experts[0] == experts[1] and len({*drawn}) == len(drawn)
         assert not {*drawn} & {*chosen[:5]} and {i for layer, i in drawn if layer == 3} <= {*range(24, 36)}
 
 
 def test_selected_neurons_name_their_experts(loaded: Callable[[str], VLM]) -> None:
-    layout = loaded("Qwen2-MoE").anatomy.experts
+    layout = loaded("Qwen2-MoE").anatomy.layers[0].experts
     assert layout is not None and [layout.of(i) for i in (0, 11, 12, 47, 48, 60, 67)] == [0, 0, 1, 3, 4, 4, 4]
     importance = np.zeros((2, 68), dtype=np.float32)
     importance[0, 13], importance[1, 67] = 2, 1
-    chosen = select_neurons(importance, 0.1, layout)
+    chosen = select_neurons(importance, 0.1, loaded("Qwen2-MoE").anatomy.expert_of)
     assert [(n.layer, n.expert, n.neuron) for n in chosen] == [(0, 1, 13), (1, 4, 67)]
     (table,) = chosen.tables()
     assert [column.name for column in table.columns] == ["rank", "layer", "expert", "neuron", "score"]
@@ -454,11 +532,6 @@ def test_every_step_of_the_command_line(family: str, loaded: Callable[[str], VLM
             "granitemoeshared",
             {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 12},
             "GraniteMoeSharedExperts: the layer has a shared_mlp beside them; expected fused experts",
-        ),
-        (
-            "qwen3_moe",
-            {"num_experts": 4, "moe_intermediate_size": 12, "num_experts_per_tok": 2, "mlp_only_layers": [0]},
-            "layer 1: 4 experts, 48 neurons in a model whose first layer has an FFN of 24 neurons; expected one number",
         ),
     ],
 )

@@ -39,6 +39,19 @@ def save_text(folder: Path, family: str, *, template: bool = True, pads: bool = 
 
 
 MIXTURE: dict[str, Any] = {"num_experts_per_tok": 2, "moe_intermediate_size": 12}
+LATENT = {
+    "n_routed_experts": 4,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    **MIXTURE,
+}
 TEXT_REMARKS = {
     "Llama": "tiny model without a chat template: the prompt as it is",
     "Phi-3": "gate and up in one projection",
@@ -56,7 +69,9 @@ TEXT_REMARKS = {
     "Qwen2-MoE": "a shared expert behind a gate",
     "Granite-MoE": "a factor after its mixture, so no write-in; logits are scaled behind lm_head",
     "ERNIE 4.5 MoE": "a shared expert",
-    "GLM-4.5": "a shared expert",
+    "GLM-4.5": "a shared expert; the first layer is dense",
+    "DeepSeek-V2": "shared experts; the first layer is dense; latent attention",
+    "DeepSeek-V3": "shared experts; the first layers are dense; latent attention",
     "Llama 4": "its text part; the router weighs what enters an expert; a shared expert",
 }
 
@@ -119,12 +134,14 @@ TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
         family="glm4_moe",
         n_routed_experts=4,
         n_shared_experts=1,
-        first_k_dense_replace=0,
+        first_k_dense_replace=1,
         n_group=1,
         topk_group=1,
         head_dim=8,
         **MIXTURE,
     ),
+    "DeepSeek-V2": partial(save_text, family="deepseek_v2", q_lora_rank=None, topk_method="greedy", **LATENT),
+    "DeepSeek-V3": partial(save_text, family="deepseek_v3", q_lora_rank=8, **LATENT),
     "Llama 4": partial(
         save_text,
         family="llama4_text",

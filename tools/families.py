@@ -52,9 +52,8 @@ projection's bias is no neuron's: contributions sum to what the FFN adds less it
 other names (GPT-J, MPT) are refused in one line.
 
 In a mixture of experts (Mixtral to Llama 4 below) a neuron is one of an expert, and the router's weight is part of its
-z ([text.md](text.md#mixtures-of-experts)). Refused in one line: models some of whose layers are dense (DeepSeek-V2 and
--V3, GLM-4.5 and ERNIE 4.5 as published, Llama 4 Maverick), experts with biases (gpt-oss), an FFN beside the mixture
-(GraniteMoeShared), quantised experts.
+z ([text.md](text.md#mixtures-of-experts)). Refused in one line: experts with biases (gpt-oss), an FFN beside the
+mixture (GraniteMoeShared), quantised experts.
 
 | family | heads, neurons, masking, steering | sweeps | worth knowing |
 |---|---|---|---|

@@ -130,8 +130,7 @@ def evaluate_keeping(
     # z[l, i] <- r[l, i] outside of the selection, outside of random sets, everywhere, and of the selection alone
     constants = None if means is None else Constants(means)
     controls = [
-        layer_matched_random(sites, vlm.anatomy.neurons, seed + draw, experts=vlm.anatomy.experts)
-        for draw in range(draws)
+        layer_matched_random(sites, vlm.anatomy.neurons, seed + draw, alike=vlm.anatomy.alike) for draw in range(draws)
     ]
     arms = {
         UNEDITED: BASELINE,

@@ -8,7 +8,7 @@ its layers. What the selection costs other tasks and plain text beside is `hones
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,7 +18,6 @@ from hones.method.beside import measure_beside
 from hones.method.found import RankedNeuron, sites_of
 from hones.method.selectivity import Selectivity, selectivity_table
 from hones.models.interventions import BASELINE, Intervention
-from hones.models.mixtures import Experts
 from hones.models.sites import Site
 from hones.models.vlm import VLM
 from hones.stats import UNEDITED, Interval
@@ -109,8 +108,7 @@ def evaluate_masking(
 
     # z[l, i] <- 0 of the selection, and of `draws` random sets with as many neurons in every layer
     controls = [
-        layer_matched_random(sites, vlm.anatomy.neurons, seed + draw, experts=vlm.anatomy.experts)
-        for draw in range(draws)
+        layer_matched_random(sites, vlm.anatomy.neurons, seed + draw, alike=vlm.anatomy.alike) for draw in range(draws)
     ]
     arms = {
         UNEDITED: BASELINE,
@@ -148,21 +146,21 @@ def layer_matched_random(
     width: int,
     seed: int,
     avoid: Collection[Site] = frozenset(),
-    experts: Experts | None = None,
+    alike: Callable[[int, int], range] | None = None,
 ) -> list[Site]:
     """Random neurons outside the selection, as many in every layer as the selection has there.
 
     avoid: further neurons not to draw. Where a layer has too few others, it is drawn from these too, and where it has
-    fewer unselected neurons than that, from its selected ones. experts: as many in every expert of every layer, since
-    masking those of one that is never chosen would cost nothing.
+    fewer unselected neurons than that, from its selected ones. alike: a model's (`anatomy.alike`): as many in every
+    expert of every layer, since masking those of one that is never chosen would cost nothing.
     """
     rng = np.random.default_rng(seed)
     chosen = set(sites_of(neurons))
     avoided = {*chosen, *avoid}
     drawn: list[Site] = []
-    groups = Counter((layer, 0 if experts is None else experts.of(i)) for layer, i in chosen)
-    for (layer, expert), count in sorted(groups.items()):
-        within = range(width) if experts is None else experts.neurons_of(expert)
+    of_neuron = alike or (lambda layer, neuron: range(width))
+    groups = Counter((layer, of_neuron(layer, i)) for layer, i in chosen)
+    for (layer, within), count in sorted(groups.items(), key=lambda group: (group[0][0], group[0][1].start)):
         pools = ([i for i in within if (layer, i) not in taken] for taken in (avoided, chosen, ()))
         pool = next(pool for pool in pools if len(pool) >= count)
         drawn += [(layer, int(i)) for i in rng.choice(pool, size=count, replace=False)]

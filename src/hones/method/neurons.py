@@ -8,7 +8,7 @@ takes max(0, .) per item before averaging, the other reading of the paper. The s
 `hones.method.drops`, shard by shard, and are added in the order of the shards (`hones.sweep.running_sum`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +18,6 @@ from hones.method.budget import PositivePart, neuron_budget
 from hones.method.direction import RELEASED, Reading
 from hones.method.drops import Attribution, summed_drops
 from hones.method.found import HeadResult, HeadScore, RankedNeuron, RankedNeurons
-from hones.models.mixtures import Experts
 from hones.models.vlm import VLM
 from hones.sweep.run import SweepSettings
 from hones.sweep.shards import portable
@@ -91,11 +90,14 @@ def head_importance(
 
 
 def select_neurons(
-    importance: Float[np.ndarray, "layers neurons"], ratio: float, experts: Experts | None = None
+    importance: Float[np.ndarray, "layers neurons"],
+    ratio: float,
+    expert_of: Callable[[int, int], int | None] | None = None,
 ) -> RankedNeurons:
     """The global top `ratio` of all L * I neurons; neurons of importance 0 are never selected.
 
-    Ties go to the earlier layer and index. experts: of a mixture (`anatomy.experts`), to name each neuron's.
+    Ties go to the earlier layer and index. expert_of: a model's (`anatomy.expert_of`), to name each
+    neuron's expert in a mixture.
 
     Raises:
         HonesError: ratio outside (0, 1], or an importance that is not finite.
@@ -111,7 +113,7 @@ def select_neurons(
             int(i) // width,
             int(i) % width,
             float(flat[i]),
-            None if experts is None else experts.of(int(i) % width),
+            None if expert_of is None else expert_of(int(i) // width, int(i) % width),
         )
         for rank, i in enumerate(order[flat[order] > 0], 1)
     )

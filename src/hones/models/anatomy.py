@@ -8,7 +8,7 @@ what stands between down_proj and the residual in some families, a norm or a gat
 is that of all its experts, and no module of the model's (`hones.models.mixtures`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -54,7 +54,8 @@ class Layer:
     """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to.
 
     mlp: what gives the FFN's output; down_proj where the layer holds the FFN's parts itself (OPT). down_proj: an
-    `ExpertProjection` where the FFN is a mixture.
+    `ExpertProjection` where the FFN is a mixture. absent: how many neurons it lacks to have I, as a dense layer may
+    beside mixtures; their z is 0, and so is what they write.
     post_norm: a norm between down_proj and the residual; gate: what the FFN's output is multiplied by, its tanh.
     activation: the FFN's activation function, where it is a module.
     """
@@ -67,6 +68,12 @@ class Layer:
     post_norm: nn.Module | None = None
     gate: nn.Parameter | None = None
     activation: nn.Module | None = None
+    absent: int = 0
+
+    @property
+    def neurons(self) -> int:
+        """How many there are."""
+        return sizes(self.down_proj)[1]
 
     @property
     def holds_ffn(self) -> bool:
@@ -96,7 +103,8 @@ class Layer:
 class Anatomy:
     """A model's layers and shapes: L layers, H heads of width d_h, I neurons, residual width d.
 
-    norm: the decoder's own, behind its layers, the last of several; None in a family without one.
+    neurons: I, of the layer with most of them where dense layers stand beside mixtures. norm: the decoder's own, behind
+    its layers, the last of several; None in a family without one.
     """
 
     decoder: nn.Module
@@ -114,9 +122,19 @@ class Anatomy:
         return len(self.layers), self.heads, self.neurons
 
     @property
-    def experts(self) -> Experts | None:
-        """Whose neuron is which, in every layer of a mixture of experts."""
-        return self.layers[0].experts
+    def is_mixture(self) -> bool:
+        """Whether some layers are mixtures of experts."""
+        return any(layer.experts is not None for layer in self.layers)
+
+    def expert_of(self, layer: int, neuron: int) -> int | None:
+        """Whose neuron it is, in a mixture of experts."""
+        experts = self.layers[layer].experts
+        return None if experts is None else experts.of(neuron)
+
+    def alike(self, layer: int, neuron: int) -> range:
+        """The neurons of the same expert, or of the same layer where that is no mixture."""
+        experts = self.layers[layer].experts
+        return range(self.layers[layer].neurons) if experts is None else experts.neurons_of(experts.of(neuron))
 
     @property
     def total_neurons(self) -> int:
@@ -124,17 +142,17 @@ class Anatomy:
 
     def check_head(self, layer: int, head: int) -> None:
         """Raises HonesError unless the model has this head."""
-        self._check("head", layer, head, self.heads)
+        self._check("head", layer, head, [self.heads] * len(self.layers))
 
     def check_neuron(self, layer: int, neuron: int) -> None:
         """Raises HonesError unless the model has this neuron."""
-        self._check("neuron", layer, neuron, self.neurons)
+        self._check("neuron", layer, neuron, [x.neurons for x in self.layers])
 
-    def _check(self, what: str, layer: int, index: int, count: int) -> None:
-        if not (0 <= layer < len(self.layers) and 0 <= index < count):
+    def _check(self, what: str, layer: int, index: int, counts: list[int]) -> None:
+        if not (0 <= layer < len(counts) and 0 <= index < counts[layer]):
             raise HonesError(
                 f"no {what} ({layer}, {index})",
-                expected=f"layer < {len(self.layers)} and {what} < {count}",
+                expected=f"layer < {len(counts)} and {what} < {counts[layer if 0 <= layer < len(counts) else 0]}",
                 do="was the file made with another model?",
             )
 
@@ -206,13 +224,17 @@ def _locate(model: PreTrainedModel) -> Anatomy:
             f"{name}: its layers have width {width}, its lm_head reads {lm_head.in_features}",
             expected="one width, no projection between them (as OPT-350M has)",
         )
+    neurons = layers[0].neurons
+    if any(layer.experts is not None for layer in layers):
+        neurons = max(layer.neurons for layer in layers)
+        layers = tuple(replace(layer, absent=neurons - layer.neurons) for layer in layers)
     anatomy = Anatomy(
         decoder=decoder,
         layers=layers,
         lm_head=lm_head,
         heads=heads,
         head_dim=inner // heads,
-        neurons=sizes(layers[0].down_proj)[1],
+        neurons=neurons,
         width=width,
         norm=_norm_of(decoder),
     )
@@ -263,19 +285,9 @@ def _site(
 
 def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
     (width, inner), (out, neurons) = sizes(layer.o_proj), sizes(layer.down_proj)
-    if layer.experts != anatomy.experts:
-        raise HonesError(
-            f"{where}: {_ffn(layer)} in a model whose first layer has {_ffn(anatomy.layers[0])}",
-            expected="one number of neurons, in as many experts, in every layer",
-            do="this family is not served",
-        )
+    neurons += layer.absent
     mapped = f"{inner} -> {width} and {neurons} -> {out}"
     of_heads = anatomy.heads * anatomy.head_dim
     expected = f"{of_heads} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
     if mapped != expected:
         raise HonesError(f"{where}: o_proj and down_proj map {mapped}", expected=f"{expected} ({anatomy.heads} heads)")
-
-
-def _ffn(layer: Layer) -> str:
-    experts, neurons = layer.experts, sizes(layer.down_proj)[1]
-    return f"an FFN of {neurons} neurons" if experts is None else f"{experts.count} experts, {neurons} neurons"

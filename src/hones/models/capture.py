@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils.hooks import RemovableHandle
 
 from hones.models.anatomy import Anatomy, Layer
@@ -63,6 +64,8 @@ def capture(anatomy: Anatomy, place: Place, see: See, layers: Iterable[int] | No
                 rows = stack.enter_context(_counted(layer))
                 seen = partial(_by_row, rows, seen)
             module = place.module(layer)
+            if place is Z and layer.absent:
+                seen = partial(_with_absent, layer.absent, seen)
             if isinstance(module, ExpertProjection):
                 stack.enter_context(_through(module, layer.mlp))
             stack.enter_context(hook(module, seen))
@@ -101,6 +104,12 @@ def _by_row(rows: list[int], see: Callable[[Tensor], Tensor | None], x: Tensor) 
         return see(x)
     changed = see(x.unflatten(0, (rows[0], -1)))
     return None if changed is None else changed.flatten(0, 1)
+
+
+def _with_absent(absent: int, see: Callable[[Tensor], Tensor | None], z: Tensor) -> Tensor | None:
+    """Show z with a 0 for every neuron that the layer lacks."""
+    changed = see(pad(z, (0, absent)))
+    return None if changed is None else changed[..., : z.shape[-1]]
 
 
 @contextmanager

@@ -112,13 +112,13 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
     Raises:
         HonesError: an edit changes nothing that leaves its layer, or stays behind; the line names layer and site.
     """
-    layers, _, neurons = vlm.anatomy.shape
+    layers = vlm.anatomy.layers
     found: dict[int, WriteIn] = {}
 
     def check(number: int, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         edits = {
             "o_proj": replace_heads(vlm.model, [(number, 0)]),
-            "down_proj": mask_neurons(vlm.model, [(number, i) for i in range(neurons)]),
+            "down_proj": mask_neurons(vlm.model, [(number, i) for i in range(layers[number].neurons)]),
         }
         output = run(*args, **kwargs)
         leaving = _last_position(output)
@@ -135,13 +135,13 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
 
     with ExitStack() as stack:
         z = stack.enter_context(collect(vlm.anatomy, Z, _last_position))
-        for number, layer in enumerate(vlm.anatomy.layers):
+        for number, layer in enumerate(layers):
             stack.enter_context(forward_is(layer.block, partial(check, number, layer.block.forward)))
         forward_logits(vlm.model, inputs, 1, vlm.name)
-    for number in range(layers):
+    for number in range(len(layers)):
         if number not in found:  # the model has this layer and does not run it
             raise _no_effect(vlm, "o_proj", number)
-    return [found[number] for number in range(layers)]
+    return [found[number] for number in range(len(layers))]
 
 
 def _last_position(output: Any) -> Tensor:

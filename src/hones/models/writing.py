@@ -58,6 +58,7 @@ def gain(layer: Layer) -> Float[Tensor, " width"] | None:
 def write_vectors(layer: Layer) -> Float[Tensor, "width neurons"]:
     """g * W_down, float32: column i is the direction in which neuron i writes."""
     weight = matrix(layer.down_proj).detach().float()
+    weight = torch.nn.functional.pad(weight, (0, layer.absent)) if layer.absent else weight
     g = gain(layer)
     return weight if g is None else g[:, None] * weight
 
@@ -91,7 +92,7 @@ def added(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor,
 def _output(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions width"]:
     bias = layer.down_proj.bias
     weight = matrix(layer.down_proj).detach().float()
-    return torch.nn.functional.linear(z, weight, None if bias is None else bias.detach().float())
+    return torch.nn.functional.linear(z[..., : layer.neurons], weight, None if bias is None else bias.detach().float())
 
 
 def importance_shape(vlm: VLM) -> tuple[int, int]:

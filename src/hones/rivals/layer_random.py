@@ -15,4 +15,11 @@ class LayerRandom(Method, known="layer-random"):
 
     def importance(self, context: Context) -> Importance:
         importance = Hones().importance(context) if context.hones is None else context.hones
-        return np.random.default_rng(context.seed).permuted(importance, axis=1)
+        rng = np.random.default_rng(context.seed)
+        layers = context.vlm.anatomy.layers
+        if not any(layer.absent for layer in layers):
+            return rng.permuted(importance, axis=1)
+        shuffled = importance.copy()
+        for of_layer, layer in zip(shuffled, layers, strict=True):
+            of_layer[: layer.neurons] = rng.permutation(of_layer[: layer.neurons])
+        return shuffled

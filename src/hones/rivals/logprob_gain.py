@@ -16,10 +16,9 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.method.direction import final_norm
-from hones.models.anatomy import matrix
 from hones.models.capture import FFN, LEAVING, collect
 from hones.models.head import PLAIN_HEAD
-from hones.models.writing import activations, importance_shape, is_plain
+from hones.models.writing import activations, importance_shape, is_plain, write_vectors
 from hones.rivals.base import Context, Importance, Method
 from hones.rivals.reading import PROMPTS_AT_ONCE, ask, batches
 
@@ -58,7 +57,7 @@ class LogProbabilityGain(Method, known="logprob-gain"):
             ):
                 z = activations(vlm, ask(vlm, part))
             for number, layer in enumerate(vlm.anatomy.layers):
-                write = matrix(layer.down_proj).float().to(unembedding.device)
+                write = write_vectors(layer).to(unembedding.device)
                 h = (leaving[number] - added[number]).to(unembedding.device)
                 z_of_layer = z[:, number].to(unembedding.device)
                 scale = norm.scale(h, vlm.model.dtype)

@@ -20,9 +20,9 @@ class Oracle(Method, known="oracle"):
     """What zeroing really costs, one neuron at a time; in nats."""
 
     def importance(self, context: Context) -> Importance:
-        layers, neurons = importance_shape(context.vlm)
+        sites = [(n, i) for n, layer in enumerate(context.vlm.anatomy.layers) for i in range(layer.neurons)]
         task = LogProbability(context.task)
-        edits = [Intervention(masked=frozenset({(layer, i)})) for layer in range(layers) for i in range(neurons)]
+        edits = [Intervention(masked=frozenset({site})) for site in sites]
         statistics = sweep(
             context.vlm,
             task,
@@ -32,4 +32,6 @@ class Oracle(Method, known="oracle"):
             f"{task.name}: oracle",
         )
         scores = task.score(statistics.sum(1, dtype=np.float64))
-        return (scores[0] - scores[1:]).reshape(layers, neurons).astype(np.float32)
+        cost = np.zeros(importance_shape(context.vlm), dtype=np.float32)
+        cost[tuple(np.transpose(sites))] = scores[0] - scores[1:]
+        return cost

@@ -11,4 +11,7 @@ class Random(Method, known="random"):
 
     def importance(self, context: Context) -> Importance:
         rng = np.random.default_rng(context.seed)
-        return (1 - rng.random(importance_shape(context.vlm))).astype(np.float32)
+        numbers = (1 - rng.random(importance_shape(context.vlm))).astype(np.float32)
+        for of_layer, layer in zip(numbers, context.vlm.anatomy.layers, strict=True):
+            of_layer[layer.neurons :] = 0
+        return numbers

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from hones.models.anatomy import matrix
 from hones.models.capture import Z
@@ -19,5 +20,5 @@ class Wanda(Method, known="wanda"):
         for number, layer in enumerate(layers):
             check_weights(layer, f"{context.vlm.name} layer {number}")
         square, tokens = mean_over_tokens(context, context.examples, Z, torch.square, "wanda")
-        norms = [matrix(layer.down_proj).detach().float().norm(dim=0).cpu() for layer in layers]
+        norms = [pad(matrix(layer.down_proj).detach().float().norm(dim=0).cpu(), (0, layer.absent)) for layer in layers]
         return (np.sqrt(square * tokens) * torch.stack(norms).numpy()).astype(np.float32)

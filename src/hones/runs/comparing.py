@@ -82,7 +82,7 @@ def rank(
     for number, found in ranked(missing, given.context, summed):
         method = missing[number]
         folder = place(method)
-        selected = select_neurons(found.importance, ratio, study.vlm.anatomy.experts)
+        selected = select_neurons(found.importance, ratio, study.vlm.anatomy.expert_of)
         write_neurons(folder, found.importance, selected, found_on(study.vlm))
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
         budget = neuron_budget(found.importance.size, ratio)

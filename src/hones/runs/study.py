@@ -185,7 +185,7 @@ class Study(Workspace):
 
                 found = smallest_budget(self.vlm, task, items.examples, importance, sweep, seed=self.seed)
                 ratio, chosen = found.ratio, {**chosen, AUTO: asdict(found)}
-            selected = select_neurons(importance, ratio, self.vlm.anatomy.experts)
+            selected = select_neurons(importance, ratio, self.vlm.anatomy.expert_of)
             named = {} if choice is None else {"method": choice.method}
             write_neurons(folder, importance, selected, {**found_on(self.vlm), **named})
             files = [folder / "neurons.json", folder / "neuron_importance.npy"]

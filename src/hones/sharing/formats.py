@@ -88,7 +88,8 @@ def merged_weights(vlm: VLM, scales: Mapping[Site, float]) -> dict[str, Tensor]:
     weights = {}
     for layer, s in scale_vectors(vlm, scales).items():
         check_weights(vlm.anatomy.layers[layer], f"{vlm.name}: layer {layer}")
-        for parameter, factors in _factors(vlm.anatomy.layers[layer].down_proj, 1 + s):
+        of_layer = vlm.anatomy.layers[layer]
+        for parameter, factors in _factors(of_layer.down_proj, 1 + s[: of_layer.neurons]):
             wide = torch.promote_types(parameter.dtype, torch.float32)
             scaled = (parameter.detach().to(wide) * factors.to(parameter.device, wide)).to(parameter.dtype)
             if not torch.isfinite(scaled).all():
@@ -115,7 +116,7 @@ def write_adapter(vlm: VLM, scales: Mapping[Site, float], folder: Path, form: Fo
         HonesError: peft is not installed; the model is a mixture of experts; for lora, more than 512 neurons of a layer
             are scaled, or the weights are quantised.
     """
-    if vlm.anatomy.experts is not None:
+    if vlm.anatomy.is_mixture:
         raise HonesError(
             f"a {form} adapter for neurons of a mixture of experts",
             expected="one module for every down_proj, which fused experts are not",

@@ -165,7 +165,7 @@ class Passes:
             entering.append(z)
             raise PassEnds
 
-        down_proj = self.decoder.layers[layer].down_proj
+        of_layer = self.decoder.layers[layer]
         cache = self.baseline.empty_cache()
         with capture(self.decoder.anatomy, Z, stop, [layer]):
             self.decoder.run(
@@ -176,8 +176,9 @@ class Passes:
         (z,) = entering
         # What leaves the layer must be the sum of just these parts, to rounding: a norm or a gate behind down_proj, or
         # whatever else a family does there, would go missing.
+        written = of_layer.down_proj(z[..., : of_layer.neurons])
         between = prefixes.between.get(layer, torch.zeros_like(residual[layer]))
-        parts = [x.to(z.device) for x in (residual[layer], attention, down_proj(z), between)]
+        parts = [x.to(z.device) for x in (residual[layer], attention, written, between)]
         left = residual[after].to(z.device)
         size = sum(x.abs() for x in (*parts, left))
         exact = (sum(parts) - left).abs() <= 8 * torch.finfo(z.dtype).eps * size

@@ -179,7 +179,7 @@ def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
 
 def _edit_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
     """Each layer's edits alone, through the whole model: loading looks no further than what leaves the layer."""
-    layers, _, neurons = vlm.anatomy.shape
+    layers = vlm.anatomy.layers
     base = vlm.logits(encoded, 1)
 
     def smallest(edits: Iterable[Intervention]) -> float:
@@ -189,8 +189,10 @@ def _edit_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
                 changes.append(float((vlm.logits(encoded, 1) - base).abs().max() / base.std()))
         return min(changes)
 
-    of_heads = smallest(Intervention(heads=frozenset({(layer, 0)})) for layer in range(layers))
-    of_neurons = smallest(Intervention(masked=frozenset((layer, i) for i in range(neurons))) for layer in range(layers))
+    of_heads = smallest(Intervention(heads=frozenset({(number, 0)})) for number in range(len(layers)))
+    of_neurons = smallest(
+        Intervention(masked=frozenset((number, i) for i in range(layer.neurons))) for number, layer in enumerate(layers)
+    )
     yield Claim("editing a head of any layer changes the logits", of_heads, None, "smallest change")
     yield Claim("editing the neurons of any layer changes them", of_neurons, None, "smallest change")
 
@@ -232,9 +234,9 @@ def _log_probabilities(vlm: VLM, encoded: Encoded, answers: list[list[int]]) -> 
 
 def _engine_claim(vlm: VLM, examples: list[Example], tolerance: float) -> tuple[str, Claim]:
     """The engine of the sweeps and the distance of its logits under edits from the edited model's."""
-    layers, heads, neurons = vlm.anatomy.shape
+    layers, heads, _ = vlm.anatomy.shape
     edits = [Intervention(heads=frozenset({(layer, heads - 1)})) for layer in range(layers)]
-    edits.append(Intervention(masked=frozenset({(0, 0), (layers - 1, neurons - 1)})))
+    edits.append(Intervention(masked=frozenset({(0, 0), (layers - 1, vlm.anatomy.layers[-1].neurons - 1)})))
     plan = make_plan(vlm, 1024, len(examples))
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

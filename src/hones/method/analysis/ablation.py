@@ -47,7 +47,7 @@ def measure_groups(
     for tasks, sites in groups.items():
         if sites:
             controls = [
-                layer_matched_random(sites, vlm.anatomy.neurons, seed + d, union, vlm.anatomy.experts)
+                layer_matched_random(sites, vlm.anatomy.neurons, seed + d, union, vlm.anatomy.alike)
                 for d in range(draws)
             ]
             arms[tasks] = Intervention(masked=frozenset(sites))

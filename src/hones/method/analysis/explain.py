@@ -164,7 +164,6 @@ def _fed_neurons(
     if not sites:
         return ()
     (contributed,) = contributions_of(vlm, Vqa(), [example], sites)
-    experts = vlm.anatomy.experts
     return tuple(
         ExplainedNeuron(
             layer=site[0],
@@ -174,7 +173,7 @@ def _fed_neurons(
             heads=head_shares(scores, parts, site),
             promotes=promotes,
             suppresses=suppresses,
-            expert=None if experts is None else experts.of(site[1]),
+            expert=vlm.anatomy.expert_of(*site),
         )
         for site, c, (promotes, suppresses) in zip(sites, contributed, written_tokens(vlm, sites), strict=True)
     )

@@ -162,7 +162,7 @@ class RandomNeurons(Learned):
     def neurons(self, context: SteeringContext) -> list[Site]:
         """One draw."""
         anatomy = context.vlm.anatomy
-        return layer_matched_random(context.neurons, anatomy.neurons, context.settings.seed, experts=anatomy.experts)
+        return layer_matched_random(context.neurons, anatomy.neurons, context.settings.seed, alike=anatomy.alike)
 
 
 class AllNeurons(Learned):
@@ -173,8 +173,8 @@ class AllNeurons(Learned):
 
     def neurons(self, context: SteeringContext) -> list[Site]:
         """Every neuron of every layer."""
-        layers, _, width = context.vlm.anatomy.shape
-        return [(layer, neuron) for layer in range(layers) for neuron in range(width)]
+        layers = context.vlm.anatomy.layers
+        return [(number, neuron) for number, layer in enumerate(layers) for neuron in range(layer.neurons)]
 
 
 class FixedAmplification(Steering):

@@ -221,7 +221,8 @@ def runs_of_stages(
     vlm: VLM, jobs: Sequence[tuple[Task, list[Example]]], answer: int
 ) -> Mapping[str, Callable[[int], object]]:
     """Every stage, to be run on so many pictures; neurons and steer for the first task."""
-    layers, heads, neurons = vlm.anatomy.shape
+    layers, heads, _ = vlm.anatomy.shape
+    neurons = min(layer.neurons for layer in vlm.anatomy.layers)
     few, (task, examples) = max(1, neurons // 100), jobs[0]
     sets = [[(layer, draw * few + i) for layer in range(layers) for i in range(few)] for draw in range(MASKS)]
     guides = [HeadScore(layer, 0, Interval(1.0, 1.0, 1.0), 1.0, 0.0) for layer in range(layers)]

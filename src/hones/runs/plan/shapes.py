@@ -88,11 +88,14 @@ def linears_of(modules: Iterable[nn.Module], layers: int = 1) -> Linears:
 
 def with_experts(ffn: Linears, vlm: VLM) -> Linears:
     """An FFN's linears, and of a mixture's fused experts as many as a position is sent to."""
-    layer = vlm.anatomy.layers[0]
-    if not isinstance(layer.down_proj, ExpertProjection):
+    mixtures = [x.down_proj for x in vlm.anatomy.layers if isinstance(x.down_proj, ExpertProjection)]
+    if not mixtures:
         return ffn
-    shapes = [p.shape[1:] for p in layer.down_proj.experts.parameters() if p.ndim == 3]
-    chosen = int(getattr(vlm.model.config.get_text_config(), "num_experts_per_tok", layer.down_proj.layout.count))
+    shapes = [p.shape[1:] for p in mixtures[0].experts.parameters() if p.ndim == 3]
+    config = vlm.model.config.get_text_config()
+    chosen = (
+        int(getattr(config, "num_experts_per_tok", mixtures[0].layout.count)) * len(mixtures) / len(vlm.anatomy.layers)
+    )
     return Linears(
         ffn.weights + chosen * sum(s.numel() for s in shapes), ffn.numbers + chosen * sum(sum(s) for s in shapes)
     )
