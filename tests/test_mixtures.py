@@ -27,13 +27,14 @@ from hones.method.masking import layer_matched_random
 from hones.method.steering.settings import Scales
 from hones.models.anatomy import find_anatomy
 from hones.models.capture import DOWN_PROJ, FFN, Z, capture, collect
-from hones.models.interventions import BASELINE, Intervention, Kept, keep_neurons
+from hones.models.interventions import BASELINE, Intervention, Kept, keep_neurons, scaling
 from hones.models.mixtures import Experts
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import activations, contributions, readout_of
 from hones.rivals import METHODS
 from hones.rivals.base import Context
 from hones.runs.artifacts import read_neurons, read_scales
+from hones.runs.plan.shapes import shapes_of, weightless
 from hones.sharing.export import export_scales
 from hones.stats import Interval
 from hones.sweep.forward import Forward
@@ -422,6 +423,31 @@ def test_layers_that_are_dense_lack_neurons_or_the_others_do(dense: int, tmp_pat
         np.testing.assert_allclose(found, naive, rtol=0, atol=1e-4, err_msg=type(engine).__name__)
     done = export_scales(vlm, Scales(scales), tmp_path / "out", format="merged")
     assert done.manifest.check is not None and done.manifest.check.effect > 1e-3
+
+
+def test_a_scale_that_closes_a_neuron_has_a_gradient(loaded: Callable[[str], VLM]) -> None:
+    """Where z is multiplied by 0 it still has one: what opening the neuron again would do."""
+    vlm = loaded("Qwen2-MoE")
+    encoded = asked(vlm)
+    indices = torch.tensor([3, 14, 60])
+
+    def likely(s: Tensor) -> Tensor:
+        with scaling(vlm.anatomy, {1: indices}, {1: s}):
+            return vlm.logits(encoded, 1)[:, -1].float().log_softmax(-1)[:, 7].sum()
+
+    closed = torch.full((3,), -1.0, requires_grad=True)
+    with torch.enable_grad():
+        (found,) = torch.autograd.grad(likely(closed), closed)
+    with torch.no_grad():
+        steps = 0.02 * torch.eye(3)
+        expected = torch.stack([(likely(closed + step) - likely(closed - step)) / 0.04 for step in steps])
+    assert (expected.abs() > 1e-3).all()
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=1e-3)
+
+
+def test_a_plan_counts_the_experts_that_a_position_is_sent_to(loaded: Callable[[str], VLM]) -> None:
+    ffn = shapes_of(weightless(loaded("Qwen2-MoE").name), "float32").ffn
+    assert ffn.weights == 3 * 32 * 20 + 32 + 2 * 3 * 32 * 12, "the shared expert, its gate, and two of four"
 
 
 def test_contexts_may_be_left_in_any_order(loaded: Callable[[str], VLM]) -> None:
