@@ -441,8 +441,8 @@ def test_a_scale_that_closes_a_neuron_has_a_gradient(loaded: Callable[[str], VLM
     with torch.no_grad():
         steps = 0.02 * torch.eye(3)
         expected = torch.stack([(likely(closed + step) - likely(closed - step)) / 0.04 for step in steps])
-    assert (expected.abs() > 1e-3).all()
-    torch.testing.assert_close(found, expected, rtol=0.05, atol=1e-3)
+    assert (expected.abs() > 3e-4).all()
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=1e-4)
 
 
 def test_a_plan_counts_the_experts_that_a_position_is_sent_to(loaded: Callable[[str], VLM]) -> None:
