@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from hones.data.shapes.scene import draw, make_scene
 from hones.method.direction import target_ids
-from hones.models.anatomy import find_anatomy
+from hones.models.finding import find_anatomy
 from hones.models.vlm import VLM, Encoded
 from hones.tasks.base import Example, Task
 

@@ -245,8 +245,8 @@ def test_write_in_is_refused_where_it_is_not_known(
     model_folders: dict[str, Path], discovery: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A norm after down_proj under a name that is not known: masking works, attribution stops."""
-    monkeypatch.setattr("hones.models.anatomy.POST_NORMS", ())
-    monkeypatch.setattr("hones.models.anatomy.GATES", ())
+    monkeypatch.setattr("hones.models.finding.POST_NORMS", ())
+    monkeypatch.setattr("hones.models.finding.GATES", ())
     vlm = load_vlm(str(save_glm4v(model_folders["llava"].parent / "unknown-norm")))
     with pytest.raises(HonesError, match=r"what the FFN of layer 0 adds .* is not what its neurons write"):
         readout_of(vlm, torch.ones(1, vlm.anatomy.width))

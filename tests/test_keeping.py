@@ -20,8 +20,8 @@ from hones.files import write_json
 from hones.method.found import RankedNeuron
 from hones.method.keeping import KeepingResult, evaluate_keeping, mean_activations
 from hones.method.masking import layer_matched_random
-from hones.models.anatomy import find_anatomy
 from hones.models.capture import Z, collect
+from hones.models.finding import find_anatomy
 from hones.models.interventions import BASELINE, Constants, Intervention, Kept
 from hones.models.vlm import VLM
 from hones.runs.artifacts import read_result, write_result

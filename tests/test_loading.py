@@ -31,7 +31,7 @@ from hones import (
 )
 from hones.data.items import Items
 from hones.method.found import HeadScore
-from hones.models.anatomy import find_anatomy
+from hones.models.finding import find_anatomy
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.processors import load_processor
 from hones.models.vlm import VLM

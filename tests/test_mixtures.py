@@ -25,8 +25,8 @@ from hones.method.analysis.explain import explain
 from hones.method.found import HeadScore
 from hones.method.masking import layer_matched_random
 from hones.method.steering.settings import Scales
-from hones.models.anatomy import find_anatomy
 from hones.models.capture import DOWN_PROJ, FFN, Z, capture, collect
+from hones.models.finding import find_anatomy
 from hones.models.interventions import BASELINE, Intervention, Kept, keep_neurons, scaling
 from hones.models.mixtures import Experts
 from hones.models.vlm import VLM, Encoded

@@ -14,7 +14,7 @@ from helpers import PROMPTS, encoded_probe, with_model
 
 from hones import HonesError, attach, load_vlm
 from hones.data.shapes.scene import draw, make_scene
-from hones.models.anatomy import find_anatomy
+from hones.models.finding import find_anatomy
 from hones.models.probe import find_answer_tokens, probe_inputs
 from hones.models.processors import load_processor
 from hones.models.vlm import VLM, Encoded

@@ -57,7 +57,7 @@ TEXT_REMARKS = {
     "Phi-3": "gate and up in one projection",
     "OLMo 2": "norm after down_proj: the true write-in through it",
     "Cohere 2": "attention and FFN side by side; logits are scaled behind lm_head",
-    "Granite": "a factor after down_proj, so no write-in; logits are scaled behind lm_head",
+    "Granite": "a factor after down_proj: the true write-in with it; logits are scaled behind lm_head",
     "Gemma 2": "norm after down_proj: the true write-in through it; logits are capped behind lm_head",
     "Gemma 3": "norm after down_proj: the true write-in through it",
     "GPT-2": "weights kept transposed (Conv1D), learned positions",

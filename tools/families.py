@@ -1,6 +1,9 @@
 """Writes docs/families.md: what `hones verify` says of every family, on small random models in their own format.
 
-python tools/families.py            # writes docs/families.md
+python tools/families.py                      # writes docs/families.md
+python tools/families.py --only gemma4 mpt    # prints the rows of these types of the census
+
+The first table and the one of text-only families are of models built by hand, the census of models built by rule.
 """
 
 import sys
@@ -14,6 +17,7 @@ import transformers
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+import census  # noqa: E402
 from by_hand_models import BY_HAND, BY_HAND_REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 from family_models import FAMILIES, REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 from text_models import TEXT_FAMILIES, TEXT_REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
@@ -47,9 +51,9 @@ Causal language models with a tokenizer and, if they have one, a chat template. 
 
 What is called o_proj and down_proj here may have another name (out_proj, c_proj, dense; c_proj, fc2, dense_4h_to_h) and
 keep its weights transposed (Conv1D): a layer's attention and its FFN each have one output projection, found by the name
-of either (`hones.models.anatomy`). z is what enters the FFN's: act(gate) * up with a gate, act(fc1) without one. The
-projection's bias is no neuron's: contributions sum to what the FFN adds less it. Families whose projections have still
-other names (GPT-J, MPT) are refused in one line.
+of either (`hones.models.finding`). z is what enters the FFN's: act(gate) * up with a gate, act(fc1) without one. The
+projection's bias is no neuron's: contributions sum to what the FFN adds less it. Families whose layers are of another
+form are refused in one line.
 
 In a mixture of experts (Mixtral to Llama 4 below) a neuron is one of an expert, and the router's weight is part of its
 z ([text.md](text.md#mixtures-of-experts)). Refused in one line: experts with biases (gpt-oss), an FFN beside the
@@ -103,17 +107,30 @@ def measured(load: Callable[[], VLM]) -> tuple[str, str]:
 
 def table(folder: Path) -> str:
     """The whole page."""
+    by_hand = [*rows(FAMILIES, folder), *rows_by_hand(folder)]
+    of_list = [row for row in by_hand if row.split(" | ")[0].removeprefix("| ") in census.BY_HAND]
+    outcomes = [f"{status} {census.ENGINES[engine]}" for status, engine in (row.split(" | ")[2:4] for row in of_list)]
     return (
         HEADER
-        + "\n".join([*rows(FAMILIES, folder), *rows_by_hand(folder)])
+        + "\n".join(by_hand)
         + "\n"
+        + census.picture_part(outcomes)
         + TEXT_HEADER
         + "\n".join(text_rows(folder))
         + "\n"
+        + census.text_part()
     )
 
 
 if __name__ == "__main__":
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if sys.argv[1:2] == ["--only"]:
+        pictures = [name for name in sys.argv[2:] if name not in census.TEXT_TYPES]
+        texts = [name for name in sys.argv[2:] if name in census.TEXT_TYPES]
+        census.measured(pictures, census.of_picture, print)
+        census.measured(texts, census.of_text, print)
+        sys.exit()
     with tempfile.TemporaryDirectory() as temporary:
         TABLE.write_text(table(Path(temporary)), encoding="utf-8")
     print(f"written: {TABLE}")

@@ -137,10 +137,9 @@ class OfHeads(Part):
     def check(self, anatomy: Anatomy) -> None:
         for site in self.heads:
             anatomy.check_head(*site)
-        if self.head_dim != anatomy.head_dim:
-            raise HonesError(
-                f"offsets of heads of width {self.head_dim}", expected=f"{anatomy.head_dim}, as the model has"
-            )
+        for width in {anatomy.head_dim_of(layer) for layer in self.of_layer}:
+            if self.head_dim != width:
+                raise HonesError(f"offsets of heads of width {self.head_dim}", expected=f"{width}, as the model has")
 
     def start(self, seed: int) -> dict[int, Vector]:
         return {layer: torch.zeros(size) for layer, size in self.sizes.items()}

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError
-from hones.models.anatomy import blocks_of, decoder_of
+from hones.models.finding import blocks_of, decoder_of
 
 MEND = "put config.json back as it was published, or download or save the model again"
 

@@ -27,10 +27,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hones.errors import HonesError
-from hones.models.anatomy import Anatomy, find_anatomy, is_norm
+from hones.models.anatomy import Anatomy, is_norm
 from hones.models.backward_attention import attention_by
 from hones.models.backward_rules import Rules, differ, route
 from hones.models.capture import Z, before, capture
+from hones.models.finding import find_anatomy
 
 INSTEAD = "use a method with the model's own gradient, such as hones+ or atp"
 

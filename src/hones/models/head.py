@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from hones.errors import HonesError
 from hones.models.capture import after
 
+SCALES = ("logit_scale", "output_multiplier")
+
 
 @dataclass(frozen=True)
 class AfterHead:
@@ -41,9 +43,7 @@ def find_after_head(model: PreTrainedModel, lm_head: nn.Linear, inputs: dict[str
     Where its logits are none of the known forms it is taken to do nothing, which the engines then find out.
     """
     config = model.config.get_text_config()
-    scales = [1.0]
-    if scale := getattr(config, "logit_scale", None):
-        scales.append(float(scale))
+    scales = [1.0, *(float(scale) for name in SCALES if (scale := getattr(config, name, None)))]
     if divisor := getattr(config, "logits_scaling", None):
         scales.append(1 / float(divisor))
     cap = getattr(config, "final_logit_softcapping", None)
@@ -64,13 +64,24 @@ def forward_logits(
     model: PreTrainedModel, inputs: dict[str, Tensor], keep: int, name: str
 ) -> Float[Tensor, "batch kept vocabulary"]:
     """One forward pass; see `hones.models.vlm.VLM.logits`."""
-    if "mm_token_type_ids" not in inputs:  # families that have these place pictures and text themselves
-        mask = inputs["attention_mask"]
-        inputs = {**inputs, "position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    inputs = {**inputs, **counted_positions(model, inputs)}
     logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     check_finite(logits, name)
     return logits
+
+
+def counted_positions(model: PreTrainedModel, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The positions of tokens, padding left out; none where the model places pictures and text itself."""
+    placed = "image_grid_thw" in inputs and any(hasattr(x, "get_rope_index") for x in (model, model.base_model))
+    if placed or "mm_token_type_ids" in inputs:
+        return {}
+    return {"position_ids": (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)}
+
+
+def spread(logits: Tensor) -> Tensor:
+    """The standard deviation of logits, those left out that a family never says (Chameleon's of pictures)."""
+    return logits[logits > torch.finfo(logits.dtype).min / 2].std()
 
 
 def check_finite(logits: Tensor, name: str) -> None:

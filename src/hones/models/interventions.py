@@ -25,8 +25,9 @@ from transformers import PreTrainedModel
 
 from hones.errors import HonesError
 from hones.models.adapters import Adapter, adapting
-from hones.models.anatomy import Anatomy, find_anatomy
+from hones.models.anatomy import Anatomy
 from hones.models.capture import HEADS, Place, Z, capture
+from hones.models.finding import find_anatomy
 from hones.models.sites import Site
 
 Change = Callable[[Tensor], Tensor]

@@ -23,9 +23,9 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from hones.errors import BadItem, HonesError
 from hones.models.agreement import check_weights
-from hones.models.anatomy import find_anatomy
 from hones.models.conventions import find_conventions
 from hones.models.files import check_files, former_revision_of, revision_of
+from hones.models.finding import find_anatomy
 from hones.models.head import find_after_head
 from hones.models.place import BUILT_IN, check_place, folder_of
 from hones.models.plain import check_plain
@@ -33,7 +33,7 @@ from hones.models.planted import CONSTRUCTED, CONSTRUCTED_FOLDER, PLANTS, apply_
 from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted.widen import widened
 from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
-from hones.models.processors import TextProcessor, is_causal, loading, processor_for
+from hones.models.processors import TextProcessor, is_causal, loading, name_picture_token, processor_for
 from hones.models.vlm import VLM
 from hones.models.wordings import given_text
 
@@ -114,6 +114,7 @@ def load_vlm(
         apply_difference(model, Path(source) / "model.safetensors", PLANTED_FOLDER / f"{name}.safetensors")
     if (recipe := load_recipe(name)) is not None:
         model = widened(model, recipe)
+    find_anatomy(model)  # a family that is not served is named before its processor is asked for
     processor = processor_for(source, model.config, **hub)
     return attach(name, model, processor, digest.result() or commit or "unknown", chat_template)
 
@@ -154,6 +155,8 @@ def attach(
     for part in ("tokenizer", "image_processor") if shows_pictures else ("tokenizer",):
         if not hasattr(processor, part):
             raise HonesError(f"{name}: {type(processor).__name__} has no {part}", expected="a family's processor")
+    if shows_pictures:
+        name_picture_token(name, model.config, processor)
     offloaded = next((n for n, p in model.named_parameters() if p.device.type == "meta"), None)
     if offloaded is not None:
         raise HonesError(

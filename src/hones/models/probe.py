@@ -122,6 +122,10 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
         }
         output = run(*args, **kwargs)
         leaving = _last_position(output)
+        if leaving.ndim != 2:
+            raise HonesError(
+                f"{vlm.name}: layer {number} gives {leaving.ndim + 1} axes", expected="three: rows, positions, width"
+            )
         edited = {}
         for site, edit in edits.items():
             with edit:

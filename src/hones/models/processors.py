@@ -4,7 +4,7 @@ So families whose full processor wants a video part load without torchvision, wi
 processor is its tokenizer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partialmethod
 from inspect import signature
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from PIL import Image
 from transformers import PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -24,6 +25,9 @@ from transformers.utils import is_torchvision_available
 from hones.errors import BadItem, HonesError, cause, seam
 from hones.models.files import what_is_wrong
 from hones.models.pixtral import PixtralParts
+
+QFORMER = "qformer_tokenizer"  # InstructBLIP's, of what its picture part reads of the prompt
+READ = ("image_processor", "tokenizer", QFORMER)
 
 
 class TextProcessor(ProcessorMixin):
@@ -133,9 +137,12 @@ def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
 def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
     """The processor class without its parts for videos and sounds."""
     named = [*signature(family.__init__).parameters][1:]
-    parts = [name for name in named if name == "tokenizer" or name.endswith("_processor")]
-    used = [name for name in parts if name in ("image_processor", "tokenizer")]
+    parts = [name for name in named if name == "feature_extractor" or name.endswith(("tokenizer", "_processor"))]
+    used = [name for name in parts if name in READ]
     kept = parts[: 1 + parts.index(used[-1])] if used else ["image_processor", "tokenizer"]  # parameters go by position
+
+    def init(self: Any, *args: Any, **given: Any) -> None:  # of those that families hand on by name
+        ProcessorMixin.__init__(self, *args, **{k: v for k, v in given.items() if k in kept or k not in parts})
 
     def get_attributes(cls: type) -> list[str]:
         return kept
@@ -149,6 +156,8 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
             "image_processor": transformers.AutoImageProcessor.from_pretrained(source, backend="pil", **options),
             "tokenizer": transformers.AutoTokenizer.from_pretrained(source, **options),
         }
+        if QFORMER in parts:
+            loaded[QFORMER] = transformers.AutoTokenizer.from_pretrained(source, subfolder=QFORMER, **options)
         return [loaded.get(name) for name in parts or kept]
 
     members = {
@@ -159,4 +168,58 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
     if family.__name__ == "PaliGemmaProcessor":  # its own call would put a line break behind a given answer
         members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
         members["__call__"] = partialmethod(ProcessorMixin.__call__, return_token_type_ids=True)
-    return type(family.__name__, (family,), members)
+    return type(family.__name__, (family, type("PictureParts", (ProcessorMixin,), {"__init__": init})), members)
+
+
+def with_pictures(processor: Any, pictures: Sequence[Image.Image], **options: Any) -> Any:
+    """What a processor makes of texts, each with one of the pictures."""
+    try:
+        return processor(images=[[picture] for picture in pictures], **options)
+    except ValueError as error:
+        if "Nested" not in str(error):
+            raise
+        return processor(images=list(pictures), **options)  # GOT-OCR: a list within is a document of several pages
+
+
+def picture_token(processor: Any) -> str:
+    """The token that stands for a picture in a prompt."""
+    return str(getattr(processor, "image_token", None) or processor.picture_token)
+
+
+def name_picture_token(name: str, config: Any, processor: Any) -> None:
+    """Note on a processor without an image_token, as its picture_token, the one whose id the configuration names.
+
+    Raises:
+        HonesError: it names none.
+    """
+    if getattr(processor, "image_token", None) is not None:
+        return
+    token = getattr(config, "image_token_id", None)
+    text = None if token is None else processor.tokenizer.convert_ids_to_tokens(token)
+    if text is None:
+        raise HonesError(
+            f"{name}: {type(processor).__name__} names no token that stands for a picture in a prompt",
+            expected="a processor with an image_token, which the chat template writes",
+        )
+    processor.picture_token = text
+
+
+def puts_in_front(processor: Any) -> bool:
+    """Whether a processor itself writes the tokens of a picture, before a text that has no mark for it (BLIP-2)."""
+    ids = _ids_with_picture(processor, "a")
+    return ids is not None and len(ids) > len(processor.tokenizer("a")["input_ids"])
+
+
+def leaves_as_written(processor: Any, text: str) -> bool:
+    """Whether a processor leaves a text as it is that has all tokens of a picture already (PP-Chart2Table)."""
+    return _ids_with_picture(processor, text) == processor.tokenizer(text)["input_ids"]
+
+
+def _ids_with_picture(processor: Any, text: str) -> list[int] | None:
+    """The tokens of a text that is shown with a picture; None where it cannot be."""
+    try:
+        with seam("show a picture"):  # most say that the text and the picture do not fit, in many ways
+            found = with_pictures(processor, [Image.new("RGB", (64, 64))], text=[text], return_tensors="pt")
+    except HonesError:
+        return None
+    return found["input_ids"][0].tolist()

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import BadItem, HonesError, seam
-from hones.models.processors import TextProcessor
+from hones.models.processors import TextProcessor, leaves_as_written, picture_token, puts_in_front
 from hones.models.wordings import BY_NAME, LLAVA, NONE, PALIGEMMA, WORDINGS, default_of, given_text
 from hones.tasks.base import BarePrompt
 
@@ -76,8 +76,8 @@ class Template:
         if isinstance(processor, TextProcessor):
             if picture:
                 raise HonesError("this is a text-only model", do="ask it a task without pictures")
-        elif _placeholder(processor) in prompt:
-            raise BadItem(f"its text holds {_placeholder(processor)}, the picture's placeholder")
+        elif picture_token(processor) in prompt:
+            raise BadItem(f"its text holds {picture_token(processor)}, the picture's placeholder")
         if isinstance(prompt, BarePrompt):
             return _without_start(processor, prompt)
         if self.text is not None:
@@ -87,7 +87,7 @@ class Template:
                 raise BadItem(str(error), kind=f"{self.source} fails") from error
         if self.source == NONE:
             return _without_start(processor, prompt)
-        mark = "" if not picture else _placeholder(processor) + ("\n" if self.source == LLAVA else "")
+        mark = "" if not picture else picture_token(processor) + ("\n" if self.source == LLAVA else "")
         return WORDINGS[self.source].format(image=mark, start=_tokenizer(processor).bos_token, prompt=prompt)
 
     def behind_an_answer(self, processor: ProcessorMixin, picture: bool) -> str:
@@ -131,9 +131,9 @@ class Template:
             return f"fails: {error}"
         if _PROMPT not in alone or _PROMPT not in shown:
             return "does not write the prompt's text as it is"
-        if picture and shown == alone:
+        if picture and shown == alone and not puts_in_front(processor):
             return f"writes no {_PLACEHOLDER}"
-        if picture and shown.count(_placeholder(processor)) > 1:
+        if picture and shown.count(picture_token(processor)) > 1 and not leaves_as_written(processor, shown):
             return f"writes more than one {_PLACEHOLDER}"
         return None
 
@@ -230,13 +230,9 @@ def _tokenizer(processor: ProcessorMixin) -> Any:
     return processor.tokenizer  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _placeholder(processor: ProcessorMixin) -> str:
-    return processor.image_token  # pyright: ignore[reportAttributeAccessIssue]
-
-
 def _mark(processor: ProcessorMixin) -> str:
     """What a template writes for a picture: in some families another token, which the processor replaces."""
-    return getattr(processor, "boi_token", None) or _placeholder(processor)
+    return getattr(processor, "boi_token", None) or picture_token(processor)
 
 
 def _without_start(processor: ProcessorMixin, text: str) -> str:

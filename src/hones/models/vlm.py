@@ -133,12 +133,12 @@ class VLM:
     ) -> Encoded:
         """Inputs of prompts followed by their answers and, if `ended`, the end token; `answer` marks these tokens."""
         end = self.conventions.end.text if ended and self.conventions.end is not None else ""
-        asked = zip(pictures, prompts, answers, strict=True)
         texts = [
             self.followed(prompt, answer, picture is not None) + (end if ends_answer(prompt) else "")
-            for picture, prompt, answer in asked
+            for picture, prompt, answer in zip(pictures, prompts, answers, strict=True)
         ]
-        inputs = encode(self.model, self.processor, pictures, texts)
+        asked = [self.wrap(text, picture is not None) for picture, text in zip(pictures, prompts, strict=True)]
+        inputs = encode(self.model, self.processor, pictures, texts, asked)
         marks = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             own = self.gold_ids(prompt, answer) if ended else self.answer_ids(prompt, answer)

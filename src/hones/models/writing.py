@@ -6,7 +6,8 @@ z [.., I] is the input of down_proj, W_down [d, I] its matrix whichever way a fa
 neuron's. In most families g = 1 and a = 1. Where a norm follows down_proj (Gemma 3, GLM-4V), g [d] is its gain and
 a(z) = 1 / rms(W_down z + b) its denominator, held fixed at the value that it has for this z: the norm is linear there,
 and the neurons' shares sum to what the FFN adds. Where a gate follows (Mllama's cross-attention
-layers), g = tanh(gate). `hones.models.probe` measures at loading that the FFN adds just that.
+layers), g = tanh(gate); a number that a layer multiplies by (Granite) is in g too. `hones.models.probe` measures at
+loading that the FFN adds just that.
 """
 
 from collections.abc import Sequence
@@ -38,20 +39,24 @@ def has_plain_weights(projection: Projection) -> bool:
 
 def is_plain(anatomy: Anatomy) -> bool:
     """Whether every neuron of the model writes z_i W_down[:, i]: nothing follows down_proj."""
-    return all(layer.post_norm is None and layer.gate is None for layer in anatomy.layers)
+    return not any(_has_gain(layer) for layer in anatomy.layers)
+
+
+def _has_gain(layer: Layer) -> bool:
+    return layer.post_norm is not None or layer.gate is not None or float(layer.factor) != 1
 
 
 @torch.no_grad()
 def gain(layer: Layer) -> Float[Tensor, " width"] | None:
     """g, up to a positive factor that `share` makes good; None where it is 1."""
-    if layer.post_norm is None and layer.gate is None:
+    if not _has_gain(layer):
         return None
     g = torch.ones(sizes(layer.down_proj)[0], device=layer.down_proj.weight.device)
     if layer.post_norm is not None:
         g = layer.post_norm(g[None])[0].float()
     if layer.gate is not None:
         g = g * layer.gate.detach().float().tanh()
-    return g
+    return g * float(layer.factor)
 
 
 @torch.no_grad()

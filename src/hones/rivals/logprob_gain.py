@@ -36,7 +36,8 @@ class LogProbabilityGain(Method, known="logprob-gain"):
         vlm.check_write_in()
         if not is_plain(vlm.anatomy):
             raise HonesError(
-                f"{vlm.name}: a norm or a gate follows down_proj, so z W_down is not what enters the residual",
+                f"{vlm.name}: a norm, a gate or a factor follows down_proj, so z W_down is not what enters the "
+                "residual",
                 do="use a method that does not add z W_down to it, such as hones or dvp",
             )
         if vlm.after_head != PLAIN_HEAD:

@@ -27,8 +27,9 @@ from torch import Tensor
 
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError
-from hones.models.anatomy import find_anatomy, matrix
+from hones.models.anatomy import matrix
 from hones.models.conventions import pad_with
+from hones.models.finding import find_anatomy
 from hones.models.interventions import scale_neurons
 from hones.models.loading import auto_model
 from hones.models.processors import processor_for

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.errors import HonesWarning
+from hones.models.head import spread
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
@@ -95,10 +96,10 @@ def disproof(
         logits = engine.last_logits(examples, edits).to(expected)
     except OTHER_FORM as error:
         return why_unserved(error)
-    tolerance = TOLERANCE[dtype] * expected.std()
+    tolerance = TOLERANCE[dtype] * spread(expected)
     difference = (logits - expected[1:]).abs().amax()
     if difference > tolerance:
-        return f"its logits differ by {difference / expected.std():.2g} of their standard deviation from the model's"
+        return f"its logits differ by {difference / spread(expected):.2g} of their standard deviation from the model's"
     # A small change passes the tolerance even where the engine ignores the edit: so its direction is asked for too.
     change = (expected[1:] - expected[:1]).flatten(1)
     change_here = (logits - expected[:1]).flatten(1)

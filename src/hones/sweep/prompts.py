@@ -20,6 +20,8 @@ from torch import Tensor
 
 from hones.errors import HonesError
 from hones.models.capture import ENTERING, LEAVING, capture, forward_is
+from hones.models.head import counted_positions
+from hones.models.processors import picture_token
 from hones.models.vlm import VLM
 from hones.sweep.layer_rows import PassEnds
 from hones.sweep.memory import MOST_PICTURES, is_out_of_memory
@@ -129,9 +131,7 @@ def kwargs_of_decoder(vlm: VLM, inputs: dict[str, Tensor]) -> dict[str, Any]:
         seen.update(kwargs)
         raise PassEnds
 
-    counted = {}
-    if "mm_token_type_ids" not in inputs:
-        counted = {"position_ids": (inputs["attention_mask"].long().cumsum(-1) - 1).clamp(min=0)}
+    counted = counted_positions(vlm.model, inputs)
     try:
         with forward_is(vlm.anatomy.decoder, stop):
             vlm.model(**inputs, **counted, use_cache=False)
@@ -209,7 +209,7 @@ def text_after_picture(vlm: VLM, prompt: str, picture: bool) -> list[int]:
     ids = vlm.tokenizer(vlm.wrap(prompt, picture))["input_ids"]
     if not picture:
         return ids
-    token = vlm.tokenizer.convert_tokens_to_ids(vlm.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
+    token = vlm.tokenizer.convert_tokens_to_ids(picture_token(vlm.processor))
     if ids.count(token) != 1:
         raise Unserved("its template has no single picture token")
     return ids[ids.index(token) + 1 :]

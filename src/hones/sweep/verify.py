@@ -20,6 +20,7 @@ from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import BadItem
 from hones.models.capture import DOWN_PROJ, FFN, HEADS, O_PROJ, Z, capture, collect
+from hones.models.head import spread
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.probe import ROUNDINGS, check_edits, probe_inputs
 from hones.models.vlm import VLM, Encoded
@@ -64,7 +65,7 @@ def verify(vlm: VLM) -> Verification:
             *_write_in_claims(vlm, encoded),
         ]
         alone = last_logits(vlm, examples, [BASELINE])[0]
-        distance = float((base[:, -1] - alone).abs().max() / alone.std())
+        distance = float((base[:, -1] - alone).abs().max() / spread(alone))
         padded = f"{int((encoded.inputs['attention_mask'] == 0).sum())} padded positions"
         claims.append(Claim("a batch gives what each row alone does", distance, tolerance, padded))
         claims += _generation_claims(vlm, encoded, examples, tolerance)
@@ -119,12 +120,12 @@ def _no_op(vlm: VLM, encoded: Encoded, base: Tensor) -> float:
 
 def _slices(vlm: VLM, encoded: Encoded) -> float:
     """The largest relative distance over layers, at the last position."""
-    width = vlm.anatomy.head_dim
     distances = []
     with collect(vlm.anatomy, HEADS) as heads, collect(vlm.anatomy, O_PROJ) as projected:
         vlm.logits(encoded, 1)
     for number, layer in enumerate(vlm.anatomy.layers):
         x = heads[number][:, -1:]
+        width = vlm.anatomy.head_dim_of(number)
         nothing = layer.o_proj(torch.zeros_like(x)).float()  # its bias
         total = nothing.clone()
         for head in range(vlm.anatomy.heads):
@@ -158,7 +159,7 @@ def _write_in_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
     inputs = probe_inputs(vlm.model, vlm.processor, vlm.conventions.template)
     yield from _edit_claims(vlm, Encoded(inputs))
     worst = max(check_edits(vlm, inputs), key=lambda x: math.inf if x.problem is not None else x.distance / x.allowed)
-    plain = "W_down z" if is_plain(vlm.anatomy) else "through the norm or gate after down_proj"
+    plain = "W_down z" if is_plain(vlm.anatomy) else "through what follows down_proj"
     yield Claim("an FFN adds what its neurons write", worst.distance, worst.allowed, worst.problem or plain)
     if vlm.no_write_in is not None:
         return
@@ -186,7 +187,7 @@ def _edit_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
         changes = []
         for edit in edits:
             with edit.on(vlm.model):
-                changes.append(float((vlm.logits(encoded, 1) - base).abs().max() / base.std()))
+                changes.append(float((vlm.logits(encoded, 1) - base).abs().max() / spread(base)))
         return min(changes)
 
     of_heads = smallest(Intervention(heads=frozenset({(number, 0)})) for number in range(len(layers)))
@@ -202,7 +203,7 @@ def _generation_claims(vlm: VLM, encoded: Encoded, examples: list[Example], tole
     drafts = vlm.generate_ids(encoded, NEW_TOKENS)
     forced = _log_probabilities(vlm, encoded, drafts)
     behind = max(float((row.amax(-1) - row.gather(-1, ids[:, None])[:, 0]).max()) for row, ids in forced)
-    scale = float(torch.cat([row for row, _ in forced]).std())
+    scale = float(spread(torch.cat([row for row, _ in forced])))
     count = sum(map(len, drafts))
     yield Claim("generation is greedy over teacher-forced passes", behind / scale, tolerance, f"{count} tokens")
     prompts = [e.prompts[0] for e in examples]
@@ -246,5 +247,5 @@ def _engine_claim(vlm: VLM, examples: list[Example], tolerance: float) -> tuple[
     if isinstance(engine, Naive):
         return name, Claim("the sweep's engine gives what the edited model does", 0.0, tolerance, note)
     expected = last_logits(vlm, examples, edits)
-    distance = float((engine.last_logits(examples, edits).to(expected) - expected).abs().max() / expected.std())
+    distance = float((engine.last_logits(examples, edits).to(expected) - expected).abs().max() / spread(expected))
     return name, Claim("the sweep's engine gives what the edited model does", distance, tolerance, note or name.lower())

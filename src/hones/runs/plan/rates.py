@@ -35,8 +35,8 @@ from hones.files import cache_folder, read_json, write_json
 from hones.method.found import HeadScore
 from hones.method.neurons import attribute_neurons
 from hones.method.steering.train import learn_scales
-from hones.models.anatomy import find_anatomy
 from hones.models.answer_tokens import AnswerTokens
+from hones.models.finding import find_anatomy
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.loading import DTYPES, auto_model
 from hones.models.vlm import VLM

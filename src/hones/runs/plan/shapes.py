@@ -23,9 +23,9 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError, seam
-from hones.models.anatomy import find_anatomy
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.conventions import find_conventions
+from hones.models.finding import find_anatomy
 from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
 from hones.models.mixtures import ExpertProjection
 from hones.models.planted import config_of

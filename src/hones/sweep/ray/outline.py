@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import AutoConfig
 
-from hones.models.anatomy import find_anatomy
 from hones.models.conventions import pad_with
+from hones.models.finding import find_anatomy
 from hones.models.loading import DTYPES, auto_model, source_of
 from hones.models.planted import config_of
 from hones.models.processors import processor_for

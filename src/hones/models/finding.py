@@ -1,0 +1,185 @@
+"""Finding a model's heads and neurons.
+
+Only the language model's layers count: a vision tower often has modules of the same names. Sites are data: a layer's
+attention and FFN each have one output projection; of the names that families give to such a part, the first that is
+there is taken. So is what stands between down_proj and the residual in some families: a norm, a gate, a number.
+"""
+
+from dataclasses import replace
+from inspect import signature
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from hones.errors import HonesError
+from hones.models.anatomy import ACTIVATIONS, Anatomy, Layer, Projection, is_norm, sizes
+from hones.models.mixtures import find_mixture
+
+INNER = ("model", "decoder", "transformer")  # what has the layers, where get_decoder gives what is around it
+LAYERS = ("layers", "h", "blocks")
+ATTENTIONS = ("self_attn", "cross_attn", "self_attention", "attention", "attn.attention", "attn")
+OUT_PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "Wo")
+FFNS = ("mlp", "ffn", "feed_forward", "")  # "": the layer holds its FFN's parts itself
+DOWN_PROJECTIONS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "Wo")
+POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_norm2")
+FACTORS = ("residual_multiplier", "layer_scalar")
+GATES = ("cross_attn_mlp_gate",)
+
+_FOUND: WeakKeyDictionary[PreTrainedModel, Anatomy] = WeakKeyDictionary()
+
+
+def find_anatomy(model: PreTrainedModel) -> Anatomy:
+    """The decoder's heads and neurons, located once for each model; anew where its modules were replaced since.
+
+    Raises:
+        HonesError: a site is missing or its shape does not fit the configuration; the line names it.
+    """
+    anatomy = _FOUND.get(model)
+    if anatomy is None or not _is_current(anatomy, model):
+        anatomy = _locate(model)
+        _FOUND[model] = anatomy
+    return anatomy
+
+
+def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
+    """Whether a model still has these modules: a quantisation or an adapter puts others in their place."""
+    blocks = blocks_of(anatomy.decoder)
+    return (
+        blocks is not None
+        and decoder_of(model) is anatomy.decoder
+        and model.get_output_embeddings() is anatomy.lm_head
+        and _norm_of(anatomy.decoder) is anatomy.norm
+        and model.config.get_text_config().num_attention_heads == anatomy.heads
+        and len(blocks) == len(anatomy.layers)
+        and all(layer.is_within(block) for layer, block in zip(anatomy.layers, blocks, strict=True))
+    )
+
+
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """The part of a model that has the layers; what `get_decoder` gives where none has."""
+    found = model.get_decoder()
+    for outer in (found, model.base_model):  # ModernBERT calls its output embeddings a decoder
+        within: nn.Module | None = outer
+        while isinstance(within, nn.Module):
+            if blocks_of(within) is not None:
+                return within
+            within = _first(within, INNER)
+    return found
+
+
+def blocks_of(decoder: nn.Module) -> nn.ModuleList | None:
+    """The decoder's layers."""
+    blocks = _first(decoder, LAYERS)
+    return blocks if isinstance(blocks, nn.ModuleList) and len(blocks) > 0 else None
+
+
+def _norm_of(decoder: nn.Module) -> nn.Module | None:
+    return next((module for module in reversed([*decoder.children()]) if is_norm(module)), None)
+
+
+def _locate(model: PreTrainedModel) -> Anatomy:
+    name = type(model).__name__
+    if model.config.is_encoder_decoder:
+        raise HonesError(f"{name}: an encoder and a decoder", expected="a decoder alone, which reads prompt and answer")
+    generation = getattr(model, "generation_config_class", GenerationConfig)
+    if generation is not GenerationConfig:
+        raise HonesError(
+            f"{name}: it generates in a way of its own ({generation.__name__})",
+            expected="a model that writes one token after another",
+        )
+    decoder = decoder_of(model)
+    blocks = blocks_of(decoder)
+    lm_head = model.get_output_embeddings()
+    if blocks is None:
+        raise HonesError(
+            f"{name}: its decoder {type(decoder).__name__} has no list of layers",
+            expected=" or ".join(f"`.{layers}`" for layers in LAYERS),
+        )
+    if not isinstance(lm_head, nn.Linear):
+        raise HonesError(f"{name}: no linear output embeddings", expected="an lm_head")
+    layers = tuple(_layer(block, f"{name} layer {i}") for i, block in enumerate(blocks))
+    heads = int(model.config.get_text_config().num_attention_heads)
+    width, _ = sizes(layers[0].o_proj)
+    if width != lm_head.in_features:
+        raise HonesError(
+            f"{name}: its layers have width {width}, its lm_head reads {lm_head.in_features}",
+            expected="one width, no projection between them (as OPT-350M has)",
+        )
+    neurons = layers[0].neurons
+    if any(layer.experts is not None for layer in layers):
+        neurons = max(layer.neurons for layer in layers)
+        layers = tuple(replace(layer, absent=neurons - layer.neurons) for layer in layers)
+    anatomy = Anatomy(
+        decoder=decoder,
+        layers=layers,
+        lm_head=lm_head,
+        heads=heads,
+        head_dim=max(sizes(layer.o_proj)[1] for layer in layers) // heads,
+        neurons=neurons,
+        width=width,
+        norm=_norm_of(decoder),
+    )
+    for i, layer in enumerate(layers):
+        _check_shapes(layer, anatomy, f"{name} layer {i}")
+    return anatomy
+
+
+def _layer(block: nn.Module, where: str) -> Layer:
+    attention, o_proj = _site(block, ATTENTIONS, OUT_PROJECTIONS, where)
+    ffn, down_proj = find_mixture(block, where) or _site(block, FFNS, DOWN_PROJECTIONS, where)
+    activation = _first(ffn, ACTIVATIONS)
+    post_norm = _first(block, POST_NORMS)
+    return Layer(
+        block=block,
+        attention=attention,
+        mlp=down_proj if ffn is block or "residual" in signature(ffn.forward).parameters else ffn,
+        o_proj=o_proj,
+        down_proj=down_proj,
+        post_norm=post_norm if post_norm is not None and is_norm(post_norm) else None,
+        gate=_first(block, GATES),
+        factor=1.0 if (factor := _first(block, FACTORS)) is None else factor,
+        activation=activation if isinstance(activation, nn.Module) else None,
+    )
+
+
+def _first(module: nn.Module, names: tuple[str, ...]) -> Any:
+    """The first of these attributes that the module has."""
+    return next((getattr(module, name) for name in names if hasattr(module, name)), None)
+
+
+def _site(
+    block: nn.Module, owners: tuple[str, ...], names: tuple[str, ...], where: str
+) -> tuple[nn.Module, Projection]:
+    """The first of these projections of the first of these parts that the layer has, and that part."""
+    owner = next((owner for owner in owners if _has(block, owner)), None)
+    if owner is None:
+        raise HonesError(f"{where}: none of {', '.join(owners)}", expected="a decoder layer with that part")
+    part = block.get_submodule(owner)
+    paths = {name: f"{owner}.{name}".lstrip(".") for name in names}
+    for name, path in paths.items():
+        module = getattr(part, name, None)
+        if isinstance(module, nn.Linear | Conv1D):
+            return part, module
+        if module is not None:
+            kind = f"{type(module).__module__}.{type(module).__name__}"
+            raise HonesError(f"{where}: {path} is a {kind}", expected="a torch.nn.Linear or a class of it")
+    raise HonesError(f"{where}: none of {', '.join(paths.values())}", expected="a decoder layer with that projection")
+
+
+def _has(block: nn.Module, path: str) -> bool:
+    return not path or any(name == path for name, _ in block.named_modules())
+
+
+def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
+    (width, inner), (out, neurons) = sizes(layer.o_proj), sizes(layer.down_proj)
+    neurons += layer.absent
+    mapped = f"{inner} -> {width} and {neurons} -> {out}"
+    of_heads = anatomy.heads * (sizes(anatomy.layers[0].o_proj)[1] // anatomy.heads)
+    if anatomy.heads * (getattr(layer.attention, "head_dim", None) or 0) == inner:  # a layer's may be wider (Gemma 4)
+        of_heads = inner
+    expected = f"{of_heads} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
+    if mapped != expected:
+        raise HonesError(f"{where}: o_proj and down_proj map {mapped}", expected=f"{expected} ({anatomy.heads} heads)")

@@ -1,0 +1,236 @@
+"""What no rule gives of a family in the census, by model type."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from census_files import CensusWords
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Beside the rules.
+
+    config, image_processor, processor: settings in place of the rules'. picture: what the chat template writes for a
+    picture, the processor's picture token where it is not given. marks, plain: further marks of the tokenizer.
+    of_class: what the processor's class says and no file can. without: marks that the tokenizer does not have.
+    impossible: why no model of the family can be built here. stand_in: an image processor that gives the same inputs
+    by name and shape, where the family's own needs torchvision, with more attributes (`pictures`).
+    """
+
+    config: Mapping[str, Any] | Callable[[CensusWords], Mapping[str, Any]] = field(default_factory=dict)
+    image_processor: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    picture: str | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)
+    plain: tuple[str, ...] = ()
+    processor_class: str | None = None
+    image_processor_class: str | None = None
+    impossible: str = ""
+    of_class: Mapping[str, Any] = field(default_factory=dict)
+    stand_in: str | None = None
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+    def config_for(self, words: CensusWords) -> Mapping[str, Any]:
+        """Settings of the configuration, some of which are ids of this vocabulary."""
+        return self.config(words) if callable(self.config) else self.config
+
+
+QWEN_PICTURES = "Qwen2VLImageProcessorPil"
+TURNED = {"rope_type": "default", "rope_theta": 10000.0}
+MROPE = {"rope_parameters": {**TURNED, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}}
+GLM = {"text_config": MROPE, "vision_config": {"depth": 2}}
+GLM_PICTURE = "<|begin_of_image|><|image|><|end_of_image|>"
+GLM_MARKS = ("<|begin_of_image|>", "<|end_of_image|>")
+SMALL_VQ = {
+    "embed_dim": 4,
+    "num_embeddings": 8,
+    "latent_channels": 4,
+    "base_channels": 32,
+    "channel_multiplier": [1, 1],
+    "num_res_blocks": 1,
+}
+CODES = {f"IMGIMG{chr(65 + code)}Z": code for code in range(8)}
+VISUAL = tuple(f"<|visual token {code:06d}|>" for code in range(8))
+
+
+def _chameleon(words: CensusWords) -> dict[str, Any]:
+    names = ("<image>", *CODES)
+    return {"vq_config": SMALL_VQ | {"resolution": 32}, "vocabulary_map": {name: words[name] for name in names}}
+
+
+def _emu3(words: CensusWords) -> dict[str, Any]:
+    names = ("<|extra_200|>", *VISUAL)
+    vq = SMALL_VQ | {"channel_multiplier": [1] * 4, "codebook_size": 8, "hidden_size": 32, "num_attention_heads": 1}
+    vocabulary = {name: words[name] for name in names} | {"<image>": words["<|image|>"]}
+    return {"vq_config": vq, "vocabulary_map": vocabulary}
+
+
+def _ovis2(words: CensusWords) -> dict[str, Any]:
+    indicators = ("<IMG_START>", "<IMG_END>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>")
+    return {"image_token_id": words["<IMG_ATOM>"], "visual_indicator_token_ids": [words[mark] for mark in indicators]}
+
+
+def _chart(words: CensusWords) -> dict[str, Any]:
+    return {"image_token_index": words["<imgpad>"], "vision_config": {"image_size": 64}}
+
+
+def _omni(words: CensusWords) -> dict[str, Any]:
+    return {"text_config": MROPE, "vision_start_token_id": words["<|vision_bos|>"]}
+
+
+SETTINGS: dict[str, Settings] = {
+    "glm_ocr": Settings(
+        config=GLM,
+        processor_class="Glm46VProcessor",
+        image_processor_class="Glm46VImageProcessorPil",
+        picture=GLM_PICTURE,
+        plain=GLM_MARKS,
+    ),
+    "glm46v": Settings(config=GLM, picture=GLM_PICTURE, plain=GLM_MARKS),
+    "glmga": Settings(config=GLM, processor_class="Glm46VProcessor", picture=GLM_PICTURE, plain=GLM_MARKS),
+    "glm4v_moe": Settings(config=GLM, image_processor_class="Glm4vImageProcessorPil"),
+    "paddleocr_vl": Settings(config={"text_config": MROPE}),
+    "qwen2_5_omni_thinker": Settings(
+        config=_omni,
+        picture="<|vision_bos|><|image|><|vision_eos|>",
+        processor_class="Qwen2_5OmniProcessor",
+        image_processor_class=QWEN_PICTURES,
+    ),
+    "qwen3_omni_moe_thinker": Settings(
+        config={"text_config": MROPE}, processor_class="Qwen3OmniMoeProcessor", image_processor_class=QWEN_PICTURES
+    ),
+    "qwen3_vl_moe": Settings(image_processor_class=QWEN_PICTURES),
+    "hunyuan_vl": Settings(
+        config={"text_config": MROPE | {"head_dim": 8}}, picture="<|image_start|><|image|><|image_end|>"
+    ),
+    "cohere_compass": Settings(
+        config={"text_config": {"rope_parameters": {"full_attention": MROPE["rope_parameters"]}}}
+    ),
+    "kosmos-2": Settings(processor_class="Kosmos2Processor"),
+    "cosmos3_omni": Settings(processor_class="Qwen3VLProcessor"),
+    "diffusion_gemma": Settings(
+        config={"text_config": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}},
+        image_processor_class="Gemma4ImageProcessorPil",
+    ),
+    "emu3": Settings(config=_emu3, plain=("<|extra_200|>", *VISUAL)),
+    "chameleon": Settings(config=_chameleon, plain=("<image>", *CODES), processor={"image_seq_length": 256}),
+    "ovis2": Settings(config=_ovis2, plain=("<IMG_START>", "<IMG_GRID>")),
+    "qianfan_ocr": Settings(picture="<image>", processor={"image_seq_length": 4}),
+    "blip-2": Settings(picture="", without=("image_token",), plain=("<image>",)),
+    "instructblip": Settings(picture="", without=("image_token",), plain=("<image>",)),
+    "got_ocr2": Settings(
+        config={"vision_config": {"image_size": 64, "patch_size": 4}},
+        image_processor={"size": {"height": 64, "width": 64}},
+        of_class={"num_image_tokens": 16},
+    ),
+    "gpt_neo": Settings(
+        config={
+            "attention_types": [[["global", "local", "global"], 1]],
+            "attention_layers": ["global", "local", "global"],
+        }
+    ),
+    "mamba2": Settings(config={"num_heads": 8, "head_dim": 8}),
+    "gemma3n_text": Settings(config={"intermediate_size": 24, "activation_sparsity_pattern": [0.0] * 3}),
+    "dots1": Settings(config={"n_routed_experts": 4, "n_shared_experts": 1}),
+    "pp_chart2table": Settings(
+        config=_chart,
+        image_processor={"size": {"height": 64, "width": 64}},
+        picture="<img>" + "<imgpad>" * 4 + "</img>",
+        plain=("<img>", "<imgpad>", "</img>"),
+    ),
+    "cohere2_vision": Settings(stand_in="GotOcr2ImageProcessorPil", pictures={"patch_size": 2}),
+    "muse_glimmer": Settings(stand_in=QWEN_PICTURES, config={"out_hidden_size": 64}),
+    "ernie4_5_vl_moe": Settings(config={"text_config": {"rope_parameters": {**TURNED, "mrope_section": [1, 1, 2]}}}),
+    "kosmos-2.5": Settings(
+        config={"latent_query_num": 16, "vision_config": {"patch_embed_hidden_size": 192, "num_hidden_layers": 1}},
+        processor_class="Kosmos2_5Processor",
+        of_class={"images_kwargs": {"max_patches": 64, "return_tensors": "pt"}},
+        processor={"num_image_tokens": 16},
+        picture="",
+    ),
+    "glm5_next": Settings(config={"text_config": {"num_key_value_heads": 4, "qk_rope_head_dim": 0}}),
+    "mistral_large4": Settings(config={"text_config": {"kv_source_layers": [0, 1, 2]}}),
+    "qwen4_exp": Settings(
+        config={
+            "text_config": {
+                "indexer_n_heads": 2,
+                "indexer_kv_heads": 1,
+                "indexer_head_dim": 8,
+                "indexer_budget": 8,
+                "indexer_compress_ratio": 4,
+            }
+        }
+    ),
+    "muse_spark": Settings(config={"vision_config": {"num_hidden_layers": 4}, "audio_config": {"out_hidden_size": 32}}),
+    "dots3_note": Settings(impossible="a mixture of experts whose configuration no rule makes small"),
+    "idefics2": Settings(processor={"image_seq_len": 4}),
+    "granite_docling": Settings(processor={"image_seq_len": 1}),
+    "deepseek_vl_hybrid": Settings(
+        config={"high_res_vision_config": {"image_size": 64, "output_channels": 8, "global_attn_indexes": [1]}},
+        image_processor={"high_res_size": {"height": 64, "width": 64}},
+    ),
+    "deepseek_ocr2": Settings(config={"text_config": {"mlp_layer_types": ["sparse"] * 3}}),
+    "granite4_vision": Settings(
+        config={
+            "vision_config": {"hidden_size": 64},
+            "deepstack_layer_map": [[0, 0]],
+            "spatial_target_layers": [1, 2],
+            "downsample_rate": "1/2",
+        },
+        processor={"downsample_rate": "1/2"},
+    ),
+    "gemma3n": Settings(impossible="its vision tower needs the package timm"),
+    "gemma4": Settings(
+        config={"vision_config": {"model_type": "gemma4_vision"}},
+        image_processor={"max_soft_tokens": 70},
+        processor={"image_seq_length": 70},
+    ),
+    "gemma4_text": Settings(config={"hidden_size_per_layer_input": 0}),
+    "gemma4_unified": Settings(
+        config={
+            "vision_config": {
+                "model_type": "gemma4_unified_vision",
+                "model_patch_size": 8,
+                "patch_size": 8,
+                "pooling_kernel_size": 1,
+                "mm_embed_dim": 32,
+                "mm_posemb_size": 64,
+                "output_proj_dims": 32,
+            }
+        },
+        stand_in="Gemma4ImageProcessorPil",
+        image_processor={"pooling_kernel_size": 1, "max_soft_tokens": 70},
+    ),
+    "shieldgemma2": Settings(impossible="a classifier: its model has no lm_head and does not write"),
+    "vipllava": Settings(
+        config={"vision_feature_layers": [-1, -2]}, processor={"vision_feature_select_strategy": "default"}
+    ),
+    "evolla": Settings(impossible="it reads proteins, no pictures"),
+    "instructblipvideo": Settings(impossible="its processor takes videos alone"),
+    "fast_vlm": Settings(impossible="its vision tower needs the package timm"),
+    "perception_lm": Settings(impossible="its vision tower needs the package timm"),
+    "fuyu": Settings(impossible="its image processor for PIL fails on every picture (`transpose` of a numpy array)"),
+}
+
+IN_FRONT = "its processor puts the picture before the prompt"
+TORCHVISION = "a stand-in for its image processor, which needs torchvision"
+
+REMARKS = {
+    "blip-2": f"{IN_FRONT}; with a chat template, which its checkpoints may lack",
+    "instructblip": f"{IN_FRONT}, and its picture part reads the question; with a chat template",
+    "kosmos-2.5": f"{IN_FRONT} and takes padding for right of it",
+    "chameleon": "its processor ends every text with a separator, also behind an answer",
+    "cohere2_vision": TORCHVISION,
+    "muse_glimmer": TORCHVISION,
+    "gemma4_unified": TORCHVISION,
+    "gemma4": "the widths of its heads differ between layers; an FFN's neurons act on its per-layer inputs too",
+    "gemma4_text": "in the form without per-layer inputs; a number behind each layer, norm after down_proj",
+    "granite4_vision": "picture features are added to the input of layers",
+    "granite_docling": "picture features are added between layers",
+    "hunyuan_vl": "it numbers pictures through the batch, so a picture's positions depend on the rows before it",
+    "hyperclovax_vision_v2": "norm after down_proj: the true write-in through it",
+    "qianfan_ocr": "its template has another mark than the picture's own token",
+}
+"""What is worth knowing of a type, whatever its outcome."""
