@@ -354,7 +354,7 @@ def test_attribution_patching_equals_the_gradient_of_the_experts_columns(
 @pytest.mark.parametrize("dense", [24, 100])
 def test_layers_that_are_dense_lack_neurons_or_the_others_do(dense: int, tmp_path: Path) -> None:
     """What is missing is 0 and never selected; edits of the others equal folded columns, in every engine."""
-    more = {"num_experts": 4, "moe_intermediate_size": 12, "num_experts_per_tok": 2, "head_dim": 8}
+    more: dict[str, Any] = {"num_experts": 4, "moe_intermediate_size": 12, "num_experts_per_tok": 2, "head_dim": 8}
     folder = save_text(tmp_path / "model", "qwen3_moe", decoder_sparse_step=2, intermediate_size=dense, **more)
     vlm = load_vlm(str(folder))
     width = max(dense, 48)

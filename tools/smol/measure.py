@@ -117,7 +117,7 @@ def rows_of(
             examples = examples[:retrieval_items]
         pictures = [Path(e.image) for e in examples if e.image is not None]
         both = beside(vlm, task, examples, [blank] * len(examples))
-        both = by_picture(Measurement(both.arms | {GUESS: guessed(task, examples)}, task.score, SEED), pictures)
+        both = by_picture(Measurement({**both.arms, GUESS: guessed(task, examples)}, task.score, SEED), pictures)
         nats = None
         if name != "retrieval":
             gold = LogProbability(task)
