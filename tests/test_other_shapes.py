@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from census_models import build_text
 from safetensors.torch import load_file, save_file
 from test_text_models import CAPITALS, capitals, own_answers
 from text_models import OTHER_SHAPES, TEXT_FAMILIES, save_text
@@ -365,10 +366,10 @@ def test_an_opt_with_its_norms_behind_the_residual_has_no_write_in(tmp_path: Pat
         readout_of(vlm, torch.ones(1, 32))
 
 
-def test_still_other_shapes_are_refused_in_one_line(tmp_path: Path) -> None:
-    missing = r"none of mlp\.down_proj, mlp\.c_proj, mlp\.fc2, mlp\.den"
-    with pytest.raises(HonesError, match=f"layer 0: {missing}.*; expected a decoder layer with that projection"):
-        load_vlm(str(save_text(tmp_path, "gptj", n_inner=24, rotary_dim=4)))
+@pytest.mark.parametrize("family", ["ctrl", "mamba"])
+def test_still_other_shapes_are_refused_in_one_line(family: str, tmp_path: Path) -> None:
+    with pytest.raises(HonesError, match=r"layer 0: none of self_attn, .*; expected a decoder layer with that part"):
+        load_vlm(str(build_text(family, tmp_path)))
 
 
 @pytest.mark.parametrize(
