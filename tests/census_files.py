@@ -128,7 +128,7 @@ def processor_settings(family: type, config: Any) -> dict[str, Any]:
     return {"processor_class": family.__name__, **found}
 
 
-def with_ids(settings: Mapping[str, Any], words: Words, processor: Any) -> dict[str, Any]:
+def with_ids(settings: Mapping[str, Any], words: "CensusWords", processor: Any) -> dict[str, Any]:
     """A configuration's settings with the ids that its tokens have in this vocabulary."""
     ends = {"bos_token_id": "<s>", "eos_token_id": "</s>", "pad_token_id": "<pad>"}
     found: dict[str, Any] = {}
@@ -146,7 +146,7 @@ def with_ids(settings: Mapping[str, Any], words: Words, processor: Any) -> dict[
     return found
 
 
-def _id(name: str, words: Words, processor: Any) -> int:
+def _id(name: str, words: "CensusWords", processor: Any) -> int:
     """Of a token that a configuration names: the processor's of that name, else the mark that is called so."""
     stem = re.sub(r"_(token_)?(id|index)$", "", name)
     for attribute in (f"{stem}_token_id", f"{stem}_token_ids", f"{stem}_id"):

@@ -84,7 +84,7 @@ def build(model_type: str, folder: Path) -> Path:
     for name, value in own.of_class.items():
         setattr(family, name, value)
     named, plain = marks_of(family)
-    named = {name: text for name, text in (named | own.marks).items() if name not in own.without}
+    named = {name: text for name, text in {**named, **own.marks}.items() if name not in own.without}
     words = CensusWords(named, (*plain, *own.plain))
     more = own.config_for(words)
     folder.mkdir(parents=True, exist_ok=True)

@@ -161,7 +161,7 @@ def _fitting(settings: dict[str, Any], part: Part) -> dict[str, Any]:
         if isinstance(settings.get(name), list) and settings[name]:
             settings[name] = _kinds(settings[name], part.layers)
     if isinstance(settings.get("per_layer_config"), dict):  # other shapes of some layers, by number
-        settings["per_layer_config"] = _of_layers(settings, former, part)
+        settings["per_layer_config"] = _of_layers(settings, former or [], part)
     if isinstance(settings.get("pad_token_id"), int):
         settings["pad_token_id"] = 0
     for name in ("rope_parameters", "rope_scaling"):

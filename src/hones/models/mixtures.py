@@ -54,7 +54,7 @@ class ExpertProjection(nn.Module):
     shared: the shared expert's down projection; gate: what gives the logit of its gate.
     """
 
-    bias = None
+    bias: nn.Parameter | None = None
 
     def __init__(self, experts: nn.Module, shared: nn.Linear | None, gate: nn.Module | None) -> None:
         super().__init__()

@@ -168,7 +168,8 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
     if family.__name__ == "PaliGemmaProcessor":  # its own call would put a line break behind a given answer
         members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
         members["__call__"] = partialmethod(ProcessorMixin.__call__, return_token_type_ids=True)
-    return type(family.__name__, (family, type("PictureParts", (ProcessorMixin,), {"__init__": init})), members)
+    bases: Any = (family, type("PictureParts", (ProcessorMixin,), {"__init__": init}))
+    return type(family.__name__, bases, members)
 
 
 def with_pictures(processor: Any, pictures: Sequence[Image.Image], **options: Any) -> Any:

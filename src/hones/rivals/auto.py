@@ -54,7 +54,8 @@ ADVICE = (
     Advice(
         use="selective",
         want="those that other tasks can spare",
-        measured="smol-llava, .1 %: vqa loses 50 [32, 68] %, ocr −3 [−13, 2] %; at 1 % all, where atp's selective drop is +0.80 [+0.64, +0.96]",
+        measured="smol-llava, .1 %: vqa loses 50 [32, 68] %, ocr −3 [−13, 2] %; "
+        "at 1 % all, where atp's selective drop is +0.80 [+0.64, +0.96]",
         page="bench/results/real-drawings.md",
     ),
     Advice(
