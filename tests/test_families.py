@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from by_hand_models import BY_HAND, load_family
 from family_models import FAMILIES
 from family_models_apart import save_gemma3, save_glm4v, save_mllama
@@ -45,7 +46,13 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], VLM]:
     return load
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *BY_HAND])
+FAULTY = pytest.mark.xfail(
+    transformers.__version__ == "5.24.0", reason="its forward reads an output that it does not have", strict=True
+)
+MADE_BY_HAND = [pytest.param(family, marks=FAULTY if family == "Llama 4" else ()) for family in BY_HAND]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *MADE_BY_HAND])
 def test_the_table_of_families_is_what_a_run_says(family: str, loaded: Callable[[str], VLM]) -> None:
     found = verify(loaded(family))
     assert found.failed == []
@@ -134,7 +141,7 @@ def test_inputs_without_which_a_family_is_silently_wrong(family: str, name: str,
     assert difference > 1e-3
 
 
-@pytest.mark.parametrize("family", BY_HAND)
+@pytest.mark.parametrize("family", MADE_BY_HAND)
 def test_inputs_made_by_hand_are_those_that_the_model_reads(family: str, loaded: Callable[[str], VLM]) -> None:
     """Another picture gives other logits, each row of a batch has its own, and the processor wrote all its tokens."""
     vlm = loaded(family)

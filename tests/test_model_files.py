@@ -199,9 +199,14 @@ def test_a_model_of_peft_is_told_to_merge(plain: tuple[Callable[[], Any], Any], 
     load, tokenizer = plain
     config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=targets)
     wrapped = peft.get_peft_model(load(), config)
-    injected = load()
-    injected.add_adapter(config)
-    for model in (wrapped, wrapped.get_base_model(), injected):
+    models, injected = [wrapped, wrapped.get_base_model()], load()
+    try:
+        injected.add_adapter(config)
+    except ValueError as error:  # transformers 5.24 asks for a newer one than this may be
+        assert "The version of PEFT you are using is not compatible" in str(error)
+    else:
+        models.append(injected)
+    for model in models:
         with pytest.raises(HonesError, match=r"has an adapter that is not merged; .*merge_and_unload\(\)"):
             attach("tuned", model, tokenizer)
     assert isinstance(attach("tuned", wrapped.merge_and_unload(), tokenizer), VLM)
