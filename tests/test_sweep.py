@@ -36,7 +36,7 @@ from hones.models.vlm import VLM
 from hones.runs.artifacts import read_heads, write_heads
 from hones.stats import Interval
 from hones.sweep.answers import Answered
-from hones.sweep.decoder import Decoder
+from hones.sweep.decoder import Decoder, name_of_the_past
 from hones.sweep.engines import make_engine
 from hones.sweep.forward import Forward
 from hones.sweep.journal import Journal
@@ -638,3 +638,16 @@ def test_racing_reports_who_left_when(families: dict[str, VLM], pictures: Items,
     assert {"n", "dropped"} <= set(content["all_heads"][0])
     with pytest.raises(HonesError, match="a confidence between 0 and 1"):
         race_heads(vlm, task, examples, rules=RaceRules(confidence=1.0))
+
+
+def test_the_past_goes_by_the_name_that_a_decoder_gives_it() -> None:
+    """transformers 5.24 renames it, and warns of the former name."""
+
+    def former(inputs_embeds: object, past_key_values: object = None) -> None: ...
+
+    def renamed(inputs_embeds: object, cache: object = None) -> None: ...
+
+    def takes_anything(**given: object) -> None: ...
+
+    found = [name_of_the_past(forward) for forward in (former, renamed, takes_anything)]
+    assert found == ["past_key_values", "cache", "past_key_values"]
