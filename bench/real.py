@@ -82,11 +82,10 @@ def changed(
 
 
 def study(
-    source: str, model: str, tasks: list[str], data: Path, folder: Path, most: int | None, methods: list[str] | None
+    source: str, model: str, tasks: list[str], data: Path, out: Path, most: int | None, more: dict[str, str]
 ) -> RunResults:
-    """The run of a source."""
-    out = folder / source
-    hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most, compared(methods)))
+    """The run of a source. more: changes of the configuration."""
+    hones("run", str(CONFIG), *changed(source, model, tasks, data, out, most, more))
     hones("report", str(out))
     return read_results(out)
 
@@ -94,6 +93,14 @@ def study(
 def compared(methods: list[str] | None) -> dict[str, str]:
     """The comparison of some methods in place of the configuration's."""
     return {"compare": f"{{methods: [{', '.join(methods)}], draws: 2, curves: false}}"} if methods else {}
+
+
+def of_ratios(ratios: list[str] | None) -> dict[str, str]:
+    """Sets of these sizes compared in place of the configuration's, and nothing else done with them."""
+    if not ratios:
+        return {}
+    first, *further = ratios
+    return {"ratio": first, "compare.budgets": f"[{', '.join(further)}]", "analyze": "null", "steering": "null"}
 
 
 def race(task: str, model: str, data: Path, out: Path, items: int) -> HeadResult:
@@ -111,12 +118,12 @@ def page(
     results: RunResults,
     raced: dict[str, HeadResult],
     most: int | None,
-    methods: list[str] | None,
+    more: list[str],
 ) -> str:
-    """The results as markdown."""
+    """The results as markdown. more: further words of the command."""
     found_on = " and ".join(f"{task.heads.items} of {task.task}" for task in results.tasks if task.heads is not None)
     command = ["python bench/real.py", source, "--tasks", *tasks, *(["--discovery", str(most)] if most else [])]
-    command += ["--methods", *methods] if methods else []
+    command += more
     lines = [
         f"# {model} on {source}",
         "",
@@ -179,21 +186,26 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--discovery", type=int, help="discovery items of a task, at most")
     parser.add_argument("--methods", nargs="+", help="compared with HONES, in place of the configuration's")
+    parser.add_argument("--ratios", nargs="+", help="sizes of the sets, compared and nothing else")
     parser.add_argument("--race", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("runs/real"))
     parser.add_argument("--pages", type=Path, default=HERE / "results")
     options = parser.parse_args()
     for source in options.sources:
         data = write_data(source, options.to, options.photographs, options.discovery)
-        shared = (source, options.model, options.tasks, data, options.to)
-        results = study(*shared, options.discovery, options.methods)
+        part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
+        part += f"-at-{'-'.join(options.ratios)}" if options.ratios else ""
+        more = compared(options.methods) | of_ratios(options.ratios)
+        out = options.to / f"{source}{part}"
+        results = study(source, options.model, options.tasks, data, out, options.discovery, more)
         raced: dict[str, HeadResult] = {}
         for found in results.tasks if options.race else ():
             assert found.heads is not None
             items = found.heads.items  # those that the exact sweep had
             raced[found.task] = race(found.task, options.model, data, options.to / f"{source}-raced", items)
-        written = page(options.model, source, options.tasks, results, raced, options.discovery, options.methods)
-        part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
+        given = {"--methods": options.methods, "--ratios": options.ratios}
+        words = [word for option, values in given.items() if values for word in (option, *values)]
+        written = page(options.model, source, options.tasks, results, raced, options.discovery, words)
         (options.pages / f"real-{source}{part}.md").write_text(written)
 
 
