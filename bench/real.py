@@ -96,11 +96,11 @@ def compared(methods: list[str] | None) -> dict[str, str]:
 
 
 def of_ratios(ratios: list[str] | None) -> dict[str, str]:
-    """Sets of these sizes compared in place of the configuration's, and nothing else done with them."""
+    """Sets of these sizes compared in place of the configuration's; no analysis."""
     if not ratios:
         return {}
     first, *further = ratios
-    return {"ratio": first, "compare.budgets": f"[{', '.join(further)}]", "analyze": "null", "steering": "null"}
+    return {"ratio": first, "compare.budgets": f"[{', '.join(further)}]", "analyze": "null"}
 
 
 def race(task: str, model: str, data: Path, out: Path, items: int) -> HeadResult:
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--discovery", type=int, help="discovery items of a task, at most")
     parser.add_argument("--methods", nargs="+", help="compared with HONES, in place of the configuration's")
-    parser.add_argument("--ratios", nargs="+", help="sizes of the sets, compared and nothing else")
+    parser.add_argument("--ratios", nargs="+", help="sizes of the sets, in place of the configuration's")
     parser.add_argument("--race", action="store_true")
     parser.add_argument("--to", type=Path, default=Path("runs/real"))
     parser.add_argument("--pages", type=Path, default=HERE / "results")
