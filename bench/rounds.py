@@ -195,7 +195,7 @@ def run_seed(vlm: VLM, options: argparse.Namespace, seed: int, folder: Path) -> 
 
 
 def lines_of(model: str, options: argparse.Namespace, by_seed: list[dict[tuple[str, str, float], Shares]]) -> list[str]:
-    lines = [f"\n## {model}\n"]
+    lines = [f"\n## {model}, seeds {' '.join(map(str, options.seeds[: len(by_seed)]))}\n"]
     for task, budget in product(options.tasks, options.budgets):
         lines += [f"\n{task}, {100 * budget:g} %\n", "| way | drop | other | selective |", "|---|---|---|---|"]
         for way in options.ways:
@@ -221,16 +221,14 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    lines: list[str] = []
+    found: dict[str, list[dict[tuple[str, str, float], Shares]]] = {model: [] for model in options.models}
     with tempfile.TemporaryDirectory() as scratch:
-        for model in options.models:
-            vlm = load_vlm(model)
-            found = [run_seed(vlm, options, seed, Path(scratch) / str(seed)) for seed in options.seeds]
-            lines += lines_of(model, options, found)
-    text = "\n".join(lines).strip() + "\n"
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text)
+        for seed, model in product(options.seeds, options.models):
+            found[model].append(run_seed(load_vlm(model), options, seed, Path(scratch) / f"{model}-{seed}"))
+            lines = [line for name, of_seeds in found.items() if of_seeds for line in lines_of(name, options, of_seeds)]
+            if options.out is not None:  # of the seeds so far, should it be stopped
+                options.out.write_text("\n".join(lines).strip() + "\n")
+    print("\n".join(lines).strip())
 
 
 if __name__ == "__main__":
