@@ -221,6 +221,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    lines: list[str] = []
     found: dict[str, list[dict[tuple[str, str, float], Shares]]] = {model: [] for model in options.models}
     with tempfile.TemporaryDirectory() as scratch:
         for seed, model in product(options.seeds, options.models):
