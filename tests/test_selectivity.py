@@ -286,6 +286,10 @@ def test_a_comparison_says_what_the_same_masks_cost_elsewhere() -> None:
     text = console.export_text()
     assert "…" not in text and max(map(len, text.splitlines())) <= 80
     assert "selective drop by share masked" in text and text.count("general") >= 4
+    along = comparison.table("curves")
+    lost = [column.heading for column in along.columns if column.heading.endswith(" lost, %")]
+    assert lost == ["ocr lost, %", "caption lost, %", "plain text lost, %"]
+    assert {row["on ocr"].value for row in along.rows} == {2.0}
     chart = selective_chart(comparison)
     assert chart is not None and len(chart.drawing.labels) == len(methods)
     assert any(label.endswith("general") for label in chart.drawing.labels.values())

@@ -1,5 +1,6 @@
 """What a comparison of methods found, as it is written to RUN/T/comparison.json."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -104,38 +105,51 @@ class Comparison(Tabular):
     def _elsewhere(self) -> Table:
         """A row per method: the share that its set takes from the task, from each other one and from plain text."""
         measured = [(m, m.selectivity) for m in self.methods if m.selectivity is not None]
-        others = dict.fromkeys(row["on"] for _, found in measured for row in found.rows())
         asked = any(found.others for _, found in measured)
         columns = (
             Column("method", "method", below="general"),
             Column("general"),
             Column("relative_drop", self.task, "interval", ".0f", missing="-"),
-            *(Column(f"on {name}", name, "interval", ".0f", missing="-") for name in others),
+            *_cost_columns([found for _, found in measured]),
             Column("selective_drop", "selective" if asked else "", "interval", "+.2f", full="selective drop"),
         )
         rows = []
         for m, found in measured:
-            costs = {f"on {row['on']}": row["relative_drop"] for row in found.rows()}
             general = "general" if found.general else None
-            rows.append({**vars(m), **costs, "selective_drop": found.selective_drop, "general": general})
+            rows.append({**vars(m), **_costs(found), "selective_drop": found.selective_drop, "general": general})
         rows.sort(key=lambda row: -(row["selective_drop"] or row["absolute_drop"]).value)
         caption = "selective: own share minus the largest of the others; general: others lose as much"
         title = f"{self.task}: what the same masks cost, % of each baseline"
         return Table("selectivity", title, columns, rows, caption if asked else ASK_OTHERS)
 
     def _along_budgets(self) -> Table:
-        selective = any(found.others for c in self.curves for found in c.selectivity)
+        """A row per method and budget: the metric, and the share that the set takes from others."""
+        measured = [found for c in self.curves for found in c.selectivity]
+        selective = any(found.others for found in measured)
         columns = (
             Column("method", "method"),
             Column("ratio", "share of neurons", "number", "g"),
             Column("neurons", "neurons", "count"),
             Column("masked", "masked", "interval"),
+            *_cost_columns([found for found in measured if found.says_something], "{} lost, %"),
             Column("selective_drop", "selective drop" if selective else "", "interval", "+.2f"),
         )
         rows = [
             {"method": c.method, "ratio": ratio, "percent": f"{100 * ratio:g}", "neurons": neurons, "masked": masked}
             | {"drop": self.baseline.value - masked.value, "selective_drop": found and found.selective_drop}
+            | (_costs(found) if found is not None else {})
             for c in self.curves
             for ratio, neurons, masked, found in zip_longest(c.ratios, c.neurons, c.masked, c.selectivity)
         ]
-        return Table("curves", f"{self.task}: drop of {self.metric_name} by share masked, %", columns, rows)
+        return Table("curves", f"{self.task}: {self.metric_name} along shares masked", columns, rows)
+
+
+def _cost_columns(measured: Iterable[Selectivity], header: str = "{}") -> list[Column]:
+    """A column for each thing that a set costs beside its own task."""
+    names = dict.fromkeys(row["on"] for found in measured for row in found.rows())
+    return [Column(f"on {name}", header.format(name), "interval", ".0f", missing="-") for name in names]
+
+
+def _costs(found: Selectivity) -> dict[str, Interval | None]:
+    """The shares lost of those columns, in per cent."""
+    return {f"on {row['on']}": row["relative_drop"] for row in found.rows()}

@@ -66,7 +66,8 @@ def _(result: Comparison) -> RenderableType:
     tables = [table for table in result.tables() if table.name != "curves"]
     if result.curves:
         curves = result.table("curves")
-        tables.append(pivot(curves, curves.title, "ratio", Column("drop", form="+.2f", kind="number"), "{percent}"))
+        title = f"{result.task}: drop of {result.metric_name} by share masked, %"
+        tables.append(pivot(curves, title, "ratio", Column("drop", form="+.2f", kind="number"), "{percent}"))
         if any(column.name == "selective_drop" for column in curves.headed):
             title = f"{result.task}: selective drop by share masked, %"
             selective = Column("selective_drop", form="+.2f", kind="interval", terse=True)
