@@ -1,11 +1,13 @@
 """The sweep, naive and replay side by side: seconds per cell, what each saving is worth, and how far from the floor.
 
     python bench/sweep.py [--models tiny-llava tiny-qwen2.5-vl wide scattered] [--items 16] [--out FILE.md]
+    python bench/sweep.py --models smol-llava --items 4 --samples 6 --candidates 8 --no-ablation
 
 One cell is one (intervention, item): the answer of a model with one head replaced; for retrieval, of 50 candidates.
 naive: one prompt at a time, as the method was released; hooks 8, hooks 32: the same with batches of prompts; nnsight 8:
 through nnsight, where it is installed. These are timed on cells drawn at random, replay on all heads of all items.
-left draft: share of the text cells that are not the unedited model's answer, which are decoded. The floor is the time
+left draft: share of the text cells that are not the unedited model's answer, which are decoded. bfloat16: replay where
+the CPU has units for it, and the share of all cells that flip against float32. The floor, in float32, is the time
 that the arithmetic which no exact method avoids (one vision pass, one baseline, layers l.. for every head of every
 layer l) takes at the rate of matrix products measured in the same run. `wide` is a random LLaVA of 576 picture tokens,
 where arithmetic dominates; in `scattered`, the same with larger weights, nearly every head changes every answer.
@@ -29,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hones import VLM, load_items, load_vlm, make_task, write_shapes
+from hones.models.dtypes import has_bfloat16_units
 from hones.models.interventions import BASELINE, Intervention
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
@@ -56,6 +59,7 @@ class Measured:
     left: float
     differing: float
     floor: float
+    flips: float
 
 
 def seconds_of(run: Callable[[], object]) -> float:
@@ -147,7 +151,13 @@ def vision_flop(vlm: VLM) -> float:
     return 2.0 * patches * sum(m.weight.numel() for m in vision.modules() if isinstance(m, torch.nn.Linear))
 
 
-def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool) -> list[Measured]:
+def flipped_cells(found: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> float:
+    """Share of cells whose statistics differ."""
+    return float(np.mean([(a != b).any(1) for a, b in zip(found, exact, strict=True)]))
+
+
+def measure(vlm: VLM, rounded: VLM | None, jobs: dict[str, list[Member]], samples: int, ablate: bool) -> list[Measured]:
+    """rounded: the same model in bfloat16."""
     rng, edits = random.Random(0), head_edits(vlm)
     rate = matmul_rate(vlm)
     together = [member for members in jobs.values() for member in members]
@@ -158,6 +168,12 @@ def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool)
         replay, cells = make_replay(vlm), len(edits) * len(members)
         run = seconds_of(lambda m=members, f=found, r=replay: f.extend(r.statistics(m, edits)))
         seconds, differing = {"replay": run / cells}, float("nan")
+        flips = float("nan")
+        if rounded is not None:
+            make_replay(rounded).statistics(members[:1], edits[:3])
+            of_rounded: list[np.ndarray] = []
+            run = seconds_of(lambda m=members, f=of_rounded: f.extend(make_replay(rounded).statistics(m, edits)))
+            seconds["bfloat16"], flips = run / cells, flipped_cells(of_rounded, found)
         texts = len(edits) * sum(task.answers == "text" for task, _ in members)
         left = replay.left_draft / texts if texts else float("nan")
         if name != "together":
@@ -177,22 +193,28 @@ def measure(vlm: VLM, jobs: dict[str, list[Member]], samples: int, ablate: bool)
                 savings = replace(ReplaySavings(), **{field.name: False})
                 run = make_replay(vlm, savings)
                 seconds[field.name] = seconds_of(lambda r=run, p=part: r.statistics(p, edits)) / len(part) / len(edits)
-        rows.append(Measured(name, cells, seconds, left, differing, floor_seconds(vlm, members, rate) / cells))
+        rows.append(Measured(name, cells, seconds, left, differing, floor_seconds(vlm, members, rate) / cells, flips))
         print(f"{vlm.name}: {name} measured", file=sys.stderr)
     return rows
 
 
 def show(console: Console, title: str, rows: Sequence[Measured], ablate: bool) -> None:
     arms = [arm for arm in ("naive", "hooks 8", "hooks 32", "nnsight 8", "replay") if arm in rows[0].seconds]
+    narrow = ["bfloat16, ms", "vs float32", "flips"] if "bfloat16" in rows[0].seconds else []
     table = Table("task", "cells", *(f"{arm}, ms" for arm in arms), "vs naive", "vs best peer", "left draft",
-                  "differing cells", "of the floor's speed", title=title)  # fmt: skip
+                  "differing cells", "of the floor's speed", *narrow, title=title)  # fmt: skip
     for row in rows:
         s = row.seconds
         peer = min(s[arm] for arm in arms if arm not in ("naive", "replay"))
         times = (f"{1000 * s[arm]:.2f}" for arm in arms)
         ratios = (f"{s['naive'] / s['replay']:.1f}x", f"{peer / s['replay']:.1f}x")
         shares = ("" if np.isnan(x) else f"{100 * x:.1f} %" for x in (row.left, row.differing))
-        table.add_row(row.task, str(row.cells), *times, *ratios, *shares, f"{100 * row.floor / s['replay']:.0f} %")
+        floor = f"{100 * row.floor / s['replay']:.0f} %"
+        of_narrow = []
+        if narrow:
+            ratio = f"{s['replay'] / s['bfloat16']:.1f}x"
+            of_narrow = [f"{1000 * s['bfloat16']:.2f}", ratio, f"{100 * row.flips:.2f} %"]
+        table.add_row(row.task, str(row.cells), *times, *ratios, *shares, floor, *of_narrow)
     console.print(table)
     if ablate:
         names = [field.name for field in fields(ReplaySavings)]
@@ -208,10 +230,11 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--samples", type=int, default=12, help="naive cells per task")
+    parser.add_argument("--candidates", type=int, default=50, help="of retrieval; of the wide models 8")
     parser.add_argument("--no-ablation", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    console = Console(record=True, width=140)
+    console = Console(record=True, width=170)
     hardware = platform.processor() or platform.machine()
     console.print(f"{hardware}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32, ", end="")
     console.print(f"load before {os.getloadavg()[0]:.1f}")
@@ -221,11 +244,14 @@ def main() -> None:
             vlm = wide_llava(Path(folder) / "model", SPREAD[name]) if wide else load_vlm(name)
             count, size = (2, 1) if wide else (options.items, options.samples)
             items = load_items(write_shapes(Path(folder) / name, {"bench": count}, seed=3)["bench"])
-            tasks = [make_task(task, candidates=8 if wide else 50) for task in options.tasks]
+            candidates = 8 if wide else options.candidates
+            tasks = [make_task(task, candidates=candidates) for task in options.tasks]
             jobs = {task.name: [(task, example) for example in task.examples(items)[0]] for task in tasks}
             ablate = not (options.no_ablation or wide)
-            title = f"{name}: {count} pictures, retrieval 1 + {7 if wide else 49}"
-            show(console, title, measure(vlm, jobs, size, ablate), ablate)
+            title = f"{name}: {count} pictures, retrieval 1 + {candidates - 1}"
+            source = str(Path(folder) / "model") if wide else name
+            rounded = load_vlm(source, dtype="bfloat16") if has_bfloat16_units("cpu") else None
+            show(console, title, measure(vlm, rounded, jobs, size, ablate), ablate)
     console.print(f"load after {os.getloadavg()[0]:.1f}")
     if options.out is not None:
         options.out.write_text(f"```\n{console.export_text()}```\n")

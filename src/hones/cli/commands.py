@@ -10,7 +10,7 @@ from hones.cli.benchmark import Planted
 from hones.cli.command import Commands, DataclassCommand
 from hones.cli.data import Coco, check, convert, shapes
 from hones.cli.docs import docs
-from hones.cli.find import Explain, Heads, Neurons, methods
+from hones.cli.find import Explain, Flips, Heads, Neurons, methods
 from hones.cli.models import LISTED, get, models
 from hones.cli.plan import Plan
 from hones.cli.prove import Analyze, Compare, Mask
@@ -33,7 +33,7 @@ DATA = "Make, convert and check annotation files."
 PANELS = {
     "Start here": (demo, init, Run, Verify, Plan, docs),
     "See": (Eval, Answers, App),
-    "Find": (Heads, Neurons, methods, Explain),
+    "Find": (Heads, Flips, Neurons, methods, Explain),
     "Prove": (Mask, Compare, Analyze),
     "Steer": (Steer, Ask),
     "Share": (report, figures, publish, Export, push),

@@ -1,6 +1,6 @@
 """Find: which heads matter for a task, which neurons they drive, and what one answer hangs on."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -8,10 +8,22 @@ from typer import Option
 
 from hones.cli.following import say_next
 from hones.cli.head_options import HeadWayOptions
-from hones.cli.options import AnswerOptions, Data, Ids, ModelOptions, Rounds, StageOptions, TaskName, TopK, Width
+from hones.cli.options import (
+    AnswerOptions,
+    Data,
+    Dtype,
+    Ids,
+    ItemOptions,
+    ModelOptions,
+    Rounds,
+    StageOptions,
+    TaskName,
+    TopK,
+    Width,
+)
 from hones.cli.prove import Mask
 from hones.cli.question import QuestionOptions
-from hones.cli.shown import OUT, say, show, warn
+from hones.cli.shown import OUT, name_prepared, say, show, warn
 from hones.cli.steer import Steer
 from hones.errors import HonesError
 
@@ -67,8 +79,45 @@ class Heads(HeadWayOptions, StageOptions, AnswerOptions):
                 if len(tasks) > 1:
                     OUT.rule(task.name)
                 show(study, task.name, view(result), self.out / task.name / "heads.json")
+        if study.vlm.dtype != "float32":
+            say_next(self, Flips, dtype=study.vlm.dtype, limit=Flips.limit)
         for name in TASKS if self.task == "all" else self.task.split(","):
             say_next(self, Neurons, task=name)
+
+
+@dataclass(kw_only=True)
+class Flips(ModelOptions, AnswerOptions, ItemOptions):
+    """What rounding changes: sweep the heads on a few items in float32 and in another dtype, and count what flips.
+
+    Example: hones flips --model tiny-llava --task vqa --data discovery.json --dtype bfloat16
+    """
+
+    renamed: ClassVar[dict[str, str]] = {"--out": "--json"}
+
+    task: Annotated[str, Option(help="As of `hones heads`: several with commas, or all.")]
+    data: Data
+    ids: Ids = None
+    dtype: Dtype = "bfloat16"
+    limit: Annotated[int | None, Option(min=1, help="Use the first N items only.")] = 8
+    top_k: TopK = None
+    json: Annotated[Path | None, Option(metavar="FILE.json", help="Write the counts as JSON too.")] = None
+
+    def execute(self) -> None:
+        from hones.files import write_json
+        from hones.tasks import make_tasks
+
+        self.check_top_k(self.top_k)
+        tasks = make_tasks(self.task, candidates=self.candidates)
+        items = self.items(self.data, self.ids)
+
+        from hones.runs.flips import count_flips
+        from hones.views.terminal import view
+
+        found = count_flips(self.spec, tasks, items, top_k=self.top_k, sweep=self.sweep, on_prepared=name_prepared)
+        OUT.print(view(found))
+        if self.json is not None:
+            write_json(self.json, asdict(found))
+            say(f"written: {self.json}")
 
 
 @dataclass(kw_only=True)

@@ -41,7 +41,10 @@ Candidates = Annotated[int, Option(min=2, help="Retrieval: captions per picture,
 TopK = Annotated[int | None, Option(min=1, help="Critical heads. [default: 3 %, at least 5]")]
 NewTokens = Annotated[int, Option(min=1, help="Longest answer, in tokens.")]
 BatchSize = Annotated[int | None, Option(min=1, help="Pictures at once. [default: by the device's memory]")]
-Dtype = Annotated[str, Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str,
+    Option(help="auto (float32 on a CPU), float32, bfloat16, float16; fast: bfloat16 where there are units for it."),
+]
 Device = Annotated[str, Option(help="auto, cpu, cuda, cuda:N.")]
 Revision = Annotated[str | None, Option(help="Branch, tag or commit of the model on the hub.")]
 TrustRemoteCode = Annotated[bool, Option("--trust-remote-code", help="Run the model's own code from the hub.")]

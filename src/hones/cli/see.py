@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hones.cli.options import AnswerOptions, Data, Ids, ItemOptions, ModelOptions, TaskName
-from hones.cli.shown import ERR, OUT, name_remarks, say, warn
+from hones.cli.shown import ERR, OUT, name_prepared, say, warn
 from hones.errors import HonesError, TaskStops
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
 
     def execute(self) -> None:
         from hones.tasks import make_task
-        from hones.views.terminal import left_out_list
 
         task = make_task(self.task, candidates=self.candidates)
         self.names.check(task.name)  # a bad file is named before a model is loaded
@@ -57,8 +56,7 @@ class Eval(ModelOptions, AnswerOptions, ItemOptions):
         sweep = self.sweep
         vlm = self.load()
         prepared = prepare(vlm, task, items, "given", sweep.max_new_tokens)
-        ERR.print(left_out_list([(task.name, item) for item in prepared.left_out], ""))
-        name_remarks(prepared.remarks)
+        name_prepared(task, prepared)
         if not prepared.examples:
             what = f"{self.data}: none of its {len(items)} items can be asked about for {task.name}"
             raise HonesError(what, do="see the reasons above, or `hones data check` of the file")

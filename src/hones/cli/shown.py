@@ -17,7 +17,9 @@ from hones.log import LOG, REMARK
 
 if TYPE_CHECKING:
     from hones.data.unified import LeftOut
+    from hones.runs.prepared import Prepared
     from hones.runs.study import Study
+    from hones.tasks.base import Task
 
 OUT = Console(markup=False)
 ERR = Console(stderr=True, markup=False)
@@ -100,6 +102,14 @@ def name_remarks(remarks: "Sequence[LeftOut]", of: str = "") -> None:
         first = next(remark for remark in remarks if remark.kind == kind)
         more = f" and {count - 1} more" if count > 1 else ""
         warn(f"remark{f' on {of}' if of else ''}: {kind}: {first.id}{more}: {first.reason}")
+
+
+def name_prepared(task: "Task", prepared: "Prepared") -> None:
+    """The items of a file that a task cannot use, and what is remarked about the pictures of the others."""
+    from hones.views.terminal import left_out_list
+
+    ERR.print(left_out_list([(task.name, item) for item in prepared.left_out], ""))
+    name_remarks(prepared.remarks)
 
 
 def name_left_out(study: "Study", task: str | None, said: "set[LeftOut] | None" = None) -> None:

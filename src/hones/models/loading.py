@@ -24,6 +24,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 from hones.errors import BadItem, HonesError
 from hones.models.agreement import check_weights
 from hones.models.conventions import find_conventions
+from hones.models.dtypes import DTYPES, device_named, dtype_named
 from hones.models.files import check_files, former_revision_of, revision_of
 from hones.models.finding import find_anatomy
 from hones.models.head import find_after_head
@@ -38,7 +39,6 @@ from hones.models.vlm import VLM
 from hones.models.wordings import given_text
 
 BAR_FROM = 2 * 2**30  # bytes of a folder
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_vlm(
@@ -57,7 +57,8 @@ def load_vlm(
     Args:
         name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted`'s PLANTS or CONSTRUCTED, `smol-llava`
             (`hones models get`), a local folder or a hub id.
-        dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU.
+        dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU; fast: bfloat16 where the device
+            has units for it (`hones.models.dtypes`).
         device: a torch device; auto: the GPU if there is one.
         revision: branch, tag or commit on the hub; the commit that it stands for is loaded and recorded.
         device_map: "auto" to spread the layers over all devices, or which part goes where; in place of `device`.
@@ -71,10 +72,8 @@ def load_vlm(
     """
     if device_map is not None and device != "auto":
         raise HonesError(f"device {device!r} and a device_map", expected="one of them")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    dtype = ("bfloat16" if device.startswith("cuda") else "float32") if dtype == "auto" else dtype
-    if dtype not in DTYPES:
-        raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    device = device_named(device)
+    dtype = dtype_named(dtype, device)
     check_place(name)
     if chat_template is not None:
         given_text(chat_template)  # a bad file is named before a model is loaded

@@ -142,7 +142,10 @@ class RunConfig(_Section):
     )
     limit: Limits = Field(default=Limits(), description="the first N items of a split only; null: all")
     revision: str | None = Field(default=None, description="branch, tag or commit of the model on the hub")
-    dtype: str = Field(default="auto", description="auto, float32, bfloat16 or float16")
+    dtype: str = Field(
+        default="auto",
+        description="auto: float32 on a CPU; float32, bfloat16, float16; fast: bfloat16 where there are units for it",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N")
     device_map: str | dict[str, int | str] | None = Field(
         default=None, description="auto: spread the layers over all GPUs; in place of device"

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 
 from hones.errors import HonesError
-from hones.models.loading import DTYPES
+from hones.models.dtypes import DTYPES, dtype_named
 from hones.models.vlm import VLM
 from hones.rivals.auto import AUTO, choose
 from hones.runs.method_inputs import at_hand
@@ -170,10 +170,7 @@ def _device(request: Request) -> tuple[torch.device, str]:
     name, dtype = request.device, request.dtype
     if name == "auto":
         name = "cuda" if elsewhere or torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if name.startswith("cuda") else "float32"
-    if dtype not in DTYPES:
-        raise HonesError(f"unknown dtype {dtype!r}", expected=f"auto or one of {', '.join(DTYPES)}")
+    dtype = dtype_named(dtype, name)
     if not elsewhere and name.startswith("cuda") and not torch.cuda.is_available():
         raise HonesError(f"no device {name!r}", do="plan for a device elsewhere with --tflops and --memory")
     return torch.device(name), dtype

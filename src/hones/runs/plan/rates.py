@@ -36,9 +36,10 @@ from hones.method.found import HeadScore
 from hones.method.neurons import attribute_neurons
 from hones.method.steering.train import learn_scales
 from hones.models.answer_tokens import AnswerTokens
+from hones.models.dtypes import DTYPES
 from hones.models.finding import find_anatomy
 from hones.models.interventions import BASELINE, Intervention
-from hones.models.loading import DTYPES, auto_model
+from hones.models.loading import auto_model
 from hones.models.vlm import VLM
 from hones.runs.plan.lengths import Job
 from hones.runs.plan.shapes import Shapes

@@ -25,8 +25,9 @@ from transformers.pytorch_utils import Conv1D
 from hones.errors import HonesError, seam
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.conventions import find_conventions
+from hones.models.dtypes import DTYPES
 from hones.models.finding import find_anatomy
-from hones.models.loading import BUILT_IN, DTYPES, auto_model, source_of
+from hones.models.loading import BUILT_IN, auto_model, source_of
 from hones.models.mixtures import ExpertProjection
 from hones.models.planted import config_of
 from hones.models.processors import is_text_only, processor_for

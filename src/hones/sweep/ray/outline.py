@@ -10,8 +10,9 @@ import torch
 from transformers import AutoConfig
 
 from hones.models.conventions import pad_with
+from hones.models.dtypes import DTYPES
 from hones.models.finding import find_anatomy
-from hones.models.loading import DTYPES, auto_model, source_of
+from hones.models.loading import auto_model, source_of
 from hones.models.planted import config_of
 from hones.models.processors import processor_for
 from hones.models.spec import ModelSpec
