@@ -100,7 +100,8 @@ def of_ratios(ratios: list[str] | None) -> dict[str, str]:
     if not ratios:
         return {}
     first, *further = ratios
-    return {"ratio": first, "compare.budgets": f"[{', '.join(further)}]", "analyze": "null"}
+    sizes = {"ratio": first, "compare.budgets": f"[{', '.join(further)}]"}
+    return sizes | {"analyze": "null", "also": f"[{', '.join(TASKS)}]"}
 
 
 def race(task: str, model: str, data: Path, out: Path, items: int) -> HeadResult:

@@ -37,7 +37,7 @@ class Several(ThisProcess):
     def __init__(self, count: int, last: int | None = None) -> None:
         self.count, self.last, self.computed = count, last, list[range]()
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None, most: int | None = None) -> MemoryPlan:
         return MemoryPlan(batch_size or self.count, 4096, 2**20 * self.count)
 
     def begin(self, vlm: VLM, work: Any) -> Any:

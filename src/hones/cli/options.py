@@ -41,6 +41,7 @@ Candidates = Annotated[int, Option(min=2, help="Retrieval: captions per picture,
 TopK = Annotated[int | None, Option(min=1, help="Critical heads. [default: 3 %, at least 5]")]
 NewTokens = Annotated[int, Option(min=1, help="Longest answer, in tokens.")]
 BatchSize = Annotated[int | None, Option(min=1, help="Pictures at once. [default: by the device's memory]")]
+Memory = Annotated[float | None, Option(min=0.001, help="Of sweeps, in GiB. [default: what is free]")]
 Dtype = Annotated[
     str,
     Option(help="auto (float32 on a CPU), float32, bfloat16, float16; fast: bfloat16 where there are units for it."),
@@ -154,6 +155,7 @@ class SweepOptions(Checked):
 
     panel: ClassVar[str] = "Speed"
     batch_size: BatchSize = None
+    memory: Memory = None
     engine: Annotated[str, Option(help="replay (fast) or naive (the definition); the numbers are the same.")] = "replay"
 
     def __post_init__(self) -> None:
@@ -168,7 +170,7 @@ class SweepOptions(Checked):
         from hones.sweep.names import check_engine
         from hones.sweep.run import SweepSettings
 
-        return SweepSettings(check_engine(self.engine), self.batch_size)
+        return SweepSettings(check_engine(self.engine), self.batch_size, memory=self.memory)
 
 
 @dataclass(kw_only=True)

@@ -137,7 +137,9 @@ class Plan(HeadWayOptions):
                 what = f"{self.config} and {', '.join(beside)}"
                 raise HonesError(what, expected="a configuration, or options in its place", do="--set changes its keys")
             config = read_config(self.config, self.changes or ())
-            return make_request(**config.model_dump(exclude_unset=True), stand_in=True, **of_plan)
+            # how much a sweep may take changes how its work is cut, not how much there is
+            asked = config.model_dump(exclude_unset=True, exclude={"memory"})
+            return make_request(**asked, stand_in=True, **of_plan)
         if self.changes:
             raise HonesError("--set without a configuration", expected="the option itself in its place")
         if self.model is None or self.data is None:

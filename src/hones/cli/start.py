@@ -67,7 +67,7 @@ class Run(RayOptions):
     `hones init` writes a configuration with every key explained.
 
     Needed keys: model, out, data: {discovery, dev, test}. Optional: tasks, limit, images (in data), candidates, top_k,
-    ratio, draws, also, positive_part, steering, engine, max_new_tokens, batch_size, dtype, device, device_map,
+    ratio, draws, also, positive_part, steering, engine, max_new_tokens, batch_size, memory, dtype, device, device_map,
     attn_implementation, trust_remote_code, chat_template, revision, max_left_out,
     seed, anyway (sweep even at a baseline of 0), and the stages compare: {methods: [dvp, atp], draws, curves, budgets,
     rounds, width} and analyze: {lens_items, cards, draws, limit}.

@@ -65,7 +65,7 @@ def summed_drops(
     """
     examples = attribution.examples
     length = vlm.encode([examples[0].open_picture()], [examples[0].prompts[0]]).inputs["input_ids"].shape[1]
-    planned = settings.workers.plan(vlm, length, settings.batch_size)
+    planned = settings.workers.plan(vlm, length, settings.batch_size, settings.most_bytes)
     cut = {**asdict(planned), "batch_size": settings.batch_size}
     running = settings.running_sum((len(attribution.heads), *importance_shape(vlm)), cut)
     if running.path is not None:

@@ -75,7 +75,8 @@ def ranked(
     given["examples"] = portable(context.examples)
     for name in OTHER_TASKS:
         given[name] = [(task, portable(examples)) for task, examples in given[name]]
-    given["sweep"] = SweepSettings(context.sweep.engine, context.sweep.batch_size, context.sweep.max_new_tokens)
+    sweep = context.sweep
+    given["sweep"] = SweepSettings(sweep.engine, sweep.batch_size, sweep.max_new_tokens, sweep.memory)
     compute = context.sweep.workers.begin(context.vlm, MethodWork(given))
     with progress_bar(f"{context.task.name}: methods", total=len(away), unit=" methods") as bar:
         for at, ranking in compute([methods[number] for number in away], bar):

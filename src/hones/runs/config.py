@@ -19,7 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 
 from hones.data.items import MAX_LEFT_OUT
 from hones.data.sources import source_in
@@ -173,6 +182,7 @@ class RunConfig(_Section):
     candidates: int = Field(default=50, ge=2, description="retrieval: captions per picture, one of them true")
     max_new_tokens: Count = Field(default=MAX_NEW_TOKENS, description="longest answer")
     batch_size: Count | None = Field(default=None, description="pictures at once; null: by the device's memory")
+    memory: PositiveFloat | None = Field(default=None, description="GiB that sweeps may take; null: what is free")
     engine: EngineName = Field(default="replay", description="replay (fast) or naive (the definition); same numbers")
     max_left_out: float = Field(
         default=MAX_LEFT_OUT, ge=0, le=1, description="share of unusable items beyond which a stage stops"

@@ -91,7 +91,7 @@ def run_config(
         for split, items in splits.items():
             on_read(split, items)
     stops = Stops(run, on_stopped)
-    sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens)
+    sweep = SweepSettings(config.engine, config.batch_size, config.max_new_tokens, config.memory)
     with ExitStack() as stack:
         # on the model in this process, or on workers that end with the stack
         if config.ray is None:

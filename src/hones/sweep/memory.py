@@ -14,6 +14,7 @@ import torch
 from hones.errors import HonesError
 from hones.models.vlm import VLM
 
+GIB = 2**30
 MOST_PICTURES = 16
 POSITIONS = {"cpu": 4096, "cuda": 32768}
 """Through the decoder at once: with more, a CPU's caches miss; a GPU is busy with so many."""
@@ -53,10 +54,18 @@ class MemoryPlan:
         return replace(self, positions=max(32, self.positions // 2), row_bytes=self.row_bytes // 2)
 
 
-def make_plan(vlm: VLM, positions_per_picture: int, batch_size: int | None, free: int | None = None) -> MemoryPlan:
-    """A plan for pictures with so many positions each, all prompts included; free: bytes, by default those free now."""
+def make_plan(
+    vlm: VLM, positions_per_picture: int, batch_size: int | None, free: int | None = None, most: int | None = None
+) -> MemoryPlan:
+    """A plan for pictures with so many positions each, all prompts included.
+
+    Args:
+        free: bytes, by default those free now.
+        most: bytes that may be taken, where not all that are free may be.
+    """
     kept = positions_per_picture * len(vlm.anatomy.layers) * bytes_per_position(vlm)
-    return plan_for(kept, free_memory(vlm.device) if free is None else free, vlm.device.type, batch_size)
+    free = free_memory(vlm.device) if free is None else free
+    return plan_for(kept, free if most is None else min(free, most), vlm.device.type, batch_size)
 
 
 def plan_for(bytes_per_picture: int, free: int, device: str, batch_size: int | None) -> MemoryPlan:

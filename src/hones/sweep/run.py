@@ -25,7 +25,7 @@ from hones.progress import progress_bar
 from hones.sweep.answers import Answered
 from hones.sweep.engines import make_engine
 from hones.sweep.journal import Journal
-from hones.sweep.memory import MemoryPlan
+from hones.sweep.memory import GIB, MemoryPlan
 from hones.sweep.names import MAX_NEW_TOKENS, EngineName
 from hones.sweep.racing import Race
 from hones.sweep.resume import refuse_other_batches
@@ -52,6 +52,7 @@ class SweepSettings:
     """How a sweep runs; only `max_new_tokens` is part of the definition of a result.
 
     batch_size: prompts (naive) or pictures (replay) at once; None: automatic.
+    memory: GiB that it may take beside the weights, of what is free; None: all of it.
     journal: opens the journal of the sweep, given the plan by which it is cut into groups.
     running_sum: opens the sum of a stage that adds shards (`hones.method.neurons`), given its shape and plan.
     answers: keeps what the model says under named arms (`hones.sweep.measure`).
@@ -61,10 +62,16 @@ class SweepSettings:
     engine: EngineName = "replay"
     batch_size: int | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
+    memory: float | None = None
     journal: Callable[[Mapping[str, Any]], Journal] | None = None
     running_sum: Callable[[Sequence[int], Mapping[str, Any]], RunningSum] = RunningSum
     answers: "AnswerLog | None" = None
     workers: Workers = field(default_factory=ThisProcess)
+
+    @property
+    def most_bytes(self) -> int | None:
+        """`memory` in bytes."""
+        return None if self.memory is None else int(self.memory * GIB)
 
 
 @dataclass
@@ -127,7 +134,7 @@ def sweep_tasks(
     for first in [examples[0] for _, examples in jobs if examples]:
         positions += vlm.encode([first.open_picture()], [first.prompts[0]]).inputs["input_ids"].shape[1]
         positions += sum(len(vlm.tokenizer(prompt)["input_ids"]) for prompt in first.prompts[1:])
-    plan = settings.workers.plan(vlm, positions, settings.batch_size)
+    plan = settings.workers.plan(vlm, positions, settings.batch_size, settings.most_bytes)
     if not settings.batch_size:
         plan = plan.for_rows(len(edits) * len(jobs))
     cells = len(edits) * sum(len(examples) for _, examples in jobs)

@@ -45,8 +45,8 @@ class Workers(ABC):
     side_by_side: ClassVar[bool] = True
 
     @abstractmethod
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
-        """How much runs at once on each of them (`hones.sweep.memory`)."""
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None, most: int | None = None) -> MemoryPlan:
+        """How much runs at once on each of them (`hones.sweep.memory`); most: bytes that they may take."""
 
     @abstractmethod
     def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Compute:
@@ -62,9 +62,9 @@ class ThisProcess(Workers):
 
     side_by_side: ClassVar[bool] = False
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None, most: int | None = None) -> MemoryPlan:
         """By the memory that is free now."""
-        return make_plan(vlm, positions_per_picture, batch_size)
+        return make_plan(vlm, positions_per_picture, batch_size, most=most)
 
     def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Compute:
         """The work is begun with the first shard."""

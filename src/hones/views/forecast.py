@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from hones.runs.plan.forecast import Forecast
-from hones.runs.plan.shapes import GIB, Work, gib
+from hones.runs.plan.shapes import Work, gib
+from hones.sweep.memory import GIB
 from hones.tabular import Column, Table
 
 RACING_MEASURED = "bench/results/racing.md has the shares measured on the built-in models"

@@ -27,8 +27,8 @@ from hones.runs.plan.rates import (
     saved_rates,
 )
 from hones.runs.plan.request import Request
-from hones.runs.plan.shapes import GIB, Memory, Number, Shapes, gib, shapes_of
-from hones.sweep.memory import free_memory
+from hones.runs.plan.shapes import Memory, Number, Shapes, gib, shapes_of
+from hones.sweep.memory import GIB, free_memory
 from hones.tasks import check_distinct, make_task
 
 MOST_DEVICES = 64

@@ -32,11 +32,11 @@ from hones.models.mixtures import ExpertProjection
 from hones.models.planted import config_of
 from hones.models.processors import is_text_only, processor_for
 from hones.models.vlm import VLM
+from hones.sweep.memory import GIB
 
 Number = int | float
 PROJECTORS = ("projector", "merger", "connector", "aligner")
 BACKWARDS_OF_ATTENTION = 2.5
-GIB = 2**30
 
 
 @dataclass(frozen=True)

@@ -99,12 +99,12 @@ class Pool(Workers):
         self.handles = []
         self.connection.close()
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None, most: int | None = None) -> MemoryPlan:
         """By the least memory that a worker had free after loading; workers of one machine share its memory."""
         loaded = self.loaded_facts
         sharing = Counter(facts.node for facts in loaded) if self.first.device == "cpu" else Counter[str]()
         free = min(facts.free // max(1, sharing[facts.node]) for facts in loaded or [self.first])
-        return make_plan(vlm, positions_per_picture, batch_size, free)
+        return make_plan(vlm, positions_per_picture, batch_size, free, most)
 
     def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Compute:
         """The work is stored once in the cluster; each worker fetches it with its first shard."""
