@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +66,8 @@ class Measured:
 def seconds_of(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
@@ -112,11 +115,12 @@ def differing_cells(vlm: VLM, members: Sequence[Member], found: Sequence[np.ndar
 
 def matmul_rate(vlm: VLM) -> float:
     """FLOP per second of the model's own up-projection, median of several runs, at the best of several batch sizes."""
-    weight = torch.randn(vlm.anatomy.neurons, vlm.anatomy.width, dtype=vlm.model.dtype)
+    kind: dict[str, Any] = {"dtype": vlm.model.dtype, "device": vlm.device}
+    weight = torch.randn(vlm.anatomy.neurons, vlm.anatomy.width, **kind)
     rates = []
-    for positions in (256, 512, 1024, 2048, 4096):
-        x = torch.randn(positions, vlm.anatomy.width, dtype=vlm.model.dtype)
-        out = torch.empty(positions, vlm.anatomy.neurons, dtype=vlm.model.dtype)
+    for positions in (256, 512, 1024, 2048, 4096, 16384):
+        x = torch.randn(positions, vlm.anatomy.width, **kind)
+        out = torch.empty(positions, vlm.anatomy.neurons, **kind)
         times = [seconds_of(lambda x=x, out=out: torch.mm(x, weight.T, out=out)) for _ in range(15)]
         rates.append(2 * positions * weight.numel() / statistics.median(times))
     return max(rates)

@@ -187,11 +187,11 @@ def calibrate(
     return Rates(device_name(device), rate, f"calibrated on {device_name(device)}", shares)
 
 
-def cut_copy(light: VLM, dtype: torch.dtype, device: torch.device, seed: int) -> VLM:
+def cut_copy(light: VLM, dtype: torch.dtype, device: torch.device, seed: int, layers: int = LAYERS) -> VLM:
     """The model with its first layers and random weights."""
     config: Any = copy.deepcopy(light.model.config)
     text = config.get_text_config()
-    text.num_hidden_layers = min(LAYERS, len(light.anatomy.layers))
+    text.num_hidden_layers = min(layers, len(light.anatomy.layers))
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[: text.num_hidden_layers]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
