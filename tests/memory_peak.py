@@ -29,6 +29,7 @@ def long_llava(folder: Path) -> VLM:
     built_in = AutoConfig.from_pretrained(BUILT_IN_FOLDER / "tiny-llava")
     ids: dict[str, Any] = {name: getattr(built_in.text_config, name) for name in ("bos_token_id", "eos_token_id")}
     vision: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "projection_dim": 16}
+    picture_token: dict[str, Any] = {"image_token_id": built_in.image_token_id}
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(**vision, num_attention_heads=1, image_size=SIDE * PATCH, patch_size=PATCH),
@@ -43,7 +44,7 @@ def long_llava(folder: Path) -> VLM:
         ),
         image_seq_length=SIDE**2,
         vision_feature_layer=-1,
-        image_token_id=built_in.image_token_id,
+        **picture_token,
     )
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     for file in (BUILT_IN_FOLDER / "tiny-llava").iterdir():
