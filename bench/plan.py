@@ -55,7 +55,7 @@ def measure(name: str, count: int, tasks: list[str], folder: Path) -> Table:
     layers, width, _ = vlm.anatomy.shape
     for (task, examples), found in zip(jobs, heads, strict=True):
         own = (task.name,)
-        critical = found.heads[: default_top_k(layers, width)]
+        critical = found.heads[: default_top_k(layers * width)]
         real["neurons", own], importance = seconds_of(
             lambda t=task, e=examples, h=critical: attribute_neurons(vlm, t, e, h)
         )

@@ -74,7 +74,7 @@ def main() -> None:
         drawn = np.random.default_rng(0).integers(options.items, size=options.drawn)
         for task, statistics in zip(tasks, swept, strict=True):
             cells = statistics[:, drawn]
-            top_k = default_top_k(layers, heads)
+            top_k = default_top_k(layers * heads)
             score = np.array([float(task.score(arm.sum(0))) for arm in cells])
             drops = {e: score[0] - score[e] for e in range(1, len(cells))}
             exact = set(sorted(drops, key=lambda e: (-drops[e], e))[:top_k])

@@ -27,7 +27,7 @@ from hones.models.vlm import VLM
 SIDE, PATCH = 32, 8
 
 
-def _pixels(images: Any) -> list[Tensor]:
+def pixels(images: Any) -> list[Tensor]:
     """Each picture [3, 32, 32], in [-1, 1]."""
     flat = [x for group in images for x in (group if isinstance(group, list) else [group])]
     found = []
@@ -50,7 +50,7 @@ class Molmo2Pictures(BaseImageProcessor):
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         side, crops, pooling = SIDE // PATCH, [], []
         windows = torch.arange(side**2).view(side // 2, 2, side // 2, 2).transpose(1, 2).reshape(-1, 4)
-        for picture in _pixels(images):
+        for picture in pixels(images):
             patches = picture.permute(1, 2, 0).reshape(side, PATCH, side, PATCH, 3).transpose(1, 2)
             for _ in range(2):
                 pooling.append(windows + len(crops) * side**2)
@@ -76,7 +76,7 @@ class Phi4Pictures(BaseImageProcessor):
     model_input_names: ClassVar[list[str]] = ["image_pixel_values", "image_sizes", "image_attention_mask"]
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        pictures = _pixels(images)
+        pictures = pixels(images)
         side = SIDE // PATCH // 2
         return BatchFeature(
             {
@@ -94,7 +94,7 @@ class Llama4Pictures(BaseImageProcessor):
     model_input_names: ClassVar[list[str]] = ["pixel_values", "aspect_ratios"]
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        pictures = _pixels(images)
+        pictures = pixels(images)
         ratios = torch.ones(len(pictures), 2, dtype=torch.long)
         return BatchFeature({"pixel_values": torch.stack(pictures), "aspect_ratios": ratios})
 

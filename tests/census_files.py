@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import census_pictures
 import transformers
 from census_shapes import PATCH, SIDE, merged
 from family_files import TEMPLATE, Words
@@ -51,6 +52,11 @@ def image_processor_name(model_type: str, named: str | None = None) -> str:
     return found
 
 
+def image_class(name: str) -> Any:
+    """The image processor of that name: transformers' own, or a stand-in of `census_pictures`."""
+    return getattr(transformers, name, None) or getattr(census_pictures, name)
+
+
 def marks_of(family: type) -> tuple[dict[str, str], tuple[str, ...]]:
     """The marks that a processor reads from its tokenizer by name, and those that its code names by their text."""
     try:
@@ -73,7 +79,7 @@ def marks_of(family: type) -> tuple[dict[str, str], tuple[str, ...]]:
 
 def image_processor_settings(name: str, folder: Path, more: Mapping[str, Any] | None) -> None:
     """Writes preprocessor_config.json: pictures of 32 x 32 pixels in patches of 8."""
-    getattr(transformers, name)().save_pretrained(folder)
+    image_class(name)().save_pretrained(folder)
     file = folder / "preprocessor_config.json"
     small = {key: _of_picture(key, value) for key, value in json.loads(file.read_text()).items()}
     file.write_text(json.dumps(merged(small, more or {})))

@@ -13,6 +13,7 @@ import transformers
 from census_files import (
     CannotBeBuilt,
     CensusWords,
+    image_class,
     image_processor_name,
     image_processor_settings,
     marks_of,
@@ -54,11 +55,15 @@ def load(model_type: str, folder: Path) -> VLM:
 
 def stood_in(model_type: str, own: Settings, folder: Path) -> Any:
     """The family's own processor around a stand-in for its image processor."""
-    pictures = getattr(transformers, own.stand_in or "").from_pretrained(folder)
+    pictures = image_class(own.stand_in or "").from_pretrained(folder)
     for name, value in own.pictures.items():
         setattr(pictures, name, value)
     made: Any = picture_processor(processor_class(model_type, own.processor_class))
-    parts = {"image_processor": pictures, "tokenizer": transformers.AutoTokenizer.from_pretrained(folder)}
+    parts = {
+        "image_processor": pictures,
+        "video_processor": pictures,
+        "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
+    }
     named = [name for name in signature(made.__init__).parameters if name in PARTS]
     processor = made(**{name: parts.get(name) for name in named})
     processor.chat_template = (folder / "chat_template.jinja").read_text()

@@ -37,6 +37,8 @@ class Settings:
         return self.config(words) if callable(self.config) else self.config
 
 
+MERGED_FIRST = {"insert_layer_id": 0, "downsample_mode": "16x"}
+CONVOLVED = {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False}
 QWEN_PICTURES = "Qwen2VLImageProcessorPil"
 TURNED = {"rope_type": "default", "rope_theta": 10000.0}
 MROPE = {"rope_parameters": {**TURNED, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}}
@@ -101,6 +103,11 @@ SETTINGS: dict[str, Settings] = {
     "qwen3_omni_moe_thinker": Settings(
         config={"text_config": MROPE}, processor_class="Qwen3OmniMoeProcessor", image_processor_class=QWEN_PICTURES
     ),
+    "minicpmv4_6": Settings(config=MERGED_FIRST, image_processor={"scale_resolution": 64}),
+    "minicpmv4_7": Settings(config=MERGED_FIRST, image_processor={"scale_resolution": 64}),
+    "minicpm_ocr": Settings(
+        config=MERGED_FIRST, image_processor={"scale_resolution": 64}, stand_in="MiniCPMV4_6ImageProcessorPil"
+    ),
     "qwen3_vl_moe": Settings(image_processor_class=QWEN_PICTURES),
     "hunyuan_vl": Settings(
         config={"text_config": MROPE | {"head_dim": 8}}, picture="<|image_start|><|image|><|image_end|>"
@@ -131,6 +138,15 @@ SETTINGS: dict[str, Settings] = {
             "attention_layers": ["global", "local", "global"],
         }
     ),
+    "bamba": Settings(config={"attn_layer_indices": [1]}),
+    "granitemoehybrid": Settings(
+        config={"num_local_experts": 0, "layer_types": ["mamba", "attention", "mamba"], "shared_intermediate_size": 24}
+    ),
+    "kimi_linear": Settings(config={"num_key_value_heads": 4, "num_experts": 8}),
+    "jamba": Settings(config={"attn_layer_period": 3, "attn_layer_offset": 1, "num_experts": 1}),
+    "lfm2": Settings(config=CONVOLVED),
+    "lfm2_moe": Settings(config=CONVOLVED),
+    "lfm2_vl": Settings(config={"text_config": CONVOLVED}, stand_in="Lfm2VlPictures"),
     "mamba2": Settings(config={"num_heads": 8, "head_dim": 8}),
     "gemma3n_text": Settings(config={"intermediate_size": 24, "activation_sparsity_pattern": [0.0] * 3}),
     "dots1": Settings(config={"n_routed_experts": 4, "n_shared_experts": 1}),
@@ -223,6 +239,8 @@ REMARKS = {
     "kosmos-2.5": f"{IN_FRONT} and takes padding for right of it",
     "chameleon": "its processor ends every text with a separator, also behind an answer",
     "cohere2_vision": TORCHVISION,
+    "lfm2_vl": TORCHVISION,
+    "minicpm_ocr": TORCHVISION,
     "muse_glimmer": TORCHVISION,
     "gemma4_unified": TORCHVISION,
     "gemma4": "the widths of its heads differ between layers; an FFN's neurons act on its per-layer inputs too",

@@ -130,8 +130,7 @@ def test_another_model_is_not_offered_what_is_of_the_run(
     does = Callbacks(Desk([*desk.specs.values(), ModelSpec(qwen)], desk.offered, 3))
     notice, heads, neurons, scales, drawn, *_ = does.choose_model(qwen, "retrieval")
     assert "is not the model of the run" in notice and not neurons.visible and not scales.visible
-    layers, width = does.desk.shape(qwen)
-    assert len(heads.choices) == layers * width and "in the run" not in drawn
+    assert len(heads.choices) == sum(does.desk.head_counts(qwen)) and "in the run" not in drawn
     notice, _, neurons, *_ = does.choose_model(does.model, "retrieval")
     assert notice == "" and neurons.visible
     assert "no model" in does.choose_model("absent", "vqa")[0]

@@ -26,9 +26,13 @@ SAMPLE = {
     "got_ocr2": "pictures that are no lists of lists",
     "hyperclovax_vision_v2": "a norm after down_proj of another name",
     "instructblip": "a picture part that reads the question, and not its answer",
+    "lfm3_vl": "short convolutions between layers of attention, a norm after w2",
     "kosmos-2": "no token that stands for a picture",
+    "minicpmv4_6": "a processor that reads settings of its video part",
     "pp_chart2table": "a picture's token that the configuration alone names, and a template that writes all of them",
     "qwen2_5_omni_thinker": "positions that the model makes itself though no types of tokens say where pictures are",
+    "qwen3_5": "delta layers with other heads than attention has",
+    "qwen4_exp": "a residual wider than what its FFN writes",
     "t5gemma2": "an encoder and a decoder",
     "udop": "an encoder and a decoder",
 }

@@ -25,14 +25,15 @@ from census_models import build_text, load  # noqa: E402  # pyright: ignore[repo
 from census_settings import REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 from census_text import TEXT_TYPES  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-from hones import HonesError, load_vlm, verify  # noqa: E402
+from hones import HonesError, Verification, load_vlm, verify  # noqa: E402
 from hones.models.vlm import VLM  # noqa: E402
 
 WRITE_IN = "an FFN adds what its neurons write"
+HEADS = "the heads' slices through o_proj sum to its output"
 ENGINES = {"replay": "by replay", "forward": "by forward passes", "naive": "by the definition alone"}
 ORDER = (*(f"verified {how}" for how in ENGINES.values()), "heads and masking only", "refused", "cannot be built here")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-WITHOUT_ATTENTION = ("linear_attention", "conv", "mamba", "recurrent", "hybrid", "hybrid_sliding")
+WITHOUT_ATTENTION = ("linear_attention", "conv", "mamba", "moe", "mlp", "recurrent", "hybrid", "hybrid_sliding")
 BY_HAND = {
     "LLaVA-1.5": "llava",
     "LLaVA-NeXT": "llava_next",
@@ -102,7 +103,12 @@ def _measured(model_type: str, folder: Path, made: Callable[[], VLM]) -> Row:
     except HonesError as error:
         kind = _kind(model_type) if "none of" in str(error) else ""
         return Row(model_type, "refused", "; ".join(filter(None, (kind, line(error), remark))))
-    return Row(model_type, f"verified {ENGINES[found.engine]}", remark)
+    return Row(model_type, f"verified {ENGINES[found.engine]}", "; ".join(filter(None, (_heads(found), remark))))
+
+
+def _heads(found: Verification) -> str:
+    """Which layers have no heads, or other numbers of them."""
+    return next((claim.note for claim in found.claims if claim.name == HEADS), "")
 
 
 def _kind(model_type: str) -> str:

@@ -59,6 +59,10 @@ In a mixture of experts (Mixtral to Llama 4 below) a neuron is one of an expert,
 z ([text.md](text.md#mixtures-of-experts)). Refused in one line: experts with biases (gpt-oss), an FFN beside the
 mixture (GraniteMoeShared), quantised experts.
 
+Layers may mix positions otherwise than by attention ([text.md](text.md#layers-without-attention)): the tables say how
+many heads which of the small model's layers have. Refused in one line: attention and another mixer in one layer, layers
+that are a mixer or an FFN alone, states that padding changes.
+
 | family | heads, neurons, masking, steering | sweeps | worth knowing |
 |---|---|---|---|
 """

@@ -210,14 +210,19 @@ def table_html(table: Table, most: int = MOST_ROWS) -> str:
 
 
 def heat_map_html(values: Float[np.ndarray, "layers heads"], marked: Collection[tuple[int, int]], caption: str) -> str:
-    """Layers by heads as coloured cells; hovering gives the number, a dot stands for a marked head."""
-    strongest = float(np.abs(values).max()) or 1.0
+    """Layers by heads as coloured cells; hovering gives the number, a dot stands for a marked head.
+
+    A cross is for NaN: no head.
+    """
+    strongest = float(np.nanmax(np.abs(values))) or 1.0
     head = "<th>layer</th>" + "".join(f"<th>{h}</th>" for h in range(values.shape[1]))
     lines = []
     for layer, row in enumerate(values):
         cells = "".join(
             f'<td title="layer {layer}, head {h}: {value:+.4g}" style="background:{shade(float(value) / strongest)};'
             f'color:black;text-align:center">{"●" if (layer, h) in marked else "&nbsp;"}</td>'
+            if not np.isnan(value)
+            else f'<td title="layer {layer} has no head {h}" style="text-align:center">×</td>'
             for h, value in enumerate(row)
         )
         lines.append(f"<tr><th>{layer}</th>{cells}</tr>")

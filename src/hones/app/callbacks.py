@@ -5,7 +5,6 @@ An error of ours is one line in place of an answer.
 
 import json
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import gradio as gr  # pyright: ignore[reportMissingImports]  of an extra
@@ -167,13 +166,12 @@ class Callbacks:
         """
         results = self.desk.offered.of(form.task)
         of_run = results.heads if results is not None and self.desk.fits(form.model) else None
-        shading = explanation or of_run or self.desk.shape(form.model)
+        shading = explanation or of_run or self.desk.head_counts(form.model)
         return shown.head_buttons(form.task, shading, {site_of(head) for head in form.heads}, brief)
 
     def sites(self, model: str) -> list[str]:
         """Every head as LAYER.HEAD."""
-        layers, heads = self.desk.shape(model)
-        return [f"{layer}.{head}" for layer, head in product(range(layers), range(heads))]
+        return [f"{layer}.{head}" for layer, head in self.desk.vlm(model).anatomy.head_sites]
 
     def neurons(self, form: Form, explanation: Explanation | None = None) -> str:
         """The neurons that an answer's heads feed, or those of the run where it is of the model."""

@@ -93,10 +93,9 @@ class Desk:
             self._fits[model] = not revisions or any(is_revision(vlm, revision) for revision in revisions)
         return self._fits[model]
 
-    def shape(self, model: str) -> tuple[int, int]:
-        """Its decoder's layers and the heads of each."""
-        layers, heads, _ = self.vlm(model).anatomy.shape
-        return layers, heads
+    def head_counts(self, model: str) -> tuple[int, ...]:
+        """How many heads each of its decoder's layers has."""
+        return self.vlm(model).anatomy.head_counts
 
     def task(self, name: str) -> TaskOffer:
         """A task that is offered.

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 
 from markupsafe import Markup
@@ -23,8 +22,8 @@ from hones.views.sheet import Sheet
 from hones.views.svg import inline_svg
 from hones.views.text import clean, one_line, token_text
 
-Shading = HeadResult | Explanation | tuple[int, int]
-"""What shades a map of heads: a run's scores, one answer's, or nothing, the model's layers and heads."""
+Shading = HeadResult | Explanation | tuple[int, ...]
+"""What shades a map of heads: a run's scores, one answer's, or nothing, how many heads the model's layers have."""
 
 WHERE_SIDE = 480
 WHERE = (
@@ -176,8 +175,8 @@ def _drawn(task: str, shading: Shading) -> tuple[str, str, str]:
         chart = head_chart(shading)
         title = one_line(f"Heads that the answer “{shading.answer}” needs", 80)
         return title, inline_svg(chart), chart.caption
-    layers, heads = shading
-    cells = [HeadCell(layer, h, 0.0, f"layer {layer}, head {h}") for layer, h in product(range(layers), range(heads))]
+    sites = [(layer, head) for layer, count in enumerate(shading) for head in range(count)]
+    cells = [HeadCell(layer, head, 0.0, f"layer {layer}, head {head}") for layer, head in sites]
     caption = "Click heads to replace them by the mean of their layer's others."
-    chart = cell_map("Heads", caption, Sheet("heads", "Heads", ("layer", "head"), ()), cells, ())
-    return "Heads", inline_svg(chart), caption
+    chart = cell_map("Heads", caption, Sheet("heads", "Heads", ("layer", "head"), ()), cells, (), len(shading))
+    return "Heads", inline_svg(chart), chart.caption

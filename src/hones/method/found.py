@@ -40,7 +40,7 @@ class HeadScore:
 @dataclass(frozen=True)
 class HeadResult(Tabular):
     """All heads, best first, and the critical ones among the first K. racing: the rules of a race, None: all cells were
-    run. found_by: how, other than each head alone.
+    run. found_by: how, other than each head alone. headless: the layers that have no heads.
     """
 
     metric_name: str
@@ -50,6 +50,18 @@ class HeadResult(Tabular):
     top_k: int
     racing: "RaceRules | None" = None
     found_by: FoundBy | None = None
+    headless: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and heads of the smallest map that has all of them."""
+        layers = 1 + max(*(h.layer for h in self.heads), *self.headless, 0)
+        return layers, 1 + max(h.head for h in self.heads)
+
+    @property
+    def without_heads(self) -> str:
+        """How many layers have no heads, in words; empty where all have some."""
+        return f"{len(self.headless)} of {self.shape[0]} layers have no heads" if self.headless else ""
 
     @property
     def critical(self) -> tuple[HeadScore, ...]:
@@ -58,8 +70,8 @@ class HeadResult(Tabular):
         return tuple(head for head in self.heads[:most] if head.score.value > 0)
 
     def matrix(self, layers: int, heads: int) -> Float[np.ndarray, "layers heads"]:
-        """The scores as float32 [L, H]."""
-        matrix = np.zeros((layers, heads), dtype=np.float32)
+        """The scores as float32 [L, H]; NaN where there is no head."""
+        matrix = np.full((layers, heads), np.nan, dtype=np.float32)
         for h in self.heads:
             matrix[h.layer, h.head] = h.score.value
         return matrix
@@ -72,6 +84,7 @@ class HeadResult(Tabular):
             title += f"; racing at {self.racing.confidence:g}, within {self.racing.margin:g}: {dropped} dropped early"
         elif self.found_by is not None:
             title += f"; {self.found_by.way}: {self.found_by}"
+        title += f"; {self.without_heads}" if self.headless else ""
         drop, without, growth = "drop when replaced", "metric without it", ()
         if isinstance(self.found_by, SubsetFit):
             drop, without = "drop it adds to a subset", ""
@@ -99,9 +112,8 @@ class HeadResult(Tabular):
 
     def map_html(self) -> str:
         """The map of heads."""
-        layers, heads = (1 + max(x) for x in zip(*((h.layer, h.head) for h in self.heads), strict=True))
         marked = {(h.layer, h.head) for h in self.critical}
-        return heat_map_html(self.matrix(layers, heads), marked, f"drop of {self.metric_name}")
+        return heat_map_html(self.matrix(*self.shape), marked, f"drop of {self.metric_name}")
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,8 @@ def localize_heads_conditionally(
     assert alone is not None
     taken = StepsTaken(conditional.steps, tuple(after))
     scores = (*chosen, *others)
-    return HeadResult(task.metric_name, alone.level(UNEDITED), alone.items, scores, k, found_by=taken)
+    level, headless = alone.level(UNEDITED), vlm.anatomy.headless
+    return HeadResult(task.metric_name, level, alone.items, scores, k, found_by=taken, headless=headless)
 
 
 def _scored(measured: Measurement, alone: Measurement, site: Site, step: int) -> HeadScore:

@@ -2,8 +2,8 @@
 
     P(theta under I(R)) = a - sum over h in R of S(h) + what is not additive
 
-R is a random subset of all L * H heads, each head in it with chance p, drawn N times; I(R) replaces the heads of R at
-once (`hones.models.interventions.replace_heads`), each by the mean of its layer's other heads as they were before the
+R is a random subset of all heads, each head in it with chance p, drawn N times; I(R) replaces the heads of R at once
+(`hones.models.interventions.replace_heads`), each by the mean of its layer's other heads as they were before the
 edit, replaced ones included: so a replaced head is the same whichever others are, and a layer all of whose heads are
 replaced is defined too. a and S are the least-squares fit over subsets, or with a ridge r
 
@@ -23,6 +23,7 @@ What another draw of subsets would change is told apart (`hones.method.head_ways
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -95,7 +96,8 @@ def localize_heads_of_tasks_by_subsets(
     measured = measure(vlm, jobs, arms, sweep, seed=seed, progress=f"{names}: subsets of heads")
 
     return [
-        _scored(task, of_task, sites, regression, drawn, k) for (task, _), of_task in zip(jobs, measured, strict=True)
+        replace(_scored(task, of_task, sites, regression, drawn, k), headless=vlm.anatomy.headless)
+        for (task, _), of_task in zip(jobs, measured, strict=True)
     ]
 
 

@@ -4,6 +4,7 @@
 
 P is the task's metric over the discovery items, greedy decoding, at most 24 new tokens (retrieval: no decoding). The
 critical heads H* are the K of largest S, by default 3 % of the L * H heads, at least 5; a head with S <= 0 is none.
+Of layers with fewer heads, or without any, only those count that there are.
 
 A head that another one makes up for costs little alone: `hones.method.head_subsets` and `hones.method.head_steps` are
 two ways to find it too.
@@ -66,11 +67,19 @@ def localize_heads_of_tasks(
     names = ", ".join(task.name for task, _ in jobs)
     measured = measure(vlm, jobs, arms, sweep, seed=seed, progress=f"{names}: heads")
 
-    return [score_heads(task, of_task, [*replaced], k) for (task, _), of_task in zip(jobs, measured, strict=True)]
+    headless = vlm.anatomy.headless
+    return [
+        score_heads(task, of_task, [*replaced], k, headless) for (task, _), of_task in zip(jobs, measured, strict=True)
+    ]
 
 
-def score_heads(task: Task, measured: Measurement, sites: Sequence[Site], top_k: int) -> HeadResult:
-    """S(l, h) and H* from what was measured: the unedited model, and for each of the sites the arm of its name."""
+def score_heads(
+    task: Task, measured: Measurement, sites: Sequence[Site], top_k: int, headless: tuple[int, ...] = ()
+) -> HeadResult:
+    """S(l, h) and H* from what was measured: the unedited model, and for each of the sites the arm of its name.
+
+    headless: the layers without heads.
+    """
     # S(l, h) = P(theta) - P(theta under I(l, h))
     scores = [
         HeadScore(
@@ -85,7 +94,8 @@ def score_heads(task: Task, measured: Measurement, sites: Sequence[Site], top_k:
     ]
 
     # H*: the K of largest S
-    return HeadResult(task.metric_name, measured.level(UNEDITED), measured.items, by_score(scores), top_k)
+    level = measured.level(UNEDITED)
+    return HeadResult(task.metric_name, level, measured.items, by_score(scores), top_k, headless=headless)
 
 
 def by_score(scores: Sequence[HeadScore]) -> tuple[HeadScore, ...]:
@@ -139,25 +149,28 @@ def race_heads(
     # H*: those that were dropped come last
     scores.sort(key=lambda h: (h.dropped, -h.score.value, h.layer, h.head))
     unedited = Measurement({UNEDITED: statistics[UNEDITED][:, race.seen]}, task.score, seed)
-    return HeadResult(task.metric_name, unedited.level(UNEDITED), len(race.seen), tuple(scores), k, rules)
+    level, headless = unedited.level(UNEDITED), vlm.anatomy.headless
+    return HeadResult(task.metric_name, level, len(race.seen), tuple(scores), k, rules, headless=headless)
 
 
-def default_top_k(layers: int, heads: int) -> int:
-    """3 % of the heads, at least 5, at most all."""
-    return min(layers * heads, max(5, round(0.03 * layers * heads)))
+def default_top_k(heads: int) -> int:
+    """3 % of all heads, at least 5, at most all."""
+    return min(heads, max(5, round(0.03 * heads)))
 
 
 def critical_count(vlm: VLM, top_k: int | None) -> int:
     """K: as asked for, or the default.
 
     Raises:
-        HonesError: an impossible K, or a model with one head per layer.
+        HonesError: an impossible K, a model without heads, or with one head in a layer.
     """
-    layers, heads, _ = vlm.anatomy.shape
-    check_top_k(top_k, layers * heads)
-    if heads < 2:
+    heads = len(head_sites(vlm))
+    if heads == 0:
+        raise HonesError(f"{vlm.name} has no heads", expected="layers whose output projection reads heads")
+    check_top_k(top_k, heads)
+    if 1 in vlm.anatomy.head_counts:
         raise HonesError(f"{vlm.name} has one head per layer", expected="two or more: a head is replaced by the others")
-    return default_top_k(layers, heads) if top_k is None else top_k
+    return default_top_k(heads) if top_k is None else top_k
 
 
 def replacements(vlm: VLM) -> dict[Site, Intervention]:
@@ -166,6 +179,5 @@ def replacements(vlm: VLM) -> dict[Site, Intervention]:
 
 
 def head_sites(vlm: VLM) -> list[Site]:
-    """(layer, head) of every head, in order."""
-    layers, heads, _ = vlm.anatomy.shape
-    return [(layer, head) for layer in range(layers) for head in range(heads)]
+    """(layer, head) of every head that there is, in order."""
+    return vlm.anatomy.head_sites

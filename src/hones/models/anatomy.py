@@ -4,6 +4,10 @@ For each decoder layer l: `o_proj`, whose input is [.., H * d_h] (head h owns th
 `down_proj`, whose input is z [.., I]: with a gate z = act(gate) * up, without one z = act(fc1). The down_proj of a
 mixture of experts is that of all its experts, and no module of the model's (`hones.models.mixtures`). They are found in
 `hones.models.finding`.
+
+A layer may mix positions otherwise than by attention: by a gated delta rule or a state space, whose heads are slices of
+the input of its own output projection, as many and as wide as the mixer says; or by a short convolution or a state
+space without heads, which has none. Such heads do not exist: they are no heads with a score of 0.
 """
 
 from dataclasses import dataclass
@@ -14,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError
 from hones.models.mixtures import ExpertProjection, Experts
+from hones.models.sites import Site
 
 ACTIVATIONS = ("act_fn", "activation_fn", "act")
 
@@ -41,6 +46,8 @@ def sizes(projection: Projection) -> tuple[int, int]:
 class Layer:
     """One decoder layer: the two projections whose inputs are edited, and the modules that they belong to.
 
+    attention: what mixes positions, be it attention or not. heads: how many it has; 0 where it has none. keeps_state:
+    whether it goes on from a state, not from keys and values.
     mlp: what gives the FFN's output; down_proj where the layer holds the FFN's parts itself (OPT), or where the module
     that does adds the residual to it (MPT). down_proj: an `ExpertProjection` where the FFN is a mixture. absent: how
     many neurons it lacks to have I, as a dense layer may beside mixtures; their z is 0, and so is what they write.
@@ -54,6 +61,8 @@ class Layer:
     mlp: nn.Module
     o_proj: Projection
     down_proj: Projection
+    heads: int
+    keeps_state: bool = False
     post_norm: nn.Module | None = None
     gate: nn.Parameter | None = None
     factor: float | Tensor = 1.0
@@ -64,6 +73,11 @@ class Layer:
     def neurons(self) -> int:
         """How many there are."""
         return sizes(self.down_proj)[1]
+
+    @property
+    def head_dim(self) -> int:
+        """The width of its heads; 0 where it has none."""
+        return sizes(self.o_proj)[1] // self.heads if self.heads else 0
 
     @property
     def holds_ffn(self) -> bool:
@@ -93,8 +107,9 @@ class Layer:
 class Anatomy:
     """A model's layers and shapes: L layers, H heads of width d_h, I neurons, residual width d.
 
-    head_dim: the widest heads' where layers differ (Gemma 4); `head_dim_of` is a layer's own. neurons: I, of the layer
-    with most of them where dense layers stand beside mixtures. norm: the decoder's own, behind its layers, the last of
+    heads: H, of the layer with most of them; `head_counts` are the layers'. head_dim: the widest heads' where layers
+    differ (Gemma 4); `head_dim_of` is a layer's own. neurons: I, of the layer with most of them where dense layers
+    stand beside mixtures. norm: the decoder's own, behind its layers, the last of
     several; None in a family without one.
     """
 
@@ -112,9 +127,29 @@ class Anatomy:
         """(L, H, I)."""
         return len(self.layers), self.heads, self.neurons
 
+    @property
+    def head_counts(self) -> tuple[int, ...]:
+        """How many heads each layer has."""
+        return tuple(layer.heads for layer in self.layers)
+
+    @property
+    def head_sites(self) -> list[Site]:
+        """(layer, head) of every head that there is, in order."""
+        return [(layer, head) for layer, count in enumerate(self.head_counts) for head in range(count)]
+
+    @property
+    def headless(self) -> tuple[int, ...]:
+        """The layers without heads."""
+        return tuple(layer for layer, count in enumerate(self.head_counts) if count == 0)
+
+    @property
+    def inner(self) -> int:
+        """The width of all heads of a layer together, where they are widest."""
+        return max(layer.heads * layer.head_dim for layer in self.layers)
+
     def head_dim_of(self, layer: int) -> int:
         """The width of a layer's heads."""
-        return sizes(self.layers[layer].o_proj)[1] // self.heads
+        return self.layers[layer].head_dim
 
     @property
     def is_mixture(self) -> bool:
@@ -137,7 +172,12 @@ class Anatomy:
 
     def check_head(self, layer: int, head: int) -> None:
         """Raises HonesError unless the model has this head."""
-        self._check("head", layer, head, [self.heads] * len(self.layers))
+        if layer in self.headless:
+            raise HonesError(
+                f"no head ({layer}, {head}): layer {layer} has no heads",
+                expected=f"one of the {len(self.layers) - len(self.headless)} layers with heads",
+            )
+        self._check("head", layer, head, [*self.head_counts])
 
     def check_neuron(self, layer: int, neuron: int) -> None:
         """Raises HonesError unless the model has this neuron."""

@@ -3,6 +3,9 @@
 Only the language model's layers count: a vision tower often has modules of the same names. Sites are data: a layer's
 attention and FFN each have one output projection; of the names that families give to such a part, the first that is
 there is taken. So is what stands between down_proj and the residual in some families: a norm, a gate, a number.
+
+How many heads attention has is what the configuration says; how many another mixer of positions has, what it says
+itself, if so many of the width that it says are what enters its output projection; one that says nothing has none.
 """
 
 from dataclasses import replace
@@ -21,10 +24,14 @@ from hones.models.mixtures import find_mixture
 INNER = ("model", "decoder", "transformer")  # what has the layers, where get_decoder gives what is around it
 LAYERS = ("layers", "h", "blocks")
 ATTENTIONS = ("self_attn", "cross_attn", "self_attention", "attention", "attn.attention", "attn")
-OUT_PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "Wo")
-FFNS = ("mlp", "ffn", "feed_forward", "")  # "": the layer holds its FFN's parts itself
-DOWN_PROJECTIONS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "Wo")
-POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_norm2")
+MIXERS = ("linear_attn", "mamba", "conv", "temporal_block")  # in the place of attention: they keep a state
+STATE = "cache_params"  # what a mixer under attention's name is handed where it keeps a state (Kimi Linear)
+OUT_PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "Wo", "linear_out")
+HEADS = ("num_v_heads", "num_heads", "n_mamba_heads", "num_attention_heads")
+HEAD_WIDTHS = ("head_v_dim", "head_dim", "mamba_head_dim")
+FFNS = ("mlp", "ffn", "feed_forward", "mlp_block", "shared_mlp", "")  # "": the layer holds its FFN's parts itself
+DOWN_PROJECTIONS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "Wo", "w2", "output_linear")
+POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_norm2", "post_ffn_norm")
 FACTORS = ("residual_multiplier", "layer_scalar")
 GATES = ("cross_attn_mlp_gate",)
 
@@ -52,7 +59,7 @@ def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
         and decoder_of(model) is anatomy.decoder
         and model.get_output_embeddings() is anatomy.lm_head
         and _norm_of(anatomy.decoder) is anatomy.norm
-        and model.config.get_text_config().num_attention_heads == anatomy.heads
+        and all(x.heads == _heads(x.attention, x.o_proj, not x.keeps_state, model, "a layer") for x in anatomy.layers)
         and len(blocks) == len(anatomy.layers)
         and all(layer.is_within(block) for layer, block in zip(anatomy.layers, blocks, strict=True))
     )
@@ -100,8 +107,7 @@ def _locate(model: PreTrainedModel) -> Anatomy:
         )
     if not isinstance(lm_head, nn.Linear):
         raise HonesError(f"{name}: no linear output embeddings", expected="an lm_head")
-    layers = tuple(_layer(block, f"{name} layer {i}") for i, block in enumerate(blocks))
-    heads = int(model.config.get_text_config().num_attention_heads)
+    layers = tuple(_layer(block, model, f"{name} layer {i}") for i, block in enumerate(blocks))
     width, _ = sizes(layers[0].o_proj)
     if width != lm_head.in_features:
         raise HonesError(
@@ -116,8 +122,8 @@ def _locate(model: PreTrainedModel) -> Anatomy:
         decoder=decoder,
         layers=layers,
         lm_head=lm_head,
-        heads=heads,
-        head_dim=max(sizes(layer.o_proj)[1] for layer in layers) // heads,
+        heads=max(layer.heads for layer in layers),
+        head_dim=max(layer.head_dim for layer in layers),
         neurons=neurons,
         width=width,
         norm=_norm_of(decoder),
@@ -127,8 +133,13 @@ def _locate(model: PreTrainedModel) -> Anatomy:
     return anatomy
 
 
-def _layer(block: nn.Module, where: str) -> Layer:
-    attention, o_proj = _site(block, ATTENTIONS, OUT_PROJECTIONS, where)
+def _layer(block: nn.Module, model: PreTrainedModel, where: str) -> Layer:
+    attention, o_proj = _site(block, (*ATTENTIONS, *MIXERS), OUT_PROJECTIONS, where)
+    beside = next((name for name in MIXERS if _has(block, name) and block.get_submodule(name) is not attention), None)
+    if beside is not None:
+        raise HonesError(f"{where}: a {beside} beside its attention", expected="one of them in a layer")
+    keeps_state = any(getattr(block, name, None) is attention for name in MIXERS)
+    keeps_state = keeps_state or STATE in signature(attention.forward).parameters
     ffn, down_proj = find_mixture(block, where) or _site(block, FFNS, DOWN_PROJECTIONS, where)
     activation = _first(ffn, ACTIVATIONS)
     post_norm = _first(block, POST_NORMS)
@@ -138,11 +149,30 @@ def _layer(block: nn.Module, where: str) -> Layer:
         mlp=down_proj if ffn is block or "residual" in signature(ffn.forward).parameters else ffn,
         o_proj=o_proj,
         down_proj=down_proj,
+        heads=_heads(attention, o_proj, not keeps_state, model, where),
+        keeps_state=keeps_state,
         post_norm=post_norm if post_norm is not None and is_norm(post_norm) else None,
         gate=_first(block, GATES),
         factor=1.0 if (factor := _first(block, FACTORS)) is None else factor,
         activation=activation if isinstance(activation, nn.Module) else None,
     )
+
+
+def _heads(mixer: nn.Module, o_proj: Projection, attends: bool, model: PreTrainedModel, where: str) -> int:
+    """How many heads a layer has, by what mixes its positions; attends: whether that is its attention.
+
+    Raises:
+        HonesError: so many heads of the width that it says are not what enters its output projection.
+    """
+    if attends:
+        return int(model.config.get_text_config().num_attention_heads)
+    count, width, inner = _first(mixer, HEADS), _first(mixer, HEAD_WIDTHS), sizes(o_proj)[1]
+    if not isinstance(count, int) or not isinstance(width, int):
+        return 0
+    if count * width != inner:
+        reads = f"{inner}, which its output projection reads"
+        raise HonesError(f"{where}: {count} heads of width {width}", expected=reads)
+    return count
 
 
 def _first(module: nn.Module, names: tuple[str, ...]) -> Any:
@@ -177,9 +207,11 @@ def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
     (width, inner), (out, neurons) = sizes(layer.o_proj), sizes(layer.down_proj)
     neurons += layer.absent
     mapped = f"{inner} -> {width} and {neurons} -> {out}"
-    of_heads = anatomy.heads * (sizes(anatomy.layers[0].o_proj)[1] // anatomy.heads)
-    if anatomy.heads * (getattr(layer.attention, "head_dim", None) or 0) == inner:  # a layer's may be wider (Gemma 4)
-        of_heads = inner
+    of_heads = inner
+    # a layer's own width may be larger (Gemma 4); what is not attention was found to fit
+    if not layer.keeps_state and layer.heads * (getattr(layer.attention, "head_dim", None) or 0) != inner:
+        first = next(x for x in anatomy.layers if not x.keeps_state)
+        of_heads = first.heads * first.head_dim
     expected = f"{of_heads} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
     if mapped != expected:
-        raise HonesError(f"{where}: o_proj and down_proj map {mapped}", expected=f"{expected} ({anatomy.heads} heads)")
+        raise HonesError(f"{where}: o_proj and down_proj map {mapped}", expected=f"{expected} ({layer.heads} heads)")

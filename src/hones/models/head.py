@@ -17,6 +17,8 @@ from transformers import PreTrainedModel
 from hones.errors import HonesError
 from hones.models.capture import after
 
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
+"""How far logits that are the same but for rounding may be apart, in their standard deviation."""
 SCALES = ("logit_scale", "output_multiplier")
 
 

@@ -129,13 +129,14 @@ class Intervention:
         """
         anatomy = find_anatomy(model)
         self.check(anatomy)
-        heads = _by_layer(self.heads)
+        count = anatomy.head_counts
+        of_heads = {layer: _mean_replacement(heads, count[layer]) for layer, heads in _by_layer(self.heads).items()}
         replaced = self.replaced()
         gone = {(layer, int(i)) for layer, neurons in replaced.items() for i in neurons} if self.scales else set()
         scaled = _by_layer(site for site in self.scales if site not in gone)
         factors = {layer: torch.tensor([self.scales[layer, i] for i in scaled[layer]]) for layer in scaled}
         with (
-            _replaced(anatomy, HEADS, {layer: _mean_replacement(heads[layer], anatomy.heads) for layer in heads}),
+            _replaced(anatomy, HEADS, of_heads),
             _replaced(anatomy, Z, {layer: self._constant(layer, replaced[layer]) for layer in replaced}),
             scaling(anatomy, {layer: torch.tensor(scaled[layer]) for layer in scaled}, factors),
             adapting(anatomy, self.adapter.part, self.adapter.vectors) if self.adapter else nullcontext(),

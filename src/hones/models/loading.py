@@ -33,7 +33,7 @@ from hones.models.plain import check_plain
 from hones.models.planted import CONSTRUCTED, CONSTRUCTED_FOLDER, PLANTS, apply_difference, load_plant, load_recipe
 from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted.widen import widened
-from hones.models.probe import check_edits, find_answer_tokens, probe_inputs
+from hones.models.probe import check_edits, check_padding, find_answer_tokens, probe_inputs
 from hones.models.processors import TextProcessor, is_causal, loading, name_picture_token, processor_for
 from hones.models.vlm import VLM
 from hones.models.wordings import given_text
@@ -177,7 +177,9 @@ def attach(
         backend = "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
     vlm = VLM(name, model, processor, anatomy, revision, backend, answers, conventions)
     vlm.after_head = find_after_head(model, anatomy.lm_head, inputs)
-    layers = check_edits(vlm, probe_inputs(model, processor, conventions.template, prompts=1))
+    of_one = probe_inputs(model, processor, conventions.template, prompts=1)
+    layers = check_edits(vlm, of_one)
+    check_padding(vlm, of_one)
     vlm.no_write_in = next((layer.problem for layer in layers if layer.problem is not None), None)
     return vlm
 

@@ -8,6 +8,7 @@ from hones.files import cache_folder, read_json
 from hones.models.merged import Merged, merged_models
 
 BUILT_IN_FOLDER = Path(__file__).parent / "tiny"
+MIXERS = ("conv", "linear", "lru", "mamba", "ssm")  # in what settings of other layers than attention are called
 BUILT_IN = ("tiny-llava", "tiny-qwen2.5-vl")
 
 
@@ -48,11 +49,16 @@ def folder_of(name: str) -> Path | None:
 
 
 def heads_by_config(name: str) -> int | None:
-    """How many heads the decoder of a built-in or local model has, as its config.json says; None: it does not."""
+    """How many heads the decoder of a built-in or local model has, as its config.json says; None: it does not.
+
+    It does not where layers may mix positions otherwise than by attention.
+    """
     try:
         file = (folder_of(name) or Path(name)) / "config.json"
         content: Any = read_json(file)
         content = content.get("text_config", content)
+        if any(word in key for word in MIXERS for key in content):
+            return None
         return int(content["num_hidden_layers"]) * int(content["num_attention_heads"])
     except (HonesError, AttributeError, KeyError, TypeError, ValueError):
         return None  # whoever loads the model says what is wrong with the file

@@ -1,6 +1,7 @@
 """What is measured when a model is attached, on two built-in pictures, or on their captions alone.
 
-Which tokens are its Yes and No, that every edit takes effect, and that what an FFN adds is what its neurons write.
+Which tokens are its Yes and No, that every edit takes effect, that what an FFN adds is what its neurons write, and
+that padding leaves a layer's state as it is.
 """
 
 import random
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
@@ -21,7 +23,7 @@ from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError, seam
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.capture import Z, collect, forward_is
-from hones.models.head import forward_logits
+from hones.models.head import TOLERANCE, forward_logits, spread
 from hones.models.interventions import mask_neurons, replace_heads
 from hones.models.processors import TextProcessor
 from hones.models.prompting import encode
@@ -30,6 +32,7 @@ from hones.models.vlm import VLM
 from hones.models.writing import added, check_weights
 from hones.tasks.retrieval import PROMPT
 
+PADDED = 7  # positions
 ROUNDINGS = 32  # how many roundings of what is added, and of the residual that it is taken from
 _LEADS = {"": "", "Ġ": " ", "▁": " "}  # how byte-level and sentencepiece vocabularies write a token's leading space
 
@@ -107,7 +110,8 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
     """Edit one head and all neurons of each layer: what leaves it must change, by what its neurons write.
 
     It takes one pass, in which every layer runs four times on what enters it: as it is, which goes on to the next, with
-    a head replaced, with its neurons masked, and as it is again. An edit must change more than its undoing left.
+    a head replaced (if it has heads), with its neurons masked, and as it is again. An edit must change more than its
+    undoing left.
 
     Raises:
         HonesError: an edit changes nothing that leaves its layer, or stays behind; the line names layer and site.
@@ -116,10 +120,8 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
     found: dict[int, WriteIn] = {}
 
     def check(number: int, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        edits = {
-            "o_proj": replace_heads(vlm.model, [(number, 0)]),
-            "down_proj": mask_neurons(vlm.model, [(number, i) for i in range(layers[number].neurons)]),
-        }
+        edits = {"o_proj": replace_heads(vlm.model, [(number, 0)])} if layers[number].heads else {}
+        edits["down_proj"] = mask_neurons(vlm.model, [(number, i) for i in range(layers[number].neurons)])
         output = run(*args, **kwargs)
         leaving = _last_position(output)
         if leaving.ndim != 2:
@@ -144,8 +146,35 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
         forward_logits(vlm.model, inputs, 1, vlm.name)
     for number in range(len(layers)):
         if number not in found:  # the model has this layer and does not run it
-            raise _no_effect(vlm, "o_proj", number)
+            raise _no_effect(vlm, "o_proj" if layers[number].heads else "down_proj", number)
     return [found[number] for number in range(len(layers))]
+
+
+@torch.no_grad()
+def check_padding(vlm: VLM, inputs: dict[str, Tensor]) -> None:
+    """Where layers go on from a state, padding must leave it as it is: a batch is padded to its longest prompt.
+
+    Args:
+        inputs: of one prompt.
+
+    Raises:
+        HonesError: padding before the prompt changes what the model says.
+    """
+    if not any(layer.keeps_state for layer in vlm.anatomy.layers):
+        return
+    shape = inputs["input_ids"].shape
+    fill = {"input_ids": vlm.conventions.padding.id}
+    padded = {
+        name: pad(x, (PADDED, 0), value=fill.get(name, 0)) if x.shape == shape else x for name, x in inputs.items()
+    }
+    alone, beside = (forward_logits(vlm.model, of, 1, vlm.name)[:, -1] for of in (inputs, padded))
+    apart = float((alone - beside).abs().max() / spread(alone))
+    if not apart <= TOLERANCE[vlm.model.dtype]:
+        raise HonesError(
+            f"{vlm.name}: padding before a prompt moves its logits by {apart:.2g} of their standard deviation",
+            expected="layers whose state padding leaves as it is",
+            do="this family is not served: prompts of other lengths share a batch",
+        )
 
 
 def _last_position(output: Any) -> Tensor:
@@ -169,6 +198,9 @@ def _write_in(vlm: VLM, layer: int, taken: Tensor, leaving: Tensor, z: Tensor) -
     except HonesError as error:
         return WriteIn(float("nan"), float("nan"), str(error))
     expected = added(modules, z) - added(modules, torch.zeros_like(z))
+    if taken.shape != expected.shape:
+        widths = f"the residual has width {taken.shape[-1]}, the FFN of layer {layer} writes {expected.shape[-1]}"
+        return WriteIn(float("nan"), float("nan"), widths)
     distance = float((taken - expected).norm() / expected.norm())
     allowed = float(ROUNDINGS * torch.finfo(vlm.model.dtype).eps * (1 + leaving.norm() / expected.norm()))
     problem = None

@@ -144,11 +144,20 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
     def init(self: Any, *args: Any, **given: Any) -> None:  # of those that families hand on by name
         ProcessorMixin.__init__(self, *args, **{k: v for k, v in given.items() if k in kept or k not in parts})
 
+    def made_of(cls: Any, args: list[Any], processor_dict: dict[str, Any], **given: Any) -> Any:
+        make = super(made, cls).from_args_and_dict
+        try:
+            return make(args, processor_dict, **given)
+        except AttributeError:  # MiniCPM-V reads settings of its video part, which its picture part has too
+            return make([args[0] if part is None else part for part in args], processor_dict, **given)
+
     def get_attributes(cls: type) -> list[str]:
         return kept
 
     def check_argument(self: Any, name: str, argument: Any) -> Any:
-        return None if argument is None else ProcessorMixin.check_argument_for_proper_class(self, name, argument)
+        if argument is None or name == "video_processor":
+            return None
+        return ProcessorMixin.check_argument_for_proper_class(self, name, argument)
 
     def load_parts(cls: type, source: str, processor_dict: dict | None = None, **options: Any) -> list[Any]:
         options.pop("subfolder", None)
@@ -160,7 +169,8 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
             loaded[QFORMER] = transformers.AutoTokenizer.from_pretrained(source, subfolder=QFORMER, **options)
         return [loaded.get(name) for name in parts or kept]
 
-    members = {
+    members: dict[str, Any] = {
+        "from_args_and_dict": classmethod(made_of),
         "get_attributes": classmethod(get_attributes),
         "_get_arguments_from_pretrained": classmethod(load_parts),
         "check_argument_for_proper_class": check_argument,
@@ -169,7 +179,8 @@ def picture_processor(family: type[ProcessorMixin]) -> type[ProcessorMixin]:
         members["prepare_inputs_layout"] = ProcessorMixin.prepare_inputs_layout
         members["__call__"] = partialmethod(ProcessorMixin.__call__, return_token_type_ids=True)
     bases: Any = (family, type("PictureParts", (ProcessorMixin,), {"__init__": init}))
-    return type(family.__name__, bases, members)
+    made = type(family.__name__, bases, members)
+    return made
 
 
 def with_pictures(processor: Any, pictures: Sequence[Image.Image], **options: Any) -> Any:

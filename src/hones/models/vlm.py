@@ -65,13 +65,14 @@ class VLM:
     def __repr__(self) -> str:
         """What it is, its shapes, and how it answers."""
         layers, heads, neurons = self.anatomy.shape
+        none = f" ({len(self.anatomy.headless)} layers have none)" if self.anatomy.headless else ""
         ids = self.answer_tokens.ids
         yes_no = "no tokens for Yes and No" if ids is None else f"Yes is token {ids[0]}, No {ids[1]}"
         pictures = f"pictures prepared by {self.image_backend}" if self.shows_pictures else "text only"
         written = "what neurons write is known" if self.no_write_in is None else "what neurons write is not known"
         return (
             f"VLM {self.name} ({type(self.model).__name__}), revision {self.revision}, {self.dtype} on {self.device}\n"
-            f"  {layers} layers x {heads} heads, {neurons} neurons in each layer, width {self.anatomy.width}\n"
+            f"  {layers} layers x {heads} heads{none}, {neurons} neurons in each layer, width {self.anatomy.width}\n"
             f"  {pictures}; {yes_no}; {written}"
         )
 

@@ -24,7 +24,10 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 def write_heads(
     folder: Path, result: HeadResult, layers: int, heads: int, found_on: Mapping[str, str] | None = None
 ) -> None:
-    """heads.json and head_scores.npy [L, H]. found_on: the model's name and revision (`hones.runs.found_on`)."""
+    """heads.json and head_scores.npy [L, H], NaN where there is no head.
+
+    found_on: the model's name and revision (`hones.runs.found_on`).
+    """
     rows = [
         {
             "layer": h.layer,
@@ -49,9 +52,11 @@ def write_heads(
         "n": result.items,
     }
     write_npy(folder / "head_scores.npy", result.matrix(layers, heads))
-    how = {"racing": asdict(result.racing)} if result.racing is not None else {}
+    how: dict[str, Any] = {"racing": asdict(result.racing)} if result.racing is not None else {}
     if result.found_by is not None:
         how["by"] = asdict(result.found_by)
+    if result.headless:
+        how["layers_without_heads"] = [*result.headless]
     top = rows[: len(result.critical)]
     content = {"baseline": baseline, **how, "top_k": result.top_k, "all_heads": rows, "top_heads": top}
     write_json(folder / "heads.json", {**(found_on or {}), **content})
@@ -91,7 +96,8 @@ def read_heads(path: Path, task: str | None = None) -> HeadResult:
         interval = _interval(baseline, "metric")
         top_k = int(content.get("top_k", len(top)))
         metric = str(baseline["metric_name"])
-        result = HeadResult(metric, interval, int(baseline["n"]), scores, top_k, racing, found_by)
+        headless = tuple(int(layer) for layer in content.get("layers_without_heads", ()))
+        result = HeadResult(metric, interval, int(baseline["n"]), scores, top_k, racing, found_by, headless)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise HonesError(
             f"{path} is not a heads file ({type(error).__name__}: {error})",

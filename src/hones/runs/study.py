@@ -84,7 +84,7 @@ class Study(Workspace):
             racing.check()
             if by is not None:
                 raise HonesError(f"--racing with --by {by.way}", expected="one of them: heads race each alone")
-        by = None if by is None else by.of(layers * heads)
+        by = None if by is None else by.of(len(self.vlm.anatomy.head_sites))
         with alone(self.run.path, [task.name for task in tasks]):
             if len(tasks) > 1 and (racing is not None or isinstance(by, Conditional)):
                 return [result for task in tasks for result in self.heads([task], discovery, top_k, racing, by)]

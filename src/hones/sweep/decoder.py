@@ -27,6 +27,7 @@ from hones.models.anatomy import Anatomy
 from hones.models.capture import ENTERING, HEADS, LEAVING, Z, capture, forward_is
 from hones.models.interventions import Intervention
 from hones.sweep.layer_rows import LayerRows, PassEnds
+from hones.sweep.prompts import Unserved
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class RowEdits:
         for e, intervention in enumerate(interventions):
             for layer, head in intervention.heads:
                 # set on the CPU: a subset of the heads of a large model has hundreds, each a launch on a device
-                replaced.setdefault(layer, np.zeros((count, anatomy.heads), dtype=bool))[e, head] = True
+                replaced.setdefault(layer, np.zeros((count, anatomy.layers[layer].heads), dtype=bool))[e, head] = True
             scaled = [*((site, 0.0) for site in intervention.masked)]
             scaled += [(site, 1 + s) for site, s in intervention.scales.items() if site not in intervention.masked]
             by_layer: dict[int, tuple[list[int], list[float]]] = {}
@@ -108,7 +109,7 @@ class RowEdits:
         known = entry.start if entry.attention is not None else None  # an attention that is given has its edits in it
 
         def replace(layer: int, x: Tensor) -> Tensor:
-            by_head = x.unflatten(-1, (self.anatomy.heads, -1))
+            by_head = x.unflatten(-1, (self.anatomy.layers[layer].heads, -1))
             replaced = self.heads[layer][self.of]
             return torch.where(replaced[:, None, :, None].to(x.device), others_mean(by_head), by_head).flatten(-2)
 
@@ -200,7 +201,13 @@ class Decoder:
             trace: filled with what enters each layer and its o_proj; the pass starts at layer 0.
             activations: filled, for layers from `start` on, with the FFN's z at its positions.
             gradients: record the pass for autograd.
+
+        Raises:
+            Unserved: layers go on from a state, which keys and values of some positions do not give.
         """
+        keeping = [layer for layer, of_layer in enumerate(self.layers) if of_layer.keeps_state]
+        if keeping:
+            raise Unserved(f"layer {keeping[0]} goes on from a state, not from keys and values")
         start = entry.start
         last = self.layers[-1]
         wanted = wanted if last.by_position else None

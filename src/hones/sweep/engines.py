@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hones.errors import HonesWarning
-from hones.models.head import spread
+from hones.models.head import TOLERANCE, spread
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
 from hones.sweep.forward import Forward
@@ -26,7 +26,6 @@ from hones.sweep.replay import Replay
 from hones.tasks.base import Example
 
 DEFAULT_BATCH_SIZE = 32
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
 
 def make_engine(

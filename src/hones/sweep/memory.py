@@ -86,7 +86,7 @@ def rows_at_once(vlm: VLM, plan: MemoryPlan, width: int, past: int) -> int:
 
 def bytes_per_position(vlm: VLM) -> int:
     """Keys and values of one position in one layer, at most: as many key-value heads as query heads."""
-    return 2 * vlm.anatomy.heads * vlm.anatomy.head_dim * vlm.model.dtype.itemsize
+    return 2 * vlm.anatomy.inner * vlm.model.dtype.itemsize
 
 
 def free_memory(device: torch.device) -> int:

@@ -239,7 +239,7 @@ class Passes:
         if not self.fans_out:
             return None
         o_proj = self.decoder.layers[layer].o_proj
-        heads = self.vlm.anatomy.heads
+        heads = self.decoder.layers[layer].heads
         if not has_plain_weights(o_proj):
             raise Unserved(f"the weights of its {type(o_proj).__name__} are quantised")
         x = trace.heads[layer]

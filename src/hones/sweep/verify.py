@@ -60,7 +60,7 @@ def verify(vlm: VLM) -> Verification:
         rounding = ROUNDINGS * torch.finfo(vlm.model.dtype).eps
         claims = [
             Claim("a hook that changes nothing changes no bit", _no_op(vlm, encoded, base), 0.0),
-            Claim("the heads' slices through o_proj sum to its output", _slices(vlm, encoded), rounding),
+            Claim("the heads' slices through o_proj sum to its output", _slices(vlm, encoded), rounding, heads_of(vlm)),
             Claim("z through down_proj is the FFN's output", _ffn_output(vlm, encoded), rounding),
             *_write_in_claims(vlm, encoded),
         ]
@@ -118,22 +118,33 @@ def _no_op(vlm: VLM, encoded: Encoded, base: Tensor) -> float:
         return float((vlm.logits(encoded, 1) - base).abs().max())
 
 
+def heads_of(vlm: VLM) -> str:
+    """Which layers have no heads, or other numbers of them, in words; empty where all have the same."""
+    counts = vlm.anatomy.head_counts
+    kinds = {count: counts.count(count) for count in sorted({*counts}, reverse=True)}
+    if len(kinds) == 1:
+        return ""
+    return "; ".join(f"{count or 'no'} heads in {layers} of {len(counts)} layers" for count, layers in kinds.items())
+
+
 def _slices(vlm: VLM, encoded: Encoded) -> float:
-    """The largest relative distance over layers, at the last position."""
+    """The largest relative distance over layers with heads, at the last position."""
     distances = []
     with collect(vlm.anatomy, HEADS) as heads, collect(vlm.anatomy, O_PROJ) as projected:
         vlm.logits(encoded, 1)
     for number, layer in enumerate(vlm.anatomy.layers):
+        if not layer.heads:
+            continue
         x = heads[number][:, -1:]
-        width = vlm.anatomy.head_dim_of(number)
+        width = layer.head_dim
         nothing = layer.o_proj(torch.zeros_like(x)).float()  # its bias
         total = nothing.clone()
-        for head in range(vlm.anatomy.heads):
+        for head in range(layer.heads):
             alone = torch.zeros_like(x)
             alone[..., head * width : (head + 1) * width] = x[..., head * width : (head + 1) * width]
             total += layer.o_proj(alone).float() - nothing
         distances.append(_distance(total, projected[number][:, -1:]))
-    return _worst(distances)
+    return _worst(distances or [0.0])
 
 
 def _ffn_output(vlm: VLM, encoded: Encoded) -> float:
@@ -190,11 +201,13 @@ def _edit_claims(vlm: VLM, encoded: Encoded) -> Iterator[Claim]:
                 changes.append(float((vlm.logits(encoded, 1) - base).abs().max() / spread(base)))
         return min(changes)
 
-    of_heads = smallest(Intervention(heads=frozenset({(number, 0)})) for number in range(len(layers)))
+    with_heads = [number for number, layer in enumerate(layers) if layer.heads]
+    of_heads = smallest(Intervention(heads=frozenset({(number, 0)})) for number in with_heads) if with_heads else None
     of_neurons = smallest(
         Intervention(masked=frozenset((number, i) for i in range(layer.neurons))) for number, layer in enumerate(layers)
     )
-    yield Claim("editing a head of any layer changes the logits", of_heads, None, "smallest change")
+    if of_heads is not None:
+        yield Claim("editing a head of any layer changes the logits", of_heads, None, "smallest change")
     yield Claim("editing the neurons of any layer changes them", of_neurons, None, "smallest change")
 
 
@@ -235,8 +248,9 @@ def _log_probabilities(vlm: VLM, encoded: Encoded, answers: list[list[int]]) -> 
 
 def _engine_claim(vlm: VLM, examples: list[Example], tolerance: float) -> tuple[str, Claim]:
     """The engine of the sweeps and the distance of its logits under edits from the edited model's."""
-    layers, heads, _ = vlm.anatomy.shape
-    edits = [Intervention(heads=frozenset({(layer, heads - 1)})) for layer in range(layers)]
+    last = dict(vlm.anatomy.head_sites)
+    edits = [Intervention(heads=frozenset({site})) for site in last.items()]
+    layers = len(vlm.anatomy.layers)
     edits.append(Intervention(masked=frozenset({(0, 0), (layers - 1, vlm.anatomy.layers[-1].neurons - 1)})))
     plan = make_plan(vlm, 1024, len(examples))
     with warnings.catch_warnings(record=True) as said:

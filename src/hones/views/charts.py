@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import matplotlib as mpl
@@ -64,15 +65,24 @@ def head_map(task: str, result: HeadResult) -> Chart:
         f"{count(result.items, 'item')}. Orange: the metric falls; blue with a dash: it rises. Ringed: the "
         f"{count(len(critical), 'critical head')}."
     )
-    return cell_map(f"{task}: heads", caption, table, cells, critical)
+    caption += f" {result.without_heads}." if result.headless else ""
+    return cell_map(f"{task}: heads", caption, table, cells, critical, result.shape[0])
 
 
 @mpl.rc_context(RC)
 def cell_map(
-    title: str, caption: str, table: Sheet, cells: Sequence[HeadCell], ringed: Collection[tuple[int, int]]
+    title: str,
+    caption: str,
+    table: Sheet,
+    cells: Sequence[HeadCell],
+    ringed: Collection[tuple[int, int]],
+    layers: int | None = None,
 ) -> Chart:
-    """Layers by heads, shaded by value with zero blank; negative cells carry a dash, `ringed` ones a ring."""
-    layers = 1 + max(c.layer for c in cells)
+    """Layers by heads, shaded by value with zero blank; negative cells carry a dash, `ringed` ones a ring.
+
+    A cell that is not given is no head: it is crossed out, and the caption says so. layers: where the last have none.
+    """
+    layers = max(layers or 0, 1 + max(c.layer for c in cells))
     heads = 1 + max(c.head for c in cells)
     side = min(0.4, max(0.15, 2.6 / heads))
     drawing = Drawing(heads * side + 1.35, layers * side + 0.62)
@@ -82,6 +92,10 @@ def cell_map(
         drawing.mark(shaded(axes, c.head, c.layer, c.value / strongest), c.label)
         if c.value < -0.02 * strongest:
             axes.plot([c.head - 0.2, c.head + 0.2], [c.layer, c.layer], color=INK, linewidth=0.9, solid_capstyle="butt")
+    absent = {*product(range(layers), range(heads))} - {(c.layer, c.head) for c in cells}
+    for layer, head in sorted(absent):
+        axes.plot([head - 0.3, head + 0.3], [layer + 0.3, layer - 0.3], color=MUTED, linewidth=0.6)
+    caption += " Crossed out: no such head." if absent else ""
     for layer, head in sorted(ringed):
         axes.plot(head, layer, "o", mfc="none", mec=INK, mew=1.1, markersize=side * 36, clip_on=False)
     axes.set(xlim=(-0.5, heads - 0.5), ylim=(layers - 0.5, -0.5), xlabel="head", ylabel="layer")

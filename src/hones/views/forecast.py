@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from hones.runs.plan.forecast import Forecast
-from hones.runs.plan.shapes import Work, gib
+from hones.runs.plan.shapes import Shapes, Work, gib
 from hones.sweep.memory import GIB
 from hones.tabular import Column, Table
 
@@ -13,7 +13,7 @@ RACING_MEASURED = "bench/results/racing.md has the shares measured on the built-
 def forecast_table(found: Forecast) -> Table:
     """A row per stage, and the total."""
     shapes = found.shapes
-    size = f"{shapes.parameters / 1e9:.2g}B parameters, {shapes.layers} x {shapes.heads} heads"
+    size = f"{shapes.parameters / 1e9:.2g}B parameters, {_heads(shapes)}"
     columns = [
         Column("stage", "stage"),
         Column("tasks", "tasks", "text"),
@@ -44,6 +44,15 @@ def forecast_table(found: Forecast) -> Table:
     memory = max(stage.memory.total for stage in found.counted)
     rows.append({"stage": "total"} | figures(work, memory, found.total(1), found.total(found.copies)))
     return Table("forecast", f"{shapes.name}, {found.dtype}: {size}", tuple(columns), rows)
+
+
+def _heads(shapes: Shapes) -> str:
+    """Layers and heads."""
+    headless = shapes.head_counts.count(0)
+    if len({*shapes.head_counts}) == 1:
+        return f"{shapes.layers} x {shapes.heads} heads"
+    none = f", {headless} of them without any" if headless else ""
+    return f"{shapes.all_heads} heads in {shapes.layers} layers{none}"
 
 
 def _range(found: Forecast, hours: Iterable[float]) -> str:
@@ -98,6 +107,12 @@ def sentences(found: Forecast) -> list[str]:
         cheaper = " Cheaper: fewer methods, budgets or also: each set is measured on every task of the run."
     said.append(f"Dearest: {dearest}, {100 * hours[dearest] / sum(hours.values()):.0f} % of the time.{cheaper}")
     said += [f"Assumed: {note}." for note in found.notes]
+    if found.shapes.stateful:
+        said.append(
+            f"{found.shapes.stateful} of {found.shapes.layers} layers go on from a state, not from keys and values: "
+            "sweeps are counted as whole passes of the decoder; steer at least, as if what lies below its neurons was "
+            "kept."
+        )
     loading = ", loading the model." if found.load == 0 else "."
     said.append(
         "Assumed: answers as long as their targets, a tenth of the texts unlike the unedited model's, critical heads "

@@ -153,27 +153,29 @@ def _tree(explanation: Explanation) -> Tree:
 
 def head_map(result: HeadResult) -> RenderableType:
     """Layers by heads, warmer where replacement costs more, cooler where it helps; a dot marks the critical heads."""
-    layers = 1 + max(h.layer for h in result.heads)
-    heads = 1 + max(h.head for h in result.heads)
     critical = {(h.layer, h.head) for h in result.critical}
-    return heat_map(result.matrix(layers, heads), critical, "the metric")
+    return heat_map(result.matrix(*result.shape), critical, "the metric")
 
 
 def heat_map(
     scores: Float[np.ndarray, "layers heads"], critical: Collection[tuple[int, int]], of: str
 ) -> RenderableType:
-    """The map of how much every head's replacement lowers `of`."""
-    strongest = float(np.abs(scores).max()) or 1.0
+    """The map of how much every head's replacement lowers `of`; NaN where there is no head."""
+    strongest = float(np.nanmax(np.abs(scores))) or 1.0
     heads = range(scores.shape[1])
     lines = [Text("layer " + "".join(f"{h:>3}" if h % 4 == 0 else "   " for h in heads), style="dim")]
     for layer, row in enumerate(scores):
         line = Text(f"{layer:>5} ")
         for head in heads:
+            if np.isnan(row[head]):
+                line.append(" × ", style="dim")
+                continue
             cell = " ● " if (layer, head) in critical else "   "
             line.append(cell, style=f"black on {shade(float(row[head]) / strongest)}")
         lines.append(line)
-    darkest = f"darkest orange: {of} drops by {strongest:.3f}" if scores.any() else f"no head moves {of}"
-    lines.append(Text(f"      ● critical; {darkest}", style="dim"))
+    darkest = f"darkest orange: {of} drops by {strongest:.3f}" if np.nan_to_num(scores).any() else f"no head moves {of}"
+    none = "; × no such head" if np.isnan(scores).any() else ""
+    lines.append(Text(f"      ● critical; {darkest}{none}", style="dim"))
     return Group(*lines)
 
 

@@ -62,7 +62,7 @@ def explain(
         neurons: how many are named.
         raw: ask the question as it is, not as vqa words it.
         where: map where in the picture the answer comes from (`hones.method.analysis.where`), for its first token, the
-            first critical head and the first neuron.
+            first critical head (with attention) and the first neuron.
 
     Raises:
         HonesError: a picture that cannot be read, a question or answer without text, a field of the task's prompt
@@ -84,7 +84,7 @@ def explain(
     example, cut = _answered(vlm, example, answer, settings.max_new_tokens, stop)
     base, heads = head_drops(vlm, example, settings)
     fed = _fed_neurons(vlm, example, heads[:k], neurons, settings)
-    maps, no_maps = _maps(vlm, example, heads[0], fed, settings) if where and picture is not None else ((), "")
+    maps, no_maps = _maps(vlm, example, heads, fed, settings) if where and picture is not None else ((), "")
     return Explanation(
         model=vlm.name,
         picture="" if picture is None else str(picture),
@@ -136,15 +136,16 @@ def _answered(
 
 
 def _maps(
-    vlm: VLM, example: Example, head: ExplainedHead, fed: Sequence[ExplainedNeuron], settings: SweepSettings
+    vlm: VLM, example: Example, heads: Sequence[ExplainedHead], fed: Sequence[ExplainedNeuron], settings: SweepSettings
 ) -> tuple[tuple[PictureMap, ...], str]:
-    """The maps over the picture, or why there are none."""
+    """The maps over the picture, of the strongest head that looks anywhere; or why there are none."""
     try:
         layout = layout_of(vlm, example)
     except NoLayout as error:
         return (), str(error)
     neuron = (fed[0].layer, fed[0].neuron) if fed else None
-    site = (head.layer, head.head)
+    layers = vlm.anatomy.layers
+    site = next(((head.layer, head.head) for head in heads if not layers[head.layer].keeps_state), None)
     return picture_maps(vlm, example, head=site, neuron=neuron, layout=layout, settings=settings), ""
 
 

@@ -68,8 +68,8 @@ class Explanation(Tabular):
         return tuple(head for head in self.all_heads[: self.top_k] if head.log_probability_drop > 0)
 
     def drops(self) -> Float[np.ndarray, "layers heads"]:
-        """How much each head's replacement lowers the answer's log-probability."""
-        matrix = np.zeros((self.layers, self.heads_per_layer), dtype=np.float32)
+        """How much each head's replacement lowers the answer's log-probability; NaN where there is no head."""
+        matrix = np.full((self.layers, self.heads_per_layer), np.nan, dtype=np.float32)
         for h in self.all_heads:
             matrix[h.layer, h.head] = h.log_probability_drop
         return matrix

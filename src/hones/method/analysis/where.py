@@ -98,6 +98,8 @@ def attention_map(
     """
     layer, number = head
     vlm.anatomy.check_head(layer, number)
+    if vlm.anatomy.layers[layer].keeps_state:
+        raise HonesError(f"layer {layer} has no attention to show", expected="a head of a layer with attention")
     layout = layout or layout_of(vlm, example)
     encoded, at, text = _asked(vlm, example, token)
     heads: dict[int, Tensor] = {}

@@ -74,11 +74,21 @@ class CriticalHeads(LearnedPart):
                 expected=f"those of {context.task.name}",
                 do=f"run `hones heads --task {context.task.name}` with the same --out first",
             )
-        self.part(context).check(context.vlm.anatomy)
+        anatomy = context.vlm.anatomy
+        for site in context.heads:
+            anatomy.check_head(*site)
+        widths = {anatomy.head_dim_of(layer) for layer, _ in context.heads}
+        if len(widths) > 1:
+            raise HonesError(
+                f"{self.name} of critical heads of widths {' and '.join(map(str, sorted(widths)))}",
+                expected="one width, as most models have",
+                do="steer neurons",
+            )
 
     def part(self, context: SteeringContext) -> OfHeads:
         """Its heads are the critical ones."""
-        return OfHeads(tuple(sorted(context.heads)), context.vlm.anatomy.head_dim, self.scaled)
+        heads = tuple(sorted(context.heads))
+        return OfHeads(heads, context.vlm.anatomy.head_dim_of(heads[0][0]), self.scaled)
 
 
 PARTS: dict[str, Steering] = {

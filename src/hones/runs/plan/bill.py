@@ -85,7 +85,7 @@ class Bill:
         """Every stage that the request asks for and has items for."""
         request, shapes = self.request, self.shapes
         discovery, dev, test, outside = (self.splits.get(split, {}) for split in ("discovery", "dev", "test", "ood"))
-        each_head = Edits(dict.fromkeys(range(shapes.layers), shapes.heads), heads=1)
+        each_head = Edits({layer: count for layer, count in enumerate(shapes.head_counts) if count}, heads=1)
         stages = self._heads([*discovery.values()], each_head)
         if request.racing is not None:  # one task at a time
             low, high = request.racing
@@ -134,10 +134,10 @@ class Bill:
             jobs = [replace(job, asked=tuple(only_gold(job.asked))) for job in jobs]
         if way is None:
             return [self._swept("heads", HEADS, jobs, each_head)]
-        way = way.of(shapes.layers * shapes.heads)
+        way = way.of(shapes.all_heads)
         if isinstance(way, Subsets):
             return [self._swept("heads", HEADS, jobs, subset_edits(shapes, way, request.seed))]
-        top_k = request.top_k or default_top_k(shapes.layers, shapes.heads)
+        top_k = request.top_k or default_top_k(shapes.all_heads)
         chosen = [0, *way.chosen(top_k)[:-1]]
         stages = []
         for job in jobs:
@@ -177,7 +177,7 @@ class Bill:
     def _attributed(self, job: Job) -> Stage:
         """Step 2: attribution under the critical heads, all of them with a positive score."""
         layers = self.shapes.layers
-        count = self.request.top_k or default_top_k(layers, self.shapes.heads)
+        count = self.request.top_k or default_top_k(self.shapes.all_heads)
         # where the critical heads lie is not known before: evenly over the layers
         at = Counter(int((k + 0.5) * layers / count) for k in range(count))
         return self._swept("neurons", NEURONS, [job], Edits(at, heads=1), count)

@@ -191,7 +191,8 @@ def cut_copy(light: VLM, dtype: torch.dtype, device: torch.device, seed: int, la
     """The model with its first layers and random weights."""
     config: Any = copy.deepcopy(light.model.config)
     text = config.get_text_config()
-    text.num_hidden_layers = min(layers, len(light.anatomy.layers))
+    first = light.anatomy.head_sites[0][0] if light.anatomy.head_sites else 0  # a layer with heads, if there is one
+    text.num_hidden_layers = min(max(layers, first + 1), len(light.anatomy.layers))
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[: text.num_hidden_layers]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
@@ -222,11 +223,11 @@ def runs_of_stages(
     vlm: VLM, jobs: Sequence[tuple[Task, list[Example]]], answer: int
 ) -> Mapping[str, Callable[[int], object]]:
     """Every stage, to be run on so many pictures; neurons and steer for the first task."""
-    layers, heads, _ = vlm.anatomy.shape
+    layers = len(vlm.anatomy.layers)
     neurons = min(layer.neurons for layer in vlm.anatomy.layers)
     few, (task, examples) = max(1, neurons // 100), jobs[0]
     sets = [[(layer, draw * few + i) for layer in range(layers) for i in range(few)] for draw in range(MASKS)]
-    guides = [HeadScore(layer, 0, Interval(1.0, 1.0, 1.0), 1.0, 0.0) for layer in range(layers)]
+    guides = [HeadScore(*site, Interval(1.0, 1.0, 1.0), 1.0, 0.0) for site in vlm.anatomy.head_sites if site[1] == 0]
 
     def swept(size: int, edits: Sequence[Intervention]) -> object:
         pictures = [*dict.fromkeys(example.about for _, examples in jobs for example in examples)][:size]
@@ -234,7 +235,7 @@ def runs_of_stages(
         return sweep_tasks(vlm, some, [BASELINE, *edits], SweepSettings(max_new_tokens=answer))
 
     def score_heads(size: int) -> object:
-        sites = [(layer, head) for layer in range(layers) for head in range(min(size, heads))]
+        sites = [(layer, head) for layer, head in vlm.anatomy.head_sites if head < size]
         return swept(size, [Intervention(heads=frozenset({site})) for site in sites])
 
     return {

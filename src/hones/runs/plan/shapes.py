@@ -9,7 +9,8 @@ a layer's linears (qkv, out and ffn) and A = H d_h the width of all heads togeth
 
 and moves its weights once, what enters and leaves each linear, and the keys and values that the rows see. A layer
 whose attention is given runs its FFN alone; the last layer may stop at its keys and values, or run its FFN at the
-wanted positions only. Backwards costs as much as forwards, its attention 2.5 times as much: the backbone is frozen.
+wanted positions only. Of a layer that goes on from a state its linears are counted,
+not the state. Backwards costs as much as forwards, its attention 2.5 times as much: the backbone is frozen.
 """
 
 from collections.abc import Iterable
@@ -106,6 +107,8 @@ def with_experts(ffn: Linears, vlm: VLM) -> Linears:
 class Shapes:
     """A model's shapes, and its passes.
 
+    heads, head_dim: of the layer with most of them, and where they are widest; head_counts: of every layer. stateful:
+    how many layers go on from a state. inner: H d_h.
     qkv, out, ffn: one decoder layer's linears (mean over layers): queries, keys and values; o_proj; FFN. keys: numbers
     of a position's keys and values in a layer. parameters: all numbers of the model. itemsize: bytes of a number.
     """
@@ -123,11 +126,19 @@ class Shapes:
     keys: int
     parameters: int
     itemsize: int
+    inner: int
+    head_counts: tuple[int, ...]
+    stateful: int = 0
 
     @property
-    def inner(self) -> int:
-        """H d_h."""
-        return self.heads * self.head_dim
+    def all_heads(self) -> int:
+        """Of all layers."""
+        return sum(self.head_counts)
+
+    @property
+    def attending(self) -> float:
+        """The share of layers with attention."""
+        return 1 - self.stateful / self.layers
 
     @property
     def bytes(self) -> int:
@@ -179,11 +190,12 @@ class Shapes:
         work = self.linear(n, self.qkv, depth - given) + self.linear(n, self.out, attended)
         work += self.linear(n, self.ffn, depth - 1) + self.linear(last, self.ffn)
         seen = past + new
+        attended *= self.attending
         return work + Work(4.0 * n * seen * self.inner, rows * seen * self.keys * self.itemsize) * attended
 
     def there_and_back(self, rows: Number, length: Number, start: int, wanted: Number | None = None) -> Work:
         """One pass over whole rows, forwards and backwards."""
-        attention = 4.0 * rows * length * length * self.inner * (self.layers - start)
+        attention = 4.0 * rows * length * length * self.inner * (self.layers - start) * self.attending
         forwards = self.passing(rows, length, 0, start=start, wanted=wanted)
         return forwards * 2 + Work(attention * (BACKWARDS_OF_ATTENTION - 1))
 
@@ -247,6 +259,9 @@ def shapes_of(vlm: VLM, dtype: str) -> Shapes:
         keys=2 * int(pairs) * anatomy.head_dim,
         parameters=sum(p.numel() for p in vlm.model.parameters()),
         itemsize=DTYPES[dtype].itemsize,
+        inner=anatomy.inner,
+        head_counts=anatomy.head_counts,
+        stateful=sum(layer.keeps_state for layer in anatomy.layers),
     )
 
 

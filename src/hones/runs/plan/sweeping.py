@@ -30,6 +30,7 @@ from hones.sweep.memory import MemoryPlan, plan_for
 
 LEFT_DRAFT = 0.1
 PROOF_PROMPTS = 2
+BATCH = 32  # prompts of a whole pass (`hones.sweep.engines`)
 LOGITS_AT_ONCE = 1024
 LEAST = MemoryPlan(1, 1, 1)
 """One picture and one row at once."""
@@ -135,6 +136,8 @@ class Sweep:
 
     def work(self, left: Number = LEFT_DRAFT) -> Work:
         """All groups, without the proof at the beginning; left: share of the texts that leave their draft."""
+        if self.shapes.stateful:
+            return self._by_passes(left)
         shapes, (times, pictures, length, kinds) = self.shapes, self.group
         work = shapes.passing(pictures, length, 0, keys_only=True) + self._edited(pictures, length, self.group.widest)
         for kind, (own, answer) in ((kind, prompts.T) for kind, prompts in kinds.items()):
@@ -158,6 +161,28 @@ class Sweep:
             work += batch * passes
         vision = {(one.example.about, one.example.box): one.vision for one in self.asked}
         return work * times + sum(vision.values(), Work())
+
+    def _by_passes(self, left: Number) -> Work:
+        """As `hones.sweep.forward` runs it: for every edit a whole pass over prompts with their drafts, padded."""
+        shapes, work = self.shapes, Work()
+        rows: dict[str, list[tuple[Asked, int]]] = defaultdict(list)
+        for one in self.asked:
+            rows[one.kind] += [(one, len(tail)) for tail in one.tails]
+        for kind, of_kind in rows.items():
+            for start in range(0, len(of_kind), BATCH):
+                batch = of_kind[start : start + BATCH]
+                answers = [one.gold[0] if kind == "log_probability" else one.answer for one, _ in batch]
+                length = max(one.before + tail for one, tail in batch)
+                later = max(0, max(answers) - 1)
+                vision = sum((one.vision for one, _ in batch), Work())
+                edited = shapes.passing(len(batch), length + later, 0)
+                edited += shapes.unembedding(sum(max(1, answer) for answer in answers))
+                work += vision + edited * (self.edits.count + (kind != "text"))  # the unedited model's is a draft there
+                if kind == "text":
+                    token = shapes.passing(len(batch), 1, length) + shapes.unembedding(len(batch))
+                    written = shapes.passing(len(batch), length, 0) + shapes.unembedding(len(batch)) + token * later
+                    work += written + (vision + written) * (left * self.edits.count)
+        return work
 
     def _edited(
         self, rows: Number, new: Number, others: Number, wanted: Number | None = None, *, logits: bool = False

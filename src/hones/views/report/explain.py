@@ -99,7 +99,7 @@ def head_chart(e: Explanation) -> Chart:
         "Drop of the answer's log-probability, in nats, when a head is replaced by the mean of its layer's others. "
         f"Orange: the answer needs the head; blue with a dash: it is likelier without. Ringed: the first {len(top)}."
     )
-    return cell_map("Heads that this answer needs", caption, sheet(e.table("heads")), cells, top)
+    return cell_map("Heads that this answer needs", caption, sheet(e.table("heads")), cells, top, e.layers)
 
 
 def _head_label(h: ExplainedHead) -> str:
