@@ -5,6 +5,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from census_files import CensusWords
+from census_parts import (
+    CODES,
+    DOTS_SLIDING,
+    ERNIE,
+    GLM,
+    GLM_MARKS,
+    GLM_PICTURE,
+    MINIMAX,
+    MROPE,
+    QWEN_PICTURES,
+    STEP,
+    VISUAL,
+    chameleon,
+    chart,
+    emu3,
+    omni,
+    ovis2,
+)
 
 
 @dataclass(frozen=True)
@@ -39,48 +57,6 @@ class Settings:
 
 MERGED_FIRST = {"insert_layer_id": 0, "downsample_mode": "16x"}
 CONVOLVED = {"layer_types": ["conv", "full_attention", "conv"], "block_auto_adjust_ff_dim": False}
-QWEN_PICTURES = "Qwen2VLImageProcessorPil"
-TURNED = {"rope_type": "default", "rope_theta": 10000.0}
-MROPE = {"rope_parameters": {**TURNED, "mrope_section": [1, 1, 2], "partial_rotary_factor": 1.0}}
-GLM = {"text_config": MROPE, "vision_config": {"depth": 2}}
-GLM_PICTURE = "<|begin_of_image|><|image|><|end_of_image|>"
-GLM_MARKS = ("<|begin_of_image|>", "<|end_of_image|>")
-SMALL_VQ = {
-    "embed_dim": 4,
-    "num_embeddings": 8,
-    "latent_channels": 4,
-    "base_channels": 32,
-    "channel_multiplier": [1, 1],
-    "num_res_blocks": 1,
-}
-CODES = {f"IMGIMG{chr(65 + code)}Z": code for code in range(8)}
-VISUAL = tuple(f"<|visual token {code:06d}|>" for code in range(8))
-
-
-def _chameleon(words: CensusWords) -> dict[str, Any]:
-    names = ("<image>", *CODES)
-    return {"vq_config": SMALL_VQ | {"resolution": 32}, "vocabulary_map": {name: words[name] for name in names}}
-
-
-def _emu3(words: CensusWords) -> dict[str, Any]:
-    names = ("<|extra_200|>", *VISUAL)
-    vq = SMALL_VQ | {"channel_multiplier": [1] * 4, "codebook_size": 8, "hidden_size": 32, "num_attention_heads": 1}
-    vocabulary = {name: words[name] for name in names} | {"<image>": words["<|image|>"]}
-    return {"vq_config": vq, "vocabulary_map": vocabulary}
-
-
-def _ovis2(words: CensusWords) -> dict[str, Any]:
-    indicators = ("<IMG_START>", "<IMG_END>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>")
-    return {"image_token_id": words["<IMG_ATOM>"], "visual_indicator_token_ids": [words[mark] for mark in indicators]}
-
-
-def _chart(words: CensusWords) -> dict[str, Any]:
-    return {"image_token_index": words["<imgpad>"], "vision_config": {"image_size": 64}}
-
-
-def _omni(words: CensusWords) -> dict[str, Any]:
-    return {"text_config": MROPE, "vision_start_token_id": words["<|vision_bos|>"]}
-
 
 SETTINGS: dict[str, Settings] = {
     "glm_ocr": Settings(
@@ -95,13 +71,16 @@ SETTINGS: dict[str, Settings] = {
     "glm4v_moe": Settings(config=GLM, image_processor_class="Glm4vImageProcessorPil"),
     "paddleocr_vl": Settings(config={"text_config": MROPE}),
     "qwen2_5_omni_thinker": Settings(
-        config=_omni,
+        config=omni,
         picture="<|vision_bos|><|image|><|vision_eos|>",
         processor_class="Qwen2_5OmniProcessor",
         image_processor_class=QWEN_PICTURES,
     ),
     "qwen3_omni_moe_thinker": Settings(
-        config={"text_config": MROPE}, processor_class="Qwen3OmniMoeProcessor", image_processor_class=QWEN_PICTURES
+        config=omni,
+        picture="<|vision_bos|><|image|><|vision_eos|>",
+        processor_class="Qwen3OmniMoeProcessor",
+        image_processor_class=QWEN_PICTURES,
     ),
     "minicpmv4_6": Settings(config=MERGED_FIRST, image_processor={"scale_resolution": 64}),
     "minicpmv4_7": Settings(config=MERGED_FIRST, image_processor={"scale_resolution": 64}),
@@ -115,15 +94,27 @@ SETTINGS: dict[str, Settings] = {
     "cohere_compass": Settings(
         config={"text_config": {"rope_parameters": {"full_attention": MROPE["rope_parameters"]}}}
     ),
-    "kosmos-2": Settings(processor_class="Kosmos2Processor"),
+    "kosmos-2": Settings(
+        config={"latent_query_num": 4, "text_config": {"layers": 3}},
+        processor_class="Kosmos2Processor",
+        processor={"num_patch_index_tokens": 4},
+        of_class={"num_image_tokens": 4},
+        marks={"unk_token": "<unk>"},
+        picture="",
+    ),
     "cosmos3_omni": Settings(processor_class="Qwen3VLProcessor"),
     "diffusion_gemma": Settings(
         config={"text_config": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 24}},
         image_processor_class="Gemma4ImageProcessorPil",
     ),
-    "emu3": Settings(config=_emu3, plain=("<|extra_200|>", *VISUAL)),
-    "chameleon": Settings(config=_chameleon, plain=("<image>", *CODES), processor={"image_seq_length": 256}),
-    "ovis2": Settings(config=_ovis2, plain=("<IMG_START>", "<IMG_GRID>")),
+    "emu3": Settings(config=emu3, plain=("<|extra_200|>", *VISUAL)),
+    "chameleon": Settings(
+        config=chameleon,
+        marks={"sep_token": "<reserved08706>"},
+        plain=("<image>", *CODES),
+        processor={"image_seq_length": 256},
+    ),
+    "ovis2": Settings(config=ovis2, plain=("<IMG_START>", "<IMG_GRID>")),
     "qianfan_ocr": Settings(picture="<image>", processor={"image_seq_length": 4}),
     "blip-2": Settings(picture="", without=("image_token",), plain=("<image>",)),
     "instructblip": Settings(picture="", without=("image_token",), plain=("<image>",)),
@@ -151,14 +142,14 @@ SETTINGS: dict[str, Settings] = {
     "gemma3n_text": Settings(config={"intermediate_size": 24, "activation_sparsity_pattern": [0.0] * 3}),
     "dots1": Settings(config={"n_routed_experts": 4, "n_shared_experts": 1}),
     "pp_chart2table": Settings(
-        config=_chart,
+        config=chart,
         image_processor={"size": {"height": 64, "width": 64}},
         picture="<img>" + "<imgpad>" * 4 + "</img>",
         plain=("<img>", "<imgpad>", "</img>"),
     ),
     "cohere2_vision": Settings(stand_in="GotOcr2ImageProcessorPil", pictures={"patch_size": 2}),
     "muse_glimmer": Settings(stand_in=QWEN_PICTURES, config={"out_hidden_size": 64}),
-    "ernie4_5_vl_moe": Settings(config={"text_config": {"rope_parameters": {**TURNED, "mrope_section": [1, 1, 2]}}}),
+    "ernie4_5_vl_moe": Settings(config=ERNIE),
     "kosmos-2.5": Settings(
         config={"latent_query_num": 16, "vision_config": {"patch_embed_hidden_size": 192, "num_hidden_layers": 1}},
         processor_class="Kosmos2_5Processor",
@@ -166,8 +157,42 @@ SETTINGS: dict[str, Settings] = {
         processor={"num_image_tokens": 16},
         picture="",
     ),
-    "glm5_next": Settings(config={"text_config": {"num_key_value_heads": 4, "qk_rope_head_dim": 0}}),
-    "mistral_large4": Settings(config={"text_config": {"kv_source_layers": [0, 1, 2]}}),
+    "aria": Settings(
+        config={"vision_config": {"image_size": 490, "patch_size": 70}, "projector_patch_to_query_dict": {"49": 4}},
+        of_class={"images_kwargs": {"max_image_size": 490, "split_image": False}},
+        processor={"size_conversion": {"490": 4}},
+    ),
+    "step3p7": Settings(
+        config={"vision_config": {"image_size": 64}, "text_config": STEP},
+        stand_in="DeepseekOcr2ImageProcessorPil",
+        image_processor={"size": {"height": 64, "width": 64}},
+        pictures={
+            "crop_to_patches": False,
+            "tile_size": 64,
+            "vision_patch_size": 8,
+            "downsampler_stride": 4,
+            "patch_size": 32,
+        },
+        plain=("<patch_start>", "<patch_end>", "<patch_newline>", "<im_start>", "<im_end>"),
+    ),
+    "minimax_m3_vl": Settings(stand_in=QWEN_PICTURES, plain=MINIMAX),
+    "glm5_next": Settings(
+        config={
+            "text_config": {
+                "num_key_value_heads": 4,
+                "qk_rope_head_dim": 0,
+                "linear_num_heads": 4,
+                "linear_head_dim": 8,
+            }
+        }
+    ),
+    "mistral_large4": Settings(
+        config={
+            "text_config": {"num_key_value_heads": 4, "kv_source_layers": [0, 1, 2], "indexer_types": ["full"] * 3}
+        },
+        plain=("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
+        processor={"patch_size": 8, "spatial_merge_size": 2},
+    ),
     "qwen4_exp": Settings(
         config={
             "text_config": {
@@ -180,14 +205,31 @@ SETTINGS: dict[str, Settings] = {
         }
     ),
     "muse_spark": Settings(config={"vision_config": {"num_hidden_layers": 4}, "audio_config": {"out_hidden_size": 32}}),
-    "dots3_note": Settings(impossible="a mixture of experts whose configuration no rule makes small"),
+    "dots3_note": Settings(
+        config={
+            "text_config": {
+                "num_key_value_heads": 4,
+                "shared_experts_intermediate_size": 24,
+                "per_layer_config": {0: DOTS_SLIDING, 1: DOTS_SLIDING},
+            },
+            "vision_config": {"adapter_in_dim": 16, "adapter_out_dim": 32},
+            "audio_config": {"adapter_input_size": 16, "adapter_out_dim": 32},
+        }
+    ),
     "idefics2": Settings(processor={"image_seq_len": 4}),
     "granite_docling": Settings(processor={"image_seq_len": 1}),
     "deepseek_vl_hybrid": Settings(
         config={"high_res_vision_config": {"image_size": 64, "output_channels": 8, "global_attn_indexes": [1]}},
         image_processor={"high_res_size": {"height": 64, "width": 64}},
     ),
-    "deepseek_ocr2": Settings(config={"text_config": {"mlp_layer_types": ["sparse"] * 3}}),
+    "deepseek_ocr2": Settings(
+        config={
+            "text_config": {"mlp_layer_types": ["sparse"] * 3},
+            "vision_config": {"sam_config": {"image_size": 192, "patch_size": 4, "downsample_channels": [16, 16]}},
+        },
+        image_processor={"size": {"height": 192, "width": 192}, "tile_size": 192},
+        processor={"patch_size": 4},
+    ),
     "granite4_vision": Settings(
         config={
             "vision_config": {"hidden_size": 64},
@@ -203,7 +245,6 @@ SETTINGS: dict[str, Settings] = {
         image_processor={"max_soft_tokens": 70},
         processor={"image_seq_length": 70},
     ),
-    "gemma4_text": Settings(config={"hidden_size_per_layer_input": 0}),
     "gemma4_unified": Settings(
         config={
             "vision_config": {
@@ -232,22 +273,34 @@ SETTINGS: dict[str, Settings] = {
 
 IN_FRONT = "its processor puts the picture before the prompt"
 TORCHVISION = "a stand-in for its image processor, which needs torchvision"
+PER_LAYER = "what the branch of its per-layer inputs makes of neurons is not what they write"
 
 REMARKS = {
+    "blip": "BERT's layers, with a second attention over the picture and norms behind the residual",
+    "git": "BERT's layers, with norms behind the residual, where what a neuron writes is not known",
+    "pi0": "a policy for robots: it writes actions, no text",
+    "kosmos-2": f"{IN_FRONT}; with a chat template, which its checkpoints may lack",
+    "step3p7": f"{TORCHVISION}; with as many heads in every layer",
+    "minimax_m3_vl": TORCHVISION,
+    "ernie4_5_vl_moe": "experts for text, others for a picture's tokens",
+    "mistral_large4": "its indexer chooses positions in prompts longer than those here",
+    "glm5_next": "hyper-connections",
+    "gemma3n_text": "AltUp's",
+    "gpt_oss": "experts with biases, which are no neuron's",
     "blip-2": f"{IN_FRONT}; with a chat template, which its checkpoints may lack",
     "instructblip": f"{IN_FRONT}, and its picture part reads the question; with a chat template",
-    "kosmos-2.5": f"{IN_FRONT} and takes padding for right of it",
-    "chameleon": "its processor ends every text with a separator, also behind an answer",
+    "kosmos-2.5": f"{IN_FRONT} and takes padding for right of it; when it writes, it counts padding as positions",
+    "chameleon": "its separator stands between prompt and answer; with a chat template, which its checkpoints may lack",
     "cohere2_vision": TORCHVISION,
     "lfm2_vl": TORCHVISION,
     "minicpm_ocr": TORCHVISION,
     "muse_glimmer": TORCHVISION,
     "gemma4_unified": TORCHVISION,
-    "gemma4": "the widths of its heads differ between layers; an FFN's neurons act on its per-layer inputs too",
-    "gemma4_text": "in the form without per-layer inputs; a number behind each layer, norm after down_proj",
+    "gemma4": f"heads of other widths in some layers; {PER_LAYER}",
+    "gemma4_text": f"a number behind each layer, norm after down_proj; {PER_LAYER}",
     "granite4_vision": "picture features are added to the input of layers",
     "granite_docling": "picture features are added between layers",
-    "hunyuan_vl": "it numbers pictures through the batch, so a picture's positions depend on the rows before it",
+    "hunyuan_vl": "it numbers pictures through the batch; here in each row, so that no row depends on those before it",
     "hyperclovax_vision_v2": "norm after down_proj: the true write-in through it",
     "qianfan_ocr": "its template has another mark than the picture's own token",
 }

@@ -103,7 +103,7 @@ RULES: tuple[tuple[str, Small], ...] = (
 """By a setting's whole name, the first that matches."""
 
 
-UNSET = {"head_dim": HEAD, "num_key_value_heads": HEADS}
+UNSET = {"head_dim": HEAD, "num_key_value_heads": HEADS, "num_experts_per_tok": 2}
 """What some classes leave open and then read."""
 
 
@@ -170,7 +170,7 @@ def _fitting(settings: dict[str, Any], part: Part) -> dict[str, Any]:
         if isinstance(settings.get(name), list) and settings[name]:
             settings[name] = _kinds(settings[name], part.layers)
     if isinstance(settings.get("per_layer_config"), dict):  # other shapes of some layers, by number
-        settings["per_layer_config"] = _of_layers(settings, former or [], part)
+        settings["per_layer_config"] = _of_layers(settings, former, part) if former else None
     if isinstance(settings.get("pad_token_id"), int):
         settings["pad_token_id"] = 0
     for name in ("rope_parameters", "rope_scaling"):

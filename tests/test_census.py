@@ -22,16 +22,20 @@ pytestmark = pytest.mark.skipif(
 SAMPLE = {
     "blip-2": "a decoder within what get_decoder gives, pictures put in front of the text",
     "cosmos3_edge": "types of tokens that the processor gives only where it is asked for them",
-    "gemma4": "heads of other widths in some layers",
+    "gemma4": "heads of other widths in some layers, a branch behind the FFN",
+    "glm5_next": "several residuals side by side",
     "got_ocr2": "pictures that are no lists of lists",
     "hyperclovax_vision_v2": "a norm after down_proj of another name",
     "instructblip": "a picture part that reads the question, and not its answer",
+    "hunyuan_vl": "pictures that are numbered through the batch",
+    "kosmos-2": "a processor that writes a picture's tokens itself and names none",
     "lfm3_vl": "short convolutions between layers of attention, a norm after w2",
-    "kosmos-2": "no token that stands for a picture",
     "minicpmv4_6": "a processor that reads settings of its video part",
+    "mistral_large4": "a mixture behind an attention with an indexer, whose cache is another",
     "pp_chart2table": "a picture's token that the configuration alone names, and a template that writes all of them",
     "qwen2_5_omni_thinker": "positions that the model makes itself though no types of tokens say where pictures are",
     "qwen3_5": "delta layers with other heads than attention has",
+    "qwen3_omni_moe_thinker": "positions kept as floating-point numbers",
     "qwen4_exp": "a residual wider than what its FFN writes",
     "t5gemma2": "an encoder and a decoder",
     "udop": "an encoder and a decoder",
@@ -86,6 +90,7 @@ def test_the_spread_of_logits_leaves_out_what_is_never_said() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # as the tool is run: a family's own processor may warn
 def test_the_whole_page_is_what_a_run_writes(tmp_path: Path) -> None:
     """Some minutes: every family that is built by hand, and every type of the census."""
     families: Any = __import__("families")

@@ -550,11 +550,6 @@ def test_every_step_of_the_command_line(family: str, loaded: Callable[[str], VLM
     ("family", "more", "line"),
     [
         (
-            "gpt_oss",
-            {"num_local_experts": 4, "head_dim": 8},
-            r"layer 0: mlp\.experts is a GptOssExperts: its experts have biases, which are no neuron's; expected",
-        ),
-        (
             "granitemoeshared",
             {"num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 12},
             "GraniteMoeSharedExperts: the layer has a shared_mlp beside them; expected fused experts",

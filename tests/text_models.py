@@ -72,6 +72,7 @@ TEXT_REMARKS = {
     "GLM-4.5": "a shared expert; the first layer is dense",
     "DeepSeek-V2": "shared experts; the first layer is dense; latent attention",
     "DeepSeek-V3": "shared experts; the first layers are dense; latent attention",
+    "Gemma 4 with experts": "its text part; experts beside a dense FFN, norms behind each and behind their sum",
     "Llama 4": "its text part; the router weighs what enters an expert; a shared expert",
 }
 
@@ -142,6 +143,18 @@ TEXT_FAMILIES: dict[str, Callable[[Path], Path]] = {
     ),
     "DeepSeek-V2": partial(save_text, family="deepseek_v2", q_lora_rank=None, topk_method="greedy", **LATENT),
     "DeepSeek-V3": partial(save_text, family="deepseek_v3", q_lora_rank=8, **LATENT),
+    "Gemma 4 with experts": partial(
+        save_text,
+        family="gemma4_text",
+        enable_moe_block=True,
+        num_experts=4,
+        top_k_experts=2,
+        moe_intermediate_size=12,
+        head_dim=8,
+        global_head_dim=8,
+        hidden_size_per_layer_input=0,
+        sliding_window=24,
+    ),
     "Llama 4": partial(
         save_text,
         family="llama4_text",

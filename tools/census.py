@@ -103,7 +103,9 @@ def _measured(model_type: str, folder: Path, made: Callable[[], VLM]) -> Row:
     except HonesError as error:
         kind = _kind(model_type) if "none of" in str(error) else ""
         return Row(model_type, "refused", "; ".join(filter(None, (kind, line(error), remark))))
-    return Row(model_type, f"verified {ENGINES[found.engine]}", "; ".join(filter(None, (_heads(found), remark))))
+    sound = "it takes sound too" if hasattr(AutoConfig.for_model(model_type), "audio_config") else ""
+    worth_knowing = "; ".join(filter(None, (_heads(found), remark, sound)))
+    return Row(model_type, f"verified {ENGINES[found.engine]}", worth_knowing)
 
 
 def _heads(found: Verification) -> str:
@@ -151,7 +153,8 @@ the {by_hand} of them above and those of this table: {counts}.
 The models of this table are built by rule: the family's own configuration class with every width, depth and count made
 small (heads of width 8, three layers), random weights, its own processor around a tiny tokenizer with the marks that
 it asks for, no network. So a row says that the family's code is served; what your checkpoint's numbers are,
-`hones verify --model M` says. A family that also takes sound or videos is asked about a picture alone.
+`hones verify --model M` says. A family that also takes sound or videos is asked about a picture alone: its prompts
+have no other input, and the parts that read those are not run.
 
 | type | outcome | why, or worth knowing |
 |---|---|---|

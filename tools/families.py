@@ -56,8 +56,8 @@ projection's bias is no neuron's: contributions sum to what the FFN adds less it
 form are refused in one line.
 
 In a mixture of experts (Mixtral to Llama 4 below) a neuron is one of an expert, and the router's weight is part of its
-z ([text.md](text.md#mixtures-of-experts)). Refused in one line: experts with biases (gpt-oss), an FFN beside the
-mixture (GraniteMoeShared), quantised experts.
+z ([text.md](text.md#mixtures-of-experts)); the biases of experts (gpt-oss) are no neuron's. Refused in one line: an FFN
+beside the mixture (GraniteMoeShared), quantised experts, several residuals side by side (Gemma 3n, hyper-connections).
 
 Layers may mix positions otherwise than by attention ([text.md](text.md#layers-without-attention)): the tables say how
 many heads which of the small model's layers have. Refused in one line: attention and another mixer in one layer, layers

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError
-from hones.models.mixtures import ExpertProjection, Experts
+from hones.models.experts import Experts
+from hones.models.mixtures import ExpertProjection
+from hones.models.normed import NormedProjection
 from hones.models.sites import Site
 
 ACTIVATIONS = ("act_fn", "activation_fn", "act")
@@ -49,10 +51,14 @@ class Layer:
     attention: what mixes positions, be it attention or not. heads: how many it has; 0 where it has none. keeps_state:
     whether it goes on from a state, not from keys and values.
     mlp: what gives the FFN's output; down_proj where the layer holds the FFN's parts itself (OPT), or where the module
-    that does adds the residual to it (MPT). down_proj: an `ExpertProjection` where the FFN is a mixture. absent: how
+    that does adds the residual to it (MPT), and the norm that the sum of its parts enters where they are several (Gemma
+    4 with experts). down_proj: an `ExpertProjection` where the FFN is a mixture. absent: how
     many neurons it lacks to have I, as a dense layer may beside mixtures; their z is 0, and so is what they write.
     post_norm: a norm between down_proj and the residual; gate: what the FFN's output is multiplied by, its tanh.
     factor: a number that it is multiplied by.
+    branch: what gives the output of a further branch, which reads the residual behind the FFN and is added to it
+    (Gemma 4's per-layer inputs); of what leaves the layer that is no neuron's write-in, as what a next layer adds.
+    uncounted: a part beside the FFN whose neurons are not among these, so that what the FFN adds is not known.
     activation: the FFN's activation function, where it is a module.
     """
 
@@ -66,6 +72,8 @@ class Layer:
     post_norm: nn.Module | None = None
     gate: nn.Parameter | None = None
     factor: float | Tensor = 1.0
+    branch: nn.Module | None = None
+    uncounted: str | None = None
     activation: nn.Module | None = None
     absent: int = 0
 
@@ -85,6 +93,11 @@ class Layer:
         return self.mlp is self.down_proj
 
     @property
+    def ffn_enters(self) -> bool:
+        """Whether what the FFN gives is what enters `mlp`, as it is before an edit, not what leaves it."""
+        return isinstance(self.down_proj, NormedProjection)
+
+    @property
     def experts(self) -> Experts | None:
         """Whose neuron is which, in a mixture of experts."""
         return self.down_proj.layout if isinstance(self.down_proj, ExpertProjection) else None
@@ -97,8 +110,8 @@ class Layer:
     def is_within(self, block: nn.Module) -> bool:
         """Whether these still are the modules of a decoder layer."""
         within = {*block.modules()}
-        down = self.down_proj.experts if isinstance(self.down_proj, ExpertProjection) else self.down_proj
-        named = (self.attention, self.mlp, self.o_proj, down, self.post_norm, self.activation)
+        downs = self.down_proj.groups if isinstance(self.down_proj, ExpertProjection) else (self.down_proj,)
+        named = (self.attention, self.mlp, self.o_proj, *downs, self.post_norm, self.branch, self.activation)
         same = all(module is None or module in within for module in named)
         return block is self.block and same and (self.gate is None or any(p is self.gate for p in block.parameters()))
 

@@ -68,7 +68,7 @@ def capture(anatomy: Anatomy, place: Place, see: See, layers: Iterable[int] | No
                 seen = partial(_with_absent, layer.absent, seen)
             if isinstance(module, ExpertProjection):
                 stack.enter_context(_through(module, layer.mlp))
-            stack.enter_context(hook(module, seen))
+            stack.enter_context((before if place is FFN and layer.ffn_enters else hook)(module, seen))
         yield
 
 
@@ -76,6 +76,7 @@ def capture(anatomy: Anatomy, place: Place, see: See, layers: Iterable[int] | No
 def _through(projection: ExpertProjection, mixture: nn.Module) -> Iterator[None]:
     """Let a mixture run through the projection that stands for its experts' own, once in however many contexts."""
     if projection.users == 0:
+        projection.running.enter_context(projection.watching())
         projection.running.enter_context(forward_is(mixture, partial(projection.run, mixture.forward)))
     projection.users += 1
     try:

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hones.errors import HonesError
 from hones.models.anatomy import ACTIVATIONS, Anatomy, Layer, Projection, is_norm, sizes
-from hones.models.mixtures import find_mixture
+from hones.models.finding_mixtures import find_mixture
 
 INNER = ("model", "decoder", "transformer")  # what has the layers, where get_decoder gives what is around it
 LAYERS = ("layers", "h", "blocks")
@@ -34,6 +34,8 @@ DOWN_PROJECTIONS = ("down_proj", "c_proj", "fc2", "dense_4h_to_h", "fc_out", "Wo
 POST_NORMS = ("post_feedforward_layernorm", "post_mlp_layernorm", "post_norm2", "post_ffn_norm")
 FACTORS = ("residual_multiplier", "layer_scalar")
 GATES = ("cross_attn_mlp_gate",)
+UNCOUNTED = ("experts",)  # of the layer itself, beside its FFN (Gemma 4)
+BRANCHES = ("post_per_layer_input_norm",)
 
 _FOUND: WeakKeyDictionary[PreTrainedModel, Anatomy] = WeakKeyDictionary()
 
@@ -59,8 +61,11 @@ def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
         and decoder_of(model) is anatomy.decoder
         and model.get_output_embeddings() is anatomy.lm_head
         and _norm_of(anatomy.decoder) is anatomy.norm
-        and all(x.heads == _heads(x.attention, x.o_proj, not x.keeps_state, model, "a layer") for x in anatomy.layers)
         and len(blocks) == len(anatomy.layers)
+        and all(
+            layer.heads == (_own_heads(layer.attention, layer.o_proj, "a layer") if layer.keeps_state else count)
+            for layer, count in zip(anatomy.layers, _attention_heads(model, len(blocks)), strict=True)
+        )
         and all(layer.is_within(block) for layer, block in zip(anatomy.layers, blocks, strict=True))
     )
 
@@ -87,6 +92,13 @@ def _norm_of(decoder: nn.Module) -> nn.Module | None:
     return next((module for module in reversed([*decoder.children()]) if is_norm(module)), None)
 
 
+def _attention_heads(model: PreTrainedModel, layers: int) -> list[int]:
+    """How many heads each layer's attention has, by the configuration, which may be another one for each."""
+    config = model.config.get_text_config()
+    of_layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config] * layers
+    return [int(of_layer.num_attention_heads) for of_layer in of_layers]
+
+
 def _locate(model: PreTrainedModel) -> Anatomy:
     name = type(model).__name__
     if model.config.is_encoder_decoder:
@@ -107,7 +119,16 @@ def _locate(model: PreTrainedModel) -> Anatomy:
         )
     if not isinstance(lm_head, nn.Linear):
         raise HonesError(f"{name}: no linear output embeddings", expected="an lm_head")
-    layers = tuple(_layer(block, model, f"{name} layer {i}") for i, block in enumerate(blocks))
+    for beside, module in decoder.named_children():
+        if module is not blocks and isinstance(module, nn.ModuleList) and any(map(_has_both, module)):
+            raise HonesError(
+                f"{name}: its decoder has further layers in {beside}, whose heads and neurons would be missed",
+                expected="all its layers in one list",
+            )
+    counts = _attention_heads(model, len(blocks))
+    layers = tuple(
+        _layer(block, count, f"{name} layer {i}") for i, (block, count) in enumerate(zip(blocks, counts, strict=True))
+    )
     width, _ = sizes(layers[0].o_proj)
     if width != lm_head.in_features:
         raise HonesError(
@@ -133,14 +154,15 @@ def _locate(model: PreTrainedModel) -> Anatomy:
     return anatomy
 
 
-def _layer(block: nn.Module, model: PreTrainedModel, where: str) -> Layer:
+def _layer(block: nn.Module, heads: int, where: str) -> Layer:
     attention, o_proj = _site(block, (*ATTENTIONS, *MIXERS), OUT_PROJECTIONS, where)
     beside = next((name for name in MIXERS if _has(block, name) and block.get_submodule(name) is not attention), None)
     if beside is not None:
         raise HonesError(f"{where}: a {beside} beside its attention", expected="one of them in a layer")
     keeps_state = any(getattr(block, name, None) is attention for name in MIXERS)
     keeps_state = keeps_state or STATE in signature(attention.forward).parameters
-    ffn, down_proj = find_mixture(block, where) or _site(block, FFNS, DOWN_PROJECTIONS, where)
+    mixture = find_mixture(block, where)
+    ffn, down_proj = mixture or _site(block, FFNS, DOWN_PROJECTIONS, where)
     activation = _first(ffn, ACTIVATIONS)
     post_norm = _first(block, POST_NORMS)
     return Layer(
@@ -149,23 +171,23 @@ def _layer(block: nn.Module, model: PreTrainedModel, where: str) -> Layer:
         mlp=down_proj if ffn is block or "residual" in signature(ffn.forward).parameters else ffn,
         o_proj=o_proj,
         down_proj=down_proj,
-        heads=_heads(attention, o_proj, not keeps_state, model, where),
+        heads=_own_heads(attention, o_proj, where) if keeps_state else heads,
         keeps_state=keeps_state,
         post_norm=post_norm if post_norm is not None and is_norm(post_norm) else None,
         gate=_first(block, GATES),
         factor=1.0 if (factor := _first(block, FACTORS)) is None else factor,
+        branch=_first(block, BRANCHES),
+        uncounted=None if mixture else _first_named(block, UNCOUNTED),
         activation=activation if isinstance(activation, nn.Module) else None,
     )
 
 
-def _heads(mixer: nn.Module, o_proj: Projection, attends: bool, model: PreTrainedModel, where: str) -> int:
-    """How many heads a layer has, by what mixes its positions; attends: whether that is its attention.
+def _own_heads(mixer: nn.Module, o_proj: Projection, where: str) -> int:
+    """How many heads a layer has that mixes positions otherwise than by attention.
 
     Raises:
         HonesError: so many heads of the width that it says are not what enters its output projection.
     """
-    if attends:
-        return int(model.config.get_text_config().num_attention_heads)
     count, width, inner = _first(mixer, HEADS), _first(mixer, HEAD_WIDTHS), sizes(o_proj)[1]
     if not isinstance(count, int) or not isinstance(width, int):
         return 0
@@ -173,6 +195,10 @@ def _heads(mixer: nn.Module, o_proj: Projection, attends: bool, model: PreTraine
         reads = f"{inner}, which its output projection reads"
         raise HonesError(f"{where}: {count} heads of width {width}", expected=reads)
     return count
+
+
+def _first_named(module: nn.Module, names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if getattr(module, name, None) is not None), None)
 
 
 def _first(module: nn.Module, names: tuple[str, ...]) -> Any:
@@ -199,6 +225,11 @@ def _site(
     raise HonesError(f"{where}: none of {', '.join(paths.values())}", expected="a decoder layer with that projection")
 
 
+def _has_both(block: nn.Module) -> bool:
+    """Whether a module has an attention and an FFN, as a decoder layer has."""
+    return all(any(path and _has(block, path) for path in paths) for paths in (ATTENTIONS, FFNS))
+
+
 def _has(block: nn.Module, path: str) -> bool:
     return not path or any(name == path for name, _ in block.named_modules())
 
@@ -210,7 +241,7 @@ def _check_shapes(layer: Layer, anatomy: Anatomy, where: str) -> None:
     of_heads = inner
     # a layer's own width may be larger (Gemma 4); what is not attention was found to fit
     if not layer.keeps_state and layer.heads * (getattr(layer.attention, "head_dim", None) or 0) != inner:
-        first = next(x for x in anatomy.layers if not x.keeps_state)
+        first = next(x for x in anatomy.layers if not x.keeps_state and x.heads == layer.heads)
         of_heads = first.heads * first.head_dim
     expected = f"{of_heads} -> {anatomy.width} and {anatomy.neurons} -> {anatomy.width}"
     if mapped != expected:

@@ -35,6 +35,7 @@ from hones.models.planted import FOLDER as PLANTED_FOLDER
 from hones.models.planted.widen import widened
 from hones.models.probe import check_edits, check_padding, find_answer_tokens, probe_inputs
 from hones.models.processors import TextProcessor, is_causal, loading, name_picture_token, processor_for
+from hones.models.rows import placed_by_row
 from hones.models.vlm import VLM
 from hones.models.wordings import given_text
 
@@ -137,9 +138,10 @@ def attach(
     With a tokenizer in place of a processor the model is a text-only one.
 
     The model may be quantised or spread over several devices; it is put into evaluation mode, and the tokenizer pads on
-    the left from here on (one without a padding token is given one: its end token, or else any). Nothing else about
-    either is changed. The chat template is the one that processor and tokenizer have now: one that is set in Python
-    counts, one that is set afterwards does not.
+    the left from here on (one without a padding token is given one: its end token, or else any). A model that numbers
+    pictures through a batch numbers them in each row (`hones.models.rows`). Nothing else about either is changed. The
+    chat template is the one that processor and tokenizer have now: one that is set in Python counts, one that is set
+    afterwards does not.
 
     Args:
         name: what errors and run.json call the model. revision: recorded in run.json. chat_template: as `load_vlm`.
@@ -171,7 +173,10 @@ def attach(
         inputs = probe_inputs(model, processor, conventions.template)
     except BadItem as error:  # of a prompt of ours: not the prompt's fault
         raise HonesError(f"{name}: {error}", expected="a model's own processor") from error
-    answers = find_answer_tokens(name, model, processor, inputs)
+    with placed_by_row(model) as changed:
+        answers = find_answer_tokens(name, model, processor, inputs)
+    if changed:
+        answers = find_answer_tokens(name, model, processor, inputs)
     backend = "none"
     if shows_pictures:
         backend = "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore

@@ -6,7 +6,7 @@ that padding leaves a layer's state as it is.
 
 import random
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,8 +21,9 @@ from transformers.processing_utils import ProcessorMixin
 from hones.data.shapes.language import captions, describe
 from hones.data.shapes.scene import draw, make_scene
 from hones.errors import HonesError, seam
+from hones.models.anatomy import Layer
 from hones.models.answer_tokens import AnswerTokens
-from hones.models.capture import Z, collect, forward_is
+from hones.models.capture import Z, after, collect, forward_is
 from hones.models.head import TOLERANCE, forward_logits, spread
 from hones.models.interventions import mask_neurons, replace_heads
 from hones.models.processors import TextProcessor
@@ -122,21 +123,22 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
     def check(number: int, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         edits = {"o_proj": replace_heads(vlm.model, [(number, 0)])} if layers[number].heads else {}
         edits["down_proj"] = mask_neurons(vlm.model, [(number, i) for i in range(layers[number].neurons)])
-        output = run(*args, **kwargs)
-        leaving = _last_position(output)
+        once = partial(_left, layers[number], partial(run, *args, **kwargs))
+        output, leaving, passed_on = once()
         if leaving.ndim != 2:
             raise HonesError(
-                f"{vlm.name}: layer {number} gives {leaving.ndim + 1} axes", expected="three: rows, positions, width"
+                f"{vlm.name}: layer {number} gives {leaving.ndim + 1} axes",
+                expected="three: rows, positions, width of one residual, not of several side by side",
             )
         edited = {}
         for site, edit in edits.items():
             with edit:
-                edited[site] = _last_position(run(*args, **kwargs))
-        left_behind = (_last_position(run(*args, **kwargs)) - leaving).norm()
+                edited[site] = once()
+        left_behind = (once()[1] - leaving).norm()
         for site in edits:
-            if not (edited[site] - leaving).norm() > left_behind:
+            if not (edited[site][1] - leaving).norm() > left_behind:
                 raise _no_effect(vlm, site, number)
-        found[number] = _write_in(vlm, number, leaving - edited["down_proj"], leaving, z[number])
+        found[number] = _write_in(vlm, number, passed_on - edited["down_proj"][2], leaving, z[number])
         return output
 
     with ExitStack() as stack:
@@ -148,6 +150,19 @@ def check_edits(vlm: VLM, inputs: dict[str, Tensor]) -> list[WriteIn]:
         if number not in found:  # the model has this layer and does not run it
             raise _no_effect(vlm, "o_proj" if layers[number].heads else "down_proj", number)
     return [found[number] for number in range(len(layers))]
+
+
+def _left(layer: Layer, run: Callable[[], Any]) -> tuple[Any, Tensor, Tensor]:
+    """What a layer gives; of it what leaves at the last position, and that less what a further branch adds to it.
+
+    Such a branch reads the residual behind the FFN: what it makes of a neuron is not what the neuron writes.
+    """
+    of_branch: list[Tensor] = []
+    with nullcontext() if layer.branch is None else after(layer.branch, of_branch.append):
+        output = run()
+    leaving = _last_position(output)
+    further = [float(layer.factor) * _last_position(x) for x in of_branch]
+    return output, leaving, leaving - further[-1] if further else leaving
 
 
 @torch.no_grad()
@@ -193,6 +208,9 @@ def _no_effect(vlm: VLM, site: str, layer: int) -> HonesError:
 def _write_in(vlm: VLM, layer: int, taken: Tensor, leaving: Tensor, z: Tensor) -> WriteIn:
     """Compare what masking all neurons took from the residual leaving a layer with what they are said to write."""
     modules = vlm.anatomy.layers[layer]
+    if modules.uncounted is not None:
+        said = f"layer {layer} has {modules.uncounted} beside its FFN, whose neurons are not counted"
+        return WriteIn(float("nan"), float("nan"), said)
     try:
         check_weights(modules, f"layer {layer}")
     except HonesError as error:

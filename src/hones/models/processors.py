@@ -27,6 +27,7 @@ from hones.models.files import what_is_wrong
 from hones.models.pixtral import PixtralParts
 
 QFORMER = "qformer_tokenizer"  # InstructBLIP's, of what its picture part reads of the prompt
+OPEN_END = "return_for_text_completion"  # Chameleon's, without which it writes a separator behind every text
 READ = ("image_processor", "tokenizer", QFORMER)
 
 
@@ -208,12 +209,20 @@ def name_picture_token(name: str, config: Any, processor: Any) -> None:
         return
     token = getattr(config, "image_token_id", None)
     text = None if token is None else processor.tokenizer.convert_ids_to_tokens(token)
+    if text is None and puts_in_front(processor):
+        text = getattr(processor, "boi_token", None)  # Kosmos-2: no prompt of a user's may have it either
     if text is None:
         raise HonesError(
             f"{name}: {type(processor).__name__} names no token that stands for a picture in a prompt",
             expected="a processor with an image_token, which the chat template writes",
         )
     processor.picture_token = text
+
+
+def behind_a_prompt(processor: Any) -> str:
+    """What a processor by itself writes between a prompt and its answer."""
+    end = processor.tokenizer.sep_token if getattr(processor, OPEN_END, None) is not None else None
+    return end or ""
 
 
 def puts_in_front(processor: Any) -> bool:

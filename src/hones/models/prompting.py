@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import BadItem, HonesError, seam
-from hones.models.processors import with_pictures
+from hones.models.processors import OPEN_END, with_pictures
 
 APART = "qformer_"  # InstructBLIP's picture part reads the question too
 TYPES = "mm_token_type_ids"
@@ -60,6 +60,8 @@ def encode(
 def _prepare(model: PreTrainedModel, processor: Any, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Any:
     """What the processor makes of texts, each with one of the pictures."""
     options: dict[str, Any] = {"text": list(texts), "padding": True, "return_tensors": "pt"}
+    if getattr(processor, OPEN_END, None) is not None:
+        options[OPEN_END] = True
     if not pictures:
         return processor(**options)
     plain = type(processor).__call__ is ProcessorMixin.__call__

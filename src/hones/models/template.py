@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 
 from hones.errors import BadItem, HonesError, seam
-from hones.models.processors import TextProcessor, leaves_as_written, picture_token, puts_in_front
+from hones.models.processors import TextProcessor, behind_a_prompt, leaves_as_written, picture_token, puts_in_front
 from hones.models.wordings import BY_NAME, LLAVA, NONE, PALIGEMMA, WORDINGS, default_of, given_text
 from hones.tasks.base import BarePrompt
 
@@ -82,9 +82,10 @@ class Template:
             return _without_start(processor, prompt)
         if self.text is not None:
             try:
-                return _without_start(processor, self._render(processor, [("user", prompt)], picture))
+                text = self._render(processor, [("user", prompt)], picture)
             except HonesError as error:  # it was tried at loading: something about this prompt
                 raise BadItem(str(error), kind=f"{self.source} fails") from error
+            return _ended(processor, _without_start(processor, text))
         if self.source == NONE:
             return _without_start(processor, prompt)
         mark = "" if not picture else picture_token(processor) + ("\n" if self.source == LLAVA else "")
@@ -233,6 +234,12 @@ def _tokenizer(processor: ProcessorMixin) -> Any:
 def _mark(processor: ProcessorMixin) -> str:
     """What a template writes for a picture: in some families another token, which the processor replaces."""
     return getattr(processor, "boi_token", None) or picture_token(processor)
+
+
+def _ended(processor: ProcessorMixin, text: str) -> str:
+    """The text with what the processor would write behind it, unless the template does."""
+    end = "" if isinstance(processor, TextProcessor) else behind_a_prompt(processor)
+    return text if text.endswith(end) else text + end
 
 
 def _without_start(processor: ProcessorMixin, text: str) -> str:

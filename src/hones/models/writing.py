@@ -6,7 +6,8 @@ z [.., I] is the input of down_proj, W_down [d, I] its matrix whichever way a fa
 neuron's. In most families g = 1 and a = 1. Where a norm follows down_proj (Gemma 3, GLM-4V), g [d] is its gain and
 a(z) = 1 / rms(W_down z + b) its denominator, held fixed at the value that it has for this z: the norm is linear there,
 and the neurons' shares sum to what the FFN adds. Where a gate follows (Mllama's cross-attention
-layers), g = tanh(gate); a number that a layer multiplies by (Granite) is in g too. `hones.models.probe` measures at
+layers), g = tanh(gate); a number that a layer multiplies by (Granite) is in g too. Where norms follow parts of an FFN
+(Gemma 4 with experts), each is in g and a of its own neurons. `hones.models.probe` measures at
 loading that the FFN adds just that.
 """
 
@@ -14,11 +15,12 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from hones.errors import HonesError
 from hones.models.anatomy import Anatomy, Layer, Projection, matrix, sizes
 from hones.models.capture import Z, capture
+from hones.models.normed import NormedProjection
 from hones.models.vlm import VLM, Encoded
 
 
@@ -43,7 +45,7 @@ def is_plain(anatomy: Anatomy) -> bool:
 
 
 def _has_gain(layer: Layer) -> bool:
-    return layer.post_norm is not None or layer.gate is not None or float(layer.factor) != 1
+    return layer.ffn_enters or layer.post_norm is not None or layer.gate is not None or float(layer.factor) != 1
 
 
 @torch.no_grad()
@@ -53,7 +55,7 @@ def gain(layer: Layer) -> Float[Tensor, " width"] | None:
         return None
     g = torch.ones(sizes(layer.down_proj)[0], device=layer.down_proj.weight.device)
     if layer.post_norm is not None:
-        g = layer.post_norm(g[None])[0].float()
+        g = _gain_of(layer.post_norm, g)
     if layer.gate is not None:
         g = g * layer.gate.detach().float().tanh()
     return g * float(layer.factor)
@@ -63,6 +65,9 @@ def gain(layer: Layer) -> Float[Tensor, " width"] | None:
 def write_vectors(layer: Layer) -> Float[Tensor, "width neurons"]:
     """g * W_down, float32: column i is the direction in which neuron i writes."""
     weight = matrix(layer.down_proj).detach().float()
+    if isinstance(layer.down_proj, NormedProjection):
+        ones = torch.ones(len(weight), device=weight.device)
+        weight = torch.cat([_gain_of(norm, ones)[:, None] * x for norm, x, _ in layer.down_proj.parts(weight)], 1)
     weight = torch.nn.functional.pad(weight, (0, layer.absent)) if layer.absent else weight
     g = gain(layer)
     return weight if g is None else g[:, None] * weight
@@ -72,17 +77,33 @@ def write_vectors(layer: Layer) -> Float[Tensor, "width neurons"]:
 def written(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions neurons"]:
     """a(z) z, float32: how much of its write vector each neuron writes."""
     z = z.float()
-    return z if layer.post_norm is None else z * share(layer, z)[..., None]
+    outer = z if layer.post_norm is None else z * share(layer, z)[..., None]
+    if not isinstance(layer.down_proj, NormedProjection):
+        return outer
+    within = [_share_of(norm, y)[..., None].expand(x.shape) for norm, x, y in _parts(layer.down_proj, z)]
+    return outer * torch.nn.functional.pad(torch.cat(within, -1), (0, layer.absent))
 
 
 @torch.no_grad()
 def share(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions"]:
     """a(z) of a layer with a norm after down_proj, as <norm(y), g * y> / |g * y|^2 of y = W_down z + b."""
     assert layer.post_norm is not None
-    y = _output(layer, z)
-    ones = torch.ones(y.shape[-1], device=y.device)
-    plain = layer.post_norm(ones[None])[0].float() * y
-    return (layer.post_norm(y).float() * plain).sum(-1) / plain.square().sum(-1).clamp(min=1e-30)
+    return _share_of(layer.post_norm, _output(layer, z))
+
+
+def _share_of(norm: nn.Module, y: Float[Tensor, "*positions width"]) -> Float[Tensor, "*positions"]:
+    plain = _gain_of(norm, torch.ones(y.shape[-1], device=y.device)) * y
+    return (_through(norm, y).float() * plain).sum(-1) / plain.square().sum(-1).clamp(min=1e-30)
+
+
+def _gain_of(norm: nn.Module, ones: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
+    """Up to a positive factor."""
+    return _through(norm, ones[None])[0].float()
+
+
+def _through(norm: nn.Module, x: Float[Tensor, "*positions width"]) -> Float[Tensor, "*positions width"]:
+    """What a norm gives, whatever is in its forward's place while somebody looks at z (`hones.models.normed`)."""
+    return type(norm).forward(norm, x)
 
 
 @torch.no_grad()
@@ -95,9 +116,18 @@ def added(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor,
 
 
 def _output(layer: Layer, z: Float[Tensor, "*positions neurons"]) -> Float[Tensor, "*positions width"]:
+    if isinstance(layer.down_proj, NormedProjection):
+        of_experts, of_dense = (_through(norm, y) for norm, _, y in _parts(layer.down_proj, z))
+        return of_experts + of_dense
     bias = layer.down_proj.bias
     weight = matrix(layer.down_proj).detach().float()
     return torch.nn.functional.linear(z[..., : layer.neurons], weight, None if bias is None else bias.detach().float())
+
+
+def _parts(down: NormedProjection, z: Float[Tensor, "*positions neurons"]) -> list[tuple[nn.Module, Tensor, Tensor]]:
+    """Of each part of an FFN the norm behind it, its z, and what enters the norm, float32."""
+    parts = down.parts(z[..., : down.in_features])
+    return [(norm, x, torch.nn.functional.linear(x, torch.cat(w, 1).detach().float())) for norm, x, w in parts]
 
 
 def importance_shape(vlm: VLM) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from hones.models.capture import Z, capture
@@ -62,7 +62,7 @@ class Tail:
     z: list[Float[Tensor, " neurons"]]
     keys: list[Float[Tensor, "1 heads p d_h"]]
     values: list[Float[Tensor, "1 heads p d_h"]]
-    positions: Int[Tensor, "*axes 1 t"]
+    positions: Real[Tensor, "*axes 1 t"]
     labels: Int[Tensor, " t"]
 
     def rows_at_once(self) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from hones.models.vlm import VLM
@@ -26,7 +26,7 @@ class Prefixes:
     """
 
     valid: Bool[Tensor, "b p"]
-    positions: Int[Tensor, "*axes b p"]
+    positions: Real[Tensor, "*axes b p"]
     trace: Trace
     cache: list[LayerRows]
     between: dict[int, Float[Tensor, "b p d"]] = field(default_factory=dict)
@@ -45,10 +45,10 @@ class Suffixes:
     prompts: list[Prompt]
     of: Int[Tensor, " j"]
     asked: Int[Tensor, " j"]
-    first: Int[Tensor, "*axes j"]
+    first: Real[Tensor, "*axes j"]
     drafts: Sequence[list[int]]
     hidden: Float[Tensor, "j t d"]
-    positions: Int[Tensor, "*axes j t"]
+    positions: Real[Tensor, "*axes j t"]
     valid: Bool[Tensor, "j p_and_t"]
     wanted: ReadPositions
     labels: Int[Tensor, " n"]

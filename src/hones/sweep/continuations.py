@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Real, Shaped
 from torch import Tensor, nn
 
 from hones.models.interventions import Intervention
@@ -34,7 +34,7 @@ class Continuation:
     keys: list[Float[Tensor, "n heads s d"]]
     values: list[Float[Tensor, "n heads s d"]]
     valid: Bool[Tensor, "n s"]
-    positions: Int[Tensor, "*axes n"]
+    positions: Real[Tensor, "*axes n"]
     tokens: list[list[int]]
     edits: Int[Tensor, " n"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor, nn
 from transformers import Cache
 
@@ -159,13 +159,14 @@ class DecoderInput:
     """Rows that enter the decoder at a layer.
 
     hidden: the residual entering layer `start`; where `embedded`, embeddings that the decoder makes a residual of.
+    positions: whole numbers, which some families keep as floating-point ones (Qwen3-Omni).
     valid: which past and new positions are not padding. cache: each layer's past. attention: what the attention of
     layer `start` gives, where it is known. edits: placed at layers from `start` on. between: what is added to what
     leaves a layer.
     """
 
     hidden: Float[Tensor, "rows t d"]
-    positions: Int[Tensor, "*axes rows t"]
+    positions: Real[Tensor, "*axes rows t"]
     valid: Bool[Tensor, "rows p_and_t"]
     cache: Sequence[LayerRows]
     start: int = 0

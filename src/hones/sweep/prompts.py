@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 
 from hones.errors import HonesError
@@ -61,7 +61,7 @@ class Picture:
     """
 
     embeddings: Float[Tensor, "s d"]
-    positions: Int[Tensor, "*axes s"]
+    positions: Real[Tensor, "*axes s"]
     prompts: list[Prompt]
     shared: int
     between: dict[int, Float[Tensor, "s d"]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Handed:
     """What a model hands to its decoder for B prompts."""
 
     embeddings: Float[Tensor, "b s d"]
-    positions: Int[Tensor, "*axes b s"]
+    positions: Real[Tensor, "*axes b s"]
     mask: Bool[Tensor, "b s"]
     between: dict[int, Float[Tensor, "b s d"]] = field(default_factory=dict)
 

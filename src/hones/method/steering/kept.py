@@ -22,7 +22,7 @@ from itertools import count
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from hones.method.steering.pairs import Pair
@@ -42,7 +42,7 @@ class Piece:
     """
 
     entering: Float[Tensor, "t d"]
-    positions: Int[Tensor, "*axes t"]
+    positions: Real[Tensor, "*axes t"]
     written: Float[Tensor, "t k"]
     between: dict[int, Float[Tensor, "t d"]] = field(default_factory=dict)
 

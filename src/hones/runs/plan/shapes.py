@@ -88,16 +88,19 @@ def linears_of(modules: Iterable[nn.Module], layers: int = 1) -> Linears:
     return Linears(sum(s.numel() for s in shapes) / layers, sum(s[0] + s[1:].numel() for s in shapes) / layers)
 
 
+CHOSEN = ("num_experts_per_tok", "top_k_experts")
+"""What configurations call how many experts a position is sent to."""
+
+
 def with_experts(ffn: Linears, vlm: VLM) -> Linears:
     """An FFN's linears, and of a mixture's fused experts as many as a position is sent to."""
     mixtures = [x.down_proj for x in vlm.anatomy.layers if isinstance(x.down_proj, ExpertProjection)]
     if not mixtures:
         return ffn
-    shapes = [p.shape[1:] for p in mixtures[0].experts.parameters() if p.ndim == 3]
+    shapes = [p.shape[1:] for p in mixtures[0].groups[0].parameters() if p.ndim == 3]
     config = vlm.model.config.get_text_config()
-    chosen = (
-        int(getattr(config, "num_experts_per_tok", mixtures[0].layout.count)) * len(mixtures) / len(vlm.anatomy.layers)
-    )
+    of_each = next((getattr(config, name) for name in CHOSEN if hasattr(config, name)), mixtures[0].layout.count)
+    chosen = int(of_each) * len(mixtures) / len(vlm.anatomy.layers)
     return Linears(
         ffn.weights + chosen * sum(s.numel() for s in shapes), ffn.numbers + chosen * sum(sum(s) for s in shapes)
     )
