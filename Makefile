@@ -93,16 +93,17 @@ clean:
 	.venv-app/bin/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,app]'
 	touch $@
 
-# What is constrained otherwise: the oldest transformers that pyproject.toml allows; the newest there is; torchvision.
+# What is constrained otherwise: the oldest transformers that pyproject.toml allows; the newest there is; torchvision,
+# timm and scipy, which some families' image processors and vision towers need.
 .venv-oldest/constraints: CHANGE = s/^transformers==.*/transformers==$(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)/
 .venv-newest/constraints: CHANGE = /^transformers==/d
-.venv-torchvision/constraints: CHANGE = s/^torch==.*/torch==2.14.1\ntorchvision==0.29.1/
+.venv-torchvision/constraints: CHANGE = s/^torch==.*/torch==2.14.1\ntorchvision==0.29.1\ntimm==1.0.31\nscipy==1.17.1/
 $(VERSIONS:=/constraints): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)
 	sed '$(CHANGE)' constraints.txt > $@
 
 $(VERSIONS:=/ready): %/ready: %/constraints
-	$*/bin/pip install --quiet --no-compile --constraint $*/constraints torch $(if $(findstring torchvision,$*),torchvision)
+	$*/bin/pip install --quiet --no-compile --constraint $*/constraints torch $(if $(findstring torchvision,$*),torchvision timm scipy)
 	$*/bin/pip install --quiet --no-compile --constraint $*/constraints --editable '.[dev]'
 	touch $@
 

@@ -1,9 +1,11 @@
-"""The three families whose image processors need torchvision, with a stand-in that gives the same inputs in small.
+"""The three families whose image processors need torchvision, in their own files, as on the hub.
 
-What the stand-ins return has the names, shapes and meaning of what the family's own image processor returns for a
-square picture that takes one crop; it is resized PIL's way, not torchvision's. The families' processors are their own.
+Where torchvision is here they are loaded as every other family is. Where it is not, a stand-in makes the inputs by
+hand: what it returns has the names, shapes and meaning of what the family's own image processor returns for a square
+picture that takes one crop; it is resized PIL's way, not torchvision's. The families' processors are their own.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,20 +13,24 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import transformers
-from family_files import SHAPE, TEMPLATE, Words
+from family_files import PIXELS, SHAPE, SQUARE, Words, save
 from family_models import FAMILIES
 from PIL import Image
-from random_models import fill_weights
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.utils import is_torchvision_available
 
 from hones import attach, load_vlm
+from hones.models.loading import auto_model
 from hones.models.processors import picture_processor
 from hones.models.vlm import VLM
 
 SIDE, PATCH = 32, 8
+PHI_SIDE, PHI_PATCH = (96, 3) if is_torchvision_available() else (SIDE, PATCH)
+"""Phi-4's own image processor counts 16 x 16 tokens for the whole of every picture, so that its patches are 32 x 32."""
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def pixels(images: Any) -> list[Tensor]:
@@ -89,23 +95,23 @@ class Phi4Pictures(BaseImageProcessor):
 
 
 class Llama4Pictures(BaseImageProcessor):
-    """As Llama4ImageProcessor: one tile of every picture. pixel_values [n, 3, s, s]; aspect_ratios [n, 2]."""
+    """As Llama4ImageProcessor: one tile of every picture. pixel_values [n, 3, s, s], bfloat16; aspect_ratios [n, 2]."""
 
     model_input_names: ClassVar[list[str]] = ["pixel_values", "aspect_ratios"]
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         pictures = pixels(images)
         ratios = torch.ones(len(pictures), 2, dtype=torch.long)
-        return BatchFeature({"pixel_values": torch.stack(pictures), "aspect_ratios": ratios})
+        return BatchFeature({"pixel_values": torch.stack(pictures).bfloat16(), "aspect_ratios": ratios})
 
 
-def molmo2(folder: Path) -> tuple[PreTrainedModel, Any]:
+def save_molmo2(folder: Path) -> Path:
     """Pictures between marks of their own, pooled by attention; an embedding for the marks beyond the vocabulary."""
     names = ("<im_patch>", "<im_col>", "<im_start>", "<low_res_im_start>", "<frame_start>", "<im_end>", "<frame_end>")
     words = Words({"image_token": "<|image|>", "video_token": "<|video|>"}, (*names, "<im_low>"))
-    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    vision |= {"num_key_value_heads": 2, "head_dim": 8}
+    vision = {**SMALL, "num_key_value_heads": 2, "head_dim": 8}
     config = {
+        "model_type": "molmo2",
         "vision_config": {**vision, "image_size": [SIDE, SIDE], "patch_size": PATCH},
         "adapter_config": {
             **{k: v for k, v in vision.items() if k != "num_hidden_layers"},
@@ -121,91 +127,96 @@ def molmo2(folder: Path) -> tuple[PreTrainedModel, Any]:
         "frame_start_token_id": words["<frame_start>"],
         "frame_end_token_id": words["<frame_end>"],
     }
-    made = transformers.AutoConfig.for_model("molmo2", **config)
-    family = transformers.Molmo2Processor
-    return _built(AutoModelForImageTextToText, made, words, family, Molmo2Pictures(), "<|image|>", folder)
+    pictures = {"image_processor_type": "Molmo2ImageProcessor", "patch_size": PATCH, "overlap_margins": [1, 1]}
+    return save(
+        folder,
+        config,
+        words,
+        picture="<|image|>",
+        image_processor=pictures | SQUARE,
+        processor={"processor_class": "Molmo2Processor"},
+    )
 
 
-def phi4_multimodal(folder: Path) -> tuple[PreTrainedModel, Any]:
+def save_phi4_multimodal(folder: Path) -> Path:
     """Its decoder merges the pictures itself; gate and up in one projection."""
     words = Words({"image_token": "<|image|>", "audio_token": "<|audio|>"})
-    vision = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
     audio = {"hidden_size": 16, "intermediate_size": 24, "num_blocks": 1, "num_attention_heads": 2, "input_size": 8}
     audio |= {"nemo_conv_channels": 8, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16}
+    vision = {**SMALL, "image_size": PHI_SIDE, "crop_size": PHI_SIDE, "patch_size": PHI_PATCH, "feature_layer": -2}
     config = words.text("phi4_multimodal", max_position_embeddings=1024) | {
-        "vision_config": {**vision, "image_size": SIDE, "crop_size": SIDE, "patch_size": PATCH, "feature_layer": -2}
-        | {"image_token_id": words["<|image|>"]},
+        "vision_config": vision | {"image_token_id": words["<|image|>"]},
         "audio_config": {**audio, "audio_token_id": words["<|audio|>"]},
         "original_max_position_embeddings": SHAPE["max_position_embeddings"],
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
     }
-    made = transformers.AutoConfig.for_model(config.pop("model_type"), **config)
-    family = transformers.Phi4MultimodalProcessor
-    return _built(AutoModelForCausalLM, made, words, family, Phi4Pictures(), "<|image|>", folder)
+    square = {"size": {"height": PHI_SIDE, "width": PHI_SIDE}, "patch_size": PHI_PATCH, **PIXELS}
+    return save(
+        folder,
+        config,
+        words,
+        picture="<|image|>",
+        image_processor={"image_processor_type": "Phi4MultimodalImageProcessor", **square},
+        processor={"processor_class": "Phi4MultimodalProcessor"},
+    )
 
 
-def llama4(folder: Path) -> tuple[PreTrainedModel, Any]:
+def save_llama4(folder: Path) -> Path:
     """Four experts, whose input the router weighs, and a shared one; a picture's tokens between marks of their own."""
     words = Words(
         {"image_token": "<|image|>", "start_of_image_token": "<|image_start|>", "end_of_image_token": "<|image_end|>"},
         ("<|patch|>", "<|tile_x_separator|>", "<|tile_y_separator|>"),
     )
-    vision = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    vision = {**SMALL, "intermediate_size": 64}
     vision |= {"projector_input_dim": 24, "projector_output_dim": 24, "vision_output_dim": 24}
     routed = {"num_local_experts": 4, "num_experts_per_tok": 2, "interleave_moe_layer_step": 1}
     config = {
+        "model_type": "llama4",
         "vision_config": {**vision, "image_size": SIDE, "patch_size": PATCH},
         "text_config": words.text("llama4_text", head_dim=8, **routed) | {"intermediate_size": 12},
         "boi_token_index": words["<|image_start|>"],
         "eoi_token_index": words["<|image_end|>"],
         "image_token_index": words["<|patch|>"],
     }
-    made = transformers.AutoConfig.for_model("llama4", **config)
-    family = transformers.Llama4Processor
-    return _built(
-        AutoModelForImageTextToText, made, words, family, Llama4Pictures(), "<|image|>", folder, patch_size=PATCH
+    return save(
+        folder,
+        config,
+        words,
+        picture="<|image|>",
+        image_processor={"image_processor_type": "Llama4ImageProcessor"} | SQUARE,
+        processor={"processor_class": "Llama4Processor", "patch_size": PATCH},
     )
 
 
-def _built(
-    auto: Any,
-    config: Any,
-    words: Words,
-    family: Any,
-    pictures: BaseImageProcessor,
-    mark: str,
-    folder: Path,
-    **options: Any,
-) -> tuple[PreTrainedModel, Any]:
-    """The model with random weights, and the family's own processor around the stand-in; the tokenizer as from disk."""
-    model: PreTrainedModel = auto.from_config(config)
-    fill_weights(model)
-    assert model.generation_config is not None
-    model.generation_config.eos_token_id = words["</s>"]
-    model.generation_config.pad_token_id = words["<pad>"]
-    words.save(folder, None)
-    made: Any = picture_processor(family)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    parts = {"image_processor": pictures, "tokenizer": tokenizer}
-    named = [parts.get(name) for name in made.get_attributes()]
-    processor = made(*named, **options)
-    processor.chat_template = TEMPLATE.format(mark=mark)
-    return model, processor
-
-
-BY_HAND: dict[str, Callable[[Path], tuple[PreTrainedModel, Any]]] = {
-    "Molmo 2": molmo2,
-    "Phi-4 multimodal": phi4_multimodal,
-    "Llama 4": llama4,
+BY_HAND: dict[str, Callable[[Path], Path]] = {
+    "Molmo 2": save_molmo2,
+    "Phi-4 multimodal": save_phi4_multimodal,
+    "Llama 4": save_llama4,
 }
-
+STAND_INS = {"Molmo 2": Molmo2Pictures, "Phi-4 multimodal": Phi4Pictures, "Llama 4": Llama4Pictures}
+MADE = () if is_torchvision_available() else ("inputs made by hand: its image processor needs torchvision",)
 BY_HAND_REMARKS = {
-    "Molmo 2": "inputs made by hand: its image processor needs torchvision",
-    "Phi-4 multimodal": "inputs made by hand: its image processor needs torchvision; pictures merged by its decoder",
-    "Llama 4": "inputs made by hand: its image processor needs torchvision; a mixture of experts",
+    "Molmo 2": "; ".join(MADE),
+    "Phi-4 multimodal": "; ".join((*MADE, "pictures merged by its decoder")),
+    "Llama 4": "; ".join((*MADE, "a mixture of experts")),
 }
 
 
 def load_family(family: str, folder: Path) -> VLM:
-    """The small random model of any family, those by hand among them."""
-    return attach(family, *BY_HAND[family](folder)) if family in BY_HAND else load_vlm(str(FAMILIES[family](folder)))
+    """The small random model of any family, as a user loads it, or with a stand-in where torchvision is absent."""
+    (FAMILIES | BY_HAND)[family](folder)
+    if family in FAMILIES or is_torchvision_available():
+        return load_vlm(str(folder))
+    return attach(family, *stood_in(family, folder))
+
+
+def stood_in(family: str, folder: Path) -> tuple[PreTrainedModel, Any]:
+    """The model, and the family's own processor around the stand-in for its image processor."""
+    model = auto_model(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    made: Any = picture_processor(getattr(transformers, settings.pop("processor_class")))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    parts = {"image_processor": STAND_INS[family](), "tokenizer": tokenizer}
+    processor = made(*(parts.get(name) for name in made.get_attributes()), **settings)
+    processor.chat_template = (folder / "chat_template.jinja").read_text()
+    return model, processor

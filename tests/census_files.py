@@ -13,6 +13,7 @@ from census_shapes import PATCH, SIDE, merged
 from family_files import TEMPLATE, Words
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.utils import is_torchvision_available
 
 PIXELS = (SIDE * SIDE, 4 * SIDE * SIDE)  # fewest and most that a picture is resized to
 _ATTRIBUTE = re.compile(r"(?:tokenizer\.|attr\((?:self\.)?tokenizer, [\"'])(\w+_token)\b")
@@ -39,22 +40,29 @@ def processor_class(model_type: str, named: str | None = None) -> type:
 
 
 def image_processor_name(model_type: str, named: str | None = None) -> str:
-    """The family's image processor, prepared by PIL.
+    """The family's image processor: for PIL, or, where there is none, for torchvision if that is here.
 
     Raises:
-        CannotBeBuilt: transformers has none without torchvision.
+        CannotBeBuilt: transformers has none, or none without torchvision.
     """
     names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
-    found = named or names.get("pil")
+    found = named or names.get("pil") or names.get("torchvision")
     if found is None:
-        known = names.get("torchvision")
-        raise CannotBeBuilt(f"{known} needs torchvision" if known else "transformers names no image processor for it")
+        raise CannotBeBuilt("transformers names no image processor for it")
+    if found == names.get("torchvision") and not is_torchvision_available():
+        raise CannotBeBuilt(f"{found} needs torchvision")
     return found
 
 
 def image_class(name: str) -> Any:
     """The image processor of that name: transformers' own, or a stand-in of `census_pictures`."""
     return getattr(transformers, name, None) or getattr(census_pictures, name)
+
+
+def is_of_pil(model_type: str, named: str | None = None) -> bool:
+    """Whether pictures of a family can be prepared by PIL, or no image processor of it is known."""
+    names = IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type) or {}
+    return named is not None or not names or names.get("pil") is not None
 
 
 def marks_of(family: type) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -22,7 +22,7 @@ from census_files import (
     with_ids,
     write_template,
 )
-from census_settings import SETTINGS, Settings
+from census_settings import Settings, settings_of
 from census_shapes import made_of, merged, small_config
 from random_models import fill_weights
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
@@ -44,7 +44,7 @@ def load(model_type: str, folder: Path) -> VLM:
         CannotBeBuilt: why it cannot be had here.
         HonesError: why it is not served.
     """
-    own = SETTINGS.get(model_type, Settings())
+    own = settings_of(model_type)
     build(model_type, folder)
     if own.stand_in is None:
         return load_vlm(str(folder))
@@ -77,10 +77,10 @@ def build(model_type: str, folder: Path) -> Path:
         CannotBeBuilt: why not.
         HonesError: why it would not be served, where its processor cannot be had.
     """
-    own = SETTINGS.get(model_type, Settings())
+    own = settings_of(model_type)
     try:
-        if own.impossible:
-            raise CannotBeBuilt(own.impossible)
+        if why := own.why_not():
+            raise CannotBeBuilt(why)
         family = processor_class(model_type, own.processor_class)
         image_processor = own.stand_in or image_processor_name(model_type, own.image_processor_class)
     except CannotBeBuilt:
@@ -126,9 +126,9 @@ def _check_served(model_type: str, own: Settings) -> None:
 
 def build_text(model_type: str, folder: Path) -> Path:
     """A causal language model of this type with a tokenizer and a chat template."""
-    own = SETTINGS.get(model_type, Settings())
-    if own.impossible:
-        raise CannotBeBuilt(own.impossible)
+    own = settings_of(model_type)
+    if why := own.why_not():
+        raise CannotBeBuilt(why)
     words = CensusWords({})
     more = own.config_for(words)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def save_model(auto: Any, config: Any, words: CensusWords, folder: Path) -> None
     for name, number in model.named_buffers():
         if name.endswith(FACTORS):
             number.fill_(0.7)
-    if model.generation_config is not None:
+    if getattr(model, "generation_config", None) is not None:
         model.generation_config = transformers.GenerationConfig(
             eos_token_id=words["</s>"], pad_token_id=words["<pad>"], bos_token_id=words["<s>"]
         )

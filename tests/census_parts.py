@@ -41,6 +41,15 @@ STEP = {
     "moe_router_scaling_factor": 3.0,
     "swiglu_limits": [0.0, 0.0, 0.5],
 }
+FASTVIT = {
+    "hidden_size": 64,
+    "model_args": {"inference_mode": True, "layers": [1] * 5, "embed_dims": [8, 8, 8, 32, 32]},
+}
+PE = {
+    "architecture": "vit_pe_core_tiny_patch16_384",
+    "do_pooling": False,
+    "model_args": {"embed_dim": 16, "depth": 2, "num_heads": 2, "img_size": [32, 32], "patch_size": 8},
+}
 CODES = {f"IMGIMG{chr(65 + code)}Z": code for code in range(8)}
 VISUAL = tuple(f"<|visual token {code:06d}|>" for code in range(8))
 

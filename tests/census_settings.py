@@ -1,7 +1,8 @@
 """What no rule gives of a family in the census, by model type."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from census_files import CensusWords
@@ -9,11 +10,13 @@ from census_parts import (
     CODES,
     DOTS_SLIDING,
     ERNIE,
+    FASTVIT,
     GLM,
     GLM_MARKS,
     GLM_PICTURE,
     MINIMAX,
     MROPE,
+    PE,
     QWEN_PICTURES,
     STEP,
     VISUAL,
@@ -23,6 +26,7 @@ from census_parts import (
     omni,
     ovis2,
 )
+from transformers.utils import is_torchvision_available
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Settings:
     config, image_processor, processor: settings in place of the rules'. picture: what the chat template writes for a
     picture, the processor's picture token where it is not given. marks, plain: further marks of the tokenizer.
     of_class: what the processor's class says and no file can. without: marks that the tokenizer does not have.
-    impossible: why no model of the family can be built here. stand_in: an image processor that gives the same inputs
-    by name and shape, where the family's own needs torchvision, with more attributes (`pictures`).
+    impossible: why no model of the family can be built here. needs: a package without which its vision tower cannot be
+    built. stand_in: an image processor that gives the same inputs by name and shape, for where there is no torchvision,
+    which the family's own needs; with more attributes (`pictures`).
     """
 
     config: Mapping[str, Any] | Callable[[CensusWords], Mapping[str, Any]] = field(default_factory=dict)
@@ -45,10 +50,17 @@ class Settings:
     processor_class: str | None = None
     image_processor_class: str | None = None
     impossible: str = ""
+    needs: str = ""
     of_class: Mapping[str, Any] = field(default_factory=dict)
     stand_in: str | None = None
     pictures: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+
+    def why_not(self) -> str:
+        """Why no model of the family can be built here; empty where one can."""
+        if self.needs and find_spec(self.needs) is None:
+            return f"its vision tower needs the package {self.needs}"
+        return self.impossible
 
     def config_for(self, words: CensusWords) -> Mapping[str, Any]:
         """Settings of the configuration, some of which are ids of this vocabulary."""
@@ -147,7 +159,14 @@ SETTINGS: dict[str, Settings] = {
         picture="<img>" + "<imgpad>" * 4 + "</img>",
         plain=("<img>", "<imgpad>", "</img>"),
     ),
-    "cohere2_vision": Settings(stand_in="GotOcr2ImageProcessorPil", pictures={"patch_size": 2}),
+    "cohere2_vision": Settings(
+        stand_in="GotOcr2ImageProcessorPil", pictures={"patch_size": 2}, image_processor={"patch_size": 2}
+    ),
+    "kimi_k25": Settings(config={"projection_hidden_size": 16, "text_config": {"num_key_value_heads": 4}}),
+    "inkling2": Settings(
+        config={"text_config": {"swa_head_dim": 8}}, image_processor={"size": {"height": 16, "width": 16}}
+    ),
+    "unlimited_ocr": Settings(config={"vision_config": {"sam_config": {"downsample_channels": [16, 16]}}}),
     "muse_glimmer": Settings(stand_in=QWEN_PICTURES, config={"out_hidden_size": 64}),
     "ernie4_5_vl_moe": Settings(config=ERNIE),
     "kosmos-2.5": Settings(
@@ -204,7 +223,9 @@ SETTINGS: dict[str, Settings] = {
             }
         }
     ),
-    "muse_spark": Settings(config={"vision_config": {"num_hidden_layers": 4}, "audio_config": {"out_hidden_size": 32}}),
+    "muse_spark": Settings(
+        config={"audio_config": {"num_hidden_layers": 4, "hidden_sizes": [8] * 4, "out_hidden_size": 32}}
+    ),
     "dots3_note": Settings(
         config={
             "text_config": {
@@ -239,7 +260,15 @@ SETTINGS: dict[str, Settings] = {
         },
         processor={"downsample_rate": "1/2"},
     ),
-    "gemma3n": Settings(impossible="its vision tower needs the package timm"),
+    "gemma3n": Settings(
+        config={
+            "text_config": {"intermediate_size": 24, "activation_sparsity_pattern": [0.0] * 3},
+            "vision_config": {"model_args": {"channel_multiplier": 0.05}, "hidden_size": 2048},
+            "vision_soft_tokens_per_image": 256,
+        },
+        processor={"image_seq_length": 256},
+        needs="timm",
+    ),
     "gemma4": Settings(
         config={"vision_config": {"model_type": "gemma4_vision"}},
         image_processor={"max_soft_tokens": 70},
@@ -266,8 +295,20 @@ SETTINGS: dict[str, Settings] = {
     ),
     "evolla": Settings(impossible="it reads proteins, no pictures"),
     "instructblipvideo": Settings(impossible="its processor takes videos alone"),
-    "fast_vlm": Settings(impossible="its vision tower needs the package timm"),
-    "perception_lm": Settings(impossible="its vision tower needs the package timm"),
+    "fast_vlm": Settings(
+        config={"vision_config": FASTVIT, "image_seq_length": 4},
+        needs="timm",
+        processor_class="LlavaProcessor",
+        image_processor_class="CLIPImageProcessorPil",
+        image_processor={"size": {"shortest_edge": 128}, "crop_size": {"height": 128, "width": 128}},
+        processor={"patch_size": 64, "num_additional_image_tokens": 0, "vision_feature_select_strategy": "full"},
+    ),
+    "perception_lm": Settings(
+        config={"vision_config": PE, "projector_pooling_ratio": 2},
+        needs="timm",
+        processor={"pooling_ratio": 2},
+        image_processor={"tile_size": 32, "max_num_tiles": 4},
+    ),
     "fuyu": Settings(impossible="its image processor for PIL fails on every picture (`transpose` of a numpy array)"),
 }
 
@@ -275,13 +316,19 @@ IN_FRONT = "its processor puts the picture before the prompt"
 TORCHVISION = "a stand-in for its image processor, which needs torchvision"
 PER_LAYER = "what the branch of its per-layer inputs makes of neurons is not what they write"
 
+
+def settings_of(model_type: str) -> Settings:
+    """What no rule gives of a family; where torchvision is here nothing stands in for its image processor."""
+    own = SETTINGS.get(model_type, Settings())
+    return replace(own, stand_in=None) if is_torchvision_available() else own
+
+
 REMARKS = {
     "blip": "BERT's layers, with a second attention over the picture and norms behind the residual",
     "git": "BERT's layers, with norms behind the residual, where what a neuron writes is not known",
     "pi0": "a policy for robots: it writes actions, no text",
     "kosmos-2": f"{IN_FRONT}; with a chat template, which its checkpoints may lack",
-    "step3p7": f"{TORCHVISION}; with as many heads in every layer",
-    "minimax_m3_vl": TORCHVISION,
+    "step3p7": "with as many heads in every layer",
     "ernie4_5_vl_moe": "experts for text, others for a picture's tokens",
     "mistral_large4": "its indexer chooses positions in prompts longer than those here",
     "glm5_next": "hyper-connections",
@@ -291,11 +338,6 @@ REMARKS = {
     "instructblip": f"{IN_FRONT}, and its picture part reads the question; with a chat template",
     "kosmos-2.5": f"{IN_FRONT} and takes padding for right of it; when it writes, it counts padding as positions",
     "chameleon": "its separator stands between prompt and answer; with a chat template, which its checkpoints may lack",
-    "cohere2_vision": TORCHVISION,
-    "lfm2_vl": TORCHVISION,
-    "minicpm_ocr": TORCHVISION,
-    "muse_glimmer": TORCHVISION,
-    "gemma4_unified": TORCHVISION,
     "gemma4": f"heads of other widths in some layers; {PER_LAYER}",
     "gemma4_text": f"a number behind each layer, norm after down_proj; {PER_LAYER}",
     "granite4_vision": "picture features are added to the input of layers",
@@ -305,3 +347,6 @@ REMARKS = {
     "qianfan_ocr": "its template has another mark than the picture's own token",
 }
 """What is worth knowing of a type, whatever its outcome."""
+if not is_torchvision_available():
+    for stood_in in (name for name, own in SETTINGS.items() if own.stand_in is not None):
+        REMARKS[stood_in] = "; ".join(filter(None, (TORCHVISION, REMARKS.get(stood_in, ""))))

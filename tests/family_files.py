@@ -11,8 +11,9 @@ from typing import Any
 
 import transformers
 from random_models import fill_weights
-from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
+from hones.models.loading import auto_model
 from hones.models.place import BUILT_IN_FOLDER
 
 SHAPE: dict[str, Any] = {
@@ -84,7 +85,7 @@ def save(
     """
     settings = dict(config)
     made = transformers.AutoConfig.for_model(settings.pop("model_type"), **settings)
-    model: PreTrainedModel = AutoModelForImageTextToText.from_config(made)
+    model: PreTrainedModel = auto_model(made).from_config(made)
     fill_weights(model)
     assert model.generation_config is not None
     model.generation_config.eos_token_id = words["</s>"]

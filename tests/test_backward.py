@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from by_hand_models import BY_HAND
+from by_hand_models import BY_HAND, load_family
 from family_models import FAMILIES
 from helpers import double_inputs, in_double, with_model
 from text_models import OTHER_SHAPES, TEXT_FAMILIES, save_text
 from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
 
-from hones import HonesError, attach, load_vlm
+from hones import HonesError, load_vlm
 from hones.data.shapes.scene import draw, make_scene
 from hones.models.backward import backward_by
 from hones.models.backward_rules import Rules
@@ -49,7 +49,7 @@ VARIED = [
 
 def vlm_of(family: str, folder: Path) -> VLM:
     if family in BY_HAND:
-        return attach(family, *BY_HAND[family](folder))
+        return load_family(family, folder)
     return load_vlm(str((FAMILIES | TEXT_FAMILIES | PLAIN_FFNS)[family](folder)))
 
 

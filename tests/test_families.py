@@ -17,11 +17,13 @@ from family_models import FAMILIES
 from family_models_apart import save_gemma3, save_glm4v, save_mllama
 from helpers import PROMPTS, encoded_probe, without_head
 from torch import Tensor
+from transformers.utils import is_torchvision_available
 
 from hones import HonesError, attribute_neurons, load_vlm, make_task, mask_neurons, replace_heads, verify
 from hones.data.items import Items
 from hones.data.shapes.scene import draw, make_scene
 from hones.method.found import HeadScore
+from hones.models.pixtral import PixtralParts
 from hones.models.vlm import VLM, Encoded
 from hones.models.writing import activations, contributions, is_plain, readout_of
 from hones.stats import Interval
@@ -152,7 +154,8 @@ def test_inputs_made_by_hand_are_those_that_the_model_reads(family: str, loaded:
     both = vlm.logits(vlm.encode(pictures, ["What?", "What?"]), keep=1)[:, -1]
     torch.testing.assert_close(both.detach(), torch.stack([a, b]), atol=1e-4, rtol=1e-4)
     if family == "Llama 4":
-        assert one.inputs["input_ids"][0].tolist().count(vlm.tokenizer.convert_tokens_to_ids("<|patch|>")) == 4
+        tiles = len(one.inputs["pixel_values"])
+        assert one.inputs["input_ids"][0].tolist().count(vlm.tokenizer.convert_tokens_to_ids("<|patch|>")) == 4 * tiles
         return
     counts = vlm.processor.image_processor.preprocess([[pictures[0]]])  # pyright: ignore[reportAttributeAccessIssue]
     wanted = counts["num_img_tokens"][0] if family.startswith("Phi") else len(counts["image_token_pooling"])
@@ -175,16 +178,19 @@ def test_pixtral_from_parts_is_the_familys_own(loaded: Callable[[str], VLM], mon
     """The family's module imports torchvision, of which it uses nothing for pictures prepared by PIL."""
     from importlib import import_module
 
-    ours = loaded("Pixtral in LLaVA").processor
-    for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.v2"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    functional: Any = sys.modules["torchvision.transforms.v2"]
-    functional.functional = functional
-    functional.InterpolationMode = functional
-    monkeypatch.setattr("transformers.utils.import_utils.is_torchvision_available", lambda: True)
+    used: Any = loaded("Pixtral in LLaVA").processor
+    if not is_torchvision_available():
+        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.v2"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        functional: Any = sys.modules["torchvision.transforms.v2"]
+        functional.functional = functional
+        functional.InterpolationMode = functional
+        monkeypatch.setattr("transformers.utils.import_utils.is_torchvision_available", lambda: True)
     own = import_module("transformers.models.pixtral.processing_pixtral").PixtralProcessor
-    parts: Any = ours
-    theirs = own(parts.image_processor, parts.tokenizer, patch_size=8, chat_template=parts.chat_template)
+    kinds: list[Any] = [PixtralParts, own]
+    parts, theirs = (
+        kind(used.image_processor, used.tokenizer, patch_size=8, chat_template=used.chat_template) for kind in kinds
+    )
     picture, text = draw(make_scene("test/0")).resize((40, 24)), "USER: [IMG]\nWhat?"
     a, b = (p(images=[[picture]], text=[text], return_tensors="pt") for p in (parts, theirs))
     assert a.keys() == b.keys() and a["input_ids"].shape[1] > 15

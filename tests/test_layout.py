@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +11,12 @@ from by_hand_models import BY_HAND, load_family
 from family_models import FAMILIES
 from PIL import Image
 from transformers import PreTrainedModel
+from transformers.utils import is_torchvision_available
 
 from hones import load_vlm
 from hones.data.shapes.scene import draw, make_scene
 from hones.models import layout as of_layout
+from hones.models import layout_forms
 from hones.models.layout import AGREEING, CERTAIN, Layout, NoLayout, codes, find_layout
 from hones.models.view import View, cells_of
 from hones.models.vlm import VLM
@@ -45,6 +49,12 @@ EXPECTED = {
     "Llama 4": [(2, 2)],
 }
 """The views of a picture twice as wide as high; of Mistral 3, which would make only two tokens of it, of a square."""
+if is_torchvision_available():  # the families' own image processors cut more crops than their stand-ins
+    EXPECTED |= {
+        "Molmo 2": [(2, 2), (3, 5)],
+        "Phi-4 multimodal": [(16, 16), (8, 16)],
+        "Llama 4": [(2, 2), (4, 6)],
+    }
 
 
 def keep_places_apart(model: PreTrainedModel) -> None:
@@ -102,6 +112,30 @@ def test_pixels_of_a_region_move_the_tokens_that_stand_for_it(family: str, tmp_p
 
 def test_every_family_is_looked_at() -> None:
     assert {*EXPECTED} == {*FAMILIES, *BY_HAND}
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "size", "box"),
+    [
+        (2, 3, (96, 48), (0, 0, 1, 64 / 48)),  # as wide as three tiles
+        (2, 3, (70, 40), (0, 0, 96 / 70, 64 / 40)),  # it fits, and is not made larger
+        (2, 2, (200, 100), (0, 0, 1, 2)),  # too large
+        (1, 1, (8, 4), (0, 0, 1, 2)),  # made as large as one tile
+    ],
+)
+def test_tiles_may_be_padded_right_and_below(
+    rows: int, columns: int, size: tuple[int, int], box: tuple[float, ...]
+) -> None:
+    """As Llama 4's image processor places a picture that keeps its shape."""
+    vlm: Any = SimpleNamespace(
+        model=SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(image_size=32)))
+    )
+    assert layout_forms._unstretched(vlm, rows, columns, size) == pytest.approx(box)
+
+
+def test_the_whole_of_phi_4_covers_what_its_crops_were_padded_with() -> None:
+    assert layout_forms._padded(8, 16, 16) == (0, 0, 1, 2)
+    assert layout_forms._padded(16, 24, 16) == (0, 0, 32 / 24, 1)
 
 
 def wrong(layout: Layout) -> Iterator[tuple[str, View]]:

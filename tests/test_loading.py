@@ -16,6 +16,7 @@ from helpers import encoded_probe
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.utils import is_torchvision_available
 
 from hones import (
     HonesError,
@@ -167,6 +168,7 @@ def test_code_from_the_hub_is_not_run_unless_asked(model_folders: dict[str, Path
         load_vlm(str(folder), trust_remote_code=True)
 
 
+@pytest.mark.skipif(is_torchvision_available(), reason="torchvision is here")
 @pytest.mark.parametrize("family", ["Molmo2", "Phi4Multimodal"])
 def test_image_processors_that_need_torchvision_are_refused(
     family: str, model_folders: dict[str, Path], tmp_path: Path

@@ -20,14 +20,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from census_files import CannotBeBuilt  # noqa: E402  # pyright: ignore[reportMissingImports]
+from census_files import CannotBeBuilt, is_of_pil  # noqa: E402  # pyright: ignore[reportMissingImports]
 from census_models import build_text, load  # noqa: E402  # pyright: ignore[reportMissingImports]
-from census_settings import REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
+from census_settings import REMARKS, SETTINGS, Settings  # noqa: E402  # pyright: ignore[reportMissingImports]
 from census_text import TEXT_TYPES  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from hones import HonesError, Verification, load_vlm, verify  # noqa: E402
 from hones.models.vlm import VLM  # noqa: E402
 
+PAGE = ROOT / "docs" / "families.md"
+WITH_TORCHVISION = ROOT / "docs" / "families-torchvision.md"
 WRITE_IN = "an FFN adds what its neurons write"
 HEADS = "the heads' slices through o_proj sum to its output"
 ENGINES = {"replay": "by replay", "forward": "by forward passes", "naive": "by the definition alone"}
@@ -74,6 +76,34 @@ class Row:
 def vision_types() -> list[str]:
     """Those of the list that no family of the first table is."""
     return [name for name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES if name not in BY_HAND.values()]
+
+
+def types_apart() -> list[str]:
+    """Those whose image processor or vision tower needs torchvision or timm, so that a row may differ with these."""
+
+    def needs_more(name: str) -> bool:
+        own = SETTINGS.get(name, Settings())
+        alone = own.stand_in is None and is_of_pil(name, own.image_processor_class)
+        return bool(own.needs) or not alone
+
+    return [name for name in vision_types() if needs_more(name) and not SETTINGS.get(name, Settings()).impossible]
+
+
+def read(page: Path) -> dict[str, tuple[str, str]]:
+    """What a page says of each type: the outcome, and why; of families of the first table by their types."""
+    found = {}
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").replace("\\|", "\0").split(" |")]
+        if line.startswith("| `"):
+            found[cells[0].strip("`")] = (cells[1], cells[2] if len(cells) > 2 else "")
+        elif cells[0] in BY_HAND and cells[1].startswith("`"):
+            found[BY_HAND[cells[0]]] = (f"{cells[2]} {ENGINES[cells[3]]}", cells[4] if len(cells) > 4 else "")
+    return found
+
+
+def verified(outcomes: Iterable[str]) -> int:
+    """How many of these are verified, one way or another."""
+    return sum(outcome.startswith("verified") for outcome in outcomes)
 
 
 def of_picture(model_type: str, folder: Path) -> Row:
@@ -149,6 +179,7 @@ HEADER = """
 
 {verified} of the {total} types of transformers' own list (`MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES`) are verified,
 the {by_hand} of them above and those of this table: {counts}.
+With torchvision and timm installed {beside} are: [those whose row differs](families-torchvision.md).
 
 The models of this table are built by rule: the family's own configuration class with every width, depth and count made
 small (heads of width 8, three layers), random weights, its own processor around a tiny tokenizer with the marks that
@@ -178,8 +209,11 @@ def picture_part(first: Sequence[str], say: Callable[[str], object] = print) -> 
     """
     rows = measured(vision_types(), of_picture, say)
     outcomes = [*first, *(row.outcome for row in rows)]
+    by_type = dict(zip((*BY_HAND.values(), *(row.model_type for row in rows)), outcomes, strict=True))
+    by_type |= {name: outcome for name, (outcome, _) in read(WITH_TORCHVISION).items()}
     head = HEADER.format(
-        verified=sum(outcome.startswith("verified") for outcome in outcomes),
+        verified=verified(outcomes),
+        beside=verified(by_type.values()),
         total=len(outcomes),
         by_hand=len(first),
         counts=counted(outcomes),

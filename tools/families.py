@@ -3,6 +3,7 @@
 python tools/families.py                      # writes docs/families.md
 python tools/families.py --only gemma4 mpt    # prints the rows of these types of the census
 
+Where torchvision and timm are installed it writes docs/families-torchvision.md: the rows that differ with these.
 The first table and the one of text-only families are of models built by hand, the census of models built by rule.
 """
 
@@ -10,22 +11,28 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import transformers
+from transformers.utils import is_torchvision_available
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import census  # noqa: E402
-from by_hand_models import BY_HAND, BY_HAND_REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
+from by_hand_models import BY_HAND, BY_HAND_REMARKS, load_family  # noqa: E402  # pyright: ignore[reportMissingImports]
 from family_models import FAMILIES, REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 from text_models import TEXT_FAMILIES, TEXT_REMARKS  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-from hones import HonesError, Verification, attach, load_vlm, verify  # noqa: E402
+from hones import HonesError, Verification, load_vlm, verify  # noqa: E402
 from hones.models.vlm import VLM  # noqa: E402
 
-TABLE = ROOT / "docs" / "families.md"
+TABLE_HEAD = """
+| family | tiny model | heads, neurons, masking, steering | sweeps | worth knowing |
+|---|---|---|---|---|
+"""
 HEADER = f"""# Families
 
 What `hones verify` says of each family of transformers {transformers.__version__}: on a small random model in the
@@ -37,9 +44,6 @@ o_proj sum to its output; z through down_proj is the FFN's output, and what the 
 neurons write; a batch gives what each row alone does; generation is greedy over teacher-forced passes; every edit
 changes the logits; the sweep's engine gives what the edited model does. Sweeps by *replay* use all savings, those by
 *forward* run whole passes of the decoder; the numbers are the same.
-
-| family | tiny model | heads, neurons, masking, steering | sweeps | worth knowing |
-|---|---|---|---|---|
 """
 
 
@@ -82,18 +86,9 @@ def rows(families: Iterable[str], folder: Path) -> list[str]:
     """One row of the table for each family."""
     found = []
     for family in families:
-        status, engine = measured(partial(load_vlm, str(FAMILIES[family](folder / family.replace(" ", "-")))))
-        found.append(f"| {family} | `{FAMILIES[family].__name__}` | {status} | {engine} | {REMARKS.get(family, '')} |")
-    return found
-
-
-def rows_by_hand(folder: Path) -> list[str]:
-    """Rows of families whose own image processor cannot be had here: attached with a stand-in."""
-    found = []
-    for family, build in BY_HAND.items():
-        model, processor = build(folder / family.replace(" ", "-"))
-        status, engine = measured(partial(attach, family, model, processor))
-        found.append(f"| {family} | `{build.__name__}` | {status} | {engine} | {BY_HAND_REMARKS[family]} |")
+        status, engine = measured(partial(load_family, family, folder / family.replace(" ", "-")))
+        build, remark = (FAMILIES | BY_HAND)[family], (REMARKS | BY_HAND_REMARKS).get(family, "")
+        found.append(f"| {family} | `{build.__name__}` | {status} | {engine} | {remark} |")
     return found
 
 
@@ -111,11 +106,12 @@ def measured(load: Callable[[], VLM]) -> tuple[str, str]:
 
 def table(folder: Path) -> str:
     """The whole page."""
-    by_hand = [*rows(FAMILIES, folder), *rows_by_hand(folder)]
+    by_hand = rows([*FAMILIES, *BY_HAND], folder)
     of_list = [row for row in by_hand if row.split(" | ")[0].removeprefix("| ") in census.BY_HAND]
     outcomes = [f"{status} {census.ENGINES[engine]}" for status, engine in (row.split(" | ")[2:4] for row in of_list)]
     return (
         HEADER
+        + TABLE_HEAD
         + "\n".join(by_hand)
         + "\n"
         + census.picture_part(outcomes)
@@ -124,6 +120,49 @@ def table(folder: Path) -> str:
         + "\n"
         + census.text_part()
     )
+
+
+BESIDE = """# Families with torchvision and timm
+
+What `hones verify` says of the types whose image processor or vision tower needs torchvision, timm or scipy, where
+these are installed: {versions}.
+It is measured as in [families](families.md), which is written without them; every other row is as there, for pictures
+are prepared by PIL wherever transformers has an image processor for it. Written by `python tools/families.py` in the
+environment that `make .venv-torchvision/ready` makes.
+
+{verified} of the {total} types for pictures and text are verified here, {plain} without these packages: of all,
+{counts}.
+"""
+PACKAGES = ("transformers", "torch", "torchvision", "timm", "scipy")
+
+
+def beside(folder: Path) -> str:
+    """The whole page of what differs where torchvision and timm are installed.
+
+    Raises:
+        SystemExit: one of them is missing.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        sys.exit(f"the page is written with {', '.join(PACKAGES)}: {', '.join(missing)} is missing")
+    first = rows(BY_HAND, folder)
+    found = census.measured(census.types_apart(), census.of_picture, print)
+    of_list = [row for row in first if row.split(" | ")[0].removeprefix("| ") in census.BY_HAND]
+    cells = [row.split(" | ") for row in of_list]
+    here = {census.BY_HAND[c[0].removeprefix("| ")]: f"{c[2]} {census.ENGINES[c[3]]}" for c in cells}
+    page = census.read(census.PAGE)
+    found = [row for row in found if page[row.model_type] != (row.outcome, row.remark)]
+    plain = {name: outcome for name, (outcome, _) in page.items() if name not in census.TEXT_TYPES}
+    outcomes = plain | here | {row.model_type: row.outcome for row in found}
+    head = BESIDE.format(
+        versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        verified=census.verified(outcomes.values()),
+        total=len(outcomes),
+        plain=census.verified(plain.values()),
+        counts=census.counted([*outcomes.values()]),
+    )
+    types = "\n| type | outcome | why, or worth knowing |\n|---|---|---|\n" + "\n".join(map(str, found)) + "\n"
+    return head + TABLE_HEAD + "\n".join(first) + "\n" + types
 
 
 if __name__ == "__main__":
@@ -135,6 +174,7 @@ if __name__ == "__main__":
         census.measured(pictures, census.of_picture, print)
         census.measured(texts, census.of_text, print)
         sys.exit()
+    write, page = (beside, census.WITH_TORCHVISION) if is_torchvision_available() else (table, census.PAGE)
     with tempfile.TemporaryDirectory() as temporary:
-        TABLE.write_text(table(Path(temporary)), encoding="utf-8")
-    print(f"written: {TABLE}")
+        page.write_text(write(Path(temporary)), encoding="utf-8")
+    print(f"written: {page}")

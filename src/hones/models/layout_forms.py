@@ -1,7 +1,7 @@
 """The known forms in which families lay a picture's tokens out; which one a model has is proven in `layout`."""
 
 from collections.abc import Iterator
-from math import isqrt, log
+from math import ceil, isqrt, log
 from typing import Any
 
 import numpy as np
@@ -47,14 +47,14 @@ def candidates(
         return
     if len(runs) > 1 and len({*runs}) == 1:
         yield (_grid(0, len(runs), runs[0]),)  # a token between two rows
-        yield from _tiled(runs[0], len(runs), size)
+        yield from _tiled(vlm, runs[0], len(runs), size)
         return
     if isqrt(count) ** 2 == count:
         for box in _boxes(vlm, size):
             yield (_grid(0, isqrt(count), isqrt(count), box),)
     of_tile = next((n for n in _tile_tokens(vlm) if count % n == 0 and count > n), None)
     if of_tile is not None:
-        yield from _tiled(of_tile, count // of_tile, size)
+        yield from _tiled(vlm, of_tile, count // of_tile, size)
     if side is None:
         return
     base = _grid(0, side, side)
@@ -66,7 +66,7 @@ def candidates(
     rest = count - half * (half + 1) - 1  # rows with line breaks, a separator, then the whole with line breaks
     for rows, width in _shapes(rest, size, line_break=True):
         fine = _grid(0, rows, width - 1, line_break=True)
-        yield (_grid(rest + 1, half, half, line_break=True), fine)
+        yield (_grid(rest + 1, half, half, _padded(rows, width - 1, half), line_break=True), fine)
 
 
 def _grid(first: int, rows: int, columns: int, box: Box = WHOLE, line_break: bool = False) -> View:
@@ -75,7 +75,12 @@ def _grid(first: int, rows: int, columns: int, box: Box = WHOLE, line_break: boo
     return View(first + np.arange(rows * width).reshape(rows, width)[:, :columns], box)
 
 
-def _tiled(of_tile: int, count: int, size: tuple[int, int]) -> Iterator[tuple[View, ...]]:
+def _padded(rows: int, columns: int, side: int) -> Box:
+    """What the whole of Phi-4 covers: the picture and, right and below, what fills its last crops up."""
+    return (0.0, 0.0, ceil(columns / side) * side / columns, ceil(rows / side) * side / rows)
+
+
+def _tiled(vlm: VLM, of_tile: int, count: int, size: tuple[int, int]) -> Iterator[tuple[View, ...]]:
     """So many square tiles of so many tokens each, the whole picture last, or first, or not at all."""
     side = isqrt(of_tile)
     if side * side != of_tile:
@@ -83,8 +88,20 @@ def _tiled(of_tile: int, count: int, size: tuple[int, int]) -> Iterator[tuple[Vi
     for rows, columns in _shapes(count - 1, size):
         tiles = np.arange(rows * columns * of_tile).reshape(rows, columns, side, side)
         fine = tiles.transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
-        yield (_grid((count - 1) * of_tile, side, side), View(fine))
-        yield (_grid(0, side, side), View(fine + of_tile))
+        for box in dict.fromkeys((WHOLE, _unstretched(vlm, rows, columns, size))):
+            yield (_grid((count - 1) * of_tile, side, side), View(fine, box))
+            yield (_grid(0, side, side), View(fine + of_tile, box))
+
+
+def _unstretched(vlm: VLM, rows: int, columns: int, size: tuple[int, int]) -> Box:
+    """What tiles cover where the picture keeps its shape, and its size if it fits, padded right and below (Llama 4)."""
+    tile = getattr(getattr(vlm.model.config, "vision_config", None), "image_size", None)
+    if not isinstance(tile, int):
+        return WHOLE
+    width, height = size
+    across, down = columns * tile, rows * tile
+    scale = min(min(max(width, tile), across) / width, min(max(height, tile), down) / height)
+    return (0.0, 0.0, across / (width * scale), down / (height * scale))
 
 
 def _shapes(count: int, size: tuple[int, int], line_break: bool = False) -> list[tuple[int, int]]:

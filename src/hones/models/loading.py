@@ -1,6 +1,8 @@
 """Loading a model: a hub id, a local folder, or one of the built-in or planted models.
 
-Pictures are always prepared by the PIL backend (the two backends of transformers resize differently); it is recorded.
+Pictures are prepared by PIL wherever transformers has a form of the family's image processor for it, with torchvision
+installed or not: the two resize differently, and a run gives the same on every machine. Where it has none, torchvision
+prepares them, which is said. Which of them does is recorded.
 """
 
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from transformers.utils import logging
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from hones.errors import BadItem, HonesError
+from hones.log import remark
 from hones.models.agreement import check_weights
 from hones.models.conventions import find_conventions
 from hones.models.dtypes import DTYPES, device_named, dtype_named
@@ -179,7 +182,10 @@ def attach(
         answers = find_answer_tokens(name, model, processor, inputs)
     backend = "none"
     if shows_pictures:
-        backend = "pil" if type(processor.image_processor).__name__.endswith("Pil") else "torchvision"  # pyright: ignore
+        kind = type(processor.image_processor).__name__  # pyright: ignore[reportAttributeAccessIssue]
+        backend = "pil" if kind.endswith("Pil") else "torchvision"
+        if getattr(processor.image_processor, "backend", None) == "torchvision":  # pyright: ignore
+            remark(f"{name}: pictures are prepared by torchvision ({kind}), which resizes otherwise than PIL")
     vlm = VLM(name, model, processor, anatomy, revision, backend, answers, conventions)
     vlm.after_head = find_after_head(model, anatomy.lm_head, inputs)
     of_one = probe_inputs(model, processor, conventions.template, prompts=1)

@@ -1,7 +1,7 @@
 """A family's processor as the method uses it: its picture and text parts only, pictures prepared by PIL.
 
-So families whose full processor wants a video part load without torchvision, with the same inputs. A text-only model's
-processor is its tokenizer.
+So families whose full processor wants a video part load without torchvision, with the same inputs. A family that has
+an image processor for torchvision alone has that. A text-only model's processor is its tokenizer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -109,7 +109,7 @@ def processor_for(source: str, config: Any, **hub: Any) -> ProcessorMixin:
 
 
 def load_processor(source: str, model_type: str, **hub: Any) -> ProcessorMixin:
-    """The family's processor with its picture and text parts only, pictures prepared by PIL.
+    """The family's processor with its picture and text parts only, pictures prepared by PIL where it can be.
 
     Args:
         hub: revision and trust_remote_code, as `from_pretrained` takes them.

@@ -15,6 +15,7 @@ from hones.models.processors import OPEN_END, with_pictures
 
 APART = "qformer_"  # InstructBLIP's picture part reads the question too
 TYPES = "mm_token_type_ids"
+HALVES = (torch.bfloat16, torch.float16)
 REFUSED = "refused by the model's processor"
 
 
@@ -54,7 +55,9 @@ def encode(
         of_question = encode(model, processor, pictures, asked)
         batch = {**batch, **{name: value for name, value in of_question.items() if name.startswith(APART)}}
     unused = () if shown else (TYPES,)  # without a picture positions are counted, padding left out
-    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in unused}
+    tensors = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in unused}
+    # Llama 4's image processor gives bfloat16, whatever the model's own numbers are
+    return {k: v.to(model.dtype) if v.dtype in HALVES else v for k, v in tensors.items()}
 
 
 def _prepare(model: PreTrainedModel, processor: Any, pictures: Sequence[Image.Image], texts: Sequence[str]) -> Any:

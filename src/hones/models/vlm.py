@@ -45,7 +45,7 @@ class VLM:
     """A loaded model with its processor and anatomy. Build it with `load_vlm` or `attach`.
 
     name: as given by the user. revision: commit of the hub, or a digest of the local files. image_backend: "pil", or
-    "torchvision" where an attached processor uses that, or "none" for a text-only model.
+    "torchvision" where the family has no image processor for PIL or an attached one is not, or "none" for text only.
     conventions: what its files say of how it is asked and when it has answered.
     no_write_in: why it is not known what a neuron writes, None where it was measured at loading.
     after_head: what makes the model's logits of its lm_head's.
