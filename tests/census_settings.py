@@ -97,7 +97,9 @@ SETTINGS: dict[str, Settings] = {
     "minicpmv4_6": Settings(config=MERGED_FIRST, image_processor={"scale_resolution": 64}),
     "minicpmv4_7": Settings(config=MERGED_FIRST, image_processor={"scale_resolution": 64}),
     "minicpm_ocr": Settings(
-        config=MERGED_FIRST, image_processor={"scale_resolution": 64}, stand_in="MiniCPMV4_6ImageProcessorPil"
+        config=MERGED_FIRST,
+        image_processor={"scale_resolution": 64, "downsample_mode": "16x"},
+        stand_in="MiniCPMV4_6ImageProcessorPil",
     ),
     "qwen3_vl_moe": Settings(image_processor_class=QWEN_PICTURES),
     "hunyuan_vl": Settings(

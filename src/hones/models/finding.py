@@ -63,8 +63,8 @@ def _is_current(anatomy: Anatomy, model: PreTrainedModel) -> bool:
         and _norm_of(anatomy.decoder) is anatomy.norm
         and len(blocks) == len(anatomy.layers)
         and all(
-            layer.heads == (_own_heads(layer.attention, layer.o_proj, "a layer") if layer.keeps_state else count)
-            for layer, count in zip(anatomy.layers, _attention_heads(model, len(blocks)), strict=True)
+            x.heads == (_own_heads(x.attention, x.o_proj, "a layer") if x.keeps_state else _attention_heads(model, i))
+            for i, x in enumerate(anatomy.layers)
         )
         and all(layer.is_within(block) for layer, block in zip(anatomy.layers, blocks, strict=True))
     )
@@ -92,11 +92,11 @@ def _norm_of(decoder: nn.Module) -> nn.Module | None:
     return next((module for module in reversed([*decoder.children()]) if is_norm(module)), None)
 
 
-def _attention_heads(model: PreTrainedModel, layers: int) -> list[int]:
-    """How many heads each layer's attention has, by the configuration, which may be another one for each."""
+def _attention_heads(model: PreTrainedModel, layer: int) -> int:
+    """How many heads a layer's attention has, by the configuration, which may be another one for each layer."""
     config = model.config.get_text_config()
-    of_layers = config.per_layer_config if getattr(config, "is_heterogeneous", False) else [config] * layers
-    return [int(of_layer.num_attention_heads) for of_layer in of_layers]
+    of_layer = config.per_layer_config[layer] if getattr(config, "is_heterogeneous", False) else config
+    return int(of_layer.num_attention_heads)
 
 
 def _locate(model: PreTrainedModel) -> Anatomy:
@@ -125,10 +125,7 @@ def _locate(model: PreTrainedModel) -> Anatomy:
                 f"{name}: its decoder has further layers in {beside}, whose heads and neurons would be missed",
                 expected="all its layers in one list",
             )
-    counts = _attention_heads(model, len(blocks))
-    layers = tuple(
-        _layer(block, count, f"{name} layer {i}") for i, (block, count) in enumerate(zip(blocks, counts, strict=True))
-    )
+    layers = tuple(_layer(block, model, i) for i, block in enumerate(blocks))
     width, _ = sizes(layers[0].o_proj)
     if width != lm_head.in_features:
         raise HonesError(
@@ -154,7 +151,8 @@ def _locate(model: PreTrainedModel) -> Anatomy:
     return anatomy
 
 
-def _layer(block: nn.Module, heads: int, where: str) -> Layer:
+def _layer(block: nn.Module, model: PreTrainedModel, number: int) -> Layer:
+    where = f"{type(model).__name__} layer {number}"
     attention, o_proj = _site(block, (*ATTENTIONS, *MIXERS), OUT_PROJECTIONS, where)
     beside = next((name for name in MIXERS if _has(block, name) and block.get_submodule(name) is not attention), None)
     if beside is not None:
@@ -171,7 +169,7 @@ def _layer(block: nn.Module, heads: int, where: str) -> Layer:
         mlp=down_proj if ffn is block or "residual" in signature(ffn.forward).parameters else ffn,
         o_proj=o_proj,
         down_proj=down_proj,
-        heads=_own_heads(attention, o_proj, where) if keeps_state else heads,
+        heads=_own_heads(attention, o_proj, where) if keeps_state else _attention_heads(model, number),
         keeps_state=keeps_state,
         post_norm=post_norm if post_norm is not None and is_norm(post_norm) else None,
         gate=_first(block, GATES),
