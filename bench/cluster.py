@@ -41,9 +41,9 @@ class Watched(Workers):
     def __init__(self, inner: Workers) -> None:
         self.inner, self.sizes, self.came, self.started = inner, [], [], 0.0
 
-    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None) -> MemoryPlan:
+    def plan(self, vlm: VLM, positions_per_picture: int, batch_size: int | None, most: int | None = None) -> MemoryPlan:
         """Theirs."""
-        return self.inner.plan(vlm, positions_per_picture, batch_size)
+        return self.inner.plan(vlm, positions_per_picture, batch_size, most)
 
     def begin(self, vlm: VLM, work: ShardedWork[Any, Any]) -> Callable[..., Iterator[tuple[int, Any]]]:
         """Their results as they come."""

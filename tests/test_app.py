@@ -197,7 +197,7 @@ def test_a_page_asks_the_model_of_the_run_or_says_that_it_is_another(
     llava, qwen = (str(model_folders[name]) for name in ("llava", "qwen"))
     both = Desk([ModelSpec(llava), ModelSpec(qwen)], desk.offered)
     assert (both.fits(llava), both.fits(qwen)) == (True, False)
-    assert both.shape(llava) == (3, 4)
+    assert both.head_counts(llava) == (4, 4, 4)
     assert Desk([ModelSpec(qwen)], Offered()).fits(qwen), "without a run there is nothing to fit"
 
 
