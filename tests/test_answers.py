@@ -22,7 +22,8 @@ from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.settings import SteeringSettings, TrainingSummary
 from hones.models.interventions import Intervention
 from hones.models.vlm import VLM
-from hones.runs.answers import AnsweredItem, Answers, Said, answers_of, keep_answers, read_answers
+from hones.runs.answer_table import Answers, answers_of
+from hones.runs.answers import AnsweredItem, Said, keep_answers, read_answers
 from hones.runs.artifacts import read_heads, write_heads
 from hones.runs.evaluation import evaluate
 from hones.runs.prepared import prepare
@@ -216,6 +217,21 @@ def test_changed_items_come_first_then_wrong_ones() -> None:
     assert [x.id for x in answers.changed] == ["changed", "rescored"] and [x.id for x in answers.wrong] == ["wrong"]
     (table,) = answers.tables()
     assert table.rows[0]["asked"] == "Question?" and table.rows[0]["masked"] == "c (0)" and "2 changed" in table.title
+
+
+def test_answers_that_do_not_end_are_seen_beside_a_metric_of_0() -> None:
+    items = [
+        item("one", unedited=("a", 1), masked=("a a a, a", 0)),
+        item("two", unedited=("b c", 0), masked=("d d", 0)),
+    ]
+    (table,) = Answers("vqa", "test", items, ("unedited", "masked")).tables()
+    assert table.caption.splitlines()[1:] == ["words in an answer: unedited 1.5, masked 3.0"]
+    items[0].answers["masked"] = Said(answer="d d", score=0)
+    assert Answers("vqa", "test", items, ("unedited", "masked")).lengths() == [
+        "words in an answer: unedited 1.5, masked 2.0",
+        "answers that hold a right one: unedited 1, masked 0 of 2",
+    ]
+    assert Answers("vqa", "test", items, ("unedited",)).lengths() == []
 
 
 def test_an_empty_answer_is_visible() -> None:

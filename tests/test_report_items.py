@@ -13,7 +13,8 @@ from run_results import around, make_analysis, make_comparison, make_masking, wr
 from test_report import HOSTILE, Balanced
 
 from hones.errors import HonesError
-from hones.runs.answers import AnsweredItem, Answers, Said
+from hones.runs.answer_table import Answers
+from hones.runs.answers import AnsweredItem, Said
 from hones.runs.artifacts import write_result
 from hones.stats import Interval
 from hones.tabular import Column, Table

@@ -13,7 +13,7 @@ from hones.errors import HonesError, TaskStops
 if TYPE_CHECKING:
     from hones.models.interventions import Intervention
     from hones.models.vlm import VLM
-    from hones.runs.answers import Answers as RunAnswers
+    from hones.runs.answer_table import Answers as RunAnswers
     from hones.runs.evaluation import Evaluation
     from hones.sharing.edits import EditNames
 
@@ -97,7 +97,8 @@ class Answers:
     csv: Csv = None
 
     def execute(self) -> None:
-        from hones.runs.answers import FILE, answers_of
+        from hones.runs.answer_table import answers_of
+        from hones.runs.answers import FILE
         from hones.tasks import in_order
         from hones.views.terminal import show
 

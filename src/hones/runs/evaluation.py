@@ -12,7 +12,8 @@ from typing import Literal
 from hones.errors import HonesError
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM, default_stop_of
-from hones.runs.answers import Answers, items_of
+from hones.runs.answer_table import Answers
+from hones.runs.answers import items_of
 from hones.stats import UNEDITED, Interval
 from hones.sweep.answer_log import AnswerLog
 from hones.sweep.measure import measure

@@ -14,8 +14,9 @@ from hones.method.steering.evaluate import SteeringResult
 from hones.method.steering.results import Evidence
 from hones.rivals.both_results import BothDirections
 from hones.rivals.results import Comparison
+from hones.runs.answer_table import Answers, chosen_answers
 from hones.runs.answers import FILE as ANSWERS
-from hones.runs.answers import AnsweredItem, Answers, chosen_answers, read_answers
+from hones.runs.answers import AnsweredItem, read_answers
 from hones.runs.artifacts import read_heads, read_neurons, read_result
 from hones.runs.record import RunRecord, read_record
 from hones.tasks import in_order

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from hones.runs.answers import Answers
+from hones.runs.answer_table import Answers
 from hones.tabular import Column, Table, ends
 from hones.views.text import clean, group_name, metric, token_text
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hones.errors import joined
-from hones.runs.answers import AnsweredItem, Answers, Said
+from hones.runs.answer_table import Answers
+from hones.runs.answers import AnsweredItem, Said
 from hones.stats import UNEDITED
 from hones.views.report.pictures import Thumbnail, picture_asked_about
 from hones.views.text import count
