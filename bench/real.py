@@ -195,7 +195,7 @@ def main() -> None:
     for source in options.sources:
         data = write_data(source, options.to, options.photographs, options.discovery)
         part = "" if options.tasks == TASKS else "-" + "-".join(options.tasks)
-        part += f"-at-{'-'.join(options.ratios)}" if options.ratios else ""
+        part += f"-at-{'-and-'.join(f'{100 * float(x):g}' for x in options.ratios)}-percent" if options.ratios else ""
         more = compared(options.methods) | of_ratios(options.ratios)
         out = options.to / f"{source}{part}"
         results = study(source, options.model, options.tasks, data, out, options.discovery, more)

@@ -66,8 +66,8 @@ def peak() -> float:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         vlm = long_llava(Path(scratch) / "model")
-        items = load_items(write_shapes(Path(scratch) / "data", {"bench": 4}, seed=3)["bench"])
-        task = make_task(sys.argv[1], candidates=12)
+        items = load_items(write_shapes(Path(scratch) / "data", {"bench": 2}, seed=3)["bench"])
+        task = make_task(sys.argv[1], candidates=10)
         members = [(task, example) for example in task.examples(items)[0]]
         edits = [BASELINE, *(Intervention(heads=frozenset({(layer, 0)})) for layer in (2, 28))]
         # as `SweepSettings.memory`, where as much is free as may be asked for

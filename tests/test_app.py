@@ -238,7 +238,7 @@ def test_uploads_that_are_no_pictures_are_one_line(
 def test_the_map_has_a_button_for_every_head(desk: Desk) -> None:
     results = desk.offered.of("retrieval")
     assert results is not None and results.heads is not None
-    for shading in (results.heads, (3, 4)):
+    for shading in (results.heads, (4, 4, 4)):
         page = shown.head_buttons("retrieval", shading, {(1, 2)})
         picks = [f"{layer}.{head}" for layer in range(3) for head in range(4)]
         assert [f'data-pick="{pick}"' in page for pick in picks] == [True] * 12 and page.count("data-pick") == 12
@@ -256,7 +256,7 @@ def test_whatever_a_model_says_is_only_text() -> None:
     assert "<img" not in page and "&lt;img" in page
     assert "another answer" in page and "(empty) …" in page and "1.0e-05" in page and "–" in page
     assert "<img" not in shown.notice(hostile) and shown.notice("") == ""
-    assert "<img" not in shown.head_buttons(hostile, (1, 1), (), hostile)
+    assert "<img" not in shown.head_buttons(hostile, (1,), (), hostile)
 
 
 def test_the_command_opens_a_page_only_with_gradio(

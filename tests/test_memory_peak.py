@@ -19,7 +19,7 @@ MIB_OF_GIB = 1024
 
 
 def grown(gib: float) -> float:
-    """MiB by which a sweep of 2,025 picture tokens and twelve candidates through thirty layers grew its process."""
+    """MiB by which a sweep of 2,025 picture tokens and ten candidates through thirty layers grew its process."""
     command = [sys.executable, str(Path(__file__).with_name("memory_peak.py")), "retrieval", str(gib)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
     return float(json.loads(done.stdout.splitlines()[-1])["grown"])
