@@ -5,14 +5,21 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from census_models import load
+from packaging.version import Version
 
 from hones import attach
 from hones.data.shapes.scene import draw, make_scene
 from hones.models.rows import PLACES, by_row, placed_by_row
 from hones.models.vlm import VLM
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # GLM's own processor
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # GLM's own processor
+    pytest.mark.skipif(
+        Version(transformers.__version__) < Version("5.23"), reason="its image processor needs torchvision before 5.23"
+    ),
+]
 PROMPTS = ("What?", "Describe the image in one sentence.", "Is it red?")
 
 
