@@ -25,7 +25,7 @@ INNER = ("model", "decoder", "transformer")  # what has the layers, where get_de
 LAYERS = ("layers", "h", "blocks")
 ATTENTIONS = ("self_attn", "cross_attn", "self_attention", "attention", "attn.attention", "attn")
 MIXERS = ("linear_attn", "mamba", "conv", "temporal_block")  # in the place of attention: they keep a state
-DECAYS = ("A_log",)  # of a state; also of one that a mixer under attention's name keeps (Kimi Linear)
+DECAY = "A_log"  # of a state; also of one that a mixer under attention's name keeps (Kimi Linear)
 OUT_PROJECTIONS = ("o_proj", "out_proj", "c_proj", "dense", "Wo", "linear_out")
 HEADS = ("num_v_heads", "num_heads", "n_mamba_heads", "num_attention_heads")
 HEAD_WIDTHS = ("head_v_dim", "head_dim", "mamba_head_dim")
@@ -158,7 +158,7 @@ def _layer(block: nn.Module, model: PreTrainedModel, number: int) -> Layer:
     if beside is not None:
         raise HonesError(f"{where}: a {beside} beside its attention", expected="one of them in a layer")
     keeps_state = any(getattr(block, name, None) is attention for name in MIXERS)
-    keeps_state = keeps_state or _first(attention, DECAYS) is not None
+    keeps_state = keeps_state or any(name.endswith(DECAY) for name, _ in attention.named_parameters())
     mixture = find_mixture(block, where)
     ffn, down_proj = mixture or _site(block, FFNS, DOWN_PROJECTIONS, where)
     activation = _first(ffn, ACTIVATIONS)
