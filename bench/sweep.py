@@ -1,7 +1,7 @@
 """The sweep, naive and replay side by side: seconds per cell, what each saving is worth, and how far from the floor.
 
     python bench/sweep.py [--models tiny-llava tiny-qwen2.5-vl wide scattered] [--items 16] [--out FILE.md]
-    python bench/sweep.py --models smol-llava --items 4 --samples 6 --candidates 8 --no-ablation
+    python bench/sweep.py --models smol-llava --items 2 --samples 4 --candidates 4 --no-ablation --apart
 
 One cell is one (intervention, item): the answer of a model with one head replaced; for retrieval, of 50 candidates.
 naive: one prompt at a time, as the method was released; hooks 8, hooks 32: the same with batches of prompts; nnsight 8:
@@ -160,13 +160,15 @@ def flipped_cells(found: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> f
     return float(np.mean([(a != b).any(1) for a, b in zip(found, exact, strict=True)]))
 
 
-def measure(vlm: VLM, rounded: VLM | None, jobs: dict[str, list[Member]], samples: int, ablate: bool) -> list[Measured]:
-    """rounded: the same model in bfloat16."""
+def measure(
+    vlm: VLM, rounded: VLM | None, jobs: dict[str, list[Member]], samples: int, ablate: bool, apart: bool
+) -> list[Measured]:
+    """rounded: the same model in bfloat16. apart: the tasks are not measured in one sweep too."""
     rng, edits = random.Random(0), head_edits(vlm)
     rate = matmul_rate(vlm)
     together = [member for members in jobs.values() for member in members]
     rows = []
-    for name, members in {**jobs, "together": together}.items():
+    for name, members in (jobs if apart else {**jobs, "together": together}).items():
         make_replay(vlm).statistics(members[:1], edits[:3])
         found: list[np.ndarray] = []
         replay, cells = make_replay(vlm), len(edits) * len(members)
@@ -235,6 +237,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=16)
     parser.add_argument("--samples", type=int, default=12, help="naive cells per task")
     parser.add_argument("--candidates", type=int, default=50, help="of retrieval; of the wide models 8")
+    parser.add_argument("--apart", action="store_true", help="no sweep of all tasks together")
     parser.add_argument("--no-ablation", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -255,7 +258,7 @@ def main() -> None:
             title = f"{name}: {count} pictures, retrieval 1 + {candidates - 1}"
             source = str(Path(folder) / "model") if wide else name
             rounded = load_vlm(source, dtype="bfloat16") if has_bfloat16_units("cpu") else None
-            show(console, title, measure(vlm, rounded, jobs, size, ablate), ablate)
+            show(console, title, measure(vlm, rounded, jobs, size, ablate, options.apart), ablate)
     console.print(f"load after {os.getloadavg()[0]:.1f}")
     if options.out is not None:
         options.out.write_text(f"```\n{console.export_text()}```\n")
