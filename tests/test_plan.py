@@ -26,7 +26,8 @@ from hones.models.place import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
 from hones.runs.config import read_config
 from hones.runs.plan.forecast import plan
-from hones.runs.plan.lengths import Asked, Job, measure, picture_work
+from hones.runs.plan.lengths import Asked, Job, measure
+from hones.runs.plan.pictures import picture_work
 from hones.runs.plan.rates import OF_CPU, Rates, cache_file, calibrate, given_rate, key_of, save_rates, saved_rates
 from hones.runs.plan.request import Request, make_request
 from hones.runs.plan.shapes import Shapes, Work, shapes_of, weightless

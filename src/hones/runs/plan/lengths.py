@@ -13,14 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from hones.data.items import Items, check_left_out
 from hones.data.pictures import stored_size
 from hones.errors import BadItem
 from hones.models.vlm import VLM
 from hones.progress import track
-from hones.runs.plan.shapes import Shapes, Work, vision_work
+from hones.runs.plan.pictures import picture_work, tails_of
+from hones.runs.plan.shapes import Shapes, Work
 from hones.tasks.base import AnswerKind, Example, Task
 
 SAMPLE = 100
@@ -132,27 +131,3 @@ def size_of(file: Path, info: Any) -> tuple[tuple[int, int], str]:
             return (info.width, info.height), "are not there; their annotated sizes were taken"
         width, height = ASSUMED_SIZE
         return ASSUMED_SIZE, f"are not there and have no annotated size; assumed {width} x {height}"
-
-
-def tails_of(vlm: VLM, prompts: Sequence[str], picture: bool = True) -> tuple[tuple[int, ...], ...]:
-    """The tokens of each prompt after its picture; of a template without a single picture token, all but the first.
-
-    picture: False for prompts without one, all of whose tokens count.
-    """
-    rows = vlm.tokenizer([vlm.wrap(prompt, picture) for prompt in prompts])["input_ids"]
-    if not picture:
-        return tuple(map(tuple, rows))
-    token = vlm.tokenizer.convert_tokens_to_ids(vlm.processor.image_token)  # pyright: ignore[reportAttributeAccessIssue]
-    return tuple(tuple(ids[(ids.index(token) if token in ids else 0) + 1 :]) for ids in rows)
-
-
-def picture_work(vlm: VLM, shapes: Shapes, width: int, height: int) -> tuple[Work, int]:
-    """The vision part's work, and the positions, of what the processor makes of a blank picture of that size."""
-    prepare: Any = vlm.processor
-    encoded = prepare(images=[[Image.new("RGB", (width, height))]], text=[vlm.wrap("?")], return_tensors="pt")
-    pixels = encoded["pixel_values"]
-    tiles = 1 if "image_grid_thw" in encoded else pixels.numel() // pixels.shape[-3:].numel()
-    placeholder = vlm.tokenizer.convert_tokens_to_ids(prepare.image_token)
-    tokens = int((encoded["input_ids"] == placeholder).sum())
-    positions = encoded["input_ids"].shape[1] - len(tails_of(vlm, ["?"])[0])
-    return vision_work(vlm, shapes, pixels.numel(), tiles, tokens), positions

@@ -23,7 +23,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.processing_utils import ProcessorMixin
 from transformers.pytorch_utils import Conv1D
 
-from hones.errors import HonesError, seam
+from hones.errors import seam
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.conventions import find_conventions
 from hones.models.dtypes import DTYPES
@@ -36,7 +36,6 @@ from hones.models.vlm import VLM
 from hones.sweep.memory import GIB
 
 Number = int | float
-PROJECTORS = ("projector", "merger", "connector", "aligner")
 BACKWARDS_OF_ATTENTION = 2.5
 
 
@@ -266,33 +265,3 @@ def shapes_of(vlm: VLM, dtype: str) -> Shapes:
         head_counts=anatomy.head_counts,
         stateful=sum(layer.keeps_state for layer in anatomy.layers),
     )
-
-
-def vision_work(vlm: VLM, shapes: Shapes, numbers: int, tiles: int, tokens: int) -> Work:
-    """The vision part, which is neither decoder nor lm_head, on one picture.
-
-    Two operations per weight and patch, and in each layer 4 n (seen) A: a patch sees those of its tile or window.
-
-    Args:
-        numbers: that the processor makes of the picture, in so many tiles. tokens: that show it to the decoder.
-    """
-    model, anatomy = vlm.model, vlm.anatomy
-    config: Any = getattr(model.config, "vision_config", None)
-    if config is None:
-        raise HonesError(f"{type(model).__name__}: no vision_config", do="`hones plan` cannot count its vision part")
-    of_decoder = {id(m) for m in (*anatomy.decoder.modules(), anatomy.lm_head)}
-    others = {name: m for name, m in model.named_modules() if id(m) not in of_decoder}
-    projector = {name: m for name, m in others.items() if any(word in name for word in PROJECTORS)}
-    encoder = [m for name, m in others.items() if name not in projector]
-    patch = next(m.weight[0].numel() for m in encoder if isinstance(m, nn.Conv2d | nn.Conv3d))
-    of_class = tiles if any("class_embedding" in name for name, _ in model.named_parameters()) else 0
-    patches = numbers // patch + of_class
-    depth = int(getattr(config, "num_hidden_layers", None) or config.depth)
-    tile, window = patches / tiles, getattr(config, "window_size", None)
-    seen = depth * tile
-    if window is not None:
-        side = config.patch_size[0] if isinstance(config.patch_size, list | tuple) else config.patch_size
-        full = len(config.fullatt_block_indexes)
-        seen = full * tile + (depth - full) * min((window // side) ** 2, tile)
-    work = shapes.linear(patches, linears_of(encoder)) + shapes.linear(tokens, linears_of(projector.values()))
-    return work + Work(4.0 * patches * seen * config.hidden_size)
