@@ -15,7 +15,7 @@ import torch
 from helpers import encoded_probe
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2VLConfig
 from transformers.utils import is_torchvision_available
 
 from hones import (
@@ -32,10 +32,12 @@ from hones import (
 )
 from hones.data.items import Items
 from hones.method.found import HeadScore
+from hones.models.agreement import check_parts
 from hones.models.finding import find_anatomy
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.processors import load_processor
 from hones.models.vlm import VLM
+from hones.runs.plan.shapes import weightless
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings, sweep
 
@@ -124,6 +126,33 @@ def test_offloaded_weights_are_refused(vlms: dict[str, VLM]) -> None:
     find_anatomy(model).layers[2].down_proj.to("meta")
     with pytest.raises(HonesError, match=r"layers\.2\.mlp\.down_proj\.weight is not on any device"):
         attach("offloaded", model, vlms["llava"].processor)
+    with pytest.raises(HonesError, match=r"bare: it has no weights \(meta\); expected what from_pretrained gives"):
+        attach("bare", model.to("meta"), vlms["llava"].processor)
+
+
+@pytest.mark.parametrize("left", [None, {}])
+@pytest.mark.parametrize("part", ["text_config", "vision_config"])
+def test_half_a_configuration_is_refused_before_defaults_are_taken(
+    part: str, left: dict[str, Any] | None, model_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """A model of transformers' own defaults has billions of numbers, and `hones plan` would count them."""
+    folder = shutil.copytree(model_folders["llava"], tmp_path / "half")
+    config = json.loads((folder / "config.json").read_text())
+    if left is None:
+        del config[part]
+    else:
+        config[part] = left
+    (folder / "config.json").write_text(json.dumps(config))
+    for load in (load_vlm, weightless):
+        with pytest.raises(HonesError, match=rf"config.json has no {part}; expected all parts of a llava; put"):
+            load(str(folder))
+
+
+def test_parts_may_stand_at_the_top_or_under_another_name(tmp_path: Path) -> None:
+    config = Qwen2VLConfig()
+    for written in ({"hidden_size": 8, "vision_config": {"depth": 1}}, {"thinker_config": {"hidden_size": 8}}):
+        (tmp_path / "config.json").write_text(json.dumps(written))
+        check_parts(tmp_path, config)
 
 
 def test_devices_and_attention_are_those_asked_for(model_folders: dict[str, Path], vlms: dict[str, VLM]) -> None:

@@ -5,12 +5,17 @@ are missing with random numbers. Of the decoder, whose heads and neurons are edi
 alone are weights elsewhere without a place (a head for another purpose, parts of a vision tower), buffers that other
 versions saved, layers for predicting further tokens, and what a quantisation keeps beside its weights.
 
+A part of config.json that is not there is refused before loading: transformers takes its defaults for it, and makes a
+model of billions of random numbers from them.
+
 What no shape tells is not noticed: where config.json has no head_dim, twice the heads and twice the keys, each half as
 wide, fit the same weights.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -18,7 +23,33 @@ from transformers import PreTrainedModel
 from hones.errors import HonesError
 from hones.models.finding import blocks_of, decoder_of
 
+QUANTISATION = "quantization_config"
 MEND = "put config.json back as it was published, or download or save the model again"
+
+
+PARTS = ("text_config", "vision_config")
+FLAT = ("hidden_size", "num_hidden_layers")
+"""What stands at the top of a config.json that has no text_config of its own (Qwen2-VL's)."""
+
+
+def check_parts(folder: Path, config: Any) -> None:
+    """Check that a folder's config.json has the parts that its family's configuration is made of.
+
+    Where it has a part under a name that is not the family's, nothing is said.
+
+    Raises:
+        HonesError: one is not there, or empty.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return
+    written = json.loads(file.read_text(encoding="utf-8"))
+    parts = type(config).sub_configs
+    renamed = any(key.endswith("_config") and key not in parts and key != QUANTISATION for key in written)
+    for part in PARTS:
+        flat = part == "text_config" and any(key in written for key in FLAT)
+        if part in parts and not written.get(part) and not flat and not renamed:
+            raise HonesError(f"{file} has no {part}", expected=f"all parts of a {config.model_type}", do=MEND)
 
 
 def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
@@ -69,7 +100,7 @@ def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) 
             do="download or save the model again",
         )
     parameters = [key for key, at in unplaced.items() if at < layers and key.endswith((".weight", ".bias"))]
-    if parameters and getattr(model.config, "quantization_config", None) is None:
+    if parameters and getattr(model.config, QUANTISATION, None) is None:
         raise HonesError(
             f"{name}: {len(parameters)} weights have no place in the model that config.json describes, "
             f"the first is {parameters[0]}",

@@ -25,7 +25,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from hones.errors import BadItem, HonesError
 from hones.log import remark
-from hones.models.agreement import check_weights
+from hones.models.agreement import check_parts, check_weights
 from hones.models.conventions import find_conventions
 from hones.models.dtypes import DTYPES, device_named, dtype_named
 from hones.models.files import check_files, former_revision_of, revision_of
@@ -98,6 +98,7 @@ def load_vlm(
         commit = _commit(source, revision)
         hub: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": commit} if commit else {})}
         config = AutoConfig.from_pretrained(source, **hub)
+        check_parts(Path(source), config)
         if device_map is None and getattr(config, "quantization_config", None) is not None:
             device_map = {"": place}  # packed weights cannot be moved afterwards
         asked = {"device_map": device_map, "attn_implementation": attn_implementation}
@@ -162,6 +163,8 @@ def attach(
     if shows_pictures:
         name_picture_token(name, model.config, processor)
     offloaded = next((n for n, p in model.named_parameters() if p.device.type == "meta"), None)
+    if offloaded is not None and all(p.device.type == "meta" for p in model.parameters()):
+        raise HonesError(f"{name}: it has no weights (meta)", expected="what from_pretrained gives")
     if offloaded is not None:
         raise HonesError(
             f"{name}: {offloaded} is not on any device (offloaded)",

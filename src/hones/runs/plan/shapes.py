@@ -15,6 +15,7 @@ not the state. Backwards costs as much as forwards, its attention 2.5 times as m
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.pytorch_utils import Conv1D
 
 from hones.errors import seam
+from hones.models.agreement import check_parts
 from hones.models.answer_tokens import AnswerTokens
 from hones.models.conventions import find_conventions
 from hones.models.dtypes import DTYPES
@@ -218,7 +220,9 @@ def weightless(
     known = f"{', '.join(BUILT_IN)}, a folder with config.json and the processor's files, or a hub id"
     do = "check the spelling, the folder or the network; weights are not needed"
     with seam(f"read the configuration of {name!r}", expected=known, do=do):
-        config = config_of(name, AutoConfig.from_pretrained(source, **hub))
+        config = AutoConfig.from_pretrained(source, **hub)
+        check_parts(Path(source), config)
+        config = config_of(name, config)
         model = _on_meta(config, trust_remote_code=trust_remote_code)
     return _light(name, model, processor_for(source, config, **hub), chat_template)
 
