@@ -48,6 +48,7 @@ def test_a_sweep_in_bfloat16_is_counted_against_float32(tmp_path: Path) -> None:
     assert [flips.task for flips in found.tasks] == ["vqa", "retrieval"] and found.dtype == "bfloat16"
     assert all(flips.cells == 3 * 37 and flips.flipped < flips.cells / 4 for flips in found.tasks)
     (table,) = found.tables()
+    assert "an item, unedited or under one head's replacement, flips" in table.caption
     assert [row["of"] for row in table.rows] == [f"{flips.flipped} of 111" for flips in found.tasks]
 
 

@@ -1,8 +1,8 @@
 """What rounding changes in a sweep of heads: the same cells in float32 and in the narrower numbers of another dtype.
 
-A cell is an item under one head's replacement. Rounding decides near-ties of the next token, so in bfloat16 some cells
-end otherwise, *flips*, and S(l, h) moves by what they weigh. Two batch sizes in bfloat16 differ as well; where a head
-is critical by one item alone, so may two runs.
+A cell is an item, unedited or under one head's replacement. Rounding decides near-ties of the next token, so in
+bfloat16 some cells end otherwise, *flips*, and S(l, h) moves by what they weigh. Two batch sizes in bfloat16 differ as
+well; where a head is critical by one item alone, so may two runs.
 """
 
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ class Rounding(Tabular):
             for flips in self.tasks
         ]
         caption = (
-            "an item under one head's replacement flips where its result differs; score: what a head's replacement "
-            "costs, mean over heads; heads: critical ones on these items that stay so"
+            "an item, unedited or under one head's replacement, flips where its result differs; score: what a head's "
+            "replacement costs, mean over heads; heads: critical ones on these items that stay so"
         )
         return [Table("flips", f"{self.model}: {self.dtype} against float32", columns, rows, caption)]
