@@ -126,8 +126,9 @@ def test_offloaded_weights_are_refused(vlms: dict[str, VLM]) -> None:
     find_anatomy(model).layers[2].down_proj.to("meta")
     with pytest.raises(HonesError, match=r"layers\.2\.mlp\.down_proj\.weight is not on any device"):
         attach("offloaded", model, vlms["llava"].processor)
+    torch.nn.Module.to(model, device="meta")
     with pytest.raises(HonesError, match=r"bare: it has no weights \(meta\); expected what from_pretrained gives"):
-        attach("bare", model.to("meta"), vlms["llava"].processor)
+        attach("bare", model, vlms["llava"].processor)
 
 
 @pytest.mark.parametrize("left", [None, {}])
