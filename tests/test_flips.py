@@ -68,6 +68,15 @@ def test_the_command_writes_what_it_counted(tmp_path: Path) -> None:
     assert flips["cells"] == 74 and flips["exact"].keys() == {"value", "low", "high"}
 
 
+def test_heads_in_another_dtype_name_the_command_that_counts_flips(tmp_path: Path) -> None:
+    file = write_shapes(tmp_path, {"discovery": 1}, seed=5)["discovery"]
+    asked = ["heads", "--model", "tiny-llava", "--task", "vqa", "--data", str(file)]
+    rounded = CliRunner().invoke(app, [*asked, "--dtype", "bfloat16", "--out", str(tmp_path / "rounded")])
+    assert rounded.exit_code == 0 and f"next: hones flips --model tiny-llava --task vqa --data {file}" in rounded.output
+    exact = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "exact")])
+    assert exact.exit_code == 0 and "hones flips" not in exact.output
+
+
 @pytest.mark.parametrize(("unit", "expected"), [("amx_bf16", "bfloat16"), ("bf16", "bfloat16"), ("avx2", "float32")])
 def test_fast_is_bfloat16_where_the_cpu_has_units_for_it(
     unit: str, expected: str, monkeypatch: pytest.MonkeyPatch

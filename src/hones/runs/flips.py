@@ -37,7 +37,7 @@ def count_flips(
         on_prepared: hears of a task's items once they are opened.
 
     Raises:
-        HonesError: a dtype that rounds nothing, an item that none of the tasks can use, as `localize_heads`.
+        HonesError: a dtype that rounds nothing, no item that a task can use; as `localize_heads`.
     """
     if dtype_named(spec.dtype, device_named(spec.device)) == EXACT:
         raise HonesError(f"--dtype {spec.dtype} is float32 here", expected="bfloat16 or float16, which round")
