@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 
 from hones import VLM
 from hones.models.interventions import Intervention
+from hones.models.processors import is_text_only
 from hones.tasks.base import Example, Task
 
 
@@ -25,7 +26,13 @@ class Nnsight:
         from nnsight import TransformersModel  # pyright: ignore[reportMissingImports]
 
         self.vlm, self.batch_size = vlm, batch_size
-        self.model = TransformersModel(vlm.model, task="image-text-to-text", processor=vlm.processor)
+        text = is_text_only(vlm.model.config)
+        kind = (
+            {"task": "text-generation", "tokenizer": vlm.tokenizer}
+            if text
+            else {"task": "image-text-to-text", "processor": vlm.processor}
+        )
+        self.model = TransformersModel(vlm.model, **kind)
         self.generation = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
@@ -52,7 +59,9 @@ class Nnsight:
         return [np.array([row[m] for row in rows], dtype=np.float32) for m in range(len(members))]
 
     def _o_proj(self, layer: int):
-        return self.model.model.language_model.layers[layer].self_attn.o_proj
+        model = self.model.model
+        decoder = model if is_text_only(self.vlm.model.config) else model.language_model
+        return decoder.layers[layer].self_attn.o_proj
 
     def _texts(self, inputs: dict[str, Tensor], edit: Intervention) -> list[str]:
         ((layer, head),) = edit.heads

@@ -1,7 +1,11 @@
-"""The sweep, naive and replay side by side: seconds per cell, what each saving is worth, and how far from the floor.
+r"""The sweep, naive and replay side by side: seconds per cell, what each saving is worth, and how far from the floor.
 
     python bench/sweep.py [--models tiny-llava tiny-qwen2.5-vl wide scattered] [--items 16] [--out FILE.md]
-    python bench/sweep.py --models smol-llava --items 2 --samples 4 --candidates 4 --no-ablation --apart
+    python bench/sweep.py --models smol-llava LANGUAGE_MODEL wide --items 8 --samples 4 --candidates 8 --apart \
+                          --tasks vqa caption retrieval --no-ablation
+
+LANGUAGE_MODEL: a causal language model or its folder; it has the tasks without pictures of docs/examples, three new
+tokens as there.
 
 One cell is one (intervention, item): the answer of a model with one head replaced; for retrieval, of 50 candidates.
 naive: one prompt at a time, as the method was released; hooks 8, hooks 32: the same with batches of prompts; nnsight 8:
@@ -34,6 +38,7 @@ from rich.table import Table
 from hones import VLM, load_items, load_vlm, make_task, write_shapes
 from hones.models.dtypes import has_bfloat16_units
 from hones.models.interventions import BASELINE, Intervention
+from hones.models.processors import is_text_only
 from hones.sweep.memory import make_plan
 from hones.sweep.naive import Naive
 from hones.sweep.passes import ReplaySavings
@@ -41,11 +46,15 @@ from hones.sweep.prompts import encode_pictures
 from hones.sweep.replay import Replay
 from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
+from hones.tasks.loading import load_task
 
 from peers import Nnsight, has_nnsight  # isort: skip
 from wide import wide_llava  # isort: skip
 
-NEW_TOKENS = 24
+TEXTS = Path(__file__).parent.parent / "docs" / "examples"
+TEXT_TABLES = {
+    name: sorted((TEXTS / name).glob("test.*"))[0] for name in ("indirect-object", "greater-than", "agreement")
+}
 SPREAD = {"wide": 0.02, "scattered": 0.06}  # initializer_range: transformers' default, and a large one
 Member = tuple[Task, Example]
 
@@ -71,23 +80,28 @@ def seconds_of(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def new_tokens(vlm: VLM) -> int:
+    """Of an answer, at most."""
+    return 3 if is_text_only(vlm.model.config) else 24
+
+
 def head_edits(vlm: VLM) -> list[Intervention]:
     layers, heads, _ = vlm.anatomy.shape
     return [BASELINE, *(Intervention(heads=frozenset({(x, h)})) for x in range(layers) for h in range(heads))]
 
 
 def make_replay(vlm: VLM, savings: ReplaySavings | None = None) -> Replay:
-    return Replay(vlm, max_new_tokens=NEW_TOKENS, plan=make_plan(vlm, 4000, None), savings=savings)
+    return Replay(vlm, max_new_tokens=new_tokens(vlm), plan=make_plan(vlm, 4000, None), savings=savings)
 
 
 def peers(vlm: VLM) -> dict[str, tuple[int, Naive | Nnsight]]:
     """The other ways, with their batch sizes."""
     arms: dict[str, tuple[int, Naive | Nnsight]] = {
-        name: (batch, Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=batch))
+        name: (batch, Naive(vlm, max_new_tokens=new_tokens(vlm), batch_size=batch))
         for name, batch in (("naive", 1), ("hooks 8", 8), ("hooks 32", 32))
     }
     if has_nnsight():
-        arms["nnsight 8"] = (8, Nnsight(vlm, max_new_tokens=NEW_TOKENS, batch_size=8))
+        arms["nnsight 8"] = (8, Nnsight(vlm, max_new_tokens=new_tokens(vlm), batch_size=8))
     return arms
 
 
@@ -108,7 +122,7 @@ def differing_cells(vlm: VLM, members: Sequence[Member], found: Sequence[np.ndar
     """Share of randomly drawn edits times all items whose statistics are not those of the definition."""
     edits = head_edits(vlm)
     chosen = [0, *sorted(rng.sample(range(1, len(edits)), 4))]
-    naive = Naive(vlm, max_new_tokens=NEW_TOKENS, batch_size=32)
+    naive = Naive(vlm, max_new_tokens=new_tokens(vlm), batch_size=32)
     expected = naive.statistics(members, [edits[e] for e in chosen])
     return float(np.mean([(a != b[chosen]).any(1) for a, b in zip(expected, found, strict=True)]))
 
@@ -148,7 +162,9 @@ def positions_flop(vlm: VLM, count: int, past: int) -> float:
 
 
 def vision_flop(vlm: VLM) -> float:
-    """Twice the vision part's weights for each patch, attention left out: a lower bound."""
+    """Twice the vision part's weights for each patch, attention left out: a lower bound. 0 without pictures."""
+    if is_text_only(vlm.model.config):
+        return 0.0
     vision = getattr(vlm.model.model, "vision_tower", None) or vlm.model.model.visual
     config = vlm.model.config.vision_config
     patches = (getattr(config, "image_size", 96) // config.patch_size) ** 2
@@ -250,12 +266,23 @@ def main() -> None:
             wide = name in SPREAD
             vlm = wide_llava(Path(folder) / "model", SPREAD[name]) if wide else load_vlm(name)
             count, size = (2, 1) if wide else (options.items, options.samples)
-            items = load_items(write_shapes(Path(folder) / name, {"bench": count}, seed=3)["bench"])
             candidates = 8 if wide else options.candidates
-            tasks = [make_task(task, candidates=candidates) for task in options.tasks]
-            jobs = {task.name: [(task, example) for example in task.examples(items)[0]] for task in tasks}
+            if not is_text_only(vlm.model.config):
+                items = load_items(write_shapes(Path(folder) / name, {"bench": count}, seed=3)["bench"])
+                tasks = {task: (make_task(task, candidates=candidates), items) for task in options.tasks}
+            else:
+                tasks = {
+                    task: (load_task(str(TEXTS / task / "task.yaml")), load_items(table))
+                    for task, table in TEXT_TABLES.items()
+                }
+            jobs = {
+                task.name: [(task, example) for example in task.examples(items)[0][:count]]
+                for task, items in tasks.values()
+            }
             ablate = not (options.no_ablation or wide)
             title = f"{name}: {count} pictures, retrieval 1 + {candidates - 1}"
+            if is_text_only(vlm.model.config):
+                title = f"language model without pictures, {len(vlm.anatomy.layers)} layers: {count} items"
             source = str(Path(folder) / "model") if wide else name
             rounded = load_vlm(source, dtype="bfloat16") if has_bfloat16_units("cpu") else None
             show(console, title, measure(vlm, rounded, jobs, size, ablate, options.apart), ablate)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from test_cli import call
 from hones import HonesError, load_items, make_task
 from hones.data.items import Items
 from hones.models.vlm import VLM
-from hones.rivals.auto import ADVICE, MOST_GRADIENTS, AtHand, choose
+from hones.rivals.auto import ADVICE, FEWEST, MOST_GRADIENTS, AtHand, choose
 from hones.rivals.known import KNOWN, ROUNDS
 from hones.runs.config import read_config
 from hones.runs.method_inputs import at_hand
@@ -21,6 +22,8 @@ from hones.runs.plan.request import make_request
 
 ROOT = Path(__file__).parents[1]
 FEW = 10
+TRIED_END = next(n for n in count() if 6 * (n + FEW) + round(2 * (6 * (n + FEW) + 8 * n) / 3) > MOST_GRADIENTS) - 1
+"""The most prompts for which best-of may be taken, ocr having FEW."""
 ROUNDS_END = MOST_GRADIENTS // ROUNDS
 """The most prompts that rounds may take."""
 
@@ -32,11 +35,18 @@ def vqa(prompts: int = FEW, **more: Any) -> AtHand:
 @pytest.mark.parametrize(
     ("tasks", "method", "why"),
     [
-        ([vqa()], "selective", "annotated for other tasks, ocr, which"),
+        ([vqa()], "best-of", "annotated for other tasks, ocr, and which method spares these differs"),
+        (
+            [vqa(pictures=FEWEST - 1)],
+            "selective",
+            "annotated for other tasks, ocr, which it spares; 11 pictures are too",
+        ),
         ([vqa(others={})], "rounds", "no other task asks about the items of vqa; what it finds can cost"),
         ([vqa(heads_named=True)], "hones", "critical heads are named"),
         ([vqa(told_apart=False)], "hones", "all answers of vqa are the same"),
         # the bound itself is allowed, one prompt more is not
+        ([vqa(TRIED_END)], "best-of", "ocr"),
+        ([vqa(TRIED_END + 1)], "selective", "which it spares; best-of would take 100,0"),
         ([vqa(ROUNDS_END - FEW)], "selective", "ocr"),
         (
             [vqa(ROUNDS_END - FEW + 1)],
@@ -47,7 +57,8 @@ def vqa(prompts: int = FEW, **more: Any) -> AtHand:
         ([vqa(ROUNDS_END + 1, others={})], "hones+", f"rounds would take {6 * (ROUNDS_END + 1):,} gradients on vqa"),
         ([vqa(ROUNDS_END + 1)], "hones+", "rounds would take"),
         # several tasks share a method, which has to be one for each of them
-        ([vqa(), AtHand("ocr", FEW, {"vqa": FEW})], "selective", "ocr, vqa"),
+        ([vqa(), AtHand("ocr", FEW, {"vqa": FEW})], "best-of", "ocr, vqa"),
+        ([vqa(), AtHand("ocr", FEW, {"vqa": FEW}, pictures=3)], "selective", "ocr, vqa"),
         ([vqa(), AtHand("ocr", FEW)], "rounds", "no other task asks about the items of ocr"),
         ([vqa(), AtHand("ocr", ROUNDS_END + 1)], "hones+", "on ocr"),
         ([vqa(), AtHand("ocr", FEW, told_apart=False)], "hones", "all answers of ocr are the same"),

@@ -4,20 +4,23 @@ In this order, for one task, or for all tasks of a run, whose sets are compared 
 
     critical heads are named                       hones      it alone of the four is guided by heads
     all answers of a task are the same             hones      the others ask what tells answers apart
-    other tasks ask about the same items           selective  where items serve one task alone it spared nothing
+    other tasks ask about the same items           best-of    no method spares the others on every model: it measures
+    so, of fewer than FEWEST pictures              selective  too few to put a third of them aside
     one task                                       rounds     finds what stands in for what it has found
-    more than MOST gradients for either of these   the next;  at last hones+, one gradient for each prompt
+    more than MOST gradients for one of these      the next;  at last hones+, one gradient for each prompt
 
 A gradient is one forward and one backward pass over a prompt. selective and rounds take one of every prompt in each
-round, selective of the other tasks' prompts too.
+round, selective of the other tasks' prompts too; best-of takes selective's, and two thirds of those of all that it tries.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hones.rivals.known import ROUNDS
+from hones.rivals.known import APART, ROUNDS, TRIED
 
 AUTO = "auto"
+FEWEST = 12
+"""Pictures of which best-of puts a third aside."""
 MOST_GRADIENTS = 100_000
 """About a day of two CPU cores for smol-llava, whose 6 x 24 took 162 s (bench/results/real-photographs-ocr.md)."""
 
@@ -79,6 +82,7 @@ class AtHand:
 
     prompts: those of its items that are contrasted. others: as many of each other task that is about the same items and
     whose answers differ. told_apart: whether the task's own do. heads_named: whether critical heads were named for it.
+    pictures: how many the items are about.
     """
 
     task: str
@@ -86,11 +90,15 @@ class AtHand:
     others: Mapping[str, int] = field(default_factory=dict)
     told_apart: bool = True
     heads_named: bool = False
+    pictures: int = FEWEST
 
     def gradients(self, method: str) -> int:
-        """How many a method takes."""
+        """How many a method takes, best-of at most."""
+        if method == "best-of":
+            tried = sum(map(self.gradients, TRIED))
+            return self.gradients("selective") + round(tried * (APART - 1) / APART)
         prompts = self.prompts + (sum(self.others.values()) if method == "selective" else 0)
-        return prompts * (1 if method == "hones+" else ROUNDS)
+        return prompts * (ROUNDS if method in ("selective", "rounds") else 1)
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,12 @@ def choose(tasks: Sequence[AtHand]) -> Choice:
         not_selective = _too_dear("selective", tasks)
     if not not_selective:
         beside = ", ".join(dict.fromkeys(name for task in tasks for name in task.others))
-        return _choice("selective", f"the items are annotated for other tasks, {beside}, which it spares")
+        annotated = f"the items are annotated for other tasks, {beside}"
+        few = min(task.pictures for task in tasks)
+        not_tried = f"{few} pictures are too few to try several" if few < FEWEST else _too_dear("best-of", tasks)
+        if not_tried:
+            return _choice("selective", f"{annotated}, which it spares; {not_tried}")
+        return _choice("best-of", f"{annotated}, and which method spares these differs from model to model")
     if not_rounds := _too_dear("rounds", tasks):
         return _choice("hones+", not_rounds)
     return _choice("rounds", f"{not_selective}; what it finds can cost other tasks")

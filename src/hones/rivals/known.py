@@ -11,8 +11,12 @@ KNOWLEDGE_NEURONS_STEPS = 20
 QRNCA_STEPS = 16
 ROUNDS = 6
 """Of `rounds` and `selective`."""
-BY_NAME_ALONE = ("masks", "oracle")
-"""Left out of `all`: each of them may take longer than the others together."""
+BY_NAME_ALONE = ("masks", "oracle", "best-of")
+"""Left out of `all`: they may take longer than the others together, or are made of them."""
+TRIED = ("selective", "rounds", "hones+", "atp")
+"""By best-of, which takes one of them."""
+APART = 3
+"""It puts one picture of so many aside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,13 @@ KNOWN: dict[str, Known] = {
         place="selective.Selective",
         summary="rounds, less what other tasks of the file and plain text need",
         source="this project; measured in bench/results/rounds-cpu.md",
+        takes_other_tasks=True,
+        in_rounds=True,
+    ),
+    "best-of": Known(
+        place="best_of.BestOf",
+        summary=f"that of {', '.join(TRIED)} which is the most selective on a third of the items, put aside",
+        source="this project; measured in bench/results/best-of.md",
         takes_other_tasks=True,
         in_rounds=True,
     ),

@@ -18,6 +18,7 @@ from hones.method.keeping import mean_activations
 from hones.method.neurons import select_neurons
 from hones.rivals import METHODS
 from hones.rivals.base import Method
+from hones.rivals.best_of import trial_of
 from hones.rivals.both import compare_both
 from hones.rivals.both_results import BothDirections
 from hones.rivals.compare import Ranking, compare_methods
@@ -86,7 +87,8 @@ def rank(
         write_neurons(folder, found.importance, selected, found_on(study.vlm))
         files = [folder / "neurons.json", folder / "neuron_importance.npy"]
         budget = neuron_budget(found.importance.size, ratio)
-        stages[method.name].finish(files, found.seconds, discovery=items, budget=budget)
+        trial = trial_of(given.context, method)
+        stages[method.name].finish(files, found.seconds, discovery=items, budget=budget, **trial)
     recorded = study.run.record.stages
     return {
         method.name: Ranking(

@@ -175,6 +175,7 @@ def at_hand(
         others={name: round(times * prompts) for name, prompts in others.items()},
         told_apart=told_apart(task, examples),
         heads_named=heads_named,
+        pictures=round(times * len({example.about for example in examples})),
     )
 
 

@@ -6,7 +6,7 @@ has computed so far; either is refused for others.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ from hones.tasks.base import Task
 
 FIRST_LOOK = 32
 """Items whose answers are looked at before a sweep."""
-ENDS = (".jsonl", ".lock")
+ENDS = (".jsonl", ".safetensors", ".lock")
 """Of a journal's files."""
 LONG_LOOK = 256
 """As many where the first are all right or all wrong, which by itself says little of the others."""
@@ -222,10 +222,15 @@ class Stage:
         return replace(self.workspace.sweep, journal=lambda plan: Journal(file, depends, plan), answers=answers)
 
     def summed(self, inputs: dict[str, Any]) -> SweepSettings:
-        """The sweep settings with a running sum that depends on these inputs."""
-        file = self.resume_file(".safetensors")
+        """The sweep settings with a running sum that depends on these inputs, and one for each part that is asked."""
         depends = {**inputs, **self.workspace.swept(), **self._machine()}
-        return replace(self.workspace.sweep, running_sum=lambda shape, plan: RunningSum(shape, plan, file, depends))
+
+        def opened(shape: Sequence[int], plan: Mapping[str, Any], part: str = "") -> RunningSum:
+            suffix = f".{part}" if part else ""
+            self.parts.append(suffix)
+            return RunningSum(shape, plan, self.resume_file(f"{suffix}.safetensors"), depends)
+
+        return replace(self.workspace.sweep, running_sum=opened)
 
     def resume_file(self, suffix: str) -> Path:
         """What it goes on from: of a sweep .jsonl, of a sum or training .safetensors; begun again where `fresh`."""
@@ -240,7 +245,7 @@ class Stage:
 
     def clean_up(self) -> None:
         """Remove what an unfinished stage goes on from."""
-        for suffix in (".jsonl", ".safetensors", ".lock", *(f"{part}{x}" for part in self.parts for x in ENDS)):
+        for suffix in (f"{part}{end}" for part in ("", *self.parts) for end in ENDS):
             self.place(suffix).unlink(missing_ok=True)
 
     def _machine(self) -> dict[str, Any]:

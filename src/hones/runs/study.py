@@ -40,6 +40,7 @@ from hones.models.sites import Site
 from hones.rivals import METHODS, check_method
 from hones.rivals.auto import Choice, choose, chosen_before
 from hones.rivals.base import Method
+from hones.rivals.best_of import trial_of
 from hones.rivals.hones import Hones
 from hones.rivals.ranked import importance_of
 from hones.runs.answers import MASKED, RANDOM
@@ -162,6 +163,7 @@ class Study(Workspace):
             folder = self.run.path / task.name
             items = self.prepare(task, discovery, "discovery")
             rank: Callable[..., np.ndarray]
+            told: Callable[[], dict[str, Any]] = dict
             if isinstance(method, Hones):
                 depends = self.fingerprint(items, method=method.name, heads=heads.digest)
                 reading = {"positive_part": method.positive_part, "reading": method.reading}
@@ -170,6 +172,7 @@ class Study(Workspace):
                 given = method_inputs(self, task, discovery, items.examples, heads, [method])
                 depends = self.fingerprint(items, **given.fingerprint_of(method))
                 rank = partial(importance_of, method, given.context)
+                told = partial(trial_of, given.context, method)
             asked = {"ratio": AUTO, **self.swept()} if ratio is None else {"ratio": ratio}
             stage = Stage(self, f"{task.name}/neurons", {**depends, **asked})
             if stage.is_finished():
@@ -190,7 +193,7 @@ class Study(Workspace):
             write_neurons(folder, importance, selected, {**found_on(self.vlm), **named})
             files = [folder / "neurons.json", folder / "neuron_importance.npy"]
             budget = neuron_budget(importance.size, ratio)
-            stage.finish(files, time.monotonic() - started, discovery=items, budget=budget, **chosen)
+            stage.finish(files, time.monotonic() - started, discovery=items, budget=budget, **chosen, **told())
             return selected
 
     def choose(self, tasks: Sequence[Task], discovery: Items, heads_named: bool = False) -> Choice:

@@ -10,9 +10,9 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -47,6 +47,18 @@ PART_OF_LOOK = 4
 """Pictures of a race's look that a worker takes at once."""
 
 
+class OpenSum(Protocol):
+    """What opens a running sum."""
+
+    def __call__(self, shape: Sequence[int], plan: Mapping[str, Any], part: str = "") -> RunningSum:
+        """part: of a stage with several."""
+        ...
+
+
+def _in_memory(shape: Sequence[int], plan: Mapping[str, Any], part: str = "") -> RunningSum:
+    return RunningSum(shape, plan)
+
+
 @dataclass(frozen=True)
 class SweepSettings:
     """How a sweep runs; only `max_new_tokens` is part of the definition of a result.
@@ -54,7 +66,8 @@ class SweepSettings:
     batch_size: prompts (naive) or pictures (replay) at once; None: automatic.
     memory: GiB that it may take beside the weights, of what is free; None: all of it.
     journal: opens the journal of the sweep, given the plan by which it is cut into groups.
-    running_sum: opens the sum of a stage that adds shards (`hones.method.neurons`), given its shape and plan.
+    running_sum: opens the sum of a stage that adds shards (`hones.method.neurons`), given its shape and plan; of a
+        stage with several sums also which `part` it is.
     answers: keeps what the model says under named arms (`hones.sweep.measure`).
     workers: who computes the groups; this process alone, or a `hones.sweep.ray.Pool`.
     """
@@ -64,7 +77,7 @@ class SweepSettings:
     max_new_tokens: int = MAX_NEW_TOKENS
     memory: float | None = None
     journal: Callable[[Mapping[str, Any]], Journal] | None = None
-    running_sum: Callable[[Sequence[int], Mapping[str, Any]], RunningSum] = RunningSum
+    running_sum: OpenSum = _in_memory
     answers: "AnswerLog | None" = None
     workers: Workers = field(default_factory=ThisProcess)
 
@@ -72,6 +85,15 @@ class SweepSettings:
     def most_bytes(self) -> int | None:
         """`memory` in bytes."""
         return None if self.memory is None else int(self.memory * GIB)
+
+    def part(self, name: str) -> "SweepSettings":
+        """The settings of a part of a stage's work: a running sum of its own, no journal."""
+        opened = self.running_sum
+
+        def of_part(shape: Sequence[int], plan: Mapping[str, Any], part: str = "") -> RunningSum:
+            return opened(shape, plan, f"{name}.{part}" if part else name)
+
+        return replace(self, journal=None, answers=None, running_sum=of_part)
 
 
 @dataclass

@@ -24,11 +24,12 @@ from hones.runs.plan.sweeping import common_start
 
 STEPS = {"knowledge-neurons": 20, "qrnca": 16}
 PASSES = {"random": 0, "layer-random": 0, "ape": 2, "cna": 2, "atp": 2, "logprob-gain": 2}
-PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1) | {"selective": 10}
-CONTRASTED = ("hones+", "rounds", "selective", "relp", "gim", "coax", "masks")
+PASSES |= dict.fromkeys(("dvp", "ap", "ma", "wanda", *STEPS), 1) | {"selective": 10, "best-of": 18}
+CONTRASTED = ("hones+", "rounds", "selective", "best-of", "relp", "gim", "coax", "masks")
 PASSES |= dict.fromkeys([name for name in CONTRASTED if name not in PASSES], 2)
 """Passes over the prompt, in each round; the second of logprob-gain stands for U W_down of every layer, once for a few
-items, those of selective for four tasks and plain text. What rules add to those of relp and gim is too little to count.
+items, those of selective for four tasks and plain text; those of best-of are selective's on all items and on two thirds
+those of what it tries. What rules add to those of relp and gim is too little to count.
 """
 
 
