@@ -1,4 +1,4 @@
-"""best-of: its choice by the definition, what it leaves out, what run.json says of it, and that a killed one goes on."""
+"""best-of: its choice by the definition, what it leaves out, what run.json says, and that a killed one goes on."""
 
 import json
 import math
@@ -13,7 +13,6 @@ from test_running_sum import Killed, Several
 from hones import HonesError, RunFolder, Study, load_items, load_vlm, make_task, select_neurons, write_shapes
 from hones.data.items import Items
 from hones.errors import TaskStops
-from hones.files import read_npy
 from hones.method.found import sites_of
 from hones.models.interventions import BASELINE, Intervention
 from hones.models.vlm import VLM
@@ -112,31 +111,32 @@ def test_what_cannot_be_tried(tiny: VLM, vlms: dict[str, VLM], items: Path, monk
 
 
 def test_a_killed_one_goes_on_and_the_trial_is_recorded(
-    tiny: VLM, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vlms: dict[str, VLM], shapes: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(best_of, "TRIED", ("rounds", "hones+"))
     method = make_method("best-of").with_schedule(rounds=2)
+    task, vlm = make_task("retrieval", candidates=3), vlms["qwen"]  # a random model ranks captions somehow
 
-    def rank(run: Path, workers: Several | None = None) -> bytes:
-        settings = SweepSettings(batch_size=2, **({} if workers is None else {"workers": workers}))
-        Study(tiny, RunFolder(run), settings).neurons(make_task("vqa"), load_items(items), None, RATIO, method=method)
-        return (run / "vqa" / "neuron_importance.npy").read_bytes()
+    def rank(run: Path, workers: Several, ratio: float = 0.1) -> bytes:
+        study = Study(vlm, RunFolder(run), SweepSettings(batch_size=6, workers=workers))
+        study.neurons(task, load_items(shapes["discovery"]), None, ratio, method=method)
+        return (run / "retrieval" / "neuron_importance.npy").read_bytes()
 
-    whole = rank(tmp_path / "whole")
-    # two rounds of three shards each for rounds, three for hones+, then the taken one's on all items
-    with pytest.raises(Killed):
-        rank(tmp_path / "run", Several(1, last=8))
-    again = Several(1)
-    assert rank(tmp_path / "run", again) == whole
-    all_shards = Several(1)
-    assert rank(tmp_path / "more", all_shards) == whole
-    assert len(again.computed) == len(all_shards.computed) - 8
-    assert not [*(tmp_path / "run" / "journal").iterdir()]
-    record = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["vqa/neurons"]
+    whole = Several(1)
+    expected = rank(tmp_path / "whole", whole)
+    for last in (1, 5):
+        run = tmp_path / str(last)
+        with pytest.raises(Killed):
+            rank(run, Several(1, last))
+        again = Several(1)
+        assert rank(run, again) == expected
+        gradients = [shard for shard in whole.computed if hasattr(shard, "gates")]
+        assert len([shard for shard in again.computed if hasattr(shard, "gates")]) == len(gradients) - last
+        assert not [*(run / "journal").iterdir()]
+    record = json.loads((tmp_path / "whole" / "run.json").read_text())["stages"]["retrieval/neurons"]
     trial = record["best-of"]
-    assert trial["taken"] in ("rounds", "hones+") and set(trial["margins"]) == {"rounds", "hones+"}
+    assert trial["taken"] in ("rounds", "hones+") and [*trial["margins"]] == ["rounds", "hones+"]
+    assert (trial["items"], trial["of"]) == (2, 6)
     assert record["fingerprint"]["options"]["tried"] == ["rounds", "hones+"]
-    assert read_npy(tmp_path / "run" / "vqa" / "neuron_importance.npy").shape == (6, 640)
-    with pytest.raises(HonesError, match="options"):
-        other = Study(tiny, RunFolder(tmp_path / "run"), SweepSettings())
-        other.neurons(make_task("vqa"), load_items(items), None, 0.05, method=method)
+    with pytest.raises(HonesError, match=r"options\.ratio"):
+        rank(tmp_path / "whole", Several(1), ratio=0.2)

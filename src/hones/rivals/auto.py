@@ -10,7 +10,7 @@ In this order, for one task, or for all tasks of a run, whose sets are compared 
     more than MOST gradients for one of these      the next;  at last hones+, one gradient for each prompt
 
 A gradient is one forward and one backward pass over a prompt. selective and rounds take one of every prompt in each
-round, selective of the other tasks' prompts too; best-of takes selective's, and two thirds of those of all that it tries.
+round, selective of the other tasks' prompts too; best-of takes selective's and two thirds of those of all it tries.
 """
 
 from collections.abc import Mapping, Sequence
