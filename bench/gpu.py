@@ -29,7 +29,7 @@ from hones.runs.plan.rates import cut_copy
 from hones.runs.plan.request import Request, make_request
 from hones.sweep.naive import Naive
 
-from sweep import Member, flipped_cells, floor_seconds, head_edits, make_replay, matmul_rate, peer_seconds, seconds_of  # isort: skip
+from sweep import Member, flipped_cells, floor_flop, head_edits, make_replay, matmul_rate, peer_seconds, seconds_of  # isort: skip
 
 SHAPES = {"llava-hf/llava-1.5-7b-hf": "tiny-llava", "Qwen/Qwen2.5-VL-7B-Instruct": "tiny-qwen2.5-vl"}
 TASK = "vqa"
@@ -76,7 +76,7 @@ def measured(name: str, device: torch.device, file: Path, pictures: int, dry: bo
     _, least, most = 3600 * stage.hours(plan(limited).rates)
     times = [f"{1000 * x:.1f}" for x in (*peers.values(), seconds / cells)]
     best = min(peers[8], peers[32])
-    share = floor_seconds(vlm, members, rate) / seconds
+    share = floor_flop(vlm, members) / rate / seconds
     ratio = f"{best * cells / seconds:.1f}x"
     return name, str(cells), *times, ratio, f"{100 * share:.0f} %", f"{least:.1f} to {most:.1f}", f"{seconds:.1f}"
 

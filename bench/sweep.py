@@ -13,8 +13,9 @@ through nnsight, where it is installed. These are timed on cells drawn at random
 left draft: share of the text cells that are not the unedited model's answer, which are decoded. bfloat16: replay where
 the CPU has units for it, and the share of all cells that flip against float32. The floor, in float32, is the time
 that the arithmetic which no exact method avoids (one vision pass, one baseline, layers l.. for every head of every
-layer l) takes at the rate of matrix products measured in the same run. `wide` is a random LLaVA of 576 picture tokens,
-where arithmetic dominates; in `scattered`, the same with larger weights, nearly every head changes every answer.
+layer l, in every cell the logits of the unedited model's answer) takes at the rate of matrix products measured in the
+same run. `wide` is a random LLaVA of 576 picture tokens, where arithmetic dominates; in `scattered`, the same with
+larger weights, nearly every head changes every answer.
 """
 
 import argparse
@@ -140,17 +141,25 @@ def matmul_rate(vlm: VLM) -> float:
     return max(rates)
 
 
-def floor_seconds(vlm: VLM, members: Sequence[Member], rate: float) -> float:
-    """Seconds that all cells of these members take at `rate`: one vision pass, one baseline, layers l.. per head."""
+def floor_flop(vlm: VLM, members: Sequence[Member]) -> float:
+    """All cells of these members: one vision pass, one baseline, layers l.. per head, a draft's logits in each cell."""
     layers, heads, _ = vlm.anatomy.shape
+    said = make_replay(vlm).answer(members, [BASELINE])
+    drafts = [
+        len(vlm.tokenizer(str(one.answers[0]))["input_ids"]) if task.answers == "text" else 0
+        for (task, _), one in zip(members, said, strict=True)
+    ]
     pictures = encode_pictures(vlm, [example for _, example in members])
-    work = 0.0
+    work, logits = 0.0, 0.0
     for picture in pictures:
-        own = [len(p.ids) - picture.shared + 4 * (members[p.owner][0].answers == "text") for p in picture.prompts]
+        own = [len(p.ids) - picture.shared + drafts[p.owner] for p in picture.prompts]
         work += positions_flop(vlm, picture.shared, 0)
         work += sum(positions_flop(vlm, width, picture.shared) for width in own)
+        # of a Yes or No two rows of lm_head
+        words = [(1 + drafts[p.owner]) * vlm.anatomy.lm_head.out_features for p in picture.prompts if drafts[p.owner]]
+        logits += 2.0 * sum(words) * vlm.anatomy.width
     passes = layers + heads * layers * (layers + 1) / 2
-    return (work * passes + len(pictures) * vision_flop(vlm)) / rate
+    return work * passes + logits * (1 + heads * layers) + len(pictures) * vision_flop(vlm)
 
 
 def positions_flop(vlm: VLM, count: int, past: int) -> float:
@@ -215,7 +224,7 @@ def measure(
                 savings = replace(ReplaySavings(), **{field.name: False})
                 run = make_replay(vlm, savings)
                 seconds[field.name] = seconds_of(lambda r=run, p=part: r.statistics(p, edits)) / len(part) / len(edits)
-        rows.append(Measured(name, cells, seconds, left, differing, floor_seconds(vlm, members, rate) / cells, flips))
+        rows.append(Measured(name, cells, seconds, left, differing, floor_flop(vlm, members) / rate / cells, flips))
         print(f"{vlm.name}: {name} measured", file=sys.stderr)
     return rows
 
