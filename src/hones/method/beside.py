@@ -51,29 +51,36 @@ class Beside:
         shares = [share for _, measured in self.others if (share := measured.share_lost(arm)) is not None]
         selective = lost.beyond(shares) if lost is not None and shares else None
         ahead = [] if selective is None else [selective]
-        text = None
-        if self.text is not None:
-            text, of_text = _plain_text(self.text, arm, self.guess)
-            if lost is not None and text.is_read:
-                ahead.append(lost.beyond([of_text]))
+        text = None if self.text is None else _plain_text(self.text, arm, self.guess)
+        of_text = self.of_text(arm)
+        if lost is not None and of_text is not None:
+            ahead.append(lost.beyond([of_text]))
         rivalled = beyond_random.low > 0 and any(x.low <= 0 for x in ahead)
         return Selectivity(others, text, selective, rivalled if rivalled or selective is not None else None)
 
+    def of_text(self, arm: ArmName) -> Share | None:
+        """The share of a token's probability that plain text loses; None where the model does not read it."""
+        if self.text is None or self.text.value(UNEDITED) >= self.guess:
+            return None
+        return _probability_lost(self.text, arm)
 
-def _plain_text(measured: Measurement, arm: ArmName, guess: float) -> tuple[PlainTextLoss, Share]:
-    """What a mask does to plain text, and the share of a token's probability that is lost."""
-    increase = measured.difference(arm, UNEDITED)
-    increases = measured.resampled(arm) - measured.resampled(UNEDITED)
-    lost = Share(-math.expm1(-increase.value), -np.expm1(-increases))
-    found = PlainTextLoss(
+
+def _probability_lost(text: Measurement, arm: ArmName) -> Share:
+    increases = text.resampled(arm) - text.resampled(UNEDITED)
+    return Share(-math.expm1(text.value(UNEDITED) - text.value(arm)), -np.expm1(-increases))
+
+
+def _plain_text(measured: Measurement, arm: ArmName, guess: float) -> PlainTextLoss:
+    """What a mask does to plain text."""
+    lost = _probability_lost(measured, arm)
+    return PlainTextLoss(
         paragraphs=measured.items,
         baseline=measured.level(UNEDITED),
         masked=measured.level(arm),
-        increase=increase,
+        increase=measured.difference(arm, UNEDITED),
         share_lost=interval_of(100 * lost.value, 100 * lost.resampled),
         guess=guess,
     )
-    return found, lost
 
 
 def measure_beside(

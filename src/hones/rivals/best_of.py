@@ -18,7 +18,6 @@ A method that has nothing to go on, as selective without other tasks, is left ou
 of `TRIED` on two thirds of the items and of one of them on all, and a sweep of five masks.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -34,7 +33,7 @@ from hones.rivals.base import Context, Importance, Method
 from hones.rivals.known import APART, TRIED
 from hones.rivals.ranked import importance_of, ranked
 from hones.rivals.rounds import Schedule
-from hones.stats import UNEDITED, Measurement
+from hones.stats import UNEDITED, Interval, Measurement
 from hones.sweep.measure import measure
 from hones.sweep.run import Job
 from hones.tasks.base import Example
@@ -47,17 +46,21 @@ TRIALS = "best-of"
 class Trial:
     """What was measured on the pictures put aside.
 
-    margins: of each method's first neurons, in the order of `TRIED`. items: of the task, put aside; of: all of them.
+    margins: of each method's first neurons, in the order of `TRIED`, 95 % over the items put aside; the largest of
+    several is on the high side. items: of the task, put aside; of: all of them.
     """
 
     taken: str
-    margins: dict[str, float]
+    margins: dict[str, Interval]
     items: int
     of: int
 
     def __str__(self) -> str:
         margins = ", ".join(f"{name} {margin:+.2f}" for name, margin in self.margins.items())
-        return f"best-of takes {self.taken}: selective drop on {self.items} of {self.of} items put aside: {margins}"
+        said = f"best-of takes {self.taken}: margin on {self.items} of {self.of} items put aside: {margins}"
+        if self.margins[self.taken].low > 0:
+            return said
+        return f"{said}; none is surely above zero there, so mask it with --also, or give more items"
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ class BestOf(Method, known="best-of"):
         others: list[Job] = [(task, examples) for task, examples in (*aside.others, *aside.elsewhere) if examples]
         beside = measure_beside(aside.vlm, others, sets, sweep, seed=aside.seed, progress=progress)
         margins = {name: margin_of(own, beside, name) for name in sets}
-        taken = max(margins, key=lambda name: margins[name])
+        taken = max(margins, key=lambda name: margins[name].value)
         items = len(aside.examples)
         return Trial(taken, margins, items, items + len(learnt.examples))
 
@@ -160,7 +163,7 @@ def put_aside(context: Context) -> tuple[Context, Context]:
     return part(aside=False), part(aside=True)
 
 
-def margin_of(own: Measurement, beside: Beside, arm: str) -> float:
+def margin_of(own: Measurement, beside: Beside, arm: str) -> Interval:
     """The share that the task loses, less the largest that another task or plain text loses.
 
     Raises:
@@ -172,7 +175,6 @@ def margin_of(own: Measurement, beside: Beside, arm: str) -> float:
             f"best-of has nothing to choose by: the model does nothing right on the {own.items} items put aside",
             do="use more items, or name a method",
         )
-    elsewhere = [share.value for _, measured in beside.others if (share := measured.share_lost(arm)) is not None]
-    if beside.text is not None and beside.text.value(UNEDITED) < beside.guess:
-        elsewhere.append(-math.expm1(beside.text.value(UNEDITED) - beside.text.value(arm)))
-    return lost.value - max(elsewhere, default=0.0)
+    elsewhere = [*(measured.share_lost(arm) for _, measured in beside.others), beside.of_text(arm)]
+    shares = [share for share in elsewhere if share is not None]
+    return lost.beyond(shares) if shares else lost.interval
