@@ -48,6 +48,7 @@ from hones.models.vlm import VLM, frozen
 from hones.models.writing import importance_shape
 from hones.rivals import METHODS, make_method
 from hones.rivals.base import Context, Importance
+from hones.rivals.best_of import TRIALS
 from hones.rivals.hones_plus import Knowledge, answer_free_prior
 from hones.rivals.rounds import Schedule, close_in_rounds, largest
 from hones.runs.method_inputs import other_tasks
@@ -187,6 +188,8 @@ def run_seed(vlm: VLM, options: argparse.Namespace, seed: int, folder: Path) -> 
                 found[method] = importance_of(way, context, budget)
             arms[way, name, budget] = Intervention(masked=frozenset(sites_of(select_neurons(found[method], budget))))
             print(f"{vlm.name} seed {seed} {name} {way} {budget:g}: {time.monotonic() - started:.1f} s", flush=True)
+            if way == "best-of":
+                print(f"    {context.shared[TRIALS, name, budget]}", flush=True)
     jobs = [(task, task.examples(test)[0]) for task in (make_task(n, candidates=options.candidates) for n in TASKS)]
     measured = dict(zip(TASKS, measure(vlm, jobs, arms, seed=seed), strict=True))
     shares = {arm: {name: m.share_lost(arm) for name, m in measured.items()} for arm in arms if isinstance(arm, tuple)}
