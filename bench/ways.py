@@ -97,8 +97,8 @@ def beside(model: str, name: str, options: argparse.Namespace, settings: Steerin
     vlm, task, also = load_vlm(model), make_task(name, candidates=8), make_task(options.also, candidates=8)
     with tempfile.TemporaryDirectory() as folder:
         sizes = {"discovery": options.discovery, "dev": options.dev, "test": options.test}
-        written = write_shapes(Path(folder) / "signs", sizes, seed=21, source="signs")
-        written["outside"] = write_shapes(Path(folder) / "shapes", {"test": options.outside}, seed=21)["test"]
+        written = write_shapes(Path(folder) / "signs", sizes, seed=options.seed, source="signs")
+        written["outside"] = write_shapes(Path(folder) / "shapes", {"test": options.outside}, seed=options.seed)["test"]
         splits = {split: load_items(file) for split, file in written.items()}
         examples = {split: task.examples(items)[0] for split, items in splits.items()}
 
@@ -134,7 +134,7 @@ def beside(model: str, name: str, options: argparse.Namespace, settings: Steerin
         (outside,) = measure(vlm, [(task, examples["outside"])], edits, seed=SEED)
         level, in_domain = on_test.level(UNEDITED), f"{on_test.items} test items of signs"
         lines = [
-            f"\n## {model}, {name}\n",
+            f"\n## {model}, {name}, pictures of seed {options.seed}\n",
             f"{len(neurons)} neurons, {len(heads)} heads; {steps} steps of {settings.batch_size} pairs, "
             f"{options.dev} dev items. {task.metric_name} of the model itself {level:.3f} on {in_domain}, "
             f"{outside.level(UNEDITED):.3f} on {outside.items} of shapes, out of domain; "
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=21, help="of the pictures")
     parser.add_argument("--out", type=Path, help="appended to")
     options = parser.parse_args()
     settings = SteeringSettings(
