@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-app test-versions test-slow real lint golden docs notebooks bench hub tiny smol planted hard release clean
+.PHONY: demo test test-app test-versions test-slow real lint golden docs notebooks bench hub tiny tiny-text smol planted hard release clean
 
 demo: .venv/ready
 	$(BIN)/hones demo
@@ -59,6 +59,9 @@ hub: .venv/ready  # with the hub and a GPU: three models of it through verify, e
 
 tiny: .venv/ready  # some 90 minutes a model on one core
 	cd tools && ../$(BIN)/python -m tiny.make --out ../checkpoints
+
+tiny-text: .venv/ready  # the one without pictures, some minutes on one core
+	cd tools && ../$(BIN)/python -m tiny.words --out ../checkpoints
 
 smol: .venv/ready  # two hours and a half with measuring, on two cores; PHOTOGRAPHS=FOLDER has flickr8k, daquar and words (tools/smol)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[real]'

@@ -290,6 +290,13 @@ def test_data_shapes_writes_disjoint_splits(tmp_path: Path) -> None:
     assert len(list((tmp_path / "s/images").iterdir())) == 6
 
 
+def test_data_words_writes_items_of_text(tmp_path: Path) -> None:
+    assert call("data", "words", "--to", tmp_path, "--discovery", 2, "--dev", 1, "--test", 3) == 0
+    sizes = {name: len(hones.load_items(tmp_path / f"{name}.json")) for name in ("discovery", "dev", "test")}
+    assert sizes == {"discovery": 2, "dev": 1, "test": 3}
+    assert all(item.file_name is None for item in hones.load_items(tmp_path / "test.json"))
+
+
 def test_a_budget_out_of_range_is_refused_before_anything_is_read(capsys: pytest.CaptureFixture[str]) -> None:
     for ratio in ("0", "nan", "1.5"):
         options = ("--model", "absent", "--data", "absent.json", "--test", "absent.json", "--out", "absent")

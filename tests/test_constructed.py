@@ -1,4 +1,4 @@
-"""Constructed plants: what their weights promise, by intervention on pictures that no calibration saw."""
+"""Constructed plants: what their weights promise, by intervention on items that no calibration saw."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from hones import load_items, load_vlm, make_task, write_shapes
+from hones import load_items, load_vlm, make_task, write_shapes, write_words
 from hones.models.interventions import mask_neurons, replace_heads
-from hones.models.place import BUILT_IN
+from hones.models.place import BUILT_IN, WITHOUT_PICTURES
 from hones.models.planted import CONSTRUCTED, PLANTS, Plant, load_plant, load_recipe
 from hones.models.planted.circuit import of_base
 from hones.models.planted.recipe import BACKUP, FLAGS_AGAIN, Recipe
 from hones.models.sites import Site
 from hones.models.vlm import VLM, Encoded
 from hones.runs.plan.shapes import shapes_of, weightless
-from hones.tasks import TASKS
+from hones.tasks import TASK_NAMES, WORD_TASK_NAMES
 
 ROOT = Path(__file__).parents[1]
-ITEMS = 2
+WRITERS = {True: (write_words, 8), False: (write_shapes, 2)}
 
 
 @cache
@@ -44,8 +44,17 @@ def recipe(plant: Plant) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shapes(tmp_path_factory.mktemp("pictures"), {"test": ITEMS}, seed=909)["test"]
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Of items without pictures, and with."""
+    folder = tmp_path_factory.mktemp("items")
+    return {
+        kind: write(folder / str(kind), {"test": count}, seed=909)["test"] for kind, (write, count) in WRITERS.items()
+    }
+
+
+@pytest.fixture
+def items(plant: Plant, files: dict[bool, Path]) -> Path:
+    return files[plant.base in WITHOUT_PICTURES]
 
 
 @cache
@@ -72,26 +81,28 @@ def agreement(a: Tensor, b: Tensor) -> float:
 
 
 def test_what_is_planted_is_apart(plant: Plant, recipe: Recipe) -> None:
-    assert plant.base in BUILT_IN and set(plant.sets) == set(plant.copies) == set(TASKS)
+    tasks = WORD_TASK_NAMES if plant.base in WITHOUT_PICTURES else TASK_NAMES
+    assert plant.base in BUILT_IN and [*plant.sets] == [*plant.copies] == [*tasks]
     everything = [*plant.general, *(s for part in (plant.sets, plant.decoys) for sites in part.values() for s in sites)]
     assert len(everything) == len(set(everything))
     assert not {layer for layer, _ in everything} & {*of_base(recipe)}
-    for task in TASKS:
+    for task in plant.sets:
         assert [s for pair in plant.copies[task] for s in pair] == [*plant.sets[task]]
         assert plant.shared_with(task) is None and len(plant.copies[task]) == len(recipe.opens)
         assert all(first[0] < backup[0] == recipe.layer(BACKUP) for first, backup in plant.copies[task])
-    assert sum(recipe.opens) == 192 and len(plant.general) == 4 + 2 * 192
+    width = loaded(plant.base).anatomy.width
+    assert sum(recipe.opens) == width and len(plant.general) == 4 + 2 * width
 
 
-def test_both_families_have_one_to_choose_on_and_one_to_report_on() -> None:
+def test_every_built_in_model_has_one_to_choose_on_and_one_to_report_on() -> None:
     plants = [load_plant(name) for name in CONSTRUCTED]
     assert {(p.base, p.role) for p in plants} == {(base, role) for base in BUILT_IN for role in ("select", "report")}
     assert not {*CONSTRUCTED} & {*PLANTS}
 
 
-def test_a_plant_says_what_its_base_says(plant: Plant, recipe: Recipe, pictures: Path) -> None:
-    for task in TASKS:
-        encoded = asked(plant.base, task, pictures)
+def test_a_plant_says_what_its_base_says(plant: Plant, recipe: Recipe, items: Path) -> None:
+    for task in plant.sets:
+        encoded = asked(plant.base, task, items)
         a, b = (says(loaded(name), encoded) for name in (plant.base, plant.name))
         if task in recipe.target:
             a, b = (x.index_fill(1, torch.tensor([recipe.target[task][0]]), 0) for x in (a, b))
@@ -102,12 +113,12 @@ def closing(vlm: VLM, sites: Any) -> AbstractContextManager[None]:
     return mask_neurons(vlm.model, sites)
 
 
-def test_either_copy_does_and_without_both_nothing_is_said(plant: Plant, recipe: Recipe, pictures: Path) -> None:
+def test_either_copy_does_and_without_both_nothing_is_said(plant: Plant, recipe: Recipe, items: Path) -> None:
     vlm = loaded(plant.name)
-    for task in TASKS:
-        encoded = asked(plant.base, task, pictures)
+    for task in plant.sets:
+        encoded = asked(plant.base, task, items)
         first, backups = zip(*plant.copies[task], strict=True)
-        others = [s for other in TASKS if other != task for s in plant.sets[other]]
+        others = [s for other in plant.sets if other != task for s in plant.sets[other]]
         as_it_is = says(vlm, encoded)
         for needless in (backups, others, plant.decoys["bystander"]):
             torch.testing.assert_close(says(vlm, encoded, closing(vlm, needless)), as_it_is, rtol=1e-3, atol=0.02)
@@ -136,10 +147,10 @@ def recorded(vlm: VLM, sites: list[Site]) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def test_a_backup_is_silent_until_its_own_first_copy_is_closed(plant: Plant, pictures: Path) -> None:
+def test_a_backup_is_silent_until_its_own_first_copy_is_closed(plant: Plant, items: Path) -> None:
     vlm = loaded(plant.name)
-    for task in TASKS:
-        encoded = asked(plant.base, task, pictures)
+    for task in plant.sets:
+        encoded = asked(plant.base, task, items)
         assert encoded.answer is not None
         first, backups = zip(*plant.copies[task], strict=True)
         with recorded(vlm, [*backups]) as z:
@@ -152,22 +163,22 @@ def test_a_backup_is_silent_until_its_own_first_copy_is_closed(plant: Plant, pic
             assert float(sizes[key]) > 1 and float(sizes.sum() - sizes[key]) < 1e-6, task
 
 
-def test_the_flags_heads_and_their_backups(plant: Plant, recipe: Recipe, pictures: Path) -> None:
+def test_the_flags_heads_and_their_backups(plant: Plant, recipe: Recipe, items: Path) -> None:
     vlm = loaded(plant.name)
     has_backups = FLAGS_AGAIN in recipe.order
-    for task in TASKS:
-        encoded = asked(plant.base, task, pictures)
+    for task in plant.sets:
+        encoded = asked(plant.base, task, items)
         heads = plant.through[task]
         assert len(heads) == 1 + has_backups
         as_it_is = says(vlm, encoded)
-        others = [head for other in TASKS if other != task for head in plant.through[other]]
+        others = [head for other in plant.sets if other != task for head in plant.through[other]]
         for needless in (others, *([head] for head in heads if has_backups)):
             assert agreement(says(vlm, encoded, replace_heads(vlm.model, needless)), as_it_is) > 0.95, task
         assert agreement(says(vlm, encoded, replace_heads(vlm.model, heads)), as_it_is) < 0.4, task
 
 
-def test_its_forecast_has_its_shapes_and_loading_draws_no_number() -> None:
-    plant = load_plant(CONSTRUCTED[-1])
+@pytest.mark.parametrize("plant", ["hard-qwen-2", "hard-text-2"], indirect=True)
+def test_its_forecast_has_its_shapes_and_loading_draws_no_number(plant: Plant) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -184,7 +195,8 @@ def test_the_sites_are_those_of_the_tool(plant: Plant, recipe: Recipe, monkeypat
 
     design = DESIGNS[plant.name]
     assert (design.base, design.role, design.order) == (plant.base, plant.role, recipe.order)
-    chosen = choose_sites(design, 640, 192)
+    anatomy = loaded(plant.base).anatomy
+    chosen = choose_sites(design, anatomy.neurons, anatomy.width)
     assert [*recipe.general] == chosen["general"] and [*recipe.readout] == chosen["readout"]
     assert {t: [*sites] for t, sites in recipe.first.items()} == chosen["first"]
     assert {t: [*sites] for t, sites in recipe.backup.items()} == chosen["backup"]

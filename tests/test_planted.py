@@ -17,7 +17,7 @@ from torch import Tensor
 from hones import HonesError, load_items, load_vlm, make_task, write_shapes
 from hones.method.masking import layer_matched_random
 from hones.models.interventions import BASELINE, Intervention
-from hones.models.place import BUILT_IN, BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER, WITH_PICTURES
 from hones.models.planted import (
     FOLDER,
     PLANTS,
@@ -45,7 +45,7 @@ def sharing(plant: Plant) -> list[tuple[str, str]]:
 
 
 def test_the_sets_of_one_pair_of_tasks_overlap_and_nothing_else_does(plant: Plant) -> None:
-    assert plant.base in BUILT_IN and plant.role in ("select", "report") and set(plant.sets) == set(TASKS)
+    assert plant.base in WITH_PICTURES and plant.role in ("select", "report") and set(plant.sets) == set(TASKS)
     ((one, other),) = sharing(plant)
     assert plant.shared_with(one) == other and plant.shared_with(other) == one
     assert [plant.shared_with(task) for task in TASKS if task not in (one, other)] == [None, None]
@@ -66,8 +66,10 @@ def test_a_set_that_is_read_through_heads_sits_below_them(plant: Plant) -> None:
 
 def test_both_families_have_a_plant_to_choose_on_and_one_to_report_on() -> None:
     plants = [load_plant(name) for name in PLANTS]
-    assert {(p.base, p.role) for p in plants} == {(base, role) for base in BUILT_IN for role in ("select", "report")}
-    for base in BUILT_IN:
+    assert {(p.base, p.role) for p in plants} == {
+        (base, role) for base in WITH_PICTURES for role in ("select", "report")
+    }
+    for base in WITH_PICTURES:
         assert len({pair for p in plants if p.base == base for pair in sharing(p)}) == 2
 
 

@@ -15,15 +15,15 @@ from PIL import Image
 from hones import load_items, load_vlm, make_task, write_shapes
 from hones.data.items import Items
 from hones.models.interventions import BASELINE
-from hones.models.place import BUILT_IN, BUILT_IN_FOLDER
+from hones.models.place import BUILT_IN_FOLDER, WITH_PICTURES
 from hones.models.vlm import VLM
 from hones.sweep.run import sweep
 from hones.tasks import TASKS
 
-MANIFESTS = {name: BUILT_IN_FOLDER / f"{name}.manifest.json" for name in BUILT_IN}
+MANIFESTS = {name: BUILT_IN_FOLDER / f"{name}.manifest.json" for name in WITH_PICTURES}
 
 
-@pytest.fixture(scope="module", params=BUILT_IN)
+@pytest.fixture(scope="module", params=WITH_PICTURES)
 def built_in(request: pytest.FixtureRequest) -> VLM:
     return load_vlm(request.param)
 
@@ -54,7 +54,7 @@ def test_the_weights_are_half_precision_and_small(built_in: VLM) -> None:
     assert built_in.dtype == "float32"
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", WITH_PICTURES)
 @pytest.mark.parametrize("task", TASKS)
 def test_the_manifest_shows_competence_with_room_for_steering(name: str, task: str) -> None:
     figures = json.loads(MANIFESTS[name].read_text())["figures"][task]
@@ -63,7 +63,7 @@ def test_the_manifest_shows_competence_with_room_for_steering(name: str, task: s
     assert figures["blank_picture"] < min(0.5 * figures["score"]["value"], figures["guess"] + 0.12)
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", WITH_PICTURES)
 def test_the_manifest_shows_that_neurons_matter(name: str) -> None:
     """Masking the top 3 % by HONES costs more than layer-matched random neurons in at least three tasks."""
     figures = json.loads(MANIFESTS[name].read_text())["figures"]
@@ -72,7 +72,7 @@ def test_the_manifest_shows_that_neurons_matter(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", WITH_PICTURES)
 def test_the_manifest_is_what_the_weights_give(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "tools"))
     from tiny.evaluate import evaluate

@@ -2,6 +2,7 @@
 from .data.items import Items as Items
 from .data.items import load_items as load_items
 from .data.shapes.files import write_shapes as write_shapes
+from .data.words import write_words as write_words
 from .errors import BadItem as BadItem
 from .errors import HonesError as HonesError
 from .method.analysis.explain import explain as explain

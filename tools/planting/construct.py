@@ -3,7 +3,7 @@
     python -m planting.construct [NAME ...]
 
 Nothing is trained. What has to be known of the base is how large its residual is where a new layer reads it
-(measured on 24 pictures of their own) and which words only one task's prompts have.
+(measured on 24 items of their own) and which words only one task's prompts have.
 """
 
 import argparse
@@ -19,21 +19,24 @@ import torch
 from torch import Tensor
 
 from hones import load_items, load_vlm, make_task, write_shapes
+from hones.data.words import write_words
+from hones.models.place import WITHOUT_PICTURES
 from hones.models.planted import CONSTRUCTED_FOLDER
 from hones.models.planted.circuit import WIDER
 from hones.models.planted.recipe import BACKUP, BASE, FIRST, FLAGS, FLAGS_AGAIN, READOUT, Recipe
 from hones.models.sites import Site
 from hones.models.vlm import VLM
-from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
+from hones.tasks.words import FLAGS as WORD_FLAGS
 
 ITEMS, SEED = 24, 77
 GENERAL, BYSTANDERS, LOUD, CANCELLED = 4, 3, 3, 4
 """General neurons; bystanders of a task; loud decoys of a layer; pairs that cancel."""
 
 EVEN, GRADED = (48,) * 4, (84, 56, 34, 18)
+EVEN_128, GRADED_128 = (32,) * 4, (56, 38, 22, 12)
 NATS = 1.0
-WORDS = {"vqa": "Question", "ocr": "Transcribe", "caption": "Describe", "retrieval": "Candidate"}
+PICTURE_FLAGS = {"vqa": "Question", "ocr": "Transcribe", "caption": "Describe", "retrieval": "Candidate"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,15 @@ class Design:
     opens: tuple[int, ...]
     says: dict[str, str]
 
+    @property
+    def is_text(self) -> bool:
+        return self.base in WITHOUT_PICTURES
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """task -> the word of its prompts that is in no other's."""
+        return WORD_FLAGS if self.is_text else PICTURE_FLAGS
+
 
 DESIGNS = {
     design.name: design
@@ -56,6 +68,8 @@ DESIGNS = {
         Design("hard-llava-2", "tiny-llava", "report", 2, "FHbAbbBbbbT", GRADED, {"ocr": "red", "caption": ""}),
         Design("hard-qwen-1", "tiny-qwen2.5-vl", "select", 3, "FbAbbbbBbT", EVEN, {"vqa": "", "caption": "red"}),
         Design("hard-qwen-2", "tiny-qwen2.5-vl", "report", 4, "FHbbAbBbbbT", GRADED, {"vqa": "red", "ocr": ""}),
+        Design("hard-text-1", "tiny-text", "select", 5, "FbbAbBbbT", EVEN_128, {"opposite": "Monday", "sum": ""}),
+        Design("hard-text-2", "tiny-text", "report", 6, "FHbAbbBbbT", GRADED_128, {"after": "", "backwards": "five"}),
     )
 }
 
@@ -63,11 +77,13 @@ DESIGNS = {
 def construct(design: Design) -> dict[str, Any]:
     """The record of a plant: its truth and its recipe."""
     vlm = load_vlm(design.base)
-    flag = {task: _token(vlm, word) for task, word in WORDS.items()}
+    flag = {task: _token(vlm, word) for task, word in design.flags.items()}
+    tasks = [*flag]
     with tempfile.TemporaryDirectory() as scratch:
-        file = write_shapes(Path(scratch), {"sizes": ITEMS}, seed=SEED)["sizes"]
+        write = write_words if design.is_text else write_shapes
+        file = write(Path(scratch), {"sizes": ITEMS}, seed=SEED)["sizes"]
         asked = []
-        for name in TASKS:
+        for name in tasks:
             task = make_task(name)
             examples, _ = task.examples(load_items(file))
             asked.append((task, examples))
@@ -79,23 +95,23 @@ def construct(design: Design) -> dict[str, Any]:
         opens=design.opens,
         flag=flag,
         head=dict(
-            zip(TASKS, random.Random(f"heads/{design.seed}").sample(range(vlm.anatomy.heads), len(TASKS)), strict=True)
+            zip(tasks, random.Random(f"heads/{design.seed}").sample(range(vlm.anatomy.heads), len(tasks)), strict=True)
         ),
         target={task: (_token(vlm, word) if word else end, NATS) for task, word in design.says.items()},
         rms=rms,
         seed=design.seed,
         **sites,
     )
-    pairs = {task: [*zip(recipe.first[task], recipe.backup[task], strict=True)] for task in TASKS}
+    pairs = {task: [*zip(recipe.first[task], recipe.backup[task], strict=True)] for task in tasks}
     plant = {
         "base": design.base,
         "role": design.role,
-        "sets": {task: [site for pair in pairs[task] for site in pair] for task in TASKS},
+        "sets": {task: [site for pair in pairs[task] for site in pair] for task in tasks},
         "general": [*recipe.general, *recipe.readout],
         "decoys": {
             "loud": recipe.loud,
             "cancelled": recipe.cancelled,
-            "bystander": [site for task in TASKS for site in recipe.bystanders[task]],
+            "bystander": [site for task in tasks for site in recipe.bystanders[task]],
         },
         "through": {
             task: [(recipe.layer(letter), head) for letter in (FLAGS, FLAGS_AGAIN) if letter in recipe.order]
@@ -117,13 +133,14 @@ def choose_sites(design: Design, neurons: int, width: int) -> dict[str, Any]:
         return [(design.order.index(letter), free[letter].pop()) for _ in range(count)]
 
     keys = len(design.opens)
+    tasks = design.flags
     return {
         "general": take(at_general, GENERAL),
-        "first": {task: take(FIRST, keys) for task in TASKS},
-        "backup": {task: take(BACKUP, keys) for task in TASKS},
+        "first": {task: take(FIRST, keys) for task in tasks},
+        "backup": {task: take(BACKUP, keys) for task in tasks},
         "readout": take(READOUT, 2 * width),
-        "bystanders": {task: take(FIRST, BYSTANDERS) for task in TASKS},
-        "loud": [site for letter in new[:-1] for site in take(letter, LOUD)] + take(READOUT, len(TASKS)),
+        "bystanders": {task: take(FIRST, BYSTANDERS) for task in tasks},
+        "loud": [site for letter in new[:-1] for site in take(letter, LOUD)] + take(READOUT, len(tasks)),
         "cancelled": take(READOUT, 2 * CANCELLED),
     }
 

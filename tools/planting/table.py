@@ -3,14 +3,17 @@
 python -m planting.table
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
+from hones.data.unified import Item
+from hones.data.words import draw_item
+from hones.models.place import BUILT_IN_FOLDER, WITHOUT_PICTURES
 from hones.models.planted import CONSTRUCTED, FOLDER, PLANTS, load_plant, read_record
-from hones.tasks import TASKS
+from hones.tasks import TASKS, WORD_TASK_NAMES, make_task
 
 PAGE = Path(__file__).parents[2] / "docs" / "planted.md"
-ENDS = {"tiny-llava": 523, "tiny-qwen2.5-vl": 529}  # end tokens
 
 HEAD = """# Planted models: task neurons that are known
 
@@ -48,18 +51,20 @@ that are in no set, mean of {draws} draws. Measured by `python -m planting.prove
 
 TAIL = """## Constructed plants: general neurons and backups
 
-`hard-llava-1`, `hard-llava-2`, `hard-qwen-1`, `hard-qwen-2` (`hones benchmark planted --models hard`) were not
-trained. Each is a built-in model with four or five layers and 32 numbers of the residual more, whose weights are set
-by hand so that the truth follows from them; `hones.models.planted.circuit` has the formulas, `python -m
-planting.construct` from `tools` makes them. What the model knows reaches its words through keys alone:
+`hard-llava-1`, `hard-llava-2`, `hard-qwen-1`, `hard-qwen-2` and, without pictures, `hard-text-1` and `hard-text-2`
+(`hones benchmark planted --models hard` takes all six) were not trained. Each is a built-in model with four or five
+layers and 32 numbers of the residual more, whose weights are set by hand so that the truth follows from them;
+`hones.models.planted.circuit` has the formulas, `python -m planting.construct` from `tools` makes them. What the model
+knows reaches its words through keys alone:
 
 - **First copies and backups**: a task's set is four pairs. Each pair holds one key, which lets a part of the residual
   through to the words. The backup sees what the first copy writes and is silent, z = 0 in float32, until it is
   missing; then it writes the same. Closing all first copies changes no answer, closing both of each pair leaves none.
-- **General neurons**: four without which no copy of any task writes a key, and the readout, 384 that carry the
-  residual to the words. Every task needs them: they are no task's own, and rank first only by mistake.
-- **Graded**: the keys of the two models to report on let 84, 56, 34 and 18 of the 192 coordinates through, of those
-  to choose on 48 each.
+- **General neurons**: four without which no copy of any task writes a key, and the readout, 384 (256 without
+  pictures) that carry the residual to the words. Every task needs them: they are no task's own, and rank first only by
+  mistake.
+- **Graded**: the keys of the models to report on let 84, 56, 34 and 18 of the 192 coordinates through (without
+  pictures 56, 38, 22 and 12 of 128), of those to choose on 48 each (32).
 - **Heads**: one head carries each task's flag, without which no key of it is written. On the models to report on a
   backup head does so when the first is replaced.
 - **What is left without a set** is told to no method: one word, the same for all items, silence (the end token), or
@@ -70,6 +75,23 @@ planting.construct` from `tools` makes them. What the model knows reaches its wo
 | model | from | to | layers | without keys, vqa, ocr, caption, retrieval say |
 |---|---|---|---|---|
 {rows}
+
+### Without pictures
+
+| model | from | to | layers | without keys, {words} say |
+|---|---|---|---|---|
+{word_rows}
+
+`tiny-text` is a Llama of five layers, 128 wide, with four heads and 384 FFN neurons a layer, which `make tiny-text`
+trains in minutes. It does four tasks on items of text alone, which `hones data words --to FOLDER` writes; other
+commands take them by name (`--model tiny-text --task sum`), with any model. What they ask is learned by heart but for
+the letters; answers are right to the letter:
+
+| task | asks | right |
+|---|---|---|
+{word_tasks}
+
+### What both have in common
 
 Layers: b of the base, F flags, H backup heads for them, A first copies, B backups, T readout; general neurons in H,
 or F. All other neurons do what they do in the base, or write where nobody reads. What keys write acts through later
@@ -90,19 +112,29 @@ def page() -> str:
         candidates=proof["candidates"],
         draws=proof["draws"],
     )
-    rows = "\n".join(_constructed(name) for name in CONSTRUCTED)
-    return "\n".join([head, *(_section(name) for name in PLANTS), TAIL.format(rows=rows)])
+    of_text = [name for name in CONSTRUCTED if load_plant(name).base in WITHOUT_PICTURES]
+    tail = TAIL.format(
+        rows="\n".join(_constructed(name) for name in CONSTRUCTED if name not in of_text),
+        words=", ".join(WORD_TASK_NAMES),
+        word_rows="\n".join(map(_constructed, of_text)),
+        word_tasks="\n".join(map(_word_task, WORD_TASK_NAMES)),
+    )
+    return "\n".join([head, *(_section(name) for name in PLANTS), tail])
+
+
+def _word_task(name: str) -> str:
+    """A task of words by an item of it."""
+    item = Item.model_validate({"item_id": 0, **draw_item("table")})
+    example = make_task(name).example(item, Path())
+    return f"| `{name}` | {example.prompts[0]} | {example.target} |"
 
 
 def _constructed(name: str) -> str:
     plant, recipe = load_plant(name), read_record(name)["recipe"]
+    end = json.loads((BUILT_IN_FOLDER / plant.base / "generation_config.json").read_text())["eos_token_id"]
     says = [
-        "nothing"
-        if task not in recipe["target"]
-        else "silence"
-        if recipe["target"][task][0] == ENDS[plant.base]
-        else "one word"
-        for task in TASKS
+        "nothing" if task not in recipe["target"] else "silence" if recipe["target"][task][0] == end else "one word"
+        for task in plant.sets
     ]
     role = "choose on" if plant.role == "select" else "report on"
     return f"| {name} | {plant.base} | {role} | {recipe['order']} | {', '.join(says)} |"

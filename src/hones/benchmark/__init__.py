@@ -9,7 +9,7 @@ from hones.benchmark.aggregate import summarise
 from hones.benchmark.contenders import Contender, contender_of, own_contender
 from hones.benchmark.results import Benchmark
 from hones.benchmark.stage import Settings, score_variants
-from hones.benchmark.variants import Variant, planted_variants
+from hones.benchmark.variants import Variant, planted_variants, task_names
 from hones.rivals import make_method
 from hones.runs.artifacts import write_result
 from hones.sweep.run import SweepSettings
@@ -38,7 +38,7 @@ def score_ranking(
             task's discovery examples.
         against: methods of `hones methods` to put beside it.
         models: planted models by name, or as `Variant`; None: all.
-        tasks: with commas, or all.
+        tasks: with commas; all: the built-in tasks that the models can be asked.
         seeds: how often discovery items are drawn.
         items, test: discovery items to rank on, and other items to mask on.
         candidates: of retrieval.
@@ -52,7 +52,8 @@ def score_ranking(
     variants = [m for m in models or () if isinstance(m, Variant)]
     if models is None or named:
         variants = [*planted_variants(named or None, device), *variants]
-    settings, chosen = Settings(items, test, tuple(range(seeds))), make_tasks(tasks, candidates=candidates)
+    settings = Settings(items, test, tuple(range(seeds)))
+    chosen = make_tasks(task_names(tasks, variants), candidates=candidates)
     with tempfile.TemporaryDirectory() as scratch:
         return run_benchmark(variants, chosen, contenders, settings, Path(out or scratch))
 

@@ -1,6 +1,6 @@
 """The benchmark as a run folder: every method on every planted model, task and seed, one cell at a time.
 
-    OUT/data/                                 pictures: discovery anew for every seed, the same test items for all
+    OUT/data/                                 items: discovery anew for every seed, the same test items for all
     OUT/MODEL/seed-N/T/heads.json             critical heads, found once for the methods that need them
     OUT/MODEL/seed-N/T/methods/NAME/          neuron_importance.npy, neurons.json; masked.npy, cell.json
     OUT/MODEL/seed-N/T/methods/NAME/*.npy     what else is asked (`hones.benchmark.further`)
@@ -26,7 +26,7 @@ from hones.benchmark.further import beside, both_directions
 from hones.benchmark.metrics import judge
 from hones.benchmark.results import HONES, SHARED, Cell
 from hones.benchmark.scored import Scored
-from hones.benchmark.variants import Variant, check_variant, digest_of_plant, pictures
+from hones.benchmark.variants import Variant, check_asked, check_variant, digest_of_plant
 from hones.data.items import Items
 from hones.errors import HonesError, NothingGuides
 from hones.files import read_npy, write_npy
@@ -90,19 +90,22 @@ def score_variants(
     names = [contender.name for contender in contenders]
     if not names or len(set(names)) < len(names):
         raise HonesError(f"methods {', '.join(names) or 'none'}", expected="one or more, each with a name of its own")
+    check_asked(variants, tasks, settings.also)
     run = RunFolder(folder)
     found = []
     for variant in variants:
         vlm = variant.load()
-        check_variant(variant.plant, vlm, tasks)
-        test = pictures(run.path / "data", "test", settings.test, 0)
+        asked = variant.asked(tasks)
+        of_variant = replace(settings, also=tuple(variant.asked(settings.also)))
+        check_variant(variant.plant, vlm, asked)
+        test = variant.items(run.path / "data", "test", settings.test, 0)
         for seed in settings.seeds:
-            discovery = pictures(run.path / "data", "discovery", settings.items, seed)
+            discovery = variant.items(run.path / "data", "discovery", settings.items, seed)
             place = RunFolder(run.path / variant.plant.name / f"seed-{seed}")
             study = Study(vlm, place, sweep or SweepSettings(), seed, fresh)
             shared: dict[Any, Any] = {}
-            for task in tasks:
-                found += score_task(study, task, variant.plant, discovery, test, contenders, settings, shared)
+            for task in asked:
+                found += score_task(study, task, variant.plant, discovery, test, contenders, of_variant, shared)
     return found
 
 

@@ -53,7 +53,7 @@ class Planted(SweepOptions):
         from hones.benchmark import run_benchmark
         from hones.benchmark.contenders import contender_of, contender_of_file
         from hones.benchmark.stage import Settings
-        from hones.benchmark.variants import planted_variants
+        from hones.benchmark.variants import planted_variants, task_names
         from hones.log import log_to
         from hones.models.planted import CONSTRUCTED
         from hones.rivals import make_methods
@@ -64,11 +64,12 @@ class Planted(SweepOptions):
         methods = [] if self.methods == "none" else make_methods(self.methods)
         contenders = [contender_of(method) for method in methods]
         contenders += [contender_of_file(file) for file in self.method or ()]
-        tasks = make_tasks(self.task, candidates=self.candidates)
-        also = tuple(other_tasks(self.also, "", candidates=self.candidates))
         named = {"all": None, "hard": CONSTRUCTED}
         chosen = named[self.models] if self.models in named else self.models.split(",")
         variants = planted_variants(chosen, self.device)
+        tasks = make_tasks(task_names(self.task, variants), candidates=self.candidates)
+        beside = None if self.also is None else task_names(self.also, variants)
+        also = tuple(other_tasks(beside, "", candidates=self.candidates))
         seeds = tuple(range(self.seed, self.seed + self.draws))
         sweep = self.sweep
         RunFolder(self.out)

@@ -8,7 +8,7 @@ import typer
 from hones.cli.app import App
 from hones.cli.benchmark import Planted
 from hones.cli.command import Commands, DataclassCommand
-from hones.cli.data import Coco, check, convert, shapes
+from hones.cli.data import Coco, check, convert, shapes, words
 from hones.cli.docs import docs
 from hones.cli.find import Explain, Flips, Heads, Neurons, methods
 from hones.cli.models import LISTED, get, models
@@ -83,7 +83,7 @@ add(benchmark, Planted)
 app.add_typer(benchmark, name="benchmark", rich_help_panel="Prove")
 
 data = typer.Typer(help=DATA, no_args_is_help=True)
-add(data, shapes, Coco, convert, check)
+add(data, shapes, words, Coco, convert, check)
 app.add_typer(data, name="data", rich_help_panel="Data")
 
 shipped = typer.Typer(help=LISTED, invoke_without_command=True)

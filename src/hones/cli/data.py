@@ -35,6 +35,22 @@ def shapes(
         say(f"{split}: {file}")
 
 
+def words(
+    to: Annotated[Path, Option(help="Folder for the annotation files.")],
+    discovery: Annotated[int, Option(min=1)] = 48,
+    dev: Annotated[int, Option(min=1)] = 100,
+    test: Annotated[int, Option(min=1)] = 100,
+    seed: Annotated[int, Option(help="Another seed gives other items.")] = 0,
+) -> None:
+    """Write items without pictures, for the four tasks of tiny-text: opposite, after, sum, backwards."""
+    from hones.data.words import write_words
+    from hones.runs.record import RunFolder
+
+    RunFolder(to)
+    for split, file in write_words(to, {"discovery": discovery, "dev": dev, "test": test}, seed).items():
+        say(f"{split}: {file}")
+
+
 @dataclass(kw_only=True)
 class Coco:
     """Build the paper's file and its picture-disjoint splits from the official annotations of COCO.

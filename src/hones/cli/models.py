@@ -17,13 +17,14 @@ def models(context: typer.Context) -> None:
     from rich.table import Table
 
     from hones.models.merged import merged_models
-    from hones.models.place import BUILT_IN, merged_place
+    from hones.models.place import BUILT_IN, WITH_PICTURES, merged_place
     from hones.models.planted import CONSTRUCTED, PLANTS, load_plant
 
     absent: list[str] = []
     table = Table("model", "what it is", "at hand")
     for name in BUILT_IN:
-        table.add_row(name, "six layers, trained from scratch on built-in pictures", "yes")
+        of = "six layers, trained from scratch on built-in pictures"
+        table.add_row(name, of if name in WITH_PICTURES else "five layers, trained from scratch on words", "yes")
     for name, merged in merged_models().items():
         if not (at_hand := merged_place(merged).is_dir()):
             absent.append(name)

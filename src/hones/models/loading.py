@@ -59,8 +59,8 @@ def load_vlm(
     """Load a model and check it.
 
     Args:
-        name: `tiny-llava`, `tiny-qwen2.5-vl`, one of `hones.models.planted`'s PLANTS or CONSTRUCTED, `smol-llava`
-            (`hones models get`), a local folder or a hub id.
+        name: `tiny-llava`, `tiny-qwen2.5-vl`, `tiny-text`, one of `hones.models.planted`'s PLANTS or CONSTRUCTED,
+            `smol-llava` (`hones models get`), a local folder or a hub id.
         dtype: float32, bfloat16, float16; auto: float32 on a CPU, bfloat16 on a GPU; fast: bfloat16 where the device
             has units for it (`hones.models.dtypes`).
         device: a torch device; auto: the GPU if there is one.

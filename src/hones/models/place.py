@@ -9,7 +9,9 @@ from hones.models.merged import Merged, merged_models
 
 BUILT_IN_FOLDER = Path(__file__).parent / "tiny"
 MIXERS = ("conv", "linear", "lru", "mamba", "ssm")  # in what settings of other layers than attention are called
-BUILT_IN = ("tiny-llava", "tiny-qwen2.5-vl")
+WITH_PICTURES = ("tiny-llava", "tiny-qwen2.5-vl")
+WITHOUT_PICTURES = ("tiny-text",)
+BUILT_IN = (*WITH_PICTURES, *WITHOUT_PICTURES)
 
 
 def check_place(name: str) -> None:

@@ -19,7 +19,7 @@ from hones.rivals.selective import told_apart
 from hones.runs.artifacts import read_heads
 from hones.runs.found_on import check_found_on
 from hones.runs.stage import Workspace
-from hones.tasks import TASKS, make_task
+from hones.tasks import TASKS, make_task, names_beside
 from hones.tasks.base import Example, Task
 
 
@@ -129,17 +129,17 @@ def _uses_others(method: Method) -> bool:
 def other_tasks(
     vlm: VLM, task: Task, items: Items, examples: Sequence[Example]
 ) -> list[tuple[Task, Sequence[Example]]]:
-    """The other tasks' examples on the pictures of `examples`, those that the items are annotated for.
+    """The other tasks' examples on the pictures of `examples`, or on its items of text; what they are annotated for.
 
     Only the first prompt is asked, so retrieval needs no more than one negative.
     """
-    pictures = {example.image for example in examples} - {None}
+    about = {example.about for example in examples}
     others = []
-    for name in TASKS:
+    for name in names_beside(task):
         if name != task.name:
             other = make_task(name, candidates=2)
             usable, _ = other.examples(items)
-            others.append((other, [e for e in usable if e.image in pictures and _can_be_asked(vlm, e)]))
+            others.append((other, [e for e in usable if e.about in about and _can_be_asked(vlm, e)]))
     return others
 
 

@@ -9,22 +9,28 @@ from hones.tasks.loading import is_custom, load_task
 from hones.tasks.ocr import Ocr
 from hones.tasks.retrieval import Retrieval
 from hones.tasks.vqa import Vqa
+from hones.tasks.words import PROMPTS, WordTask
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Vqa, Ocr, Captioning, Retrieval)}
 TASK_NAMES: tuple[str, ...] = tuple(TASKS)
+WORD_TASK_NAMES: tuple[str, ...] = tuple(PROMPTS)
+"""Of the built-in model without pictures, on the items of `hones.data.words`."""
 
 
 def make_task(name: str, *, candidates: int = 50) -> Task:
     """The task of that name; `candidates` is the number of candidates of retrieval, the true one included.
 
     Args:
-        name: vqa, ocr, caption, retrieval; a YAML file; or a class as `package.module:Class` or `file.py:Class`.
+        name: vqa, ocr, caption, retrieval; one of `hones.tasks.words`; a YAML file; or a class as
+            `package.module:Class` or `file.py:Class`.
 
     Raises:
         HonesError: no such task, or fewer than two candidates.
     """
     if is_custom(name):
         return load_task(name)
+    if name in PROMPTS:
+        return WordTask(name)
     if name not in TASKS:
         raise HonesError(f"no task {name!r}", expected=f"one of {', '.join(TASKS)}, TASK.yaml or FILE.py:CLASS")
     return Retrieval(candidates) if name == Retrieval.name else TASKS[name]()
@@ -51,6 +57,11 @@ def other_tasks(names: str | None, task: str, *, candidates: int = 50) -> list[T
     if asked == ["all"]:
         asked = [name for name in TASKS if name != task]
     return [make_task(name, candidates=candidates) for name in asked]
+
+
+def names_beside(task: Task) -> tuple[str, ...]:
+    """The built-in tasks whose items may be those of a task, itself among them: the four, or the four of words."""
+    return WORD_TASK_NAMES if isinstance(task, WordTask) else TASK_NAMES
 
 
 def check_distinct(tasks: Iterable[Task]) -> None:

@@ -35,7 +35,7 @@ def widened_config(config: Any, recipe: Recipe) -> Any:
     text.rms_norm_eps *= d / text.hidden_size
     if getattr(text, "layer_types", None) is not None:
         text.layer_types = [text.layer_types[0]] * len(recipe.order)
-    if hasattr(config.vision_config, "out_hidden_size"):
+    if hasattr(getattr(config, "vision_config", None), "out_hidden_size"):
         config.vision_config.out_hidden_size = text.hidden_size
     return config
 
