@@ -66,7 +66,7 @@ def test_the_model_does_the_tasks(vlm: VLM, items: Items, name: str) -> None:
     task = make_task(name)
     examples, _ = task.examples(items)
     score = float(task.score(sweep(vlm, task, examples, [BASELINE])[0].sum(0)))
-    assert score > 0.9 and task.guess(examples) < 0.2
+    assert score > 0.9 and task.guess(examples) < 0.3
     assert MANIFEST["figures"][name]["score"]["value"] > 0.95
 
 
