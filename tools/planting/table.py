@@ -84,8 +84,8 @@ knows reaches its words through keys alone:
 
 `tiny-text` is a Llama of five layers, 128 wide, with four heads and 384 FFN neurons a layer, which `make tiny-text`
 trains in minutes. It does four tasks on items of text alone, which `hones data words --to FOLDER` writes; other
-commands take them by name (`--model tiny-text --task sum`), with any model. What they ask is learned by heart but for
-the letters; answers are right to the letter:
+commands take them by name (`--model tiny-text --task sum`), with any model. What they ask it knows by heart, but for
+the letters. An answer counts where it is the right one, case aside (`exact_match`):
 
 | task | asks | right |
 |---|---|---|
