@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_cli import call
 
-from hones import HonesError, load_items, load_vlm, make_task, write_words
+from hones import HonesError, load_items, load_vlm, make_task, tasks, write_words
 from hones.benchmark.variants import check_asked, planted_variants, task_names
 from hones.data.items import Items
 from hones.data.words import NEXT, NUMBERS, OPPOSITE_OF
@@ -79,6 +79,9 @@ def test_tasks_of_words_are_told_from_each_other_on_the_same_items(vlm: VLM, ite
     examples, _ = task.examples(items[:5])
     others = other_tasks(vlm, task, items, examples)
     assert [other.name for other, _ in others] == ["opposite", "after", "backwards"]
+    assert [other.name for other in tasks.other_tasks("all", task)] == ["opposite", "after", "backwards"]
+    assert [other.name for other in tasks.other_tasks("all", make_task("ocr"))] == ["vqa", "caption", "retrieval"]
+    assert [other.name for other in tasks.other_tasks("all")] == [*TASK_NAMES] and tasks.other_tasks(None) == []
     assert all([e.id for e in of_other] == [e.id for e in examples] for _, of_other in others)
 
 
@@ -89,9 +92,9 @@ def test_all_are_the_tasks_that_the_models_can_be_asked() -> None:
     assert task_names("all", text).split(",") == [*WORD_TASK_NAMES]
     assert task_names("all", pictures).split(",") == [*TASK_NAMES]
     assert task_names("all", both).split(",") == [*TASK_NAMES, *WORD_TASK_NAMES]
-    tasks = make_tasks("vqa,sum")
-    assert [[t.name for t in variant.asked(tasks)] for variant in both] == [["sum"], ["vqa"]]
-    check_asked(both, tasks, make_tasks("ocr,after"))
+    asked = make_tasks("vqa,sum")
+    assert [[t.name for t in variant.asked(asked)] for variant in both] == [["sum"], ["vqa"]]
+    check_asked(both, asked, make_tasks("ocr,after"))
     for variants, names, also, line in (
         (
             text,

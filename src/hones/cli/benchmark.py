@@ -69,7 +69,7 @@ class Planted(SweepOptions):
         variants = planted_variants(chosen, self.device)
         tasks = make_tasks(task_names(self.task, variants), candidates=self.candidates)
         beside = None if self.also is None else task_names(self.also, variants)
-        also = tuple(other_tasks(beside, "", candidates=self.candidates))
+        also = tuple(other_tasks(beside, candidates=self.candidates))
         seeds = tuple(range(self.seed, self.seed + self.draws))
         sweep = self.sweep
         RunFolder(self.out)

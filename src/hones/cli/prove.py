@@ -102,7 +102,7 @@ class Mask(StageOptions, AnswerOptions):
         from hones.views import terminal
 
         task = make_task(self.task, candidates=self.candidates)
-        also = other_tasks(self.also, task.name, candidates=self.candidates)
+        also = other_tasks(self.also, task, candidates=self.candidates)
         neurons = self.found(self.neurons, task.name, "neurons")
         read_neurons(neurons, task.name)  # a bad file is named before a model is loaded
         items = self.items(self.data, self.ids)
@@ -162,7 +162,7 @@ class Compare(StageOptions, AnswerOptions):
         methods = check_methods(self.methods)
         check_schedule(methods, self.rounds, self.width)
         tasks = make_tasks(self.task, candidates=self.candidates)
-        also = other_tasks(self.also, "", candidates=self.candidates)
+        also = other_tasks(self.also, candidates=self.candidates)
         splits = {"discovery": self.items(self.data), "test": self.items(self.test)}
         check_disjoint(splits)
         heads = {task.name: (self.heads_from or self.out) / task.name / "heads.json" for task in tasks}

@@ -107,7 +107,7 @@ class EvidenceOptions:
         except ValueError as error:
             raise HonesError(f"--seeds {self.seeds}", expected="whole numbers with commas") from error
         ways = make_steerings(HONES if self.methods is None else self.methods)
-        request = EvidenceRequest(ways, seeds, other_tasks(self.also, task.name, candidates=candidates), ood)
+        request = EvidenceRequest(ways, seeds, other_tasks(self.also, task, candidates=candidates), ood)
         request.check(task)
         return request
 

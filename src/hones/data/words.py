@@ -5,6 +5,7 @@ Each item serves the four tasks of `hones.tasks.words`, as a built-in picture do
 
 import json
 import random
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ LINES = (
     "first second third fourth fifth sixth seventh eighth ninth tenth",
     "a b c d e f g h i j k l m n o p q r s t u v w x y z",
 )
-NUMBERS, LETTERS = LINES[0].split(), LINES[2].split()
+NUMBERS: Sequence[str] = LINES[0].split()
+LETTERS: Sequence[str] = LINES[2].split()
 
-_PAIRS = [pair.split("/") for pair in OPPOSITES.split()]
-OPPOSITE_OF = dict(_PAIRS) | {other: one for one, other in _PAIRS}
+_PAIRS: Sequence[Sequence[str]] = [pair.split("/") for pair in OPPOSITES.split()]
+OPPOSITE_OF = {pair[n]: pair[1 - n] for n in (0, 1) for pair in _PAIRS}
 NEXT = {word: after for line in LINES for word, after in pairwise(line.split())} | {
     word: after for line in ROUNDS for word, after in pairwise([*line.split(), line.split()[0]])
 }

@@ -47,15 +47,18 @@ def make_tasks(names: str, *, candidates: int = 50) -> list[Task]:
     return tasks
 
 
-def other_tasks(names: str | None, task: str, *, candidates: int = 50) -> list[Task]:
+def other_tasks(names: str | None, task: Task | None = None, *, candidates: int = 50) -> list[Task]:
     """The tasks that are measured beside one: as named with commas; all: the built-in ones but for itself; or none.
+
+    Args:
+        task: beside which; None where there are several.
 
     Raises:
         HonesError: as `make_task`.
     """
     asked = [] if names is None else names.split(",")
     if asked == ["all"]:
-        asked = [name for name in TASKS if name != task]
+        asked = [*TASKS] if task is None else [name for name in names_beside(task) if name != task.name]
     return [make_task(name, candidates=candidates) for name in asked]
 
 
