@@ -4,15 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from test_benchmark import PLANT
 from test_cli import call
 
 from hones import HonesError, load_items, load_vlm, make_task, tasks, write_words
-from hones.benchmark.variants import check_asked, planted_variants, task_names
+from hones.benchmark.contenders import contender_of
+from hones.benchmark.stage import Settings, score_variants
+from hones.benchmark.variants import Variant, check_asked, planted_variants, task_names
 from hones.data.items import Items
 from hones.data.words import NEXT, NUMBERS, OPPOSITE_OF
 from hones.models.interventions import BASELINE
 from hones.models.place import BUILT_IN_FOLDER
 from hones.models.vlm import VLM
+from hones.rivals import make_method
 from hones.runs.method_inputs import other_tasks
 from hones.sweep.run import sweep
 from hones.tasks import TASK_NAMES, WORD_TASK_NAMES, make_tasks
@@ -108,6 +112,15 @@ def test_all_are_the_tasks_that_the_models_can_be_asked() -> None:
     ):
         with pytest.raises(HonesError, match=line):
             check_asked(variants, make_tasks(names), also)
+
+
+def test_models_with_and_without_pictures_in_one_call(vlms: dict[str, VLM], tmp_path: Path) -> None:
+    both = [Variant(PLANT, lambda: vlms["qwen"]), *planted_variants(["hard-text-2"])]
+    settings = Settings(items=2, test=2, seeds=(0,), also=tuple(make_tasks("opposite,retrieval", candidates=3)))
+    methods = [contender_of(make_method("random"))]
+    found = score_variants(both, make_tasks("vqa,sum"), methods, settings, tmp_path)
+    assert [(s.cell.model, s.cell.task) for s in found] == [("made-up", "vqa"), ("hard-text-2", "sum")]
+    assert [[other.name for other, _ in s.others] for s in found] == [["retrieval"], ["opposite"]]
 
 
 def test_the_benchmark_asks_a_text_plant_its_own_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
