@@ -1,13 +1,16 @@
 """Without pictures: the items and tasks of words, the model that does them, and the benchmark on plants made of it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_benchmark import PLANT
 from test_cli import call
 
 from hones import HonesError, load_items, load_vlm, make_task, tasks, write_words
+from hones.benchmark import score_ranking
 from hones.benchmark.contenders import contender_of
 from hones.benchmark.stage import Settings, score_variants
 from hones.benchmark.variants import Variant, check_asked, planted_variants, task_names
@@ -15,11 +18,13 @@ from hones.data.items import Items
 from hones.data.words import NEXT, NUMBERS, OPPOSITE_OF
 from hones.models.interventions import BASELINE
 from hones.models.place import BUILT_IN_FOLDER
+from hones.models.planted import load_plant
 from hones.models.vlm import VLM
 from hones.rivals import make_method
 from hones.runs.method_inputs import other_tasks
 from hones.sweep.run import sweep
 from hones.tasks import TASK_NAMES, WORD_TASK_NAMES, make_tasks
+from hones.tasks.base import Example, Task
 from hones.tasks.words import FLAGS
 
 MANIFEST = json.loads((BUILT_IN_FOLDER / "tiny-text.manifest.json").read_text())
@@ -121,6 +126,17 @@ def test_models_with_and_without_pictures_in_one_call(vlms: dict[str, VLM], tmp_
     found = score_variants(both, make_tasks("vqa,sum"), methods, settings, tmp_path)
     assert [(s.cell.model, s.cell.task) for s in found] == [("made-up", "vqa"), ("hard-text-2", "sum")]
     assert [[other.name for other, _ in s.others] for s in found] == [["retrieval"], ["opposite"]]
+
+
+def test_a_ranking_of_ones_own_is_scored_on_a_text_plant() -> None:
+    def rank(vlm: VLM, task: Task, items: Sequence[Example]) -> np.ndarray:
+        assert len(items) == 2 and all(item.open_picture() is None for item in items)
+        found = np.zeros((len(vlm.anatomy.layers), vlm.anatomy.neurons))
+        found[*zip(*load_plant("hard-text-1").sets[task.name], strict=True)] = 1
+        return found
+
+    found = score_ranking(rank, models=["hard-text-1"], against=(), seeds=1, items=2, test=2)
+    assert [(c.task, c.precision, c.masked) for c in found.cells] == [(task, 1, 0) for task in WORD_TASK_NAMES]
 
 
 def test_the_benchmark_asks_a_text_plant_its_own_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
