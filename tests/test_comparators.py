@@ -344,7 +344,7 @@ def test_random_methods_differ_by_seed_and_keep_the_layers_of_hones(vlm: VLM, di
 
 
 def test_all_methods_give_finite_numbers_and_leave_the_model_as_it_was(vlm: VLM, discovery: Items) -> None:
-    context = context_of(vlm, discovery, "retrieval", count=2)
+    context = context_of(vlm, discovery, "retrieval", count=3)
     before = {name: p.detach().clone() for name, p in vlm.model.named_parameters()}
     METHODS["dvp"].importance(context)  # transformers places hooks of its own in the first pass
     hooks = hooks_of(vlm)
@@ -371,7 +371,7 @@ def hooks_of(vlm: VLM) -> list[int]:
 
 def test_every_method_of_the_table_is_there() -> None:
     table = "random layer-random ap ma ape dvp logprob-gain wanda atp knowledge-neurons qrnca cna oracle"
-    ours = "hones hones-per-item hones-norm-gain hones-all-tokens hones+ rounds selective"
+    ours = "hones hones-per-item hones-norm-gain hones-all-tokens hones+ rounds selective best-of"
     newer = "relp gim coax masks"
     assert set(METHODS) == {*table.split(" "), *ours.split(" "), *newer.split(" ")}
 
@@ -389,7 +389,7 @@ def test_what_a_method_lacks_is_one_line(vlms: dict[str, VLM], discovery: Items,
         make_method("telepathy")
     with pytest.raises(HonesError, match="each method once"):
         make_methods("dvp,dvp")
-    assert {*METHODS} - {m.name for m in make_methods("all")} == {"masks", "oracle"}
+    assert {*METHODS} - {m.name for m in make_methods("all")} == {"masks", "oracle", "best-of"}
     assert [m.name for m in make_methods("atp,dvp")] == ["dvp", "atp"]
 
 

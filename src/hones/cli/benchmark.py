@@ -28,9 +28,9 @@ class Planted(SweepOptions):
         str, typer.Option(help="Planted models with commas; all: the trained ones, hard: the constructed ones.")
     ] = "all"
     task: Annotated[str, typer.Option(help="Tasks with commas, or all.")] = "all"
-    methods: Annotated[str, typer.Option(help="Methods with commas, all: every one but masks and oracle, or none.")] = (
-        "all"
-    )
+    methods: Annotated[
+        str, typer.Option(help="Methods with commas, all: every one but masks, oracle, best-of, or none.")
+    ] = "all"
     method: Annotated[
         list[str] | None, typer.Option(help="FILE.py:FUNCTION, rank(vlm, task, items) -> [L, I]; repeatable.")
     ] = None

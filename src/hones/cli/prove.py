@@ -128,7 +128,7 @@ class Compare(StageOptions, AnswerOptions):
     data: Annotated[Path, Option(help="Unified JSON file of the *discovery* items.")]
     test: Annotated[Path, Option(help="Unified JSON file of the *test* items; no common pictures.")]
     task: Annotated[str, Option(help="Tasks with commas (vqa, TASK.yaml, FILE.py:CLASS), or all.")] = "all"
-    methods: Annotated[str, Option(help="Methods with commas, or all: every one but masks and oracle.")] = "all"
+    methods: Annotated[str, Option(help="Methods with commas, or all: every one but masks, oracle, best-of.")] = "all"
     heads_from: Annotated[
         Path | None, Option(help="Run folder with RUN/T/heads.json. [default: step 1 is done in --out]")
     ] = None

@@ -81,6 +81,11 @@ class BestOf(Method, known="best-of"):
     def for_budget(self, ratio: float) -> "BestOf":
         return replace(self, schedule=replace(self.schedule, ratio=ratio))
 
+    def check(self, context: Context) -> None:
+        """Also raises TaskStops where no picture can be put aside."""
+        super().check(context)
+        put_aside(context)
+
     def importance(self, context: Context) -> Importance:
         """The numbers of the method that is taken, float32.
 

@@ -86,7 +86,7 @@ class Comparing(_Section):
     """Which methods are compared with HONES, how often random ones are drawn, and whether budgets are varied."""
 
     methods: Annotated[tuple[str, ...], Field(min_length=1), known_by(check_methods)] = Field(
-        description="`hones methods` lists them; all: every one but masks and oracle",
+        description="`hones methods` lists them; all: every one but masks, oracle, best-of",
         examples=[["dvp", "atp", "random"]],
     )
     rounds: Count | None = Field(default=None, description="of methods that close in rounds; null: 6, of coax 2")
