@@ -18,7 +18,8 @@ from hones.rivals.base import Context
 from hones.rivals.integrated_gradients import integrated_gradients
 from hones.rivals.knowledge_neurons import attributions
 from hones.rivals.reading import ask_with_gold
-from hones.rivals.tail import SharedPast, Tail, disproof, integrated_gradients_of, tails
+from hones.rivals.tail import Tail, disproof, integrated_gradients_of, tails
+from hones.sweep.layer_rows import SharedPast
 from hones.sweep.run import SweepSettings
 from hones.tasks.base import Example, Task
 

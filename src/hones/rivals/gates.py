@@ -2,8 +2,8 @@
 
 With a gate g[l,i] on z[l,i] at every position (1 open, 0 closed), a `Gated` is a number V(g) that is a sum over
 prompts, and its gradient dV/dg [L, I]. `GateGradients` sums those of one or several of them, round after round, each
-round at gates of its own. Shards are whole batches, at most 32 a round and job, and are added in their order in
-float64, so the sums are the same bytes on any number of workers and after a kill.
+round at gates of its own. Shards are whole pieces (prompts that run together), at most 32 a round and job, and are
+added in their order in float64, so the sums are the same bytes on any number of workers and after a kill.
 """
 
 from abc import ABC, abstractmethod
@@ -29,6 +29,10 @@ from hones.tasks.base import Task
 
 MOST_SHARDS = 32
 """A round and job: a 7B model's sum over four tasks and six rounds is 68 MB, written after each."""
+
+
+WHOLE_PIECES = "pieces"
+"""How shards are cut, in the plan of a running sum."""
 
 
 class Gated(ABC):
@@ -63,6 +67,20 @@ class Gated(ABC):
     def batches(self, prompts: range) -> list[range]:
         """The prompts, `rows` at once."""
         return [prompts[start : start + self.rows] for start in range(0, len(prompts), self.rows)]
+
+    @property
+    def pieces(self) -> list[range]:
+        """The prompts, those together that no shard parts."""
+        return [range(n, n + 1) for n in range(self.count)]
+
+    def hasten(self, rounds: int, most: int | None) -> bool:
+        """Compute the same with less work from now on; whether there is a way: most have none. The model is frozen.
+
+        Args:
+            rounds: how often gradients will be asked for.
+            most: bytes that may be kept, where not all that are free may be.
+        """
+        return False
 
     @abstractmethod
     def about(self, prompts: range) -> str:
@@ -107,10 +125,16 @@ class GateShard:
 
 @dataclass(frozen=True)
 class GateWork(ShardedWork[GateShard, Importance]):
-    """A shard's result is its prompts' share of dV/dg."""
+    """A shard's result is its prompts' share of dV/dg.
+
+    exact: by the definition, whole passes. rounds, most: as `Gated.hasten` has them.
+    """
 
     jobs: Sequence[Job]
     rows: int
+    rounds: int = 1
+    most: int | None = None
+    exact: bool = False
 
     @property
     def tasks(self) -> list[Task]:
@@ -121,10 +145,12 @@ class GateWork(ShardedWork[GateShard, Importance]):
         made: dict[int, Gated] = {}
 
         def compute(shard: GateShard, advance: Advance) -> Importance:
-            if shard.job not in made:
-                made[shard.job] = self.jobs[shard.job](vlm, self.rows)
             assert shard.gates is not None
             with frozen(vlm.model):
+                if shard.job not in made:
+                    made[shard.job] = self.jobs[shard.job](vlm, self.rows)
+                    if not self.exact:
+                        made[shard.job].hasten(self.rounds, self.most)
                 return made[shard.job].gradient(shard.gates, shard.prompts, advance)
 
         return compute
@@ -137,7 +163,8 @@ class GateGradients:
     """dV/dg of several jobs, round after round, each at gates of its own.
 
     Args:
-        rounds: at most so many; with `context.sweep.running_sum` they are on disk, shard by shard.
+        rounds: at most so many; with `context.sweep.running_sum` they are on disk, shard by shard. The engine naive
+            takes whole passes.
 
     Raises:
         HonesError: what a job raises, or a running sum of other batches.
@@ -147,13 +174,15 @@ class GateGradients:
         settings = context.sweep
         rows = settings.batch_size or ROWS_WITH_GRADIENT
         shape = (rounds, len(jobs), *importance_shape(context.vlm))
-        self.running = settings.running_sum(shape, {"rows": rows})
+        self.running = settings.running_sum(shape, {"rows": rows, "cut": WHOLE_PIECES})
         if self.running.path is not None:
             refuse_other_batches(self.running.path, "ranking", self.running.plan["rows"], settings.batch_size)
-        work = GateWork(jobs, self.running.plan["rows"])
+        exact = settings.engine == "naive"
+        work = GateWork(jobs, self.running.plan["rows"], rounds, settings.most_bytes, exact)
         # a driver's outline of the model is enough to count prompts
         asked = [job(context.vlm, work.rows) for job in jobs]
-        self.shards = [GateShard(n, part, gated.about(part)) for n, gated in enumerate(asked) for part in _cut(gated)]
+        cut = shards_of if self.running.plan.get("cut") == WHOLE_PIECES else _cut_anywhere
+        self.shards = [GateShard(n, part, gated.about(part)) for n, gated in enumerate(asked) for part in cut(gated)]
         self.round = 0
         total = rounds * sum(gated.count for gated in asked)
         self.bar = progress_bar(f"{context.task.name}: gradients", total, " prompts")
@@ -175,7 +204,23 @@ class GateGradients:
         return self.running.total[self.round - 1]
 
 
-def _cut(gated: Gated) -> list[range]:
-    """Its prompts in at most MOST_SHARDS ranges of whole batches."""
-    size = gated.rows * -(-gated.count // (gated.rows * MOST_SHARDS))
+def shards_of(gated: Gated) -> list[range]:
+    """Its prompts in at most MOST_SHARDS ranges of whole pieces."""
+    shards: list[range] = []
+    for piece in gated.pieces:
+        if shards and len(shards[-1]) < _size(gated):
+            shards[-1] = range(shards[-1].start, piece.stop)
+        else:
+            shards.append(piece)
+    return shards
+
+
+def _cut_anywhere(gated: Gated) -> list[range]:
+    """As sums on disk were cut before there were pieces."""
+    size = _size(gated)
     return [range(start, min(start + size, gated.count)) for start in range(0, gated.count, size)]
+
+
+def _size(gated: Gated) -> int:
+    """Prompts of a shard: whole batches."""
+    return gated.rows * -(-gated.count // (gated.rows * MOST_SHARDS))

@@ -29,7 +29,9 @@ planted-llava-1: one gradient .95, .95, .92 on vqa, ocr, caption; zeroing alone 
 Shapes: g, dV/dg, score [L, I].
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +39,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hones.errors import HonesError
+from hones.errors import HonesError, HonesWarning
+from hones.log import LOG
 from hones.models.vlm import VLM
 from hones.models.writing import importance_shape
 from hones.rivals.base import Context, Importance, Method
+from hones.rivals.beginnings import Beginnings, disproof, first_few, kept_bytes, pieces
 from hones.rivals.gates import Gated, GateGradients, gates_on
 from hones.rivals.reading import ROWS_WITH_GRADIENT
 from hones.sweep.shards import named, portable
@@ -97,7 +101,7 @@ def knowledge_of(task: Task, examples: Sequence[Example]) -> KnowledgeOf:
 
 
 class Knowledge(Gated):
-    """V of a task's examples, and its gradient, `rows` prompts at once.
+    """V of a task's examples, and its gradient, `rows` prompts at once, by whole passes unless `hasten` finds better.
 
     Raises:
         HonesError: there are no examples, or all answers are the same.
@@ -115,23 +119,55 @@ class Knowledge(Gated):
                 do="use more items, or --method hones",
             )
         self.count = len(self.asked)
+        self.beginnings: Beginnings | None = None
         self.prior = answer_free_prior(self.asked, vlm.anatomy.lm_head.out_features)
 
     def about(self, prompts: range) -> str:
         return named([asked.example for asked in self.asked[prompts.start : prompts.stop]])
 
+    @property
+    def pieces(self) -> list[range]:
+        """Prompts about one picture stay together."""
+        return pieces(self.asked, range(self.count), self.rows)
+
+    def batches(self, prompts: range) -> list[range]:
+        return super().batches(prompts) if self.beginnings is None else self.beginnings.batches(prompts)
+
+    def hasten(self, rounds: int, most: int | None) -> bool:
+        """From embeddings that are kept and prefixes that are shared, where that is proven and there is either."""
+        if rounds == 1 and len(self.pieces) == self.count:
+            return False
+        few = copy(self)
+        few.asked = [self.asked[n] for n in first_few(self.asked, self.rows)]
+        few.count = len(few.asked)
+        fast = copy(few)
+        fast.beginnings = Beginnings(self.vlm, few.asked, self.rows, 0)
+        problem = disproof(self.vlm, few, fast)
+        if problem is None:
+            self.beginnings = Beginnings(self.vlm, self.asked, self.rows, kept_bytes(self.vlm, rounds, most))
+            LOG.info("gradients of %d prompts from shared beginnings, proven on %d of them", self.count, few.count)
+            return True
+        family = type(self.vlm.model).__name__
+        warnings.warn(f"{family}: gradients by whole passes take longer ({problem})", HonesWarning, stacklevel=2)
+        return False
+
     def parts(self, gates: Float[Tensor, "layers neurons"], prompts: range) -> Iterator[Float[Tensor, ""]]:
         for batch in self.batches(prompts):
             part = self.asked[batch.start : batch.stop]
-            encoded = self.vlm.encode_with_answers(
-                [a.example.open_picture() for a in part], [a.prompt for a in part], [a.answer for a in part]
-            )
-            assert encoded.answer is not None
-            with gates_on(self.vlm, gates):
-                # log p where each answer token is predicted, rows in order
-                keep = int(encoded.answer.sum(1).max()) + 1
-                log_p = self.vlm.logits(encoded, keep=keep)[:, :-1][encoded.answer[:, -keep + 1 :]].log_softmax(-1)
+            log_p = self._whole(gates, part) if self.beginnings is None else self.beginnings.log_p(gates, batch)
             yield self._contrast(part, log_p)
+
+    def _whole(
+        self, gates: Float[Tensor, "layers neurons"], part: Sequence[Question]
+    ) -> Float[Tensor, "tokens vocabulary"]:
+        """log p where each answer token is predicted, rows in order: the definition."""
+        encoded = self.vlm.encode_with_answers(
+            [a.example.open_picture() for a in part], [a.prompt for a in part], [a.answer for a in part]
+        )
+        assert encoded.answer is not None
+        with gates_on(self.vlm, gates):
+            keep = int(encoded.answer.sum(1).max()) + 1
+            return self.vlm.logits(encoded, keep=keep)[:, :-1][encoded.answer[:, -keep + 1 :]].log_softmax(-1)
 
     def _contrast(self, part: Sequence[Question], log_p: Float[Tensor, "tokens vocabulary"]) -> Float[Tensor, ""]:
         """sum over the batch's answer tokens, row by row, of w_x sum_v (1[v = y_t] - pi_t(v)) log p(v)."""

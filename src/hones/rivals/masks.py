@@ -80,6 +80,8 @@ class LearnedMasks(Method, known="masks"):
             frozen(vlm.model),
             progress_bar(f"{context.task.name}: masks", self.training.steps, " steps") as bar,
         ):
+            if context.sweep.engine != "naive":
+                knowledge.hasten(self.training.steps, context.sweep.most_bytes)
             logits = learn(knowledge, importance_shape(vlm), self.training, context.seed, bar.update)
         return (logits - SURVIVES).numpy()
 

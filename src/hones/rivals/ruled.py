@@ -90,6 +90,10 @@ class RuledKnowledge(Knowledge):
                 (value,) = super().parts(gates, batch)
             yield value
 
+    def hasten(self, rounds: int, most: int | None) -> bool:
+        """No: rules are measured on the modules of whole passes."""
+        return False
+
     def gradient(
         self, gates: Importance, prompts: range | None = None, advance: Advance = lambda prompts: None
     ) -> Importance:

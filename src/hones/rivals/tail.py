@@ -14,7 +14,6 @@ definition's on its first item.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Real
@@ -27,7 +26,7 @@ from hones.rivals.reading import ask_with_gold
 from hones.sweep.baseline import Baseline
 from hones.sweep.decoder import Decoder, DecoderInput
 from hones.sweep.engines import TOLERANCE
-from hones.sweep.layer_rows import LayerRows
+from hones.sweep.layer_rows import SharedPast
 from hones.sweep.memory import bytes_per_position, free_memory
 from hones.sweep.prompts import OTHER_FORM, encode_pictures, why_unserved
 from hones.tasks.base import Example, Task
@@ -35,16 +34,6 @@ from hones.tasks.base import Example, Task
 POSITIONS = {"cpu": 512, "cuda": 4096}
 SHARE_OF_MEMORY = 0.15
 COPIES = 3  # of keys and values: joined with the past, repeated for query heads, gradients
-
-
-class SharedPast(LayerRows):
-    """Keys and values of one row's past, read by all rows of a pass; gradients flow through what the pass adds."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None and self.values is not None
-        past = (x.expand(len(key_states), -1, -1, -1) for x in (self.keys, self.values))
-        keys, values = (torch.cat(pair, 2) for pair in zip(past, (key_states, value_states), strict=True))
-        return keys, values
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,7 @@ class Tail:
             hidden=self.residual[start].expand(rows, -1, -1),
             positions=self.positions.expand(*self.positions.shape[:-2], rows, width),
             valid=torch.ones(rows, past + width, dtype=torch.bool, device=alphas.device),
-            cache=[SharedPast(past, k, v) for k, v in zip(self.keys, self.values, strict=True)],
+            cache=[SharedPast(past, k, v, [rows]) for k, v in zip(self.keys, self.values, strict=True)],
             start=start,
             attention=self.attention[start].expand(rows, -1, -1),
         )

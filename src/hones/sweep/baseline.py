@@ -59,6 +59,19 @@ class Suffixes:
     activations: Activations | None = None
 
 
+@dataclass(frozen=True)
+class Forced:
+    """J prompts' own tokens followed by their drafts, T positions, as they enter the decoder: fields of `Suffixes`."""
+
+    of: Int[Tensor, " j"]
+    asked: Int[Tensor, " j"]
+    hidden: Float[Tensor, "j t d"]
+    positions: Real[Tensor, "*axes j t"]
+    valid: Bool[Tensor, "j p_and_t"]
+    wanted: ReadPositions
+    labels: Int[Tensor, " n"]
+
+
 class Baseline:
     """Builds prefixes and suffixes of one model.
 
@@ -73,20 +86,8 @@ class Baseline:
 
     def prefixes(self, pictures: Sequence[Picture]) -> Prefixes:
         """One pass over what each picture's prompts begin with."""
-        longest = max(1, *(p.shared for p in pictures))  # texts may have nothing in common: then padding alone
-        device = pictures[0].embeddings.device
-        valid = torch.stack([torch.arange(longest, device=device) >= longest - p.shared for p in pictures])
-        hidden = pictures[0].embeddings.new_zeros(len(pictures), longest, pictures[0].embeddings.shape[-1])
-        positions = pictures[0].positions.new_zeros(*pictures[0].positions.shape[:-1], len(pictures), longest)
-        for row, picture in enumerate(pictures):
-            hidden[row, longest - picture.shared :] = picture.embeddings[: picture.shared]
-            positions[..., row, longest - picture.shared :] = picture.positions[..., : picture.shared]
-        between = {layer: torch.zeros_like(hidden) for picture in pictures for layer in picture.between}
-        for row, picture in enumerate(pictures):
-            for layer, features in picture.between.items():
-                between[layer][row, longest - picture.shared :] = features[: picture.shared]
-        prefixes = Prefixes(valid, positions, Trace(), self.empty_cache(), between)
-        entry = DecoderInput(hidden, positions, valid, prefixes.cache, between=between, embedded=True)
+        entry = prefix_input(pictures, self.empty_cache())
+        prefixes = Prefixes(entry.valid, entry.positions, Trace(), [*entry.cache], {**entry.between})
         self.decoder.run(entry, trace=prefixes.trace)
         return prefixes
 
@@ -94,6 +95,10 @@ class Baseline:
         """A cache for a prefix pass, with room for its suffixes."""
         last = len(self.decoder.layers) - 1
         return [LayerRows(0, room=room, last=self.wanted_only and layer == last) for layer in range(last + 1)]
+
+    def cache_of_rows(self) -> list[LayerRows]:
+        """An empty cache of rows that run whole."""
+        return [LayerRows(0) for _ in self.decoder.layers]
 
     def suffixes(
         self,
@@ -111,48 +116,31 @@ class Baseline:
         Its last token a_n predicts nothing that is read, so the rows end with a_(n-1).
         read: keep the FFN's activations at the wanted positions. keep_cache: for rows that go on from here.
         """
-        device = prefixes.valid.device
-        tokens = [p.ids[pictures[b].shared :] for b, p in asked]
-        rows = [of_prompt + draft[:-1] for of_prompt, draft in zip(tokens, drafts, strict=True)]
-        width = max(map(len, rows))
-        # Padded on the right, where causal attention keeps what is read from seeing it: the mask need not know.
-        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
-        of = torch.tensor([b for b, _ in asked], device=device)
-        following = torch.arange(width, device=device)
-        positions = torch.stack(
-            [pictures[b].positions[..., pictures[b].shared, None] + following for b, _ in asked], -2
-        )
-        predicting = [
-            (j, len(of_prompt) - 1 + k)
-            for j, (of_prompt, draft) in enumerate(zip(tokens, drafts, strict=True))
-            for k in range(max(1, len(draft)))
-        ]
-        at = torch.tensor(predicting, device=device)
-        wanted = ReadPositions(at[:, 0], at[:, 1])
+        forced = self.forced(pictures, prefixes.valid, asked, drafts)
         suffixes = Suffixes(
             prompts=[p for _, p in asked],
-            of=of,
-            asked=torch.tensor([len(of_prompt) for of_prompt in tokens], device=device),
-            first=positions[..., 0],
+            of=forced.of,
+            asked=forced.asked,
+            first=forced.positions[..., 0],
             drafts=drafts,
-            hidden=self.embed(ids),
-            positions=positions,
-            valid=torch.cat([prefixes.valid[of], torch.ones_like(ids, dtype=torch.bool)], 1),
-            wanted=wanted,
+            hidden=forced.hidden,
+            positions=forced.positions,
+            valid=forced.valid,
+            wanted=forced.wanted,
             one_per_picture=[b for b, _ in asked] == [*range(len(pictures))],
-            activations=Activations(wanted) if read else None,
-            labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=device),
+            activations=Activations(forced.wanted) if read else None,
+            labels=forced.labels,
         )
 
         for layer in prefixes.cache:
             # the pictures' keys and values for every prompt, with room for its own
             keys, values = (
-                None if states is None else with_room(states[of.to(states.device)], width)
+                None if states is None else with_room(states[forced.of.to(states.device)], forced.hidden.shape[1])
                 for states in (layer.keys, layer.values)
             )
             suffixes.cache.append(LayerRows(prefixes.valid.shape[1], keys, values))
         hidden = self.decoder.run(
-            DecoderInput(suffixes.hidden, positions, suffixes.valid, suffixes.cache, embedded=True),
+            DecoderInput(suffixes.hidden, suffixes.positions, suffixes.valid, suffixes.cache, embedded=True),
             wanted=suffixes.wanted if self.wanted_only else None,
             trace=suffixes.trace,
             activations=suffixes.activations,
@@ -162,6 +150,41 @@ class Baseline:
         if not keep_cache:
             suffixes.cache = []
         return suffixes
+
+    def forced(
+        self,
+        pictures: Sequence[Picture],
+        past: Bool[Tensor, "b p"],
+        asked: Sequence[tuple[int, Prompt]],
+        drafts: Sequence[list[int]],
+    ) -> Forced:
+        """Some prompts, each with its picture's row, and their drafts, as rows behind the pictures' prefixes.
+
+        past: which positions of the prefixes are not padding. drafts: as `suffixes` has them.
+        """
+        tokens = [p.ids[pictures[b].shared :] for b, p in asked]
+        rows = [of_prompt + draft[:-1] for of_prompt, draft in zip(tokens, drafts, strict=True)]
+        width = max(map(len, rows))
+        # Padded on the right, where causal attention keeps what is read from seeing it: the mask need not know.
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=past.device)
+        of = torch.tensor([b for b, _ in asked], device=past.device)
+        following = torch.arange(width, device=past.device)
+        positions = [pictures[b].positions[..., pictures[b].shared, None] + following for b, _ in asked]
+        predicting = [
+            (j, len(of_prompt) - 1 + k)
+            for j, (of_prompt, draft) in enumerate(zip(tokens, drafts, strict=True))
+            for k in range(max(1, len(draft)))
+        ]
+        at = torch.tensor(predicting, device=past.device)
+        return Forced(
+            of=of,
+            asked=torch.tensor([len(of_prompt) for of_prompt in tokens], device=past.device),
+            hidden=self.embed(ids),
+            positions=torch.stack(positions, -2),
+            valid=torch.cat([past[of], torch.ones_like(ids, dtype=torch.bool)], 1),
+            wanted=ReadPositions(at[:, 0], at[:, 1]),
+            labels=torch.tensor([token for draft in drafts for token in draft], dtype=torch.long, device=past.device),
+        )
 
     def choose(self, hidden: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """Greedy tokens.
@@ -175,3 +198,20 @@ class Baseline:
             self.vlm.check_finite(logits)
             chosen.append(logits.argmax(-1).to(hidden.device))
         return torch.cat(chosen)
+
+
+def prefix_input(pictures: Sequence[Picture], cache: Sequence[LayerRows]) -> DecoderInput:
+    """What each picture's prompts begin with, padded on the left, as it enters the decoder."""
+    longest = max(1, *(p.shared for p in pictures))  # texts may have nothing in common: then padding alone
+    device = pictures[0].embeddings.device
+    valid = torch.stack([torch.arange(longest, device=device) >= longest - p.shared for p in pictures])
+    hidden = pictures[0].embeddings.new_zeros(len(pictures), longest, pictures[0].embeddings.shape[-1])
+    positions = pictures[0].positions.new_zeros(*pictures[0].positions.shape[:-1], len(pictures), longest)
+    for row, picture in enumerate(pictures):
+        hidden[row, longest - picture.shared :] = picture.embeddings[: picture.shared]
+        positions[..., row, longest - picture.shared :] = picture.positions[..., : picture.shared]
+    between = {layer: torch.zeros_like(hidden) for picture in pictures for layer in picture.between}
+    for row, picture in enumerate(pictures):
+        for layer, features in picture.between.items():
+            between[layer][row, longest - picture.shared :] = features[: picture.shared]
+    return DecoderInput(hidden, positions, valid, cache, between=between, embedded=True)

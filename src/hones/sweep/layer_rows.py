@@ -1,7 +1,9 @@
 """Keys and values of the rows of a pass: one layer's past, computed elsewhere, and what the pass adds to it."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
@@ -69,6 +71,28 @@ class LayerRows(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1  # no limit
+
+
+class SharedPast(LayerRows):
+    """Pasts that are read by several rows each, consecutive ones; gradients flow through them and what a pass adds.
+
+    Nothing is written in place, and what a pass adds is not kept. rows: how many rows read each past.
+    """
+
+    def __init__(self, length: int, keys: Tensor | None, values: Tensor | None, rows: Sequence[int]) -> None:
+        super().__init__(length, keys, values)
+        self.rows = rows
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
+        return self._joined(self.keys, key_states), self._joined(self.values, value_states)
+
+    def _joined(
+        self, past: Float[Tensor, "pasts heads p d_h"], new: Float[Tensor, "rows heads t d_h"]
+    ) -> Float[Tensor, "rows heads p_and_t d_h"]:
+        # not past[of], whose gradient several threads add up in an order of their own
+        for_rows = [x.expand(count, -1, -1, -1) for x, count in zip(past.split(1), self.rows, strict=True)]
+        return torch.cat([torch.cat(for_rows), new], 2)
 
 
 def with_room(states: Float[Tensor, "*rows p d"], room: int) -> Float[Tensor, "*rows p_and_room d"]:

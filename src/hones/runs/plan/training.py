@@ -31,6 +31,8 @@ PASSES |= dict.fromkeys([name for name in CONTRASTED if name not in PASSES], 2)
 items, those of selective for four tasks and plain text; those of best-of are selective's on all items and on two thirds
 those of what it tries. What rules add to those of relp and gim is too little to count.
 """
+SHARING = ("hones+", "rounds", "selective", "coax", "masks")
+"""Those of CONTRASTED that share prefixes (`hones.rivals.beginnings`): rules want whole passes."""
 
 
 class Pairs(NamedTuple):
@@ -124,9 +126,17 @@ def rankings_work(shapes: Shapes, method: Method, job: Job) -> Work:
 
 
 def ranking_work(shapes: Shapes, method: str, one: Asked) -> Work:
-    """A method's ranking on one example; a path takes the answer's positions from each layer on and back, in steps."""
+    """A method's ranking on one example; a path takes the answer's positions from each layer on and back, in steps.
+
+    Several prompts that are contrasted go on from one prefix.
+    """
     steps, answer = STEPS.get(method, 0), one.gold[0]
     path = shapes.passing(steps, answer + 1, one.length) * ((shapes.layers + 1) / 2)
     path += shapes.unembedding(steps * shapes.layers * answer)
     prompts = prompts_of(one) if method in CONTRASTED else 1
+    if method in SHARING and prompts > 1 and not shapes.stateful:
+        before = one.before + common_start(one.tails[:prompts])
+        rest = one.before + sum(map(len, one.tails[:prompts])) / prompts + answer - 1 - before
+        shared = shapes.passing(1, before, 0, keys_only=True) + shapes.passing(prompts, rest, before)
+        return one.vision + (shared + shapes.unembedding(prompts * answer)) * PASSES[method]
     return one.whole(shapes, one.length) * (PASSES[method] * prompts) + path * 2
