@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hones.rivals.base import Context, Importance
 from hones.rivals.beginnings import Beginnings, pieces
 from hones.rivals.gates import shards_of
 from hones.rivals.hones_plus import Knowledge
+from hones.rivals.masks import LearnedMasks, Training
 from hones.rivals.ruled import RuledKnowledge
 from hones.sweep.baseline import prefix_input
 from hones.sweep.layer_rows import SharedPast
@@ -114,15 +116,15 @@ def test_prompts_of_several_lengths_and_pictures_share_a_batch(vlms: dict[str, V
     knowledge.count = len(knowledge.asked)
     assert pieces(knowledge.asked, range(5), 8) == [range(1), range(1, 5)]
     fast = from_beginnings(knowledge)
-    assert fast.batches(range(5)) == [range(5)]
+    assert fast.passes(range(5)) == [range(5)]
     assert_same(knowledge.vlm, knowledge, fast)
     assert b.prompt != a.prompt
 
 
-def test_batches_are_whole_pieces(vlms: dict[str, VLM], discovery: Items) -> None:
+def test_passes_are_whole_pieces(vlms: dict[str, VLM], discovery: Items) -> None:
     knowledge = asked_of(vlms["llava"], discovery, count=3)  # 3 prompts each
     sizes = {
-        rows: [len(part) for part in Beginnings(knowledge.vlm, knowledge.asked, rows, 0).batches(range(9))]
+        rows: [len(part) for part in Beginnings(knowledge.vlm, knowledge.asked, rows, 0).passes(range(9))]
         for rows in (1, 2, 4, 6)
     }
     assert sizes == {1: [1] * 9, 2: [3, 3, 3], 4: [3, 3, 3], 6: [6, 3]}
@@ -239,6 +241,17 @@ def test_the_engine_naive_is_the_definition(
     fast = make_method("hones+").importance(Context(vlm, task, context.examples))
     assert taken == [1] and not np.array_equal(fast, slow)
     np.testing.assert_allclose(fast, slow, rtol=1e-3, atol=5e-6 * float(np.abs(slow).max()))
+
+
+def test_masks_draw_the_same_batches_either_way(vlms: dict[str, VLM], discovery: Items) -> None:
+    """Batches of four prompts, which begin and end within pictures of three."""
+    vlm, task = vlms["llava"], make_task("retrieval", candidates=3)
+    method = replace(LearnedMasks(), training=Training(steps=6))
+    context = Context(vlm, task, task.examples(discovery)[0][:3])
+    slow = method.importance(replace(context, sweep=SweepSettings("naive")))
+    fast = method.importance(context)
+    np.testing.assert_allclose(fast, slow, atol=2e-3)
+    assert not np.array_equal(fast, slow) and float(np.ptp(slow)) > 0.1
 
 
 def ranked(vlm: VLM, run: Path, shapes: dict[str, Path], **sweep: Any) -> bytes:

@@ -21,6 +21,8 @@ from hones import (
 from hones.data.items import Items
 from hones.method.found import HeadScore
 from hones.models.vlm import VLM
+from hones.rivals import make_method
+from hones.rivals.base import Context
 from hones.stats import Interval
 from hones.sweep.run import SweepSettings
 
@@ -32,7 +34,8 @@ FIRST, SECOND = "cuda:0", "cuda:1"
 def stages(vlm: VLM, discovery: Items) -> dict[str, Any]:
     """What each stage gives: texts and margins by the fast engine, heads and neurons by the definition too."""
     caption, retrieval = make_task("caption"), make_task("retrieval", candidates=4)
-    few, one = caption.examples(discovery)[0][:2], retrieval.examples(discovery)[0][:1]
+    few, two = caption.examples(discovery)[0][:2], retrieval.examples(discovery)[0][:2]
+    one = two[:1]
     fast, naive = (SweepSettings(engine, max_new_tokens=3) for engine in ("replay", "naive"))
     return {
         "heads": localize_heads(vlm, caption, few, sweep=fast),
@@ -40,6 +43,11 @@ def stages(vlm: VLM, discovery: Items) -> dict[str, Any]:
         "heads by definition": localize_heads(vlm, caption, few[:1], sweep=naive),
         "neurons": attribute_neurons(vlm, caption, few, HEADS, sweep=fast).tolist(),
         "neurons by definition": attribute_neurons(vlm, caption, few, HEADS, sweep=naive).tolist(),
+        "gradients of shared prefixes": make_method("hones+").importance(Context(vlm, retrieval, two)).tolist(),
+        "gradients of kept pictures": make_method("rounds")
+        .with_schedule(rounds=2, width=4)
+        .importance(Context(vlm, caption, few))
+        .tolist(),
         "masking": evaluate_masking(vlm, caption, few, NEURONS, draws=1, sweep=fast),
         "scales": learn_scales(vlm, caption, few, NEURONS, SteeringSettings(epochs=1)),
     }
@@ -49,7 +57,10 @@ def stages(vlm: VLM, discovery: Items) -> dict[str, Any]:
 def test_stages_on_two_devices_are_those_on_one(
     family: str, main: str, model_folders: dict[str, Path], discovery: Items, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No warning either, so the fast engine and the fast trainer served. main: accelerate takes either device."""
+    """No warning either, so the fast engine, the fast trainer and shared beginnings served.
+
+    main: accelerate takes either device.
+    """
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (2**33, 2**33))
     found: dict[str, Any] = {}
     for second in (FIRST, SECOND):

@@ -14,7 +14,7 @@ and backwards (activations alone, as many flops),
 so that E / rounds + 2 F (P + n T) is left. Steering's *lower layers once* has nothing to save: there scales begin at
 some layer, here every layer has gates and gradients.
 
-Prompts whose pictures all differ run whole from their embeddings. A batch holds as many prompts as whole passes would
+Prompts whose pictures all differ run whole from their embeddings. A pass holds as many prompts as whole ones would
 take, or one more of one picture: P + (n + 1) T positions are no more than n (P + T) where n > 1 and T <= P. Pictures
 are encoded one by one, so that the numbers do not depend on which were kept. A model is served so only where its
 gradients are the whole model's on the first prompts.
@@ -93,15 +93,15 @@ class Beginnings:
         self.baseline = Baseline(vlm)
         self.kept: dict[range, Picture] = {}
 
-    def batches(self, prompts: range) -> list[range]:
+    def passes(self, prompts: range) -> list[range]:
         """Whole pieces, `rows` prompts at once; one piece may be one prompt more."""
-        batches: list[range] = []
+        passes: list[range] = []
         for piece in pieces(self.asked, prompts, self.rows):
-            if batches and len(batches[-1]) + len(piece) <= self.rows:
-                batches[-1] = range(batches[-1].start, piece.stop)
+            if passes and len(passes[-1]) + len(piece) <= self.rows:
+                passes[-1] = range(passes[-1].start, piece.stop)
             else:
-                batches.append(piece)
-        return batches
+                passes.append(piece)
+        return passes
 
     def log_p(self, gates: Float[Tensor, "layers neurons"], batch: range) -> Float[Tensor, "tokens vocabulary"]:
         """log p where each answer token of a batch is predicted, prompts in order, at least in float32.

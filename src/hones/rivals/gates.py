@@ -59,7 +59,7 @@ class Gated(ABC):
         leaf = torch.from_numpy(gates).requires_grad_()
         prompts = range(self.count) if prompts is None else prompts
         with torch.enable_grad():
-            for batch, value in zip(self.batches(prompts), self.parts(leaf, prompts), strict=True):
+            for batch, value in zip(self.passes(prompts), self.parts(leaf, prompts), strict=True):
                 total += torch.autograd.grad(value, leaf)[0].double().numpy()
                 advance(len(batch))
         return total
@@ -67,6 +67,10 @@ class Gated(ABC):
     def batches(self, prompts: range) -> list[range]:
         """The prompts, `rows` at once."""
         return [prompts[start : start + self.rows] for start in range(0, len(prompts), self.rows)]
+
+    def passes(self, prompts: range) -> list[range]:
+        """The prompts that run at once: each batch."""
+        return self.batches(prompts)
 
     @property
     def pieces(self) -> list[range]:
@@ -88,7 +92,7 @@ class Gated(ABC):
 
     @abstractmethod
     def parts(self, gates: Float[Tensor, "layers neurons"], prompts: range) -> Iterator[Float[Tensor, ""]]:
-        """What every batch of these prompts adds to V."""
+        """What every one of the `passes` over these prompts adds to V."""
 
 
 @contextmanager

@@ -130,8 +130,8 @@ class Knowledge(Gated):
         """Prompts about one picture stay together."""
         return pieces(self.asked, range(self.count), self.rows)
 
-    def batches(self, prompts: range) -> list[range]:
-        return super().batches(prompts) if self.beginnings is None else self.beginnings.batches(prompts)
+    def passes(self, prompts: range) -> list[range]:
+        return super().passes(prompts) if self.beginnings is None else self.beginnings.passes(prompts)
 
     def hasten(self, rounds: int, most: int | None) -> bool:
         """From embeddings that are kept and prefixes that are shared, where that is proven and there is either."""
@@ -152,7 +152,7 @@ class Knowledge(Gated):
         return False
 
     def parts(self, gates: Float[Tensor, "layers neurons"], prompts: range) -> Iterator[Float[Tensor, ""]]:
-        for batch in self.batches(prompts):
+        for batch in self.passes(prompts):
             part = self.asked[batch.start : batch.stop]
             log_p = self._whole(gates, part) if self.beginnings is None else self.beginnings.log_p(gates, batch)
             yield self._contrast(part, log_p)
