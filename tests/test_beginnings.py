@@ -128,6 +128,8 @@ def test_passes_are_whole_pieces(vlms: dict[str, VLM], discovery: Items) -> None
         for rows in (1, 2, 4, 6)
     }
     assert sizes == {1: [1] * 9, 2: [3, 3, 3], 4: [3, 3, 3], 6: [6, 3]}
+    boxed = replace(knowledge.asked[1], example=replace(knowledge.asked[1].example, box=(0, 0, 4, 4)))
+    assert pieces([knowledge.asked[0], boxed, boxed], range(3), 4) == [range(1), range(1, 3)], "other pixels"
     assert pieces(knowledge.asked, range(9), 1) == [range(n, n + 1) for n in range(9)]
     assert shards_of(asked_of(vlms["llava"], discovery, rows=2)) == [range(3), range(3, 6), range(6, 9)]
 
@@ -170,7 +172,8 @@ def test_what_has_nothing_to_share_runs_whole(vlms: dict[str, VLM], discovery: I
     with frozen(vlm.model):
         assert not asked_of(vlm, discovery, "vqa").hasten(1, None)
         assert not asked_of(vlm, discovery, rows=1).hasten(1, None)
-        assert asked_of(vlm, discovery).hasten(1, None)
+        once = asked_of(vlm, discovery)
+        assert once.hasten(1, None) and once.beginnings is not None and once.beginnings.free == 0
         shared = asked_of(vlm, discovery, "vqa")
         assert shared.hasten(2, 10**6) and shared.beginnings is not None
         assert 0 < shared.beginnings.free <= 10**5
