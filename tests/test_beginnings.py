@@ -297,7 +297,7 @@ def test_a_sum_that_was_cut_before_is_gone_on_with(
     whole_batches = gates_module._cut_anywhere
     monkeypatch.setattr(gates_module, "_cut_anywhere", lambda gated: cut.append(whole_batches(gated)) or cut[-1])
     settings = SweepSettings(
-        batch_size=2, running_sum=lambda shape, plan: RunningSum(shape, plan, tmp_path / "sum.safetensors")
+        batch_size=2, running_sum=lambda shape, plan, part="": RunningSum(shape, plan, tmp_path / "sum.safetensors")
     )
     found = make_method("hones+").importance(Context(vlm, task, examples, sweep=settings))
     assert cut == [[range(2), range(2, 4), range(4, 6), range(6, 8), range(8, 9)]]

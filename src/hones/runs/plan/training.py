@@ -31,7 +31,7 @@ PASSES |= dict.fromkeys([name for name in CONTRASTED if name not in PASSES], 2)
 items, those of selective for four tasks and plain text; those of best-of are selective's on all items and on two thirds
 those of what it tries. What rules add to those of relp and gim is too little to count.
 """
-SHARING = ("hones+", "rounds", "selective", "coax", "masks")
+SHARING = ("hones+", "rounds", "selective", "best-of", "coax", "masks")
 """Those of CONTRASTED that share prefixes (`hones.rivals.beginnings`): rules want whole passes."""
 
 
