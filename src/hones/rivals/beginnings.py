@@ -22,7 +22,7 @@ gradients are the whole model's on the first prompts.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -47,7 +47,10 @@ SHARE_OF_MEMORY = 0.1
 """Of what is free, for the embeddings of one task's pictures; selective has up to four tasks."""
 PROBE = 0.1
 PROVEN = 2
-"""Prompts of each picture, and pictures, that a model is proven on."""
+"""Prompts of each picture, and pictures at most, that a model is proven on."""
+
+WORTH = 4
+"""A ranking takes at least so many times the prompts of its proof, or whole passes."""
 
 
 class Asked(Protocol):
@@ -199,10 +202,11 @@ def kept_bytes(vlm: VLM, rounds: int, most: int | None) -> int:
 
 
 def first_few(asked: Sequence[Asked], rows: int) -> list[int]:
-    """The prompts that a model is proven on: the first of the first pictures, both where some share a prefix."""
+    """The prompts that a model is proven on: of pictures that share a prefix, if any do; of two if passes hold two."""
     parts = pieces(asked, range(len(asked)), rows)
+    joined = any(len(a) + len(b) <= rows for a, b in pairwise(parts))
     several = [part for part in parts if len(part) > 1]
-    return [n for part in (several or parts)[:PROVEN] for n in part[:PROVEN]]
+    return [n for part in (several or parts)[: PROVEN if joined else 1] for n in part[:PROVEN]]
 
 
 def disproof(vlm: VLM, whole: Gated, fast: Gated) -> str | None:
