@@ -78,12 +78,8 @@ def test_the_ranking_is_the_definitions(vlm: VLM, discovery: Items, precision: s
     if precision == "float64":
         assert chosen == expected[: len(chosen)]
     else:
-        method = replace(Rounds(), schedule=Schedule(3, width=3))
-        naive = method.importance(replace(context, sweep=SweepSettings("naive")))
-        np.testing.assert_array_equal(naive, found)
-        fast = method.importance(context)
-        assert ranked_by(fast)[:6] == expected[:6]
-        np.testing.assert_allclose(fast, found, rtol=2e-3, atol=1e-6 * float(np.abs(last).max()))
+        of_method = replace(Rounds(), schedule=Schedule(3, width=3)).importance(context)
+        np.testing.assert_array_equal(of_method, found)
 
 
 def test_one_round_is_hones_plus(vlm: VLM, discovery: Items) -> None:

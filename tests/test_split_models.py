@@ -45,7 +45,7 @@ def stages(vlm: VLM, discovery: Items) -> dict[str, Any]:
         "neurons by definition": attribute_neurons(vlm, caption, few, HEADS, sweep=naive).tolist(),
         "gradients of shared prefixes": make_method("hones+").importance(Context(vlm, retrieval, two)).tolist(),
         "gradients of kept pictures": make_method("rounds")
-        .with_schedule(rounds=4, width=4)
+        .with_schedule(rounds=16, width=4)
         .importance(Context(vlm, caption, few))
         .tolist(),
         "masking": evaluate_masking(vlm, caption, few, NEURONS, draws=1, sweep=fast),

@@ -49,8 +49,9 @@ PROBE = 0.1
 PROVEN = 2
 """Prompts of each picture, and pictures at most, that a model is proven on."""
 
-WORTH = 4
-"""A ranking takes at least so many times the prompts of its proof, or whole passes."""
+WORTH_SHARED = 4
+WORTH_ALONE = 16
+"""A ranking with fewer times the prompts of its proof, where some share a prefix or none do, takes whole passes."""
 
 
 class Asked(Protocol):
@@ -188,6 +189,17 @@ class Beginnings:
         hidden = self.baseline.decoder.run(entry, wanted=wanted, gradients=torch.is_grad_enabled())
         assert hidden is not None
         return wanted.of(hidden)
+
+
+def worth_a_proof(parts: Sequence[range], rounds: int, proven: int) -> bool:
+    """Whether there is enough to spare, by counting: half of the work with prefixes, little of it without.
+
+    rounds: how often gradients will be asked for. proven: prompts that the proof takes, each twice.
+    """
+    count = sum(map(len, parts))
+    if len(parts) < count:
+        return rounds * count >= WORTH_SHARED * proven
+    return rounds > 1 and rounds * count >= WORTH_ALONE * proven
 
 
 def kept_bytes(vlm: VLM, rounds: int, most: int | None) -> int:

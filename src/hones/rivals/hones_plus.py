@@ -44,7 +44,7 @@ from hones.log import LOG
 from hones.models.vlm import VLM
 from hones.models.writing import importance_shape
 from hones.rivals.base import Context, Importance, Method
-from hones.rivals.beginnings import WORTH, Beginnings, disproof, first_few, kept_bytes, pieces
+from hones.rivals.beginnings import Beginnings, disproof, first_few, kept_bytes, pieces, worth_a_proof
 from hones.rivals.gates import Gated, GateGradients, gates_on
 from hones.rivals.reading import ROWS_WITH_GRADIENT
 from hones.sweep.shards import named, portable
@@ -135,10 +135,8 @@ class Knowledge(Gated):
 
     def hasten(self, rounds: int, most: int | None) -> bool:
         """From embeddings that are kept and prefixes that are shared, where that is worth a proof, and is proven."""
-        if rounds == 1 and len(self.pieces) == self.count:
-            return False
         proven = first_few(self.asked, self.rows)
-        if rounds * self.count < WORTH * len(proven):
+        if not worth_a_proof(self.pieces, rounds, len(proven)):
             return False
         few = copy(self)
         few.asked = [self.asked[n] for n in proven]
