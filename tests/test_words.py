@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from test_cli import call
 
 from hones import HonesError, load_items, load_vlm, make_task, tasks, write_words
 from hones.benchmark import score_ranking
+from hones.benchmark.aggregate import summarise
 from hones.benchmark.contenders import contender_of
 from hones.benchmark.stage import Settings, score_variants
-from hones.benchmark.variants import Variant, check_asked, planted_variants, task_names
+from hones.benchmark.variants import REPORT, Variant, check_asked, planted_variants, task_names
 from hones.data.items import Items
 from hones.data.words import NEXT, NUMBERS, OPPOSITE_OF
 from hones.models.interventions import BASELINE
@@ -91,6 +93,8 @@ def test_tasks_of_words_are_told_from_each_other_on_the_same_items(vlm: VLM, ite
     assert [other.name for other in tasks.other_tasks("all", task)] == ["opposite", "after", "backwards"]
     assert [other.name for other in tasks.other_tasks("all", make_task("ocr"))] == ["vqa", "caption", "retrieval"]
     assert [other.name for other in tasks.other_tasks("all")] == [*TASK_NAMES] and tasks.other_tasks(None) == []
+    several = tasks.other_tasks("all", several=make_tasks("sum,after"))
+    assert [other.name for other in several] == [*WORD_TASK_NAMES], "as comparisons of several tasks have it"
     assert all([e.id for e in of_other] == [e.id for e in examples] for _, of_other in others)
 
 
@@ -126,6 +130,8 @@ def test_models_with_and_without_pictures_in_one_call(vlms: dict[str, VLM], tmp_
     found = score_variants(both, make_tasks("vqa,sum"), methods, settings, tmp_path)
     assert [(s.cell.model, s.cell.task) for s in found] == [("made-up", "vqa"), ("hard-text-2", "sum")]
     assert [[other.name for other, _ in s.others] for s in found] == [["retrieval"], ["opposite"]]
+    (board,) = summarise([replace(s, cell=replace(s.cell, role=REPORT)) for s in found]).leaderboards
+    assert board.table().title.endswith("2 pairs of 2 models and 2 tasks x 1 seeds"), "not each model on each task"
 
 
 def test_a_ranking_of_ones_own_is_scored_on_a_text_plant() -> None:

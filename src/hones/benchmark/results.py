@@ -156,7 +156,11 @@ class Leaderboard:
     def table(self) -> Table:
         """One row per method."""
         measured = [name for name in FURTHER if any(getattr(s, name) is not None for s in self.standings)]
-        where = f"{len(self.models)} models x {len(self.tasks)} tasks x {len(self.seeds)} seeds"
+        pairs = self.standings[0].cells // len(self.seeds)
+        where = f"{len(self.models)} models x {len(self.tasks)} tasks"
+        if pairs < len(self.models) * len(self.tasks):
+            where = f"{pairs} pairs of {len(self.models)} models and {len(self.tasks)} tasks"
+        where += f" x {len(self.seeds)} seeds"
         has_copies = any(s.either is not None for s in self.standings)
         columns = (
             Column("role"),

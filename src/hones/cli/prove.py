@@ -162,7 +162,7 @@ class Compare(StageOptions, AnswerOptions):
         methods = check_methods(self.methods)
         check_schedule(methods, self.rounds, self.width)
         tasks = make_tasks(self.task, candidates=self.candidates)
-        also = other_tasks(self.also, candidates=self.candidates)
+        also = other_tasks(self.also, several=tasks, candidates=self.candidates)
         splits = {"discovery": self.items(self.data), "test": self.items(self.test)}
         check_disjoint(splits)
         heads = {task.name: (self.heads_from or self.out) / task.name / "heads.json" for task in tasks}

@@ -2,10 +2,10 @@
 
 In this order, for one task, or for all tasks of a run, whose sets are compared with each other and so share a method:
 
-    critical heads are named                       hones      it alone of the four is guided by heads
+    critical heads are named                       hones      it alone of the five is guided by heads
     all answers of a task are the same             hones      the others ask what tells answers apart
+    other tasks ask about fewer than FEWEST        selective  too few pictures to put a third of them aside
     other tasks ask about the same items           best-of    no method spares the others on every model: it measures
-    so, of fewer than FEWEST pictures              selective  too few to put a third of them aside
     one task                                       rounds     finds what stands in for what it has found
     more than MOST gradients for one of these      the next;  at last hones+, one gradient for each prompt
 

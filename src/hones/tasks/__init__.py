@@ -32,7 +32,8 @@ def make_task(name: str, *, candidates: int = 50) -> Task:
     if name in PROMPTS:
         return WordTask(name)
     if name not in TASKS:
-        raise HonesError(f"no task {name!r}", expected=f"one of {', '.join(TASKS)}, TASK.yaml or FILE.py:CLASS")
+        known = ", ".join((*TASKS, *PROMPTS))
+        raise HonesError(f"no task {name!r}", expected=f"one of {known}, TASK.yaml or FILE.py:CLASS")
     return Retrieval(candidates) if name == Retrieval.name else TASKS[name]()
 
 
@@ -47,18 +48,22 @@ def make_tasks(names: str, *, candidates: int = 50) -> list[Task]:
     return tasks
 
 
-def other_tasks(names: str | None, task: Task | None = None, *, candidates: int = 50) -> list[Task]:
+def other_tasks(
+    names: str | None, task: Task | None = None, *, several: Iterable[Task] = (), candidates: int = 50
+) -> list[Task]:
     """The tasks that are measured beside one: as named with commas; all: the built-in ones but for itself; or none.
 
     Args:
         task: beside which; None where there are several.
+        several: these, each of which is beside the others too; none: the four with pictures.
 
     Raises:
         HonesError: as `make_task`.
     """
     asked = [] if names is None else names.split(",")
     if asked == ["all"]:
-        asked = [*TASKS] if task is None else [name for name in names_beside(task) if name != task.name]
+        named = dict.fromkeys(name for one in several for name in names_beside(one)) or TASKS
+        asked = [*named] if task is None else [name for name in names_beside(task) if name != task.name]
     return [make_task(name, candidates=candidates) for name in asked]
 
 
