@@ -88,4 +88,6 @@ def gains_of_layer(
             changed = logits[row][:, None] + scale[row] * z[row, start : start + size] * promoted
             rows.append(changed[token] - changed.logsumexp(0))
         gains.append(torch.stack(rows))
-    return torch.cat(gains, 1) - base
+    # the two sums over the vocabulary round differently, which is no gain of a neuron that writes nothing
+    silent = (z == 0) | (write == 0).all(0)
+    return (torch.cat(gains, 1) - base).masked_fill(silent, 0)
