@@ -39,7 +39,7 @@ def vqa(prompts: int = FEW, **more: Any) -> AtHand:
         (
             [vqa(pictures=FEWEST - 1)],
             "selective",
-            "annotated for other tasks, ocr, which it spares; 11 pictures are too",
+            "annotated for other tasks, ocr, which it spares; 11 pictures or texts are too",
         ),
         ([vqa(others={})], "rounds", "no other task asks about the items of vqa; what it finds can cost"),
         ([vqa(heads_named=True)], "hones", "critical heads are named"),

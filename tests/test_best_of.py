@@ -97,7 +97,7 @@ def test_pictures_are_on_one_side_with_all_that_is_asked_of_them(tiny: VLM, item
 
 def test_what_cannot_be_tried(tiny: VLM, vlms: dict[str, VLM], items: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = context_of(tiny, load_items(items))
-    with pytest.raises(TaskStops, match="best-of on vqa: 2 pictures"):
+    with pytest.raises(TaskStops, match="best-of on vqa: 2 pictures or texts"):
         BestOf().importance(replace(context, examples=context.examples[:2]))
     monkeypatch.setattr(best_of, "TRIED", ("hones+",))
     with pytest.raises(TaskStops, match="the model does nothing right on the 3 items put aside"):

@@ -135,7 +135,9 @@ def choose(tasks: Sequence[AtHand]) -> Choice:
         beside = ", ".join(dict.fromkeys(name for task in tasks for name in task.others))
         annotated = f"the items are annotated for other tasks, {beside}"
         few = min(task.pictures for task in tasks)
-        not_tried = f"{few} pictures are too few to try several" if few < FEWEST else _too_dear("best-of", tasks)
+        not_tried = (
+            f"{few} pictures or texts are too few to try several" if few < FEWEST else _too_dear("best-of", tasks)
+        )
         if not_tried:
             return _choice("selective", f"{annotated}, which it spares; {not_tried}")
         return _choice("best-of", f"{annotated}, and which method spares these differs from model to model")

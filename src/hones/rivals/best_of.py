@@ -145,7 +145,7 @@ def put_aside(context: Context) -> tuple[Context, Context]:
     places = {place: n for n, place in enumerate(dict.fromkeys(e.about for e in context.examples))}
     if len(places) < APART:
         raise TaskStops(
-            f"best-of on {context.task.name}: {len(places)} pictures",
+            f"best-of on {context.task.name}: {len(places)} pictures or texts",
             expected=f"at least {APART}, of which one is put aside",
             do="use more items, or name a method",
         )
