@@ -121,6 +121,24 @@ def test_prompts_of_several_lengths_and_pictures_share_a_batch(vlms: dict[str, V
     assert b.prompt != a.prompt
 
 
+def test_single_prompts_beside_shared_ones_go_the_way_that_is_proven(
+    vlms: dict[str, VLM], discovery: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knowledge = asked_of(vlms["llava"], discovery, count=3, rows=2)
+    asked = knowledge.asked
+    knowledge.asked = [asked[0], asked[3], *asked[6:8]]  # a prompt of each of two pictures, two of the third
+    knowledge.count = len(knowledge.asked)
+    assert first_few(knowledge.asked, 2) == [2, 3]
+    ways: list[int] = []
+    monkeypatch.setattr(Beginnings, "_alone", lambda *_: pytest.fail("not proven"))
+    shared = Beginnings._shared
+    monkeypatch.setattr(Beginnings, "_shared", lambda self, x, of: (ways.append(len(x)), shared(self, x, of))[1])
+    fast = from_beginnings(knowledge)
+    assert fast.passes(range(4)) == [range(2), range(2, 4)]
+    assert_same(knowledge.vlm, knowledge, fast)
+    assert {*ways} == {2, 1}
+
+
 def test_passes_are_whole_pieces(vlms: dict[str, VLM], discovery: Items) -> None:
     knowledge = asked_of(vlms["llava"], discovery, count=3)  # 3 prompts each
     sizes = {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hones.runs.study import Study
     from hones.sweep.run import SweepSettings
 
-Model = Annotated[str, Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl.")]
+Model = Annotated[str, Option(help="Hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl, tiny-text.")]
 TaskName = Annotated[str, Option("--task", help="vqa, ocr, caption, retrieval, TASK.yaml or FILE.py:CLASS.")]
 Data = Annotated[Path, Option(help="Annotations: unified JSON or another format of docs/data.md.")]
 NeuronsFile = Annotated[Path | None, Option(help="neurons.json of `hones neurons`. [default: the one in --out]")]

@@ -14,10 +14,10 @@ and backwards (activations alone, as many flops),
 so that E / rounds + 2 F (P + n T) is left. Steering's *lower layers once* has nothing to save: there scales begin at
 some layer, here every layer has gates and gradients.
 
-Prompts whose pictures all differ run whole from their embeddings. A pass holds as many prompts as whole ones would
-take, or one more of one picture: P + (n + 1) T positions are no more than n (P + T) where n > 1 and T <= P. Pictures
-are encoded one by one, so that the numbers do not depend on which were kept. A model is served so only where its
-gradients are the whole model's on the first prompts.
+Where every prompt of a task has a picture of its own they run whole from their embeddings. A pass holds as many
+prompts as whole ones would take, or one more of one picture: P + (n + 1) T positions are no more than n (P + T) where
+n > 1 and T <= P. Pictures are encoded one by one, so that the numbers do not depend on which were kept. A model is
+served so only where its gradients are the whole model's on the first prompts.
 """
 
 from collections.abc import Sequence
@@ -96,6 +96,8 @@ class Beginnings:
         self.free = memory
         self.baseline = Baseline(vlm)
         self.kept: dict[range, Picture] = {}
+        # one way for all passes of a task: what the proof has seen, also where some pictures have a single prompt
+        self.shares = any(len(part) > 1 for part in pieces(asked, range(len(asked)), rows))
 
     def passes(self, prompts: range) -> list[range]:
         """Whole pieces, `rows` prompts at once; one piece may be one prompt more."""
@@ -116,9 +118,8 @@ class Beginnings:
         """
         parts = pieces(self.asked, batch, self.rows)
         pictures = [self._picture(part) for part in parts]
-        shares = any(len(part) > 1 for part in parts)
         with gates_on(self.vlm, gates):
-            hidden = self._shared(pictures, parts) if shares else self._alone(pictures, batch)
+            hidden = self._shared(pictures, parts) if self.shares else self._alone(pictures, batch)
             logits = self.vlm.head(hidden).to(self.vlm.device)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         self.vlm.check_finite(logits)

@@ -60,6 +60,8 @@ class Trial:
         said = f"best-of takes {self.taken}: margin on {self.items} of {self.of} items put aside: {margins}"
         if self.margins[self.taken].low > 0:
             return said
+        if len({margin.value for margin in self.margins.values()}) == 1 < len(self.margins):
+            return f"{said}; all are alike there, so it is the first of them: give more items, or another --ratio"
         return f"{said}; none is surely above zero there, so mask it with --also, or give more items"
 
 

@@ -143,7 +143,7 @@ class RayConfig(_Section):
 class RunConfig(_Section):
     """Everything a run depends on. compare, analyze: stages that are left out unless asked for."""
 
-    model: str = Field(description="hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl")
+    model: str = Field(description="hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl, tiny-text")
     out: Path = Field(description="run folder", examples=["runs/a"])
     data: DataFiles = Field(description="an annotation file per split, no picture in two of them (docs/data.md)")
     tasks: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = Field(
