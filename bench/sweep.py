@@ -49,6 +49,7 @@ from hones.tasks import TASKS
 from hones.tasks.base import Example, Task
 from hones.tasks.loading import load_task
 
+from floor import positions_flop, vision_flop  # isort: skip
 from peers import Nnsight, has_nnsight  # isort: skip
 from wide import wide_llava  # isort: skip
 
@@ -160,24 +161,6 @@ def floor_flop(vlm: VLM, members: Sequence[Member]) -> float:
         logits += 2.0 * sum(words) * vlm.anatomy.width
     passes = layers + heads * layers * (layers + 1) / 2
     return work * passes + logits * (1 + heads * layers) + len(pictures) * vision_flop(vlm)
-
-
-def positions_flop(vlm: VLM, count: int, past: int) -> float:
-    """One decoder layer on `count` new positions that see `past` others."""
-    anatomy, layer = vlm.anatomy, vlm.anatomy.layers[0]
-    linears = sum(m.weight.numel() for m in layer.block.modules() if isinstance(m, torch.nn.Linear))
-    seen = past + (count + 1) / 2
-    return count * (2 * linears + 4 * seen * anatomy.heads * anatomy.head_dim)
-
-
-def vision_flop(vlm: VLM) -> float:
-    """Twice the vision part's weights for each patch, attention left out: a lower bound. 0 without pictures."""
-    if is_text_only(vlm.model.config):
-        return 0.0
-    vision = getattr(vlm.model.model, "vision_tower", None) or vlm.model.model.visual
-    config = vlm.model.config.vision_config
-    patches = (getattr(config, "image_size", 96) // config.patch_size) ** 2
-    return 2.0 * patches * sum(m.weight.numel() for m in vision.modules() if isinstance(m, torch.nn.Linear))
 
 
 def flipped_cells(found: Sequence[np.ndarray], exact: Sequence[np.ndarray]) -> float:
