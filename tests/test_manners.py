@@ -171,7 +171,7 @@ def test_what_init_left_to_be_filled_in_is_named_by_its_line(
         (number,) = [i for i, line in enumerate(lines, 1) if line.strip().startswith(f"{key}: {value}")]
         where = key if key == "model" else f"data.{key}"
         assert f"line {number}, {where}: {value} (expected " in said
-    assert "(expected hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl); line" in said
+    assert "(expected hub id, local folder, or built in: tiny-llava, tiny-qwen2.5-vl, tiny-text); line" in said
     assert "data.dev: DEV.json (expected an annotation file, what scales are learned on)" in said
 
 
